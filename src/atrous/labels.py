@@ -1,0 +1,141 @@
+"""Label sets: the names and colours of the classes, and how masks are written as pictures.
+
+A mask is a uint8 array ``(H, W)``: real classes count from 0, and 255 (:data:`IGNORE`) marks the pixels that nobody judges.
+On disk it is a palette PNG, as PASCAL VOC introduced it: the values are the classes, the palette is only for the eye.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+IGNORE = 255
+"""The one ignore value: in loss, metric, padding and masks."""
+
+Mask = NDArray[np.uint8]
+Color = tuple[int, int, int]
+
+
+def voc_color(label: int) -> Color:
+    """The PASCAL VOC colour of a label: its bits, three at a time, feed R, G and B from the high bit down (SPEC §6.1)."""
+    r = g = b = 0
+    for shift in range(7, -1, -1):
+        r |= (label & 1) << shift
+        g |= (label >> 1 & 1) << shift
+        b |= (label >> 2 & 1) << shift
+        label >>= 3
+    return r, g, b
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """Names and colours of the real classes, in the order of their label values.
+
+    Args:
+        names: one name a class; at most 255 classes, since 255 is the ignore value.
+        colors: one RGB triple (0–255) a class; the VOC colours when left out.
+
+    Raises:
+        ValueError: no class, too many, a name twice, or another number of colours than names.
+    """
+
+    names: tuple[str, ...]
+    colors: tuple[Color, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(self.names))
+        colors = self.colors or tuple(voc_color(i) for i in range(len(self.names)))
+        object.__setattr__(self, "colors", tuple((int(r), int(g), int(b)) for r, g, b in colors))
+        if not 1 <= len(self.names) <= IGNORE:
+            raise ValueError(f"a label set has 1 to {IGNORE} classes, not {len(self.names)}")
+        if len(set(self.names)) != len(self.names):
+            twice = sorted({name for name in self.names if self.names.count(name) > 1})
+            raise ValueError(f"class names must differ; given more than once: {', '.join(twice)}")
+        if len(self.colors) != len(self.names):
+            raise ValueError(f"{len(self.names)} class names but {len(self.colors)} colours")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @classmethod
+    def numbered(cls, num_classes: int) -> LabelSet:
+        """Classes that have no names yet: ``class 0``, ``class 1``, … in VOC colours."""
+        return cls(tuple(f"class {i}" for i in range(num_classes)))
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> LabelSet:
+        return cls(tuple(data["names"]), tuple((r, g, b) for r, g, b in data.get("colors", ())))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"names": list(self.names), "colors": [list(color) for color in self.colors]}
+
+    def palette(self) -> NDArray[np.uint8]:
+        """The 256 RGB colours ``(256, 3)`` of a palette PNG; values beyond the classes are VOC's, 255 is VOC's cream."""
+        table = np.array([voc_color(i) for i in range(256)], np.uint8)
+        table[: len(self)] = self.colors
+        table[IGNORE] = (224, 224, 192)
+        return table
+
+    def colorize(self, mask: Mask) -> NDArray[np.uint8]:
+        """A mask ``(H, W)`` as an RGB picture ``(H, W, 3)``."""
+        return self.palette()[mask]
+
+
+def encode_mask(mask: Mask, labels: LabelSet) -> bytes:
+    """A mask ``(H, W)`` as the bytes of a palette PNG."""
+    picture = Image.fromarray(np.ascontiguousarray(mask, np.uint8))
+    picture.putpalette(labels.palette().tobytes())
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def labels_from_colors(rgb: NDArray[np.uint8], colors: Sequence[Color]) -> tuple[Mask, set[Color]]:
+    """Turn an RGB mask ``(H, W, 3)`` into labels ``(H, W)``.
+
+    Args:
+        rgb: the coloured mask.
+        colors: the colour of each class; any other colour becomes :data:`IGNORE`.
+
+    Returns:
+        The mask and the colours that belong to no class.
+    """
+    codes = rgb.astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)
+    found, positions = np.unique(codes, return_inverse=True)
+    known = {r << 16 | g << 8 | b: label for label, (r, g, b) in enumerate(colors)}
+    values = np.array([known.get(int(code), IGNORE) for code in found], np.uint8)
+    strangers = {(int(c) >> 16, int(c) >> 8 & 255, int(c) & 255) for c in found if int(c) not in known}
+    return values[positions].reshape(rgb.shape[:2]), strangers
+
+
+VOC = LabelSet(
+    (
+        "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
+        "pottedplant sheep sofa train tvmonitor"
+    ).split()  # type: ignore[arg-type]
+)
+"""The 21 classes of PASCAL VOC 2012."""
+
+CAMVID = LabelSet(
+    ("Sky", "Building", "Pole", "Road", "Pavement", "Tree", "SignSymbol", "Fence", "Car", "Pedestrian", "Bicyclist"),
+    (
+        (128, 128, 128),
+        (128, 0, 0),
+        (192, 192, 128),
+        (128, 64, 128),
+        (60, 40, 222),
+        (128, 128, 0),
+        (192, 128, 128),
+        (64, 64, 128),
+        (64, 0, 128),
+        (64, 64, 0),
+        (0, 128, 192),
+    ),
+)
+"""The 11 classes of CamVid in the SegNet split; its void, 11 on disk, is read as 255."""
