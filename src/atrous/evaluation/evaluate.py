@@ -1,0 +1,175 @@
+"""Judging a model on a data set: every picture at its own size, one confusion matrix over all of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from atrous.evaluation.metrics import ConfusionMatrix, Scores
+from atrous.inference.labelmap import scores_to_labels
+from atrous.labels import LabelSet, Mask
+from atrous.models.base import SegmentationModel
+from atrous.models.geometry import evaluating
+
+Precision = Literal["float32", "bfloat16"]
+
+
+class Example(Protocol):
+    """A picture and its truth, as the data sets give them."""
+
+    @property
+    def image(self) -> NDArray[np.uint8]: ...
+    @property
+    def mask(self) -> Mask: ...
+
+
+class Dataset(Protocol):
+    """What :func:`evaluate` needs of a data set."""
+
+    @property
+    def labels(self) -> LabelSet: ...
+    @property
+    def name(self) -> str: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Example: ...
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result of :func:`evaluate`.
+
+    Args:
+        model: name of the model.
+        data: name of the data set.
+        confusion: all counts, with the label set of the data.
+        pictures: how many pictures were judged.
+        seconds: how long it took, reading included.
+        precision: in which the network computed.
+        device: on which it computed.
+    """
+
+    model: str
+    data: str
+    confusion: ConfusionMatrix
+    pictures: int
+    seconds: float
+    precision: Precision
+    device: str
+
+    @property
+    def labels(self) -> LabelSet:
+        return self.confusion.labels
+
+    @property
+    def scores(self) -> Scores:
+        return self.confusion.scores()
+
+    def to_dict(self, min_pictures: int = 10) -> dict[str, Any]:
+        """Everything as JSON knows it; a number that is not defined is None."""
+        scores = self.scores
+        return {
+            "model": self.model,
+            "data": self.data,
+            "pictures": self.pictures,
+            "seconds": round(self.seconds, 3),
+            "precision": self.precision,
+            "device": self.device,
+            "pixel_accuracy": _defined(scores.pixel_accuracy),
+            "mean_accuracy": _defined(scores.mean_accuracy),
+            "mean_iou": _defined(scores.mean_iou),
+            "frequency_weighted_iou": _defined(scores.frequency_weighted_iou),
+            "mean_iou_of_frequent_classes": {
+                "min_pictures": min_pictures,
+                "classes": list(self.confusion.frequent_classes(min_pictures)),
+                "mean_iou": _defined(self.confusion.mean_iou_over(min_pictures)),
+            },
+            "classes": [
+                {"name": name, "pictures": int(pictures), "iou": _defined(iou), "accuracy": _defined(accuracy)}
+                for name, pictures, iou, accuracy in zip(
+                    self.labels.names, self.confusion.pictures, scores.iou, scores.accuracy, strict=True
+                )
+            ],
+            "absent": list(scores.absent),
+            "confusion": self.confusion.matrix.tolist(),
+        }
+
+
+def evaluate(
+    model: SegmentationModel,
+    dataset: Dataset,
+    *,
+    device: torch.device | str | None = None,
+    precision: Precision = "float32",
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Judge a model on every picture of a data set, at the picture's own size.
+
+    The next picture is read while the network works.
+
+    Args:
+        model: the model; it is in eval mode meanwhile, and each of its modules gets its own mode back.
+        dataset: pictures and masks; its classes must be the model's.
+        device: where to compute, and where the model is moved; where it is already when left out.
+        precision: "bfloat16" runs the network under autocast: faster where the hardware has it, at slightly other scores.
+        progress: called with the number of pictures done and their total after each picture.
+
+    Returns:
+        The counts and what was judged. No scores are kept.
+
+    Raises:
+        ValueError: the classes of data and model differ, or the data set is empty.
+    """
+    if not len(dataset):
+        raise ValueError(f"there is no picture to judge in {dataset.name}")
+    _check_classes(model.labels, dataset.labels)
+    where = torch.device(device) if device is not None else next(model.parameters()).device
+    model.to(device=where, memory_format=torch.channels_last)
+    confusion = ConfusionMatrix(dataset.labels)
+    begin = time.perf_counter()
+    with (
+        evaluating(model),
+        torch.inference_mode(),
+        torch.autocast(where.type, torch.bfloat16, enabled=precision == "bfloat16"),
+    ):
+        for done, example in enumerate(_read_ahead(dataset), 1):
+            photo = torch.from_numpy(np.ascontiguousarray(example.image)).permute(2, 0, 1)[None].to(where)
+            images = model.preprocess(photo).contiguous(memory_format=torch.channels_last)
+            scores, grid = model.scores(images)
+            confusion.update(example.mask, scores_to_labels(scores, grid, example.mask.shape)[0])
+            if progress:
+                progress(done, len(dataset))
+    seconds = time.perf_counter() - begin
+    return Evaluation(model.name, dataset.name, confusion, len(dataset), seconds, precision, str(where))
+
+
+def _read_ahead(dataset: Dataset) -> Iterator[Example]:
+    """The examples in order, one being read while the one before is used."""
+    with ThreadPoolExecutor(1, "read-ahead") as reader:
+        coming = reader.submit(dataset.__getitem__, 0)
+        for following in range(1, len(dataset) + 1):
+            example = coming.result()
+            if following < len(dataset):
+                coming = reader.submit(dataset.__getitem__, following)
+            yield example
+
+
+def _check_classes(model: LabelSet, data: LabelSet) -> None:
+    """A model whose classes are merely numbered is taken to know those of the data, if their number is the same."""
+    unnamed = LabelSet.numbered(len(model)).names
+    if len(model) == len(data) and model.names in (data.names, unnamed):
+        return
+    raise ValueError(
+        f"the model tells apart {len(model)} classes ({', '.join(model.names)}), "
+        f"but the data have {len(data)} ({', '.join(data.names)}); classes must be the same and in the same order"
+    )
+
+
+def _defined(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

@@ -1,0 +1,143 @@
+"""Scores of a segmentation: one confusion matrix over a whole set, and the four numbers made of it (SPEC §7)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from atrous.labels import IGNORE, LabelSet, Mask
+
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What a confusion matrix says; all numbers are 0 to 1, and nan where nothing is there to judge.
+
+    Args:
+        pixel_accuracy: correct pixels among all judged pixels.
+        mean_accuracy: mean of ``accuracy`` over the classes that occur in the truth.
+        mean_iou: mean of ``iou`` over the classes that occur in the truth or in the prediction; one that is only
+            predicted counts as 0.
+        frequency_weighted_iou: mean of ``iou`` weighted by the true pixels of each class.
+        iou: intersection over union of each class ``(C,)``.
+        accuracy: correct pixels among the true pixels of each class ``(C,)``.
+        absent: names of the classes that do not occur in the truth.
+    """
+
+    pixel_accuracy: float
+    mean_accuracy: float
+    mean_iou: float
+    frequency_weighted_iou: float
+    iou: Floats
+    accuracy: Floats
+    absent: tuple[str, ...]
+
+
+class ConfusionMatrix:
+    """Counts pixels by true and predicted class over any number of pictures.
+
+    Args:
+        labels: the classes; 255 in the truth is judged by nobody.
+
+    ``matrix`` is int64 ``(C, C)``, rows true, columns predicted. ``pictures`` is int64 ``(C,)``: in how many pictures
+    each class truly occurs.
+    """
+
+    def __init__(self, labels: LabelSet) -> None:
+        self.labels = labels
+        self.matrix: Counts = np.zeros((len(labels), len(labels)), np.int64)
+        self.pictures: Counts = np.zeros(len(labels), np.int64)
+
+    def update(self, truth: Mask | Tensor, prediction: Mask | Tensor) -> None:
+        """Add one picture ``(H, W)``, or several of one size ``(B, H, W)``.
+
+        Args:
+            truth: integers, classes or 255; numpy or torch, any device.
+            prediction: integers, classes wherever the truth is not 255; of the shape of ``truth``.
+
+        Raises:
+            TypeError: values are not integers.
+            ValueError: shapes differ, or a value is no class; the message names it. Nothing has been counted then.
+        """
+        from atrous.kernels.confusion import confusion_matrix  # numba is loaded when it is first needed
+
+        true, predicted = _bytes("truth", truth), _bytes("prediction", prediction)
+        if true.ndim not in (2, 3) or true.shape != predicted.shape:
+            raise ValueError(
+                f"truth {true.shape} and prediction {predicted.shape} must be of one size, (H, W) or (B, H, W)"
+            )
+        pairs = [(true, predicted)] if true.ndim == 2 else list(zip(true, predicted, strict=True))
+        counts = np.array([confusion_matrix(t, p, len(self.labels)) for t, p in pairs], np.int64)
+        self.matrix += counts.sum(axis=0)
+        self.pictures += (counts.sum(axis=2) > 0).sum(axis=0)
+
+    def merge(self, other: ConfusionMatrix) -> None:
+        """Add what another one has counted, over other pictures.
+
+        Raises:
+            ValueError: it counts other classes.
+        """
+        if other.labels.names != self.labels.names:
+            raise ValueError("confusion matrices of different classes can't be added")
+        self.matrix += other.matrix
+        self.pictures += other.pictures
+
+    def scores(self) -> Scores:
+        """The scores of what has been counted so far (SPEC §7.1)."""
+        true = self.matrix.sum(axis=1)
+        union = true + self.matrix.sum(axis=0) - self.matrix.diagonal()
+        iou = _ratio(self.matrix.diagonal(), union)
+        accuracy = _ratio(self.matrix.diagonal(), true)
+        occurs = true > 0
+        return Scores(
+            pixel_accuracy=float(_ratio(self.matrix.trace(), true.sum())),
+            mean_accuracy=_mean(accuracy[occurs]),
+            mean_iou=_mean(iou[union > 0]),
+            frequency_weighted_iou=float(_ratio(true[occurs] @ iou[occurs], true.sum())),
+            iou=iou,
+            accuracy=accuracy,
+            absent=tuple(name for name, there in zip(self.labels.names, occurs, strict=True) if not there),
+        )
+
+    def frequent_classes(self, min_pictures: int = 10) -> tuple[str, ...]:
+        """The background (class 0, if so named) and the classes that truly occur in at least ``min_pictures``."""
+        return tuple(
+            name
+            for i, name in enumerate(self.labels.names)
+            if self.pictures[i] >= min_pictures or (i == 0 and name == "background")
+        )
+
+    def mean_iou_over(self, min_pictures: int = 10) -> float:
+        """Mean IoU over :meth:`frequent_classes` alone, without the noise of classes that are rare in a small set."""
+        chosen = [self.labels.names.index(name) for name in self.frequent_classes(min_pictures)]
+        iou = self.scores().iou[chosen]
+        return _mean(iou[~np.isnan(iou)])
+
+
+def _bytes(name: str, values: Mask | Tensor) -> Mask:
+    array: NDArray[Any] = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must hold integers, not {array.dtype}")
+    if array.size and (array.min() < 0 or array.max() > IGNORE):
+        value = array.min() if array.min() < 0 else array.max()
+        raise ValueError(f"{name} holds the value {value}; it must be a class, or {IGNORE} to be ignored")
+    return array.astype(np.uint8)
+
+
+def _ratio(part: Any, whole: Any) -> Floats:
+    """``part / whole``, nan where the whole is 0."""
+    part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
+    result: Floats = np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+    return result
+
+
+def _mean(values: Floats) -> float:
+    return float(values.mean()) if values.size else float("nan")

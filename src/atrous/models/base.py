@@ -1,0 +1,289 @@
+"""What every model has in common: preprocessing, output stride, scores and their place, logits at the picture's size, saving and loading."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import shutil
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from atrous.labels import LabelSet
+from atrous.models.backbones import Backbone
+from atrous.models.geometry import PIXELS, Grid, resample
+
+FORMAT = 1
+"""Version of the checkpoint folder; a reader refuses a newer one."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a uint8 picture becomes a network's input: divided by 255, minus ``mean``, over ``std`` (one value a channel, RGB)."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __call__(self, photos: Tensor) -> Tensor:
+        """uint8 ``(B, C, H, W)`` in 0–255 → float32 of the same shape; padding with zeros afterwards is padding with the mean."""
+        mean, std = (photos.new_tensor(v, dtype=torch.float32).view(-1, 1, 1) for v in (self.mean, self.std))
+        return torch.addcmul(-mean / std, photos.float(), 1 / (255 * std))
+
+
+class SegmentationModel(nn.Module):
+    """A network that labels pixels. Subclasses say how features become scores (:meth:`_scores`) and what follows the output stride.
+
+    Attributes:
+        backbone: the feature extractor.
+        labels: names and colours of the classes.
+        preprocessing: what turns photos into this network's input.
+        config: architecture name and arguments, enough to build the model again.
+    """
+
+    config: dict[str, Any]
+
+    def __init__(self, backbone: Backbone, labels: LabelSet) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.labels = labels
+        self.preprocessing = Preprocessing(backbone.mean, backbone.std)
+        self.card: dict[str, Any] = {}
+
+    @property
+    def name(self) -> str:
+        """The architecture, as :func:`create_model` takes it."""
+        return str(self.config["architecture"])
+
+    @property
+    def num_classes(self) -> int:
+        """The number of real classes."""
+        return len(self.labels)
+
+    @property
+    def output_stride(self) -> int:
+        """How many pixels lie between two positions of the backbone's last map; may be set to 4, 8, 16 or 32 at any time."""
+        return self.backbone.output_stride
+
+    @output_stride.setter
+    def output_stride(self, value: int) -> None:
+        self.backbone.output_stride = value
+        self._follow_output_stride()
+
+    def _follow_output_stride(self) -> None:
+        """Adapt what depends on the output stride."""
+
+    @abstractmethod
+    def _scores(self, features: list[Tensor]) -> tuple[Tensor, Grid]:
+        """The backbone's features → logits ``(B, num_classes, h, w)`` and where they sit."""
+
+    def preprocess(self, photos: Tensor) -> Tensor:
+        """uint8 RGB photos ``(B, 3, H, W)`` → this network's input, float32 ``(B, 3, H, W)``.
+
+        Raises:
+            TypeError: photos that are not uint8.
+        """
+        if photos.dtype != torch.uint8:
+            raise TypeError(f"preprocess takes uint8 photos in 0–255, not {photos.dtype}; a model's own input needs no preprocessing")
+        return self.preprocessing(photos)
+
+    def scores(self, images: Tensor) -> tuple[Tensor, Grid]:
+        """Class scores at network resolution: nothing of the picture's own size is made.
+
+        Args:
+            images: preprocessed pictures ``(B, in_channels, H, W)`` of any size.
+
+        Returns:
+            Logits ``(B, num_classes, h, w)`` and the grid they sit on.
+
+        Raises:
+            ValueError: not four dimensions, or another number of channels than the network has.
+        """
+        if images.dim() != 4 or images.shape[1] != self.backbone.in_channels:
+            raise ValueError(
+                f"expected images (B, {self.backbone.in_channels}, H, W), got {tuple(images.shape)}; "
+                "a single picture needs a batch dimension: image[None]"
+            )
+        height, width = images.shape[-2:]
+        below, right = (self.backbone.fitting_size(n) - n for n in (height, width))
+        if below or right:
+            images = F.pad(images, (0, right, 0, below))
+        return self._scores(self.backbone(images))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Preprocessed pictures ``(B, in_channels, H, W)`` → float32 logits ``(B, num_classes, H, W)``."""
+        logits, grid = self.scores(images)
+        size = (images.shape[-2], images.shape[-1])
+        with torch.autocast(images.device.type, enabled=False):
+            return resample(logits.float().contiguous(), grid, PIXELS, size)
+
+    def save(self, folder: str | Path, *, dtype: torch.dtype | None = None, **notes: Any) -> Path:
+        """Write the model as a folder of ``model.safetensors`` and ``config.json``, in one step: an old folder is replaced only by a whole new one.
+
+        Args:
+            folder: where to; its parents are made.
+            dtype: the type floating-point weights are stored in; their own when left out. Weights are always loaded as float32.
+            notes: what else belongs to the model (recipe, metrics, ...), as JSON values.
+        """
+        folder = Path(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        new, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+        for leftover in (new, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        new.mkdir()
+        tensors = {k: _stored(v, dtype) for k, v in self.state_dict().items()}
+        save_file(tensors, new / "model.safetensors", metadata={"format": "pt"})
+        config = {
+            "format": FORMAT,
+            "library": "atrous",
+            **self.config,
+            "output_stride": self.output_stride,
+            "labels": self.labels.to_dict(),
+            "preprocessing": asdict(self.preprocessing),
+            **(self.card | notes),
+        }
+        (new / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(new, folder)
+        shutil.rmtree(old, ignore_errors=True)
+        return folder
+
+
+def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    tensor = tensor.detach().to("cpu", dtype if dtype and tensor.is_floating_point() else tensor.dtype)
+    return tensor.contiguous()
+
+
+Builder = Callable[..., SegmentationModel]
+ARCHITECTURES: dict[str, Builder] = {}
+"""Every model that :func:`create_model` can build, by name."""
+
+
+def register(name: str) -> Callable[[Builder], Builder]:
+    """Enter a builder under a name; it takes ``backbone``, ``labels`` and its own keyword arguments."""
+
+    def enter(builder: Builder) -> Builder:
+        ARCHITECTURES[name] = builder
+        return builder
+
+    return enter
+
+
+def create_model(
+    name: str,
+    *,
+    backbone: str,
+    num_classes: int | None = None,
+    labels: LabelSet | Sequence[str] | None = None,
+    output_stride: int = 16,
+    in_channels: int = 3,
+    pretrained: bool | str | Path = False,
+    **options: Any,
+) -> SegmentationModel:
+    """Build a model.
+
+    Args:
+        name: one of ``atrous.models.ARCHITECTURES``, for example ``deeplabv3plus``.
+        backbone: a timm model name.
+        num_classes: number of real classes; not needed beside ``labels``.
+        labels: class names, or a :class:`LabelSet`.
+        output_stride: 4, 8, 16 or 32; ``model.output_stride`` changes it later.
+        in_channels: channels of the pictures.
+        pretrained: backbone weights: ``True`` (an installed package, else timm's hub), a file, or ``False``.
+        options: arguments of the architecture (``separable``, ``rates``, ...).
+
+    Raises:
+        ValueError: an unknown name, class counts that disagree, or a backbone that does not fit.
+        TypeError: an option that the architecture does not have.
+    """
+    if name not in ARCHITECTURES:
+        raise ValueError(f"no model '{name}'; there are: {', '.join(sorted(ARCHITECTURES))}")
+    if labels is None:
+        if num_classes is None:
+            raise ValueError("create_model needs num_classes or labels")
+        labels = LabelSet.numbered(num_classes)
+    elif not isinstance(labels, LabelSet):
+        labels = LabelSet(tuple(labels))
+    if num_classes not in (None, len(labels)):
+        raise ValueError(f"num_classes is {num_classes}, but there are {len(labels)} labels")
+    builder = ARCHITECTURES[name]
+    accepted = {k: p.default for k, p in inspect.signature(builder).parameters.items() if k not in ("backbone", "labels")}
+    unknown = sorted(set(options) - set(accepted))
+    if unknown:
+        raise TypeError(f"'{name}' has no option {', '.join(unknown)}; it has: {', '.join(sorted(accepted))}")
+    trunk = Backbone(backbone, in_channels=in_channels, pretrained=pretrained, output_stride=output_stride)
+    model = builder(backbone=trunk, labels=labels, **options)
+    model.config = {
+        "architecture": name,
+        "backbone": backbone,
+        "in_channels": in_channels,
+        "options": accepted | options,
+    }
+    return model
+
+
+class CheckpointError(ValueError):
+    """A model folder that can't be read; the message says what is wrong with it."""
+
+
+def load_folder(folder: str | Path) -> SegmentationModel:
+    """Read a model folder written by :meth:`SegmentationModel.save`; the model is in eval mode.
+
+    Raises:
+        CheckpointError: a file is missing, damaged, foreign, or does not fit the architecture it names.
+    """
+    folder = Path(folder)
+    config_file, weights_file = folder / "config.json", folder / "model.safetensors"
+    for file in (config_file, weights_file):
+        if not file.is_file():
+            raise CheckpointError(f"{folder} is not a model folder: {file.name} is missing (expected config.json and model.safetensors)")
+    try:
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{config_file} is damaged: {error}") from error
+    if not isinstance(config, dict) or config.get("library") != "atrous":
+        raise CheckpointError(f"{config_file} was not written by atrous (it has no \"library\": \"atrous\")")
+    if config.get("format", 0) > FORMAT:
+        raise CheckpointError(f"{folder} has format {config['format']}, this atrous reads up to {FORMAT}: upgrade atrous")
+    known = {"format", "library", "architecture", "backbone", "in_channels", "options", "output_stride", "labels", "preprocessing"}
+    try:
+        labels = LabelSet.from_dict(config["labels"])
+        model = create_model(
+            config["architecture"],
+            backbone=config["backbone"],
+            labels=labels,
+            output_stride=config["output_stride"],
+            in_channels=config["in_channels"],
+            **config["options"],
+        )
+        model.preprocessing = Preprocessing(*(tuple(config["preprocessing"][k]) for k in ("mean", "std")))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{config_file} does not describe a model of this atrous: {error!r}") from error
+    try:
+        weights = load_file(weights_file)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{weights_file} is damaged or cut short: {error}") from error
+    _fill(model, weights, weights_file)
+    model.card = {k: v for k, v in config.items() if k not in known}
+    return model.eval()
+
+
+def _fill(model: nn.Module, weights: dict[str, Tensor], file: Path) -> None:
+    slots = model.state_dict()
+    missing, extra = sorted(slots.keys() - weights.keys()), sorted(weights.keys() - slots.keys())
+    if missing or extra:
+        parts = [f"{len(k)} {word} (first: {k[0]})" for k, word in ((missing, "missing"), (extra, "unknown")) if k]
+        raise CheckpointError(f"{file} does not fit its config.json: tensors {' and '.join(parts)}")
+    for key, slot in slots.items():
+        if weights[key].shape != slot.shape:
+            raise CheckpointError(f"{file}: {key} is {tuple(weights[key].shape)}, the model wants {tuple(slot.shape)}")
+    model.load_state_dict(weights)

@@ -1,0 +1,48 @@
+"""The small layers that several papers share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class PooledBatchNorm(nn.BatchNorm2d):
+    """Batch norm that can also train on a single value per channel, where a batch has no variance: there it uses its running statistics."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and x.numel() == x.shape[1]:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        return super().forward(x)
+
+
+def conv_bn_relu(inputs: int, outputs: int, kernel: int = 1, rate: int = 1) -> nn.Sequential:
+    """Convolution without bias, batch norm, ReLU; keeps the size of its map."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, padding=rate * (kernel // 2), dilation=rate, bias=False),
+        PooledBatchNorm(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+def separable_conv(inputs: int, outputs: int, rate: int = 1) -> nn.Sequential:
+    """Atrous separable convolution: depthwise 3×3 with a rate, then pointwise, batch norm and ReLU after both (arXiv 1802.02611, §3.1)."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, inputs, 3, padding=rate, dilation=rate, groups=inputs, bias=False),
+        PooledBatchNorm(inputs),
+        nn.ReLU(inplace=True),
+        *conv_bn_relu(inputs, outputs),
+    )
+
+
+def conv3x3(inputs: int, outputs: int, *, rate: int = 1, separable: bool) -> nn.Sequential:
+    """A 3×3 convolution with batch norm and ReLU, ordinary or separable."""
+    return separable_conv(inputs, outputs, rate) if separable else conv_bn_relu(inputs, outputs, 3, rate)
+
+
+def init_convolutions(modules: Iterable[nn.Module]) -> None:
+    """He initialisation for the convolutions of a new head."""
+    for module in modules:
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -1,0 +1,46 @@
+"""The bundled models, and finding a model by name, folder or hub id."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from atrous.models.base import CheckpointError, SegmentationModel, load_folder
+
+BUNDLE = Path(__file__).resolve().parent.parent / "zoo"
+DEFAULT = "deeplabv3plus_lite0_voc"
+"""The bundled model that the demo and ``predict`` take when none is named."""
+
+
+def bundled() -> list[str]:
+    """Names of the models that come with the package."""
+    return sorted(p.parent.name for p in BUNDLE.glob("*/config.json"))
+
+
+def load(source: str | Path) -> SegmentationModel:
+    """Load a model, ready for use (eval mode, on the CPU).
+
+    Args:
+        source: a bundled name, a folder, or a hub id (``owner/name``, fetched and cached by huggingface_hub).
+
+    Raises:
+        CheckpointError: nothing of that name, or a folder that can't be read.
+    """
+    if str(source) in bundled():
+        return load_folder(BUNDLE / str(source))
+    if Path(source).is_dir():
+        return load_folder(source)
+    if isinstance(source, str) and source.count("/") == 1 and not source.startswith((".", "/", "~")):
+        return load_folder(_from_hub(source))
+    raise CheckpointError(
+        f"no model '{source}': it is no folder, and the bundled models are: {', '.join(bundled()) or 'none'} (a hub id has the form owner/name)"
+    )
+
+
+def _from_hub(repository: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repository, allow_patterns=["config.json", "model.safetensors"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(f"'{repository}' is no folder here, and the hub did not give it: {error}") from error
