@@ -1,1 +1,5 @@
-"""."""
+"""Datasets, decoding, augmentation and loading."""
+
+from atrous.data.datasets import Dataset, DatasetError, PairedDataset, Sample, open_dataset
+
+__all__ = ["Dataset", "DatasetError", "PairedDataset", "Sample", "open_dataset"]

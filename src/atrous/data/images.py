@@ -217,12 +217,17 @@ def _find(given: str | Path) -> list[FoundImage]:
         fixed = Path(*_fixed_parts(path))
         matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207 - absolute too
         files = [f for m in matches for f in (_walk(m) if m.is_dir() else [m]) if f.suffix.lower() in SUFFIXES]
-        images = [FoundImage(file, file.relative_to(fixed), explicit=False) for file in files]
+        images = [FoundImage(file, _below(fixed, file), explicit=False) for file in files]
     if not images:
         endings = " ".join(sorted(SUFFIXES))
         what = "in this folder or below it" if path.is_dir() else "matches this pattern"
         raise ImageError(f"{given}: no picture {what}; looked for files ending in {endings}")
     return images
+
+
+def _below(folder: Path, file: Path) -> Path:
+    relative = file.relative_to(folder)
+    return Path(file.name) if ".." in relative.parts else relative
 
 
 def _fixed_parts(pattern: Path) -> Iterator[str]:

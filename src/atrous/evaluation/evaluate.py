@@ -6,39 +6,19 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from atrous.data.datasets import Dataset, Sample
 from atrous.evaluation.metrics import ConfusionMatrix, Scores
 from atrous.inference.labelmap import scores_to_labels
-from atrous.labels import LabelSet, Mask
+from atrous.labels import LabelSet
 from atrous.models.base import SegmentationModel
 from atrous.models.geometry import evaluating
 
 Precision = Literal["float32", "bfloat16"]
-
-
-class Example(Protocol):
-    """A picture and its truth, as the data sets give them."""
-
-    @property
-    def image(self) -> NDArray[np.uint8]: ...
-    @property
-    def mask(self) -> Mask: ...
-
-
-class Dataset(Protocol):
-    """What :func:`evaluate` needs of a data set."""
-
-    @property
-    def labels(self) -> LabelSet: ...
-    @property
-    def name(self) -> str: ...
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> Example: ...
 
 
 @dataclass(frozen=True)
@@ -117,7 +97,7 @@ def evaluate(
         model: the model; it is in eval mode meanwhile, and each of its modules gets its own mode back.
         dataset: pictures and masks; its classes must be the model's.
         device: where to compute, and where the model is moved; where it is already when left out.
-        precision: "bfloat16" runs the network under autocast: faster where the hardware has it, at slightly other scores.
+        precision: "bfloat16" runs the network under autocast: faster where the hardware has it, and slightly different.
         progress: called with the number of pictures done and their total after each picture.
 
     Returns:
@@ -130,7 +110,7 @@ def evaluate(
         raise ValueError(f"there is no picture to judge in {dataset.name}")
     _check_classes(model.labels, dataset.labels)
     where = torch.device(device) if device is not None else next(model.parameters()).device
-    model.to(device=where, memory_format=torch.channels_last)
+    model.to(where).to(memory_format=torch.channels_last)
     confusion = ConfusionMatrix(dataset.labels)
     begin = time.perf_counter()
     with (
@@ -138,26 +118,26 @@ def evaluate(
         torch.inference_mode(),
         torch.autocast(where.type, torch.bfloat16, enabled=precision == "bfloat16"),
     ):
-        for done, example in enumerate(_read_ahead(dataset), 1):
-            photo = torch.from_numpy(np.ascontiguousarray(example.image)).permute(2, 0, 1)[None].to(where)
+        for done, sample in enumerate(_read_ahead(dataset), 1):
+            photo = torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1)[None].to(where)
             images = model.preprocess(photo).contiguous(memory_format=torch.channels_last)
             scores, grid = model.scores(images)
-            confusion.update(example.mask, scores_to_labels(scores, grid, example.mask.shape)[0])
+            confusion.update(sample.mask, scores_to_labels(scores, grid, sample.mask.shape)[0])
             if progress:
                 progress(done, len(dataset))
     seconds = time.perf_counter() - begin
     return Evaluation(model.name, dataset.name, confusion, len(dataset), seconds, precision, str(where))
 
 
-def _read_ahead(dataset: Dataset) -> Iterator[Example]:
-    """The examples in order, one being read while the one before is used."""
+def _read_ahead(dataset: Dataset) -> Iterator[Sample]:
+    """The samples in order, one being read while the one before is used."""
     with ThreadPoolExecutor(1, "read-ahead") as reader:
         coming = reader.submit(dataset.__getitem__, 0)
         for following in range(1, len(dataset) + 1):
-            example = coming.result()
+            sample = coming.result()
             if following < len(dataset):
                 coming = reader.submit(dataset.__getitem__, following)
-            yield example
+            yield sample
 
 
 def _check_classes(model: LabelSet, data: LabelSet) -> None:

@@ -74,6 +74,7 @@ class ConfusionMatrix:
             )
         pairs = [(true, predicted)] if true.ndim == 2 else list(zip(true, predicted, strict=True))
         counts = np.array([confusion_matrix(t, p, len(self.labels)) for t, p in pairs], np.int64)
+        counts = counts.reshape(-1, *self.matrix.shape)  # no picture is a batch too
         self.matrix += counts.sum(axis=0)
         self.pictures += (counts.sum(axis=2) > 0).sum(axis=0)
 

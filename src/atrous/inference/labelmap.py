@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,10 +28,10 @@ def scores_to_labels(scores: Tensor, grid: Grid, size: tuple[int, int]) -> Tenso
     from atrous.kernels import labelmap  # numba is loaded when it is first needed
 
     arrays = scores.detach().float().contiguous().numpy()
-    labels = torch.empty(len(arrays), *size, dtype=torch.uint8)
+    labels = np.empty((len(arrays), *size), np.uint8)
     for picture, array in zip(labels, arrays, strict=True):
-        picture.copy_(torch.from_numpy(labelmap.scores_to_labels(array, grid.stride, grid.offset, size)))
-    return labels
+        picture[:] = labelmap.scores_to_labels(array, grid.stride, grid.offset, size)
+    return torch.from_numpy(labels)
 
 
 def _in_strips(scores: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:

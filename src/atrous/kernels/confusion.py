@@ -74,27 +74,26 @@ def _flat(mask: Mask) -> Mask:
 
 
 def _joint_histogram(truth: Mask, prediction: Mask) -> Counts:
+    """How often each pair of values occurs, ``(256, 256)``."""
     whole = truth.size // 8 * 8
-    # Four histograms, so that neighbouring pixels of one class need not wait for each other's counter.
-    tables = np.zeros((4, 1 << 16), np.int64)
-    _count_words(truth[:whole].view(np.uint64), prediction[:whole].view(np.uint64), tables)
-    joint: Counts = tables.sum(axis=0)
-    np.add.at(joint, 256 * truth[whole:].astype(np.int64) + prediction[whole:], 1)
-    return joint.reshape(256, 256)
+    # Rows of 256 counters would all begin in the same few cache sets; a little room between them makes counting four
+    # times as fast.
+    counts = np.zeros((256, 264), np.int64)
+    _count_words(truth[:whole].view(np.uint64), prediction[:whole].view(np.uint64), counts)
+    np.add.at(counts, (truth[whole:], prediction[whole:]), 1)
+    return counts[:, :256]
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _count_words(truth: NDArray[np.uint64], prediction: NDArray[np.uint64], tables: Counts) -> None:
-    """Add the (truth, prediction) pairs of eight pixels a word to the tables ``(4, 65536)``."""
-    every_byte = np.uint64(0x0101010101010101)
-    low = np.uint64(255)
-    eight = np.uint64(8)
+def _count_words(truth: NDArray[np.uint64], prediction: NDArray[np.uint64], counts: Counts) -> None:
+    """Count pairs of bytes, eight pixels a word: masks are mostly areas, where all eight are the same."""
+    each_byte, byte, eight = np.uint64(0x0101010101010101), np.uint64(255), np.uint64(8)
     for i in range(truth.size):
         t, p = truth[i], prediction[i]
-        if t == (t & low) * every_byte and p == (p & low) * every_byte:
-            tables[0, (t & low) << eight | p & low] += 8
+        if t == (t & byte) * each_byte and p == (p & byte) * each_byte:
+            counts[t & byte, p & byte] += 8
             continue
-        for k in range(8):
-            tables[k & 3, (t & low) << eight | p & low] += 1
+        for _ in range(8):
+            counts[t & byte, p & byte] += 1
             t >>= eight
             p >>= eight

@@ -1,0 +1,339 @@
+"""The command line: it parses, calls and prints. Results go to stdout; progress, notes and errors to stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:  # commands import what they need when they run: `atrous --help` must not wait for torch
+    from atrous.inference.files import Report
+    from atrous.models.base import SegmentationModel
+    from atrous.training.trainer import Progress as TrainingProgress
+
+PACKAGE = Path(__file__).resolve().parent
+SHOWN = 20
+"""How many pictures `atrous predict` lists one by one."""
+
+
+class Commands(TyperGroup):
+    """Commands whose expected errors are one message on stderr and exit code 2; Ctrl-C is exit code 130."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+        except Exception as error:
+            if not is_expected(error):
+                raise
+            typer.secho(f"atrous: {error}", fg="red", err=True)
+            raise typer.Exit(2) from None
+
+
+def is_expected(error: Exception) -> bool:
+    """Whether the message is for the user: an error type of ours, a ValueError raised here, or a file's OSError."""
+    if type(error).__module__.startswith("atrous."):
+        return True
+    if isinstance(error, OSError):
+        return error.filename is not None
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    return (
+        isinstance(error, ValueError)
+        and trace is not None
+        and PACKAGE in Path(trace.tb_frame.f_code.co_filename).parents
+    )
+
+
+app = typer.Typer(
+    cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+)
+data_app = typer.Typer(no_args_is_help=True)
+app.add_typer(data_app, name="data", help="Look over and convert datasets.")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"atrous {version('atrous')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Semantic segmentation: train on your own pictures, judge honestly, segment photos."""
+
+
+Model = Annotated[str, typer.Option("--model", help="A bundled name (see `atrous models`), a folder, or a hub id.")]
+MaybeModel = Annotated[
+    str | None, typer.Option("--model", help="A bundled name, a folder, or a hub id; a bundled model when left out.")
+]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps; a GPU if there is one.")]
+OutputStride = Annotated[
+    int | None, typer.Option("--output-stride", help="Run the network at 4, 8, 16 or 32: smaller is finer and slower.")
+]
+Precision = Annotated[
+    Literal["float32", "bfloat16"], typer.Option("--precision", help="bfloat16 is faster where the hardware has it.")
+]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path("atrous-demo"),
+    model: MaybeModel = None,
+    device: Device = None,
+) -> None:
+    """Segment sample photos that installed packages carry, and show what happened."""
+    from atrous.inference.demo import run_demo
+
+    network = _load(model, device)
+    pictures = run_demo(network, out)
+    typer.echo(f"{network.name} ({', '.join(network.labels.names)}) looked at {len(pictures)} sample photo(s):")
+    for picture in pictures:
+        typer.echo(f"  {picture.photo.name}: {_shares(picture.fractions)} ({picture.seconds:.2f} s)")
+    typer.echo(f"See {pictures[0].sheet}, and the masks and overlays beside it. Next, with a photo of yours:")
+    typer.echo("  atrous predict YOUR_PHOTO.jpg --out masks")
+
+
+@app.command()
+def predict(
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="Photos, folders, or patterns in quotes.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the masks and overlays.")],
+    model: MaybeModel = None,
+    device: Device = None,
+    output_stride: OutputStride = None,
+    precision: Precision = "float32",
+    json: Annotated[bool, typer.Option("--json", help="Write the area of each class too.")] = False,
+    scores: Annotated[bool, typer.Option("--scores", help="Write the class probabilities too (NumPy .npz).")] = False,
+    no_overlay: Annotated[bool, typer.Option("--no-overlay", help="Write masks only.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that are not results of the same photo too.")
+    ] = False,
+) -> None:
+    """Segment photos: a mask (palette PNG) and an overlay for each; exit code 1 if some could not be read."""
+    from atrous.inference.files import predict_files
+
+    with _bar("segmenting") as progress:
+        report = predict_files(
+            _load(model, device),
+            inputs,
+            out,
+            output_stride=output_stride,
+            precision=precision,
+            overlays=not no_overlay,
+            json=json,
+            scores=scores,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    _print_report(report, out)
+    if report.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    data: Annotated[str, typer.Option("--data", help="voc:PATH, camvid:PATH or folder:PATH.")],
+    split: Annotated[str, typer.Option("--split", help="Split to judge on.")] = "val",
+    json: Annotated[Path | None, typer.Option("--json", help="Write everything to this file too.")] = None,
+    device: Device = None,
+    output_stride: OutputStride = None,
+    precision: Precision = "float32",
+) -> None:
+    """Judge a model: one confusion matrix over the split, every picture at its own size."""
+    from json import dumps
+
+    from atrous.data.datasets import open_dataset
+    from atrous.evaluation.evaluate import evaluate as judge
+    from atrous.evaluation.report import table
+    from atrous.inference.predictor import write_atomically
+
+    dataset = open_dataset(data, split)
+    network = _load(model, device)
+    if output_stride:
+        network.output_stride = output_stride
+    with _bar("evaluating") as progress:
+        evaluation = judge(network, dataset, precision=precision, progress=progress)
+    typer.echo(table(evaluation))
+    if json:
+        write_atomically(json, (dumps(evaluation.to_dict(), indent=2) + "\n").encode())
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.toml", help="The recipe; see recipes/.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the run; best/ and last/ in it are models.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="key=value", help="Change the recipe: training.epochs=5")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+) -> None:
+    """Train a model as a recipe says."""
+    from atrous.training.recipe import load_recipe
+    from atrous.training.trainer import train as run
+
+    checked = load_recipe(recipe, overrides or [])
+    with _training_bar() as (on_step, tell):
+        result = run(
+            checked,
+            out,
+            resume=resume,
+            on_step=on_step,
+            on_validation=lambda step, evaluation: tell(
+                f"step {step}: mean IoU {100 * evaluation.scores.mean_iou:.2f} %"
+            ),
+        )
+    reached = "" if result.mean_iou is None else f", mean IoU {100 * result.mean_iou:.2f} %"
+    typer.echo(f"best model: {result.best}{reached}")
+    typer.echo(f"try it: atrous predict YOUR_PHOTO.jpg --model {result.best} --out masks")
+
+
+@app.command()
+def models() -> None:
+    """List what can be built, and what is bundled with its card."""
+    from json import loads
+
+    from atrous.models import ARCHITECTURES, zoo
+
+    typer.echo(f"architectures (on any convolutional timm backbone): {', '.join(sorted(ARCHITECTURES))}")
+    names = zoo.bundled()
+    typer.echo("bundled models:" if names else "bundled models: none")
+    for name in names:
+        folder = zoo.BUNDLE / name
+        card = loads((folder / "config.json").read_text(encoding="utf-8"))
+        default = " (default)" if name == zoo.DEFAULT else ""
+        size = (folder / "model.safetensors").stat().st_size / 1e6
+        typer.echo(f"\n{name}{default}: {card['architecture']} on {card['backbone']}, {size:.1f} MB")
+        typer.echo(f"  classes: {', '.join(card['labels']['names'])}")
+        for key, value in card.get("metrics", {}).items():
+            typer.echo(f"  {key.replace('_', ' ')}: {f'{value:.4f}' if isinstance(value, float) else value}")
+
+
+@data_app.callback()
+def _data() -> None:
+    """Look over datasets before training on them."""
+
+
+@data_app.command("check")
+def data_check(
+    spec: Annotated[str, typer.Argument(metavar="SPEC", help="voc:PATH, camvid:PATH or folder:PATH.")],
+    split: Annotated[list[str] | None, typer.Option("--split", help="Splits to check; train and val.")] = None,
+) -> None:
+    """Read every photo and mask of a dataset, and count its classes; exit code 1 if a pair is broken."""
+    from atrous.data.check import check
+    from atrous.data.datasets import open_dataset
+
+    broken = 0
+    for dataset in [open_dataset(spec, name) for name in split or ["train", "val"]]:
+        with _bar("checking") as progress:
+            result = check(dataset, progress)
+        sizes = " to ".join(f"{width}×{height}" for height, width in (result.smallest, result.largest))
+        typer.echo(f"{dataset.name}: {result.pictures} of {len(dataset)} pairs are good, {sizes} pixels")
+        total = sum(count.pixels for count in result.classes) + result.ignored or 1
+        width = max(len(count.name) for count in result.classes)
+        for count in result.classes:
+            typer.echo(f"  {count.name:{width}}  {100 * count.pixels / total:6.2f} %  in {count.pictures} pictures")
+        typer.echo(f"  {'(ignored)':{width}}  {100 * result.ignored / total:6.2f} %")
+        for problem in result.broken:
+            typer.secho(f"  {problem}", fg="red", err=True)
+        broken += len(result.broken)
+    if broken:
+        raise typer.Exit(1)
+
+
+def _load(name: str | None, device: str | None) -> SegmentationModel:
+    from atrous.models import zoo
+
+    return zoo.load(name or zoo.DEFAULT).to(_device(device))
+
+
+def _device(name: str | None) -> Any:
+    import torch
+
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        raise ValueError(f"no device '{name}' on this machine; there are: {', '.join(there)}") from error
+
+
+def _shares(fractions: dict[str, float]) -> str:
+    return ", ".join(f"{name} {share:.0%}" if share >= 0.01 else f"{name} <1%" for name, share in fractions.items())
+
+
+def _print_report(report: Report, out: Path) -> None:
+    for done in report.done[:SHOWN]:
+        typer.echo(f"{done.path} → {done.mask}: {_shares(done.fractions)}")
+    if len(report.done) > SHOWN:
+        typer.echo(f"… and {len(report.done) - SHOWN} more")
+    for note in report.notes:
+        typer.secho(f"note: {note}", fg="yellow", err=True)
+    for failed in report.failed:
+        typer.secho(f"failed: {failed.path}: {failed.reason}", fg="red", err=True)
+    good, total = len(report.done), len(report.done) + len(report.failed)
+    count = f"{good}" if good == total else f"{good} of {total}"
+    typer.echo(f"{count} {'picture' if total == 1 else 'pictures'} in {report.seconds:.1f} s, results in {out}")
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr, where that is a terminal; called with the number done and the total."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def _training_bar() -> Iterator[tuple[Callable[[TrainingProgress], None], Callable[[str], None]]]:
+    """A progress bar with loss, learning rate, speed and time left, and a function that prints a line above it."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("training"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+
+        def on_step(now: TrainingProgress) -> None:
+            said = f"loss {now.loss:.4f}  lr {now.lr:.2e}  {now.images_per_second:.1f} images/s"
+            bar.update(task, completed=now.step, total=now.steps, description=said)
+
+        yield on_step, lambda line: console.print(line, highlight=False, markup=False)
+
+
+def main() -> None:
+    """The `atrous` command."""
+    app()

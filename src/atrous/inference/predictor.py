@@ -1,0 +1,191 @@
+"""From a photo to the class of each of its pixels."""
+
+from __future__ import annotations
+
+import io
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from atrous.data.images import DecodedImage, Pixels, open_image, to_rgb
+from atrous.inference.labelmap import scores_to_labels
+from atrous.labels import LabelSet, Mask, encode_mask
+from atrous.models.base import SegmentationModel
+from atrous.models.geometry import Grid, evaluating
+from atrous.viz import areas, overlay
+
+Source = str | Path | Pixels | Image.Image
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True, eq=False)
+class ClassScores:
+    """How likely each class is, at the resolution of the network.
+
+    Args:
+        probabilities: float16 ``(C, h, w)``, softmax over the classes.
+        grid: position *i* sits at pixel ``grid.stride * i + grid.offset`` of the picture, in rows and columns alike.
+    """
+
+    probabilities: NDArray[np.float16]
+    grid: Grid
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """A picture and what was found in it.
+
+    Args:
+        labels: uint8 ``(H, W)``, the class of each pixel.
+        image: uint8 RGB ``(H, W, 3)``, upright.
+        label_set: names and colours of the classes.
+        notes: what a person should know about how the picture was read.
+        scores: the probabilities, where ``keep_scores=True`` asked for them.
+    """
+
+    labels: Mask
+    image: Pixels
+    label_set: LabelSet
+    notes: tuple[str, ...] = ()
+    scores: ClassScores | None = None
+
+    def overlay(self, *, alpha: float = 0.55, legend: bool = True, boundaries: bool = True) -> Pixels:
+        """Lay the colours over the photo: uint8 RGB, as :func:`atrous.viz.overlay`."""
+        return overlay(self.image, self.labels, self.label_set, alpha=alpha, legend=legend, boundaries=boundaries)
+
+    def fractions(self) -> dict[str, float]:
+        """The share of the picture that each class present covers, largest first; they add up to 1."""
+        return {name: count / self.labels.size for name, count in areas(self.labels, self.label_set).items()}
+
+    def save(self, path: str | Path) -> None:
+        """Write the labels as a palette PNG, atomically: values are classes, colours are for the eye.
+
+        Raises:
+            ValueError: the path does not end in ``.png``; any other format would damage the labels.
+        """
+        path = Path(path)
+        if path.suffix.lower() != ".png":
+            raise ValueError(f"{path}: a mask is a PNG, since other formats change its values; name it {path.stem}.png")
+        write_atomically(path, encode_mask(self.labels, self.label_set))
+
+
+def predict(
+    model: SegmentationModel,
+    image: Source,
+    *,
+    device: torch.device | str | None = None,
+    output_stride: int | None = None,
+    precision: Precision = "float32",
+    keep_scores: bool = False,
+) -> Segmentation:
+    """Find the class of every pixel of a picture.
+
+    Args:
+        model: any model of this package; its mode and output stride are as before afterwards.
+        image: a path, a uint8 RGB array ``(H, W, 3)``, or a Pillow image of any mode (turned upright).
+        device: where to compute, and where the model is moved; where it is already when left out.
+        output_stride: run the network at this stride instead of its own: smaller is finer and slower.
+        precision: "bfloat16" runs the network under autocast: faster where the hardware has it, slightly other scores.
+        keep_scores: keep the class probabilities at network resolution.
+
+    Raises:
+        ImageError: the file cannot be read.
+        ValueError: an array of another shape or dtype, or an output stride that the network cannot have.
+    """
+    decoded = _decode(image)
+    with prepared(model, device, output_stride, precision) as where:
+        return segment(model, decoded, where, keep_scores)
+
+
+@contextmanager
+def prepared(
+    model: SegmentationModel, device: torch.device | str | None, output_stride: int | None, precision: Precision
+) -> Iterator[torch.device]:
+    """Make a model ready for :func:`segment`, and put its mode and output stride back afterwards.
+
+    Args:
+        model: any model of this package.
+        device: where the model is moved; where it is already when None.
+        output_stride: as in :func:`predict`.
+        precision: as in :func:`predict`.
+
+    Yields:
+        The device to compute on.
+
+    Raises:
+        ValueError: an output stride that the network cannot have.
+    """
+    where = torch.device(device) if device is not None else next(model.parameters()).device
+    model.to(device=where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    stride = model.output_stride
+    if output_stride not in (None, stride):
+        model.output_stride = output_stride
+    try:
+        with (
+            evaluating(model),
+            torch.inference_mode(),
+            torch.autocast(where.type, torch.bfloat16, enabled=precision == "bfloat16"),
+        ):
+            yield where
+    finally:
+        if model.output_stride != stride:
+            model.output_stride = stride
+
+
+def segment(model: SegmentationModel, decoded: DecodedImage, where: torch.device, keep_scores: bool) -> Segmentation:
+    """Find the class of every pixel of a decoded picture, with a model that is :func:`prepared`."""
+    photo = torch.from_numpy(decoded.pixels).permute(2, 0, 1)[None].to(where)  # (1, 3, H, W)
+    logits, grid = model.scores(model.preprocess(photo).contiguous(memory_format=torch.channels_last))
+    height, width = decoded.pixels.shape[:2]
+    labels = scores_to_labels(logits, grid, (height, width))[0].cpu().numpy()
+    scores = ClassScores(_probabilities(logits), grid) if keep_scores else None
+    return Segmentation(labels, decoded.pixels, model.labels, decoded.notes, scores)
+
+
+def _probabilities(logits: Tensor) -> NDArray[np.float16]:
+    return logits[0].float().softmax(0).half().cpu().numpy()
+
+
+def _decode(image: Source) -> DecodedImage:
+    if isinstance(image, str | Path):
+        return open_image(image)
+    if isinstance(image, Image.Image):
+        return to_rgb(image)
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"a picture is a path, a NumPy array or a Pillow image, not a {type(image).__name__}")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise ValueError(
+            f"expected an RGB picture as uint8 (H, W, 3) with values 0–255, not {image.dtype} {image.shape}"
+        )
+    return DecodedImage(np.array(image, order="C"))
+
+
+def encode_jpeg(pixels: Pixels) -> bytes:
+    """A picture, uint8 RGB ``(H, W, 3)``, as the bytes of a JPEG; full colour resolution keeps thin outlines crisp."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=90, subsampling=0)
+    return buffer.getvalue()
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all, over what was there, making its folder if missing.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        beside.write_bytes(data)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)

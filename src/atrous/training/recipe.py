@@ -1,0 +1,215 @@
+"""Recipes: everything that fixes a training, as typed TOML. The descriptions here are the documentation."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from atrous.models.base import ARCHITECTURES
+from atrous.models.surgery import OUTPUT_STRIDES
+
+
+class RecipeError(ValueError):
+    """A recipe that can't be used; the message lists every mistake, where it stands and what was expected."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class ModelSection(_Section):
+    """The network."""
+
+    name: str = "deeplabv3plus"
+    """Architecture: one of `atrous models`."""
+    backbone: str = "tf_efficientnet_lite0"
+    """Any convolutional timm model."""
+    output_stride: int = 16
+    """4, 8, 16 or 32, in training; the trained model can run at any of them."""
+    pretrained: bool | str = True
+    """Backbone weights: true (an installed package, else timm's hub), a file, or false for random weights."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the architecture, for example separable = true."""
+    start_from: str | None = None
+    """A model folder or bundled name whose weights the training starts from."""
+
+    @model_validator(mode="after")
+    def _known(self) -> ModelSection:
+        if self.name not in ARCHITECTURES:
+            raise ValueError(f"no architecture '{self.name}'; there are: {', '.join(sorted(ARCHITECTURES))}")
+        if self.output_stride not in OUTPUT_STRIDES:
+            raise ValueError(f"output_stride is one of {OUTPUT_STRIDES}")
+        return self
+
+
+class DataSection(_Section):
+    """The pictures."""
+
+    train: str
+    """Data specification: voc:PATH, camvid:PATH or folder:PATH."""
+    train_split: str = "train"
+    """Split to train on; several joined by + make one."""
+    val: str | None = None
+    """Data to validate on; the training data's specification when left out."""
+    val_split: str | None = "val"
+    """Split to validate on; "none" for no validation."""
+    workers: int = Field(2, ge=0)
+    """Processes that decode and augment; the numbers of a run do not depend on it."""
+
+
+class AugmentSection(_Section):
+    """What happens to each picture on its way into a batch."""
+
+    crop: int = Field(513, ge=32)
+    """Side of the square crop; 32k + 1 suits DeepLab."""
+    scale: tuple[float, float] = (0.5, 2.0)
+    """Smallest and largest scale factor, drawn uniformly."""
+    flip: bool = True
+    """Mirror every second picture."""
+    brightness: float = Field(0.0, ge=0, lt=1)
+    """Largest change of brightness, as a share."""
+    contrast: float = Field(0.0, ge=0, lt=1)
+    """Largest change of contrast, as a share."""
+    saturation: float = Field(0.0, ge=0, le=1)
+    """Largest change of saturation, as a share."""
+    hue: float = Field(0.0, ge=0, le=180)
+    """Largest turn of hue, in degrees."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> AugmentSection:
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"scale is [smallest, largest] with 0 < smallest ≤ largest, not {list(self.scale)}")
+        return self
+
+
+class OptimizerSection(_Section):
+    """How weights change."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    """sgd (momentum) or adamw."""
+    lr: float = Field(0.007, gt=0)
+    """Learning rate of the new layers."""
+    backbone_lr: float | None = Field(None, ge=0)
+    """Learning rate of the backbone; that of the new layers when left out."""
+    momentum: float = Field(0.9, ge=0, lt=1)
+    """Momentum of sgd, first beta of adamw."""
+    weight_decay: float = Field(1e-4, ge=0)
+    """Weight decay of convolution weights; norms and biases have none."""
+    clip_norm: float | None = Field(None, gt=0)
+    """Gradients are scaled down to this norm."""
+
+
+class ScheduleSection(_Section):
+    """The learning rate over the steps."""
+
+    power: float = Field(0.9, ge=0)
+    """Poly policy: lr · (1 − step / steps) ^ power; 0 keeps it constant."""
+    warmup: int = Field(0, ge=0)
+    """Steps over which the rate first rises linearly."""
+
+
+class TrainingSection(_Section):
+    """The run."""
+
+    epochs: float = Field(50, gt=0)
+    """Length, in passes over the training split; may be a fraction."""
+    batch_size: int = Field(16, ge=1)
+    """Pictures a step, over all processes and accumulated parts."""
+    accumulate: int = Field(1, ge=1)
+    """Parts in which a batch goes through the network, where memory is short."""
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    """Type of the network's arithmetic; weights and losses are float32."""
+    ema: float | None = Field(None, gt=0, lt=1)
+    """Decay of the moving average of the weights, which is then what is judged and kept."""
+    freeze_batch_norm: bool = False
+    """Keep the backbone's batch norm statistics and weights as they came (small batches)."""
+    freeze_until_stride: int = Field(0, ge=0)
+    """Backbone layers that work up to this stride stay as they came; 0 trains everything."""
+    validate_every: float = Field(1, gt=0)
+    """Epochs between two validations."""
+    seed: int = Field(0, ge=0)
+    """Fixes order, augmentation, dropout and new weights."""
+
+    @model_validator(mode="after")
+    def _divisible(self) -> TrainingSection:
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} does not divide into accumulate = {self.accumulate} parts")
+        return self
+
+
+class Recipe(_Section):
+    """A training, whole."""
+
+    description: str = ""
+    """One line that says what this trains."""
+    model: ModelSection = Field(default_factory=ModelSection)
+    data: DataSection
+    augment: AugmentSection = Field(default_factory=AugmentSection)
+    optimizer: OptimizerSection = Field(default_factory=OptimizerSection)
+    schedule: ScheduleSection = Field(default_factory=ScheduleSection)
+    training: TrainingSection = Field(default_factory=TrainingSection)
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read and validate a recipe.
+
+    Args:
+        path: a TOML file.
+        overrides: changes as ``section.key=value``; values are TOML, and what is no TOML is a string.
+
+    Raises:
+        RecipeError: the file can't be read, or something in it or in the overrides is not as expected.
+    """
+    path = Path(path)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RecipeError(f"there is no recipe {path}") from error
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} can't be read as TOML: {error}") from error
+    for override in overrides:
+        _apply(table, override)
+    return check_recipe(table, str(path))
+
+
+def check_recipe(table: dict[str, Any], source: str) -> Recipe:
+    """Validate a recipe given as a table; ``source`` names it in errors."""
+    try:
+        return Recipe.model_validate(table)
+    except ValidationError as error:
+        lines = []
+        for mistake in error.errors():
+            place = ".".join(str(part) for part in mistake["loc"]) or "recipe"
+            lines.append(f"  {place}: {mistake['msg'].removeprefix('Value error, ')}{_hint(mistake)}")
+        raise RecipeError(f"{source}:\n" + "\n".join(lines)) from error
+
+
+def _hint(mistake: Any) -> str:
+    if mistake["type"] == "missing":
+        return ""
+    if mistake["type"] == "extra_forbidden":
+        section: Any = Recipe
+        for part in mistake["loc"][:-1]:
+            section = section.model_fields[part].annotation
+        return f"; this section has: {', '.join(section.model_fields)}"
+    return f" (found: {mistake['input']!r})" if not isinstance(mistake["input"], dict) else ""
+
+
+def _apply(table: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    parts = [part.strip() for part in key.split(".")]
+    if not equals or not all(parts):
+        raise RecipeError(f"--set takes section.key=value, not '{override}'")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value
+    for part in parts[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise RecipeError(f"--set {override}: '{part}' is a value, not a section")
+    table[parts[-1]] = parsed

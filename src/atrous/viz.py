@@ -1,0 +1,193 @@
+"""Looking at results: colours over a photo, outlines, and a legend beside the picture rather than on it."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from atrous.labels import IGNORE, LabelSet, Mask
+
+Pixels = NDArray[np.uint8]
+
+_PAPER, _INK, _FAINT, _LINE = (255, 255, 255), (32, 33, 36), (120, 124, 130), (214, 217, 222)
+_ROWS_AT_ONCE = 1 << 24  # pixels; counting needs eight bytes each
+
+
+def areas(mask: Mask, labels: LabelSet) -> dict[str, int]:
+    """Count the pixels of each class that is present, largest first; ignored pixels are not counted.
+
+    Args:
+        mask: uint8 ``(H, W)``.
+        labels: the classes of the mask.
+
+    Raises:
+        ValueError: the mask holds a label that is neither a class nor 255.
+    """
+    rows = max(1, _ROWS_AT_ONCE // max(1, mask.shape[1]))
+    counts = np.zeros(256, np.int64)
+    for start in range(0, len(mask), rows):
+        counts += np.bincount(mask[start : start + rows].reshape(-1), minlength=256)
+    strangers = [label for label in np.flatnonzero(counts).tolist() if len(labels) <= label != IGNORE]
+    if strangers:
+        raise ValueError(
+            f"the mask holds the labels {strangers}, but the label set has the classes 0 to {len(labels) - 1} "
+            f"(and {IGNORE} for ignored pixels); give the label set the mask was made with"
+        )
+    order = np.argsort(-counts[: len(labels)], kind="stable").tolist()
+    return {labels.names[label]: int(counts[label]) for label in order if counts[label]}
+
+
+def overlay(
+    image: Pixels, mask: Mask, labels: LabelSet, *, alpha: float = 0.55, legend: bool = True, boundaries: bool = True
+) -> Pixels:
+    """Lay the colours of the classes over a photo, outline the regions, and name the classes in a strip below.
+
+    A class whose colour is black (VOC's background) and ignored pixels are left as photographed. The legend covers
+    nothing: the picture grows downwards, and sideways only where the photo is narrower than an entry.
+
+    Args:
+        image: uint8 RGB ``(H, W, 3)``.
+        mask: uint8 ``(H, W)``; 255 is ignored.
+        labels: the classes of the mask.
+        alpha: how much of the colour is seen, 0 to 1.
+        legend: add the strip: colour, name and share of the picture of each class present, largest first.
+        boundaries: draw light lines where regions meet, a 250th of the shorter side wide, at least 2 pixels.
+
+    Returns:
+        uint8 RGB ``(H, W, 3)``, or with the legend ``(H + strip, max(W, strip width), 3)``.
+
+    Raises:
+        ValueError: image and mask differ in size, or the mask holds a label that is no class.
+    """
+    _check(image, mask)
+    painted = _paint(image, mask, labels, alpha)
+    if boundaries:
+        _outline(painted, mask)
+    if not legend:
+        return painted
+    return _above(painted, _legend(mask, labels, painted.shape[1], _text_size(*mask.shape)))
+
+
+def side_by_side(image: Pixels, mask: Mask, labels: LabelSet) -> Pixels:
+    """Put photo, labels and overlay next to each other, captioned, above one legend.
+
+    Args:
+        image: uint8 RGB ``(H, W, 3)``.
+        mask: uint8 ``(H, W)``.
+        labels: the classes of the mask.
+
+    Returns:
+        uint8 RGB: three photos wide plus margins, and a caption and a legend taller.
+
+    Raises:
+        ValueError: image and mask differ in size, or the mask holds a label that is no class.
+    """
+    _check(image, mask)
+    height, width = mask.shape
+    text = _text_size(height, width)
+    font, gap, caption = _font(text), text, round(1.9 * text)
+    colors = labels.colorize(mask)
+    panels = {"photo": image, "labels": colors, "overlay": overlay(image, mask, labels, legend=False)}
+    sheet = Image.new("RGB", (3 * width + 4 * gap, caption + height), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for place, (title, panel) in enumerate(panels.items()):
+        left = gap + place * (width + gap)
+        sheet.paste(Image.fromarray(panel), (left, caption))
+        draw.text((left, caption / 2), title, _FAINT, font, anchor="lm")
+    return _above(np.asarray(sheet), _legend(mask, labels, sheet.width, text))
+
+
+def _check(image: Pixels, mask: Mask) -> None:
+    if image.shape != (*mask.shape, 3):
+        raise ValueError(f"image {image.shape} and mask {mask.shape}; expected (H, W, 3) and (H, W) of one size")
+
+
+def _paint(image: Pixels, mask: Mask, labels: LabelSet, alpha: float) -> Pixels:
+    mixed = cv2.addWeighted(image, 1 - alpha, labels.colorize(mask), alpha, 0)
+    bare = np.zeros(256, np.uint8)
+    bare[IGNORE] = 1
+    bare[[label for label, color in enumerate(labels.colors) if color == (0, 0, 0)]] = 1
+    cv2.copyTo(image, cv2.LUT(mask, bare), mixed)
+    return np.asarray(mixed, np.uint8)
+
+
+def _outline(picture: Pixels, mask: Mask) -> None:
+    width = max(2, round(min(mask.shape) / 250))
+    edges = cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, np.ones((width, width), np.uint8)) > 0
+    picture[edges] = (picture[edges] * 0.15 + 255 * 0.85).astype(np.uint8)
+
+
+def _text_size(height: int, width: int) -> int:
+    """A 32nd of the mean side; at least 11 pixels, the smallest that is read with ease."""
+    return max(11, round((height + width) / 2 / 32))
+
+
+@functools.lru_cache(maxsize=16)
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    name: str
+    color: tuple[int, int, int]
+    share: str
+    width: float
+
+
+def _legend(mask: Mask, labels: LabelSet, width: int, text: int) -> Image.Image:
+    """A white strip, at least ``width`` wide, with the classes present in as many lines as they need."""
+    font, swatch, gap, line = _font(text), text, round(0.45 * text), round(1.75 * text)
+    margin, between = text, round(1.5 * text)
+    counts = areas(mask, labels)
+    entries = []
+    for name, count in counts.items():
+        share = _percent(count / mask.size)
+        wide = swatch + 2 * gap + font.getlength(name) + font.getlength(share)
+        entries.append(_Entry(name, labels.colors[labels.names.index(name)], share, wide))
+    width = max([width, *(round(entry.width) + 2 * margin for entry in entries)])
+    lines = _lines(entries, width - 2 * margin, between)
+    strip = Image.new("RGB", (width, len(lines) * line + margin), _PAPER)
+    draw = ImageDraw.Draw(strip)
+    for row, entries_of_row in enumerate(lines):
+        x, y = float(margin), margin / 2 + (row + 0.5) * line
+        for entry in entries_of_row:
+            box = (x, y - swatch / 2, x + swatch, y + swatch / 2)
+            bare = entry.color == (0, 0, 0)
+            draw.rounded_rectangle(box, swatch / 5, _PAPER if bare else entry.color, _LINE, max(1, text // 12))
+            after = x + swatch + gap
+            draw.text((after, y), entry.name, _INK, font, anchor="lm")
+            draw.text((after + font.getlength(entry.name) + gap, y), entry.share, _FAINT, font, anchor="lm")
+            x += entry.width + between
+    return strip
+
+
+def _lines(entries: list[_Entry], width: float, between: float) -> list[list[_Entry]]:
+    lines: list[list[_Entry]] = []
+    used = 0.0
+    for entry in entries:
+        if not lines or used + between + entry.width > width:
+            lines.append([entry])
+            used = entry.width
+        else:
+            lines[-1].append(entry)
+            used += between + entry.width
+    return lines
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.01 else "<1%"
+
+
+def _above(picture: Pixels, strip: Image.Image) -> Pixels:
+    height, width = picture.shape[:2]
+    sheet = np.full((height + strip.height, max(width, strip.width), 3), _PAPER, np.uint8)
+    left = (sheet.shape[1] - width) // 2
+    sheet[:height, left : left + width] = picture
+    sheet[height:] = np.asarray(strip)
+    return sheet

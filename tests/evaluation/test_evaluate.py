@@ -1,0 +1,143 @@
+import json
+import threading
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from atrous.data.datasets import Sample
+from atrous.evaluation.evaluate import evaluate
+from atrous.labels import LabelSet
+from atrous.models.geometry import Grid
+
+LABELS = LabelSet(("background", "cat", "dog", "cow"))
+
+
+class Reader(nn.Module):
+    """A model that reads the class off the red channel, at every other pixel."""
+
+    name = "reader"
+
+    def __init__(self, labels=LABELS):
+        super().__init__()
+        self.labels = labels
+        self.classes = nn.Parameter(torch.arange(float(len(labels))))
+        self.frozen = nn.BatchNorm2d(3).eval()
+        self.seen = []
+
+    def preprocess(self, photos):
+        assert photos.dtype == torch.uint8
+        return photos.float()
+
+    def scores(self, images):
+        assert not self.training
+        assert not torch.is_grad_enabled()
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        self.seen.append((tuple(images.shape), torch.is_autocast_enabled(images.device.type)))
+        red = images[:, :1, ::2, ::2]
+        return -(red - self.classes.view(1, -1, 1, 1)).abs(), Grid(2, 0)
+
+
+class Blocks:
+    """Pictures of several sizes whose red channel is the mask, in blocks that every other pixel shows."""
+
+    name, labels = "blocks:val", LABELS
+
+    def __init__(self, sizes=((5, 7), (1, 1), (9, 3))):
+        self.sizes, self.threads = sizes, set()
+
+    def __len__(self):
+        return len(self.sizes)
+
+    def __getitem__(self, index):
+        self.threads.add(threading.current_thread())
+        height, width = self.sizes[index]
+        mask = np.zeros((height, width), np.uint8)
+        mask[height // 2 :] = 1 + index % 2
+        return Sample(np.stack([mask] * 3, axis=-1), mask, f"{index}.png")
+
+
+def test_each_picture_is_judged_at_its_own_size():
+    model, data = Reader(), Blocks()
+    result = evaluate(model, data)
+    assert [shape for shape, _ in model.seen] == [(1, 3, 5, 7), (1, 3, 1, 1), (1, 3, 9, 3)]
+    assert result.pictures == 3
+    assert result.confusion.matrix.sum() == 5 * 7 + 1 + 9 * 3
+    assert result.confusion.pictures.tolist() == [2, 2, 1, 0]
+    assert result.scores.absent == ("cow",)
+
+
+def test_a_model_that_reads_the_truth_scores_one():
+    result = evaluate(Reader(), Blocks(((8, 8), (16, 5))))
+    assert result.scores.pixel_accuracy == 1
+
+
+def test_pictures_are_read_in_the_background_and_in_order():
+    data, told = Blocks(), []
+    evaluate(Reader(), data, progress=lambda done, total: told.append((done, total)))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert threading.main_thread() not in data.threads
+    assert not any(thread.is_alive() for thread in data.threads)
+
+
+def test_every_module_gets_its_mode_back():
+    model = Reader().train()
+    model.frozen.eval()
+    evaluate(model, Blocks())
+    assert model.training
+    assert not model.frozen.training
+
+
+@pytest.mark.parametrize(("precision", "autocast"), [("float32", False), ("bfloat16", True)])
+def test_precision_switches_autocast(precision, autocast):
+    model = Reader()
+    result = evaluate(model, Blocks(), precision=precision, device="cpu")
+    assert {state for _, state in model.seen} == {autocast}
+    assert (result.precision, result.device) == (precision, "cpu")
+
+
+def test_a_picture_that_cannot_be_read_stops_with_its_error():
+    class Broken(Blocks):
+        def __getitem__(self, index):
+            if index == 1:
+                raise ValueError("photos/1.png is no picture")
+            return super().__getitem__(index)
+
+    with pytest.raises(ValueError, match=r"photos/1\.png is no picture"):
+        evaluate(Reader(), Broken())
+
+
+def test_other_classes_than_the_models_are_refused():
+    data = Blocks()
+    with pytest.raises(ValueError, match=r"tells apart 3 classes .* the data have 4 "):
+        evaluate(Reader(LabelSet.numbered(3)), data)
+    with pytest.raises(ValueError, match="same order"):
+        evaluate(Reader(LabelSet(("background", "dog", "cat", "cow"))), data)
+    assert evaluate(Reader(LabelSet.numbered(4)), data).labels == LABELS  # numbers stand for any names
+
+
+def test_an_empty_data_set_is_refused():
+    with pytest.raises(ValueError, match="no picture to judge in blocks:val"):
+        evaluate(Reader(), Blocks(()))
+
+
+def test_the_result_can_be_written_as_json():
+    result = evaluate(Reader(), Blocks())
+    written = json.loads(json.dumps(result.to_dict(min_pictures=1), allow_nan=False))
+    assert written["model"] == "reader"
+    assert written["data"] == "blocks:val"
+    assert written["confusion"] == result.confusion.matrix.tolist()
+    assert written["mean_iou"] == pytest.approx(result.scores.mean_iou)
+    assert written["classes"][3] == {"name": "cow", "pictures": 0, "iou": None, "accuracy": None}
+    assert written["absent"] == list(result.scores.absent)
+    assert written["mean_iou_of_frequent_classes"]["classes"][0] == "background"
+
+
+def test_a_trained_architecture_is_judged():
+    from atrous.models import create_model
+
+    model = create_model("deeplabv3plus", backbone="tf_efficientnet_lite0", num_classes=4)
+    result = evaluate(model, Blocks(((33, 41), (20, 65))))
+    assert result.model == "deeplabv3plus"
+    assert result.confusion.matrix.sum() == 33 * 41 + 20 * 65

@@ -1,0 +1,243 @@
+"""Predicting many files: what is written where, what is never written over, and what is reported."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from atrous.data.images import FoundImage, ImageError
+from atrous.inference import files
+from atrous.inference.files import Report, predict_files, tell_apart
+from atrous.labels import LabelSet
+from atrous.models.geometry import Grid
+
+
+class DarkOrLight(nn.Module):
+    labels = LabelSet(("dark", "light"), ((0, 0, 0), (250, 200, 0)))
+    name = "dark_or_light"
+    output_stride = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def preprocess(self, photos: Tensor) -> Tensor:
+        return photos.float() / 255
+
+    def scores(self, images: Tensor) -> tuple[Tensor, Grid]:
+        if images.shape[-1] == 13:
+            raise RuntimeError("an unlucky width")
+        light = images.mean(1, keepdim=True)
+        return torch.cat([1 - light, light], 1), Grid(1, 0)
+
+
+def photo(path: Path, value: int = 255, size: tuple[int, int] = (8, 6)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (value,) * 3).save(path)
+    return path
+
+
+def tree(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    with Image.open(path) as picture:
+        return picture.size
+
+
+def label_in(mask: Path) -> int:
+    with Image.open(mask) as picture:
+        (label,) = np.unique(np.array(picture)).tolist()
+    return int(label)
+
+
+def run(inputs: list[Path | str], out: Path, **options: object) -> Report:
+    return predict_files(DarkOrLight(), inputs, out, **options)  # type: ignore[arg-type]
+
+
+def test_a_folder_keeps_its_tree_below_out(tmp_path: Path) -> None:
+    photo(tmp_path / "in/a.jpg")
+    photo(tmp_path / "in/sub/b.png", 0)
+    report = run([tmp_path / "in"], tmp_path / "out")
+    assert tree(tmp_path / "out") == ["a.overlay.jpg", "a.png", "sub/b.overlay.jpg", "sub/b.png"]
+    assert [done.mask for done in report.done] == [tmp_path / "out/a.png", tmp_path / "out/sub/b.png"]
+    assert [done.fractions for done in report.done] == [{"light": 1.0}, {"dark": 1.0}]
+    assert (report.failed, report.notes) == ((), ())
+    assert label_in(tmp_path / "out/a.png") == 1
+    assert label_in(tmp_path / "out/sub/b.png") == 0
+
+
+def test_masks_have_the_photo_size_and_overlays_its_width(tmp_path: Path) -> None:
+    run([photo(tmp_path / "a.jpg", size=(300, 77))], tmp_path / "out")
+    assert size_of(tmp_path / "out/a.png") == (300, 77)
+    width, height = size_of(tmp_path / "out/a.overlay.jpg")
+    assert width == 300
+    assert height > 77
+
+
+def test_only_what_was_asked_for_is_written(tmp_path: Path) -> None:
+    source = photo(tmp_path / "a.jpg")
+    run([source], tmp_path / "out", overlays=False)
+    assert tree(tmp_path / "out") == ["a.png"]
+    run([source], tmp_path / "more", json=True, scores=True)
+    assert tree(tmp_path / "more") == ["a.json", "a.overlay.jpg", "a.png", "a.scores.npz"]
+
+
+def test_json_says_sizes_and_areas(tmp_path: Path) -> None:
+    run([photo(tmp_path / "ä.jpg")], tmp_path / "out", json=True)
+    assert json.loads((tmp_path / "out/ä.json").read_text("utf-8")) == {
+        "image": str(tmp_path / "ä.jpg"),
+        "width": 8,
+        "height": 6,
+        "classes": [{"name": "light", "label": 1, "pixels": 48, "share": 1.0}],
+        "notes": [],
+    }
+
+
+def test_scores_come_with_their_grid(tmp_path: Path) -> None:
+    run([photo(tmp_path / "a.jpg")], tmp_path / "out", scores=True)
+    with np.load(tmp_path / "out/a.scores.npz") as scores:
+        assert scores["probabilities"].shape == (2, 6, 8)
+        assert scores["probabilities"].dtype == np.float16
+        assert (scores["names"].tolist(), scores["size"].tolist()) == (["dark", "light"], [6, 8])
+        assert (float(scores["stride"]), float(scores["offset"])) == (1, 0)
+
+
+def test_a_broken_file_is_reported_and_the_rest_goes_on(tmp_path: Path) -> None:
+    photo(tmp_path / "in/a.jpg")
+    (tmp_path / "in/b.jpg").write_bytes(b"nonsense")
+    photo(tmp_path / "in/c.png", size=(13, 4))
+    photo(tmp_path / "in/d.jpg")
+    report = run([tmp_path / "in", tmp_path / "e.jpg"], tmp_path / "out", overlays=False)
+    assert tree(tmp_path / "out") == ["a.png", "d.png"]
+    assert [(failed.path.name, failed.reason.split(":")[0]) for failed in report.failed] == [
+        ("b.jpg", "not a picture"),
+        ("c.png", "an unlucky width"),
+        ("e.jpg", "no such file; check the name"),
+    ]
+
+
+def test_the_order_of_the_report_is_that_of_the_input_and_progress_is_told(tmp_path: Path) -> None:
+    names = [f"{i:02}.png" for i in range(20)]
+    for name in names:
+        photo(tmp_path / "in" / name)
+    steps: list[tuple[int, int]] = []
+    report = run([tmp_path / "in"], tmp_path / "out", progress=lambda done, total: steps.append((done, total)))
+    assert [done.path.name for done in report.done] == names
+    assert steps == [(i + 1, 20) for i in range(20)]
+
+
+def test_frames_left_out_are_noted(tmp_path: Path) -> None:
+    frame = Image.new("RGB", (8, 6), "white")
+    frame.save(tmp_path / "a.gif", save_all=True, append_images=[Image.new("RGB", (8, 6), "red")])
+    report = run([tmp_path / "a.gif"], tmp_path / "out")
+    assert report.notes == (f"{tmp_path / 'a.gif'}: animation of 2 frames; only the first is read",)
+
+
+def test_running_again_writes_over_its_own_results(tmp_path: Path) -> None:
+    source = photo(tmp_path / "a.png", 255)
+    run([source], tmp_path / "out")
+    photo(source, 0)
+    assert run([source], tmp_path / "out").failed == ()
+    assert label_in(tmp_path / "out/a.png") == 0
+
+
+def test_results_of_another_picture_are_not_written_over(tmp_path: Path) -> None:
+    run([photo(tmp_path / "a/x.jpg", 255)], tmp_path / "out")
+    report = run([photo(tmp_path / "b/x.jpg", 0)], tmp_path / "out")
+    assert report.done == ()
+    assert "exists and is the mask of another picture, x.jpg" in report.failed[0].reason
+    assert label_in(tmp_path / "out/x.png") == 1
+    assert run([tmp_path / "b/x.jpg"], tmp_path / "out", overwrite=True).failed == ()
+    assert label_in(tmp_path / "out/x.png") == 0
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.json", "x.overlay.jpg"])
+def test_a_file_of_somebody_else_is_not_written_over(tmp_path: Path, name: str) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("precious")
+    report = run([photo(tmp_path / "x.jpg")], tmp_path / "out", json=True)
+    assert f"{name} exists and is not a result of this picture" in report.failed[0].reason
+    assert (tmp_path / "out" / name).read_text() == "precious"
+    assert tree(tmp_path / "out") == [name]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_input_is_never_written_over(tmp_path: Path, overwrite: bool) -> None:
+    photo(tmp_path / "x.png", 77)
+    report = run([tmp_path / "x.png"], tmp_path, overwrite=overwrite)
+    assert "would be written over an input" in report.failed[0].reason
+    assert label_in(tmp_path / "x.png") == 77
+
+
+def test_results_among_the_photos_are_not_taken_for_photos(tmp_path: Path) -> None:
+    photo(tmp_path / "a.jpg")
+    photo(tmp_path / "b.jpg")
+    for attempt in range(3):
+        report = run([tmp_path], tmp_path)
+        assert [done.path.name for done in report.done] == ["a.jpg", "b.jpg"]
+        assert report.notes == ((f"4 earlier results below {tmp_path} were not taken for input",) if attempt else ())
+    with pytest.raises(ImageError, match="only earlier results"):
+        run([tmp_path / "a.png"], tmp_path)
+
+
+def test_the_same_name_in_two_folders_is_told_apart_by_the_folders(tmp_path: Path) -> None:
+    inputs = [photo(tmp_path / "a/x.jpg", 255), photo(tmp_path / "b/x.jpg", 0), photo(tmp_path / "c/y.jpg")]
+    for _ in range(2):
+        report = run(list(inputs), tmp_path / "out", overlays=False)
+        assert report.failed == ()
+        assert tree(tmp_path / "out") == ["a/x.png", "b/x.png", "y.png"]
+        assert label_in(tmp_path / "out/a/x.png") == 1
+        assert label_in(tmp_path / "out/b/x.png") == 0
+        assert "kept apart in a/, b/" in report.notes[0]
+
+
+def test_two_folders_with_the_same_names_keep_their_trees_apart(tmp_path: Path) -> None:
+    photo(tmp_path / "p/one/in/sub/x.jpg")
+    photo(tmp_path / "p/one/in/only.jpg")
+    photo(tmp_path / "p/two/in/sub/x.jpg")
+    run([tmp_path / "p/one/in", tmp_path / "p/two/in"], tmp_path / "out", overlays=False)
+    assert tree(tmp_path / "out") == ["one/in/only.png", "one/in/sub/x.png", "two/in/sub/x.png"]
+
+
+def test_names_that_differ_only_in_their_ending_keep_it(tmp_path: Path) -> None:
+    photo(tmp_path / "in/x.jpg", 255)
+    photo(tmp_path / "in/x.png", 0)
+    photo(tmp_path / "in/y.png")
+    report = run([tmp_path / "in"], tmp_path / "out", overlays=False)
+    assert tree(tmp_path / "out") == ["x.jpg.png", "x.png.png", "y.png"]
+    assert label_in(tmp_path / "out/x.jpg.png") == 1
+    assert "keep it in the name of the mask: x.jpg.png, x.png.png" in report.notes[0]
+
+
+def test_a_kept_ending_does_not_clash_with_a_name_of_its_own() -> None:
+    names = ["x.jpg", "x.png", "x.jpg.tif", "z.jpg"]
+    stems, _ = tell_apart([FoundImage(Path("in", name), Path(name), explicit=True) for name in names])
+    assert [stem.as_posix() for stem in stems] == ["x.jpg", "x.png", "x.jpg.tif", "z"]
+
+
+def test_out_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    source = photo(tmp_path / "a.jpg")
+    with pytest.raises(ValueError, match=r"a\.jpg: a file, where a folder"):
+        run([source], source)
+
+
+def test_a_failed_write_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(files, "write_atomically", full)
+    report = run([photo(tmp_path / "a.jpg")], tmp_path / "out")
+    assert [failed.reason for failed in report.failed] == ["No space left on device"]
+
+
+def test_the_overlay_of_a_huge_photo_is_drawn_smaller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "OVERLAY_SIDE", 200)
+    run([photo(tmp_path / "a.jpg", size=(1000, 10))], tmp_path / "out")
+    assert size_of(tmp_path / "out/a.png") == (1000, 10)
+    assert size_of(tmp_path / "out/a.overlay.jpg")[0] == 200

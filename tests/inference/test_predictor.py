@@ -1,0 +1,160 @@
+"""Predicting one picture: sources, what the model is left like, and what a Segmentation can do."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from atrous.data.images import ImageError
+from atrous.inference.predictor import predict, write_atomically
+from atrous.labels import LabelSet
+from atrous.models.geometry import Grid
+
+
+class ByChannel(nn.Module):
+    """Takes each pixel for the class of its strongest channel; it looks at every ``output_stride``-th pixel."""
+
+    labels = LabelSet(("red", "green", "blue"), ((255, 0, 0), (0, 255, 0), (0, 0, 255)))
+    name = "by_channel"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+        self.output_stride = 1
+        self.seen: list[tuple[bool, bool, int, torch.dtype]] = []
+
+    def preprocess(self, photos: Tensor) -> Tensor:
+        return photos.float() / 255
+
+    def scores(self, images: Tensor) -> tuple[Tensor, Grid]:
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+        self.seen.append((self.training, torch.is_inference_mode_enabled(), self.output_stride, product.dtype))
+        stride = self.output_stride
+        return images[..., ::stride, ::stride] * 10 * self.weight, Grid(stride, 0)
+
+
+HALVES = np.zeros((6, 10, 3), np.uint8)
+HALVES[:, :4, 0] = 200
+HALVES[:, 4:, 2] = 200
+EXPECTED = np.repeat(np.array([[0] * 4 + [2] * 6], np.uint8), 6, axis=0)
+
+
+@pytest.fixture
+def model() -> ByChannel:
+    return ByChannel()
+
+
+def test_path_array_and_pillow_image_give_the_same_labels(model: ByChannel, tmp_path: Path) -> None:
+    Image.fromarray(HALVES).save(tmp_path / "x.png")
+    for source in (tmp_path / "x.png", str(tmp_path / "x.png"), HALVES, Image.fromarray(HALVES)):
+        result = predict(model, source)
+        assert result.labels.dtype == np.uint8
+        np.testing.assert_array_equal(result.labels, EXPECTED)
+        np.testing.assert_array_equal(result.image, HALVES)
+        assert result.label_set is model.labels
+
+
+def test_a_picture_with_orientation_is_labelled_upright(model: ByChannel) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    Image.fromarray(HALVES).save(buffer, "PNG", exif=exif)
+    np.testing.assert_array_equal(predict(model, Image.open(buffer)).labels, np.rot90(EXPECTED, -1))
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (HALVES.astype(np.float32), r"uint8 \(H, W, 3\).*float32"),
+        (HALVES[..., 0], r"not uint8 \(6, 10\)"),
+        (HALVES.transpose(2, 0, 1), r"not uint8 \(3, 6, 10\)"),
+        (HALVES[:0], r"not uint8 \(0, 10, 3\)"),
+        (torch.zeros(3, 4, 4), "not a Tensor"),
+    ],
+)
+def test_other_arrays_are_refused_with_what_was_expected(model: ByChannel, image: object, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        predict(model, image)  # type: ignore[arg-type]
+
+
+def test_a_broken_file_is_an_image_error(model: ByChannel, tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="no such file"):
+        predict(model, tmp_path / "missing.jpg")
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_model_runs_in_eval_and_inference_mode_and_is_left_as_it_was(model: ByChannel, training: bool) -> None:
+    model.train(training)
+    predict(model, HALVES, output_stride=2)
+    assert model.seen == [(False, True, 2, torch.float32)]
+    assert model.training is training
+    assert model.output_stride == 1
+
+
+def test_the_model_is_left_as_it_was_after_an_error(model: ByChannel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(images: Tensor) -> tuple[Tensor, Grid]:
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(model, "scores", fail)
+    model.train()
+    with pytest.raises(RuntimeError, match="out of luck"):
+        predict(model, HALVES, output_stride=4)
+    assert model.training
+    assert model.output_stride == 1
+
+
+def test_bfloat16_runs_under_autocast(model: ByChannel) -> None:
+    predict(model, HALVES, precision="bfloat16")
+    assert model.seen[0][-1] == torch.bfloat16
+
+
+def test_scores_are_probabilities_on_the_grid_of_the_network(model: ByChannel) -> None:
+    assert predict(model, HALVES).scores is None
+    scores = predict(model, HALVES, output_stride=2, keep_scores=True).scores
+    assert scores is not None
+    assert scores.grid == Grid(2, 0)
+    assert scores.probabilities.dtype == np.float16
+    assert scores.probabilities.shape == (3, 3, 5)
+    np.testing.assert_allclose(scores.probabilities.sum(0), 1, atol=2e-3)
+
+
+def test_fractions_add_up_and_come_largest_first(model: ByChannel) -> None:
+    assert list(predict(model, HALVES).fractions().items()) == [("blue", 0.6), ("red", 0.4)]
+
+
+def test_a_saved_mask_is_a_palette_png_with_the_labels(model: ByChannel, tmp_path: Path) -> None:
+    predict(model, HALVES).save(tmp_path / "new" / "mask.png")
+    with Image.open(tmp_path / "new" / "mask.png") as mask:
+        assert mask.mode == "P"
+        np.testing.assert_array_equal(np.array(mask), EXPECTED)
+        np.testing.assert_array_equal(np.array(mask.convert("RGB"))[0, 9], [0, 0, 255])
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["mask.png"]
+
+
+def test_a_mask_is_not_saved_as_jpeg(model: ByChannel, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"name it mask\.png"):
+        predict(model, HALVES).save(tmp_path / "mask.jpg")
+
+
+def test_the_overlay_has_the_size_of_the_photo_without_its_legend(model: ByChannel) -> None:
+    result = predict(model, HALVES)
+    assert result.overlay(legend=False).shape == HALVES.shape
+    assert result.overlay().shape[0] > HALVES.shape[0]
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "x.png"
+    target.write_bytes(b"old")
+
+    def full(self: Path, other: Path) -> Path:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(target, b"new")
+    assert target.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [target]
