@@ -272,7 +272,9 @@ def _device(name: str | None) -> Any:
 
 
 def _shares(fractions: dict[str, float]) -> str:
-    return ", ".join(f"{name} {share:.0%}" if share >= 0.01 else f"{name} <1%" for name, share in fractions.items())
+    from atrous.viz import percent
+
+    return ", ".join(f"{name} {percent(share)}" for name, share in fractions.items())
 
 
 def _print_report(report: Report, out: Path) -> None:

@@ -7,7 +7,7 @@ On disk it is a palette PNG, as PASCAL VOC introduced it: the values are the cla
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,8 @@ from PIL import Image
 
 IGNORE = 255
 """The one ignore value: in loss, metric, padding and masks."""
+VOID_COLOR = (224, 224, 192)
+"""How ignored pixels are shown: VOC's cream."""
 
 Mask = NDArray[np.uint8]
 Color = tuple[int, int, int]
@@ -42,7 +44,8 @@ class LabelSet:
         colors: one RGB triple (0–255) a class; the VOC colours when left out.
 
     Raises:
-        ValueError: no class, too many, a name twice, or another number of colours than names.
+        ValueError: no class, too many, a name that is no text or comes twice, another number of colours than names, or a
+            colour beyond 0–255.
     """
 
     names: tuple[str, ...]
@@ -52,6 +55,8 @@ class LabelSet:
         object.__setattr__(self, "names", tuple(self.names))
         colors = self.colors or tuple(voc_color(i) for i in range(len(self.names)))
         object.__setattr__(self, "colors", tuple((int(r), int(g), int(b)) for r, g, b in colors))
+        if not all(isinstance(name, str) for name in self.names):
+            raise ValueError(f"class names are texts, not {list(self.names)}")
         if not 1 <= len(self.names) <= IGNORE:
             raise ValueError(f"a label set has 1 to {IGNORE} classes, not {len(self.names)}")
         if len(set(self.names)) != len(self.names):
@@ -59,6 +64,8 @@ class LabelSet:
             raise ValueError(f"class names must differ; given more than once: {', '.join(twice)}")
         if len(self.colors) != len(self.names):
             raise ValueError(f"{len(self.names)} class names but {len(self.colors)} colours")
+        if beyond := [color for color in self.colors if not all(0 <= part <= 255 for part in color)]:
+            raise ValueError(f"colours are three numbers from 0 to 255, not {list(beyond[0])}")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -79,7 +86,7 @@ class LabelSet:
         """The 256 RGB colours ``(256, 3)`` of a palette PNG; values beyond the classes are VOC's, 255 is VOC's cream."""
         table = np.array([voc_color(i) for i in range(256)], np.uint8)
         table[: len(self)] = self.colors
-        table[IGNORE] = (224, 224, 192)
+        table[IGNORE] = VOID_COLOR
         return table
 
     def colorize(self, mask: Mask) -> NDArray[np.uint8]:
@@ -96,29 +103,29 @@ def encode_mask(mask: Mask, labels: LabelSet) -> bytes:
     return buffer.getvalue()
 
 
-def labels_from_colors(rgb: NDArray[np.uint8], colors: Sequence[Color]) -> tuple[Mask, set[Color]]:
+def labels_from_colors(rgb: NDArray[np.uint8], colors: Mapping[Color, int]) -> tuple[Mask, set[Color]]:
     """Turn an RGB mask ``(H, W, 3)`` into labels ``(H, W)``.
 
     Args:
         rgb: the coloured mask.
-        colors: the colour of each class; any other colour becomes :data:`IGNORE`.
+        colors: the label of each colour; any other colour becomes :data:`IGNORE`.
 
     Returns:
-        The mask and the colours that belong to no class.
+        The mask and the colours that have no label.
     """
     codes = rgb.astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)
     found, positions = np.unique(codes, return_inverse=True)
-    known = {r << 16 | g << 8 | b: label for label, (r, g, b) in enumerate(colors)}
+    known = {r << 16 | g << 8 | b: label for (r, g, b), label in colors.items()}
     values = np.array([known.get(int(code), IGNORE) for code in found], np.uint8)
     strangers = {(int(c) >> 16, int(c) >> 8 & 255, int(c) & 255) for c in found if int(c) not in known}
     return values[positions].reshape(rgb.shape[:2]), strangers
 
 
 VOC = LabelSet(
-    (
+    tuple(
         "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
-        "pottedplant sheep sofa train tvmonitor"
-    ).split()  # type: ignore[arg-type]
+        "pottedplant sheep sofa train tvmonitor".split()
+    )
 )
 """The 21 classes of PASCAL VOC 2012."""
 

@@ -42,6 +42,13 @@ def areas(mask: Mask, labels: LabelSet) -> dict[str, int]:
     return {labels.names[label]: int(counts[label]) for label in order if counts[label]}
 
 
+def percent(share: float) -> str:
+    """A share, 0 to 1, in whole percent; what is there but below one is "<1%", what is nearly everything ">99%"."""
+    if 0 < share < 0.01:
+        return "<1%"
+    return ">99%" if 0.99 < share < 1 else f"{share:.0%}"
+
+
 def overlay(
     image: Pixels, mask: Mask, labels: LabelSet, *, alpha: float = 0.55, legend: bool = True, boundaries: bool = True
 ) -> Pixels:
@@ -119,7 +126,7 @@ def _paint(image: Pixels, mask: Mask, labels: LabelSet, alpha: float) -> Pixels:
 def _outline(picture: Pixels, mask: Mask) -> None:
     width = max(2, round(min(mask.shape) / 250))
     edges = cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, np.ones((width, width), np.uint8)) > 0
-    picture[edges] = (picture[edges] * 0.15 + 255 * 0.85).astype(np.uint8)
+    picture[edges] = (picture[edges] * 0.3 + 255 * 0.7).astype(np.uint8)
 
 
 def _text_size(height: int, width: int) -> int:
@@ -147,7 +154,7 @@ def _legend(mask: Mask, labels: LabelSet, width: int, text: int) -> Image.Image:
     counts = areas(mask, labels)
     entries = []
     for name, count in counts.items():
-        share = _percent(count / mask.size)
+        share = percent(count / mask.size)
         wide = swatch + 2 * gap + font.getlength(name) + font.getlength(share)
         entries.append(_Entry(name, labels.colors[labels.names.index(name)], share, wide))
     width = max([width, *(round(entry.width) + 2 * margin for entry in entries)])
@@ -178,10 +185,6 @@ def _lines(entries: list[_Entry], width: float, between: float) -> list[list[_En
             lines[-1].append(entry)
             used += between + entry.width
     return lines
-
-
-def _percent(share: float) -> str:
-    return f"{share:.0%}" if share >= 0.01 else "<1%"
 
 
 def _above(picture: Pixels, strip: Image.Image) -> Pixels:

@@ -1,21 +1,20 @@
-"""Datasets: one small class each. An item is a photo with its mask; :func:`open_dataset` finds the reader by the name before the colon."""
+"""Datasets of photos with masks; :func:`open_dataset` finds the reader by the name before the colon."""
 
 from __future__ import annotations
 
 import hashlib
 import tomllib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from atrous.data.images import find_images, read_image
-from atrous.data.masks import Encoding, read_mask
-from atrous.labels import CAMVID, IGNORE, VOC, LabelSet, Mask
+from atrous.data.images import SUFFIXES, find_images, read_image
+from atrous.data.masks import Encoding, Remap, read_mask, read_values
+from atrous.labels import CAMVID, IGNORE, VOC, Color, LabelSet, Mask
 
 
 class DatasetError(ValueError):
@@ -34,8 +33,11 @@ class Sample:
 class Dataset(Protocol):
     """What training and evaluation need of a dataset."""
 
-    name: str
-    labels: LabelSet
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def labels(self) -> LabelSet: ...
 
     def __len__(self) -> int: ...
 
@@ -57,7 +59,7 @@ class PairedDataset:
     labels: LabelSet
     pairs: tuple[tuple[Path, Path], ...]
     encoding: Encoding = "index"
-    remap: dict[int, int] = field(default_factory=dict)
+    remap: Remap = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -74,8 +76,11 @@ class PairedDataset:
         mask = read_mask(mask_file, self.labels, self.encoding, self.remap)
         if image.shape[:2] != mask.shape:
             (h, w), (mh, mw) = image.shape[:2], mask.shape
-            turned = " (the photo's EXIF orientation turns it; the mask must be drawn on the upright photo)" if (h, w) == (mw, mh) else ""
-            raise DatasetError(f"{photo} is {w}×{h} but its mask {mask_file} is {mw}×{mh}{turned}")
+            turned = (h, w) == (mw, mh)
+            why = "; one of the two is turned, a mask fits the photo as it is shown upright (EXIF)" if turned else ""
+            raise DatasetError(
+                f"{photo} is {w}×{h} but its mask {mask_file} is {mw}×{mh}{why}; both must have one size"
+            )
         return Sample(image, mask, photo.name)
 
 
@@ -101,22 +106,29 @@ def open_dataset(spec: str, split: str) -> PairedDataset:
         raise DatasetError(f"'{spec}', split '{split}', holds no pictures")
     absent = [file for pair in pairs for file in pair if not file.is_file()]
     if absent:
-        raise DatasetError(f"'{spec}', split '{split}', lists {len(absent)} file(s) that are not there; first: {absent[0]}")
-    return PairedDataset(f"{kind}:{split}", parts[0].labels, pairs, parts[0].encoding, parts[0].remap)
+        raise DatasetError(
+            f"'{spec}', split '{split}', lists {len(absent)} file(s) that are not there; first: {absent[0]}. "
+            "Complete the dataset, or take their lines out of the list"
+        )
+    return replace(parts[0], name=f"{kind}:{split}", pairs=pairs)
 
 
 def _lines(file: Path, root: Path) -> list[str]:
     if not file.is_file():
         there = ", ".join(sorted(p.stem for p in file.parent.glob("*.txt"))) or "none"
         raise DatasetError(f"{root} has no split '{file.stem}' (looked for {file}); splits there: {there}")
-    return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = file.read_text(encoding="utf-8-sig").splitlines()
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _voc(root: Path, split: str) -> PairedDataset:
-    """PASCAL VOC 2012 in the official layout; ``trainaug`` takes its masks from ``SegmentationClassAug`` (SPEC §6.1)."""
-    base = next((p for p in (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012") if (p / "JPEGImages").is_dir()), None)
+    """PASCAL VOC 2012 as published; ``trainaug`` takes its masks from ``SegmentationClassAug`` (SPEC §6.1)."""
+    places = (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012")
+    base = next((place for place in places if (place / "JPEGImages").is_dir()), None)
     if base is None:
-        raise DatasetError(f"{root} is no VOC dataset: expected JPEGImages, SegmentationClass and ImageSets/Segmentation in it")
+        raise DatasetError(
+            f"{root} is no VOC dataset: expected JPEGImages, SegmentationClass and ImageSets/Segmentation in it"
+        )
     masks = "SegmentationClassAug" if "aug" in split else "SegmentationClass"
     pairs = []
     for line in _lines(base / "ImageSets" / "Segmentation" / f"{split}.txt", root):
@@ -133,7 +145,7 @@ def _camvid(root: Path, split: str) -> PairedDataset:
     photos = {p.stem: p for p in (root / split).glob("*.*")}
     pairs = []
     for line in _lines(root / f"{split}.txt", root):
-        stem = Path(line.split()[0]).stem
+        stem = Path(line.split()[0]).stem  # published lists: /SegNet/CamVid/train/x.png /SegNet/CamVid/trainannot/x.png
         pairs.append((photos.get(stem, root / split / f"{stem}.png"), root / f"{split}annot" / f"{stem}.png"))
     return PairedDataset(split, CAMVID, tuple(pairs), remap={11: IGNORE})
 
@@ -143,61 +155,131 @@ VALIDATION_SHARE = 0.2
 
 
 def _folder(root: Path, split: str) -> PairedDataset:
-    """Anybody's pictures: ``images/`` and ``masks/`` with the same stems, ``labels.toml`` and ``splits/NAME.txt`` where wanted.
+    """Anybody's pictures: ``images/`` and ``masks/`` of the same names; ``labels.toml``, ``splits/NAME.txt`` if wanted.
 
-    Without ``splits/``, subfolders ``images/train`` and ``masks/train`` are splits; without these, ``val`` is the fifth of the pictures whose names
-    hash lowest, ``train`` the others, and ``all`` every one, so that adding pictures never moves one from one side to the other.
+    Without ``splits/``, subfolders ``images/train`` and ``masks/train`` are splits; without these, ``val`` is the fifth
+    of the pictures whose names hash lowest, ``train`` the others, and ``all`` every one: adding pictures never moves
+    one from one side to the other.
     """
     for needed in ("images", "masks"):
         if not (root / needed).is_dir():
-            raise DatasetError(f"{root} is no folder dataset: it has no '{needed}' folder (expected images/ and masks/ with the same file names)")
-    photos, masks = root / "images", root / "masks"
-    found = {p.relative.with_suffix("").as_posix(): p.path for p in find_images([photos])}
+            raise DatasetError(
+                f"{root} is no folder dataset: it has no '{needed}' folder (expected images/ and masks/, with the same names"
+            )
+    photos = _photos(root / "images")
+    masks = {name: root / "masks" / f"{name}.png" for name in photos}
+    wanted = _names_of_split(root, split, photos)
+    if unknown := [name for name in wanted if name not in photos]:
+        raise DatasetError(
+            f"{root / 'splits' / split}.txt lists {len(unknown)} photo(s) that are not in {root / 'images'}; "
+            f"first: {unknown[0]}. Add them, or take their lines out"
+        )
+    if missing := [name for name in wanted if not masks[name].is_file()]:
+        raise DatasetError(_say_missing(masks[missing[0]], len(missing), len(wanted), photos[missing[0]]))
+    labels, encoding, remap = _folder_labels(root, masks.values())
+    return PairedDataset(split, labels, tuple((photos[name], masks[name]) for name in wanted), encoding, remap)
+
+
+def _photos(folder: Path) -> dict[str, Path]:
+    """The photos below a folder by their names, which are paths without the ending."""
+    photos: dict[str, Path] = {}
+    for image in find_images([folder]):
+        name = image.relative.with_suffix("").as_posix()
+        if name in photos:
+            raise DatasetError(f"{photos[name]} and {image.path} would share one mask; rename or remove one of the two")
+        photos[name] = image.path
+    return photos
+
+
+def _names_of_split(root: Path, split: str, names: Collection[str]) -> list[str]:
     if (root / "splits").is_dir():
-        wanted = [str(Path(line).with_suffix("")) if Path(line).suffix else line for line in _lines(root / "splits" / f"{split}.txt", root)]
-    elif (photos / split).is_dir():
-        wanted = [name for name in found if name.startswith(f"{split}/")]
-    else:
-        wanted = [name for name in found if split == "all" or _drawn_for_validation(name) == (split == "val")]
-        if split not in ("train", "val", "all"):
-            raise DatasetError(f"{root} has no split '{split}'; without a splits/ folder there are train, val and all")
-    pairs = tuple((found.get(name, photos / f"{name}.jpg"), masks / f"{name}.png") for name in wanted)
-    labels, encoding, remap = _folder_labels(root, pairs)
-    return PairedDataset(split, labels, pairs, encoding, remap)
+        lines = _lines(root / "splits" / f"{split}.txt", root)
+        return [str(Path(line).with_suffix("")) if Path(line).suffix.lower() in SUFFIXES else line for line in lines]
+    if (root / "images" / split).is_dir():
+        return [name for name in names if name.startswith(f"{split}/")]
+    if split == "all":
+        return list(names)
+    if (root / "images" / "train").is_dir():  # drawing val from everything would judge on what train learns from
+        there = ", ".join(sorted(p.name for p in (root / "images").iterdir() if p.is_dir()))
+        raise DatasetError(f"{root} has no split '{split}'; its subfolders of images/ are: {there}")
+    if split not in ("train", "val"):
+        raise DatasetError(f"{root} has no split '{split}'; without a splits/ folder there are train, val and all")
+    drawn = [name for name in names if _drawn_for_validation(name) == (split == "val")]
+    if not drawn:
+        raise DatasetError(
+            f"{root}: {len(names)} photo(s) are too few to draw '{split}' from; say which are which, a name a line, in "
+            "splits/train.txt and splits/val.txt"
+        )
+    return drawn
 
 
 def _drawn_for_validation(name: str) -> bool:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") < VALIDATION_SHARE * 2**32
 
 
-def _folder_labels(root: Path, pairs: Sequence[tuple[Path, Path]]) -> tuple[LabelSet, Encoding, dict[int, int]]:
+def _say_missing(mask: Path, missing: int, wanted: int, photo: Path) -> str:
+    folder = mask.parent
+    near = sorted(p.name for p in folder.iterdir() if p.name.startswith(mask.stem)) if folder.is_dir() else []
+    instead = f" (there is {', '.join(near[:3])})" if near else ""
+    return (
+        f"{missing} of {wanted} photos have no mask; first: {photo} needs {mask}{instead}. "
+        "A mask is a PNG of its photo's name; photos without one go elsewhere, or stay out of splits/*.txt"
+    )
+
+
+Form = tuple[LabelSet, Encoding, Remap]
+"""How a folder's masks are meant: its classes, their encoding, and values or colours that mean another label."""
+
+
+def _folder_labels(root: Path, masks: Iterable[Path]) -> Form:
     file = root / "labels.toml"
     if not file.is_file():
-        return LabelSet.numbered(_count_classes(root / "masks")), "index", {}
+        return LabelSet.numbered(_count_classes(root, masks)), "index", {}
     try:
-        table: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
-        labels = LabelSet(tuple(table["names"]), tuple((r, g, b) for r, g, b in table.get("colors", ())))
-        encoding = table.get("encoding", "index")
-        remap = {int(value): IGNORE for value in table.get("ignore", ())}
-    except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
+        return _read_form(tomllib.loads(file.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:  # TOML's own errors are ValueErrors
         raise DatasetError(
-            f'{file}: {error!r}; expected names = ["background", ...], and if wanted colors = [[r, g, b], ...], encoding = "index" or "rgb", ignore = [values]'
+            f'{file}: {error}; expected names = ["background", ...], and if wanted colors = [[r, g, b], ...], '
+            'encoding = "index" or "rgb", ignore = [values, or colours of RGB masks]'
         ) from error
+
+
+def _read_form(table: Mapping[str, Any]) -> Form:
+    if unknown := sorted(set(table) - {"names", "colors", "encoding", "ignore"}):
+        raise ValueError(f"unknown key {', '.join(unknown)}")
+    if not isinstance(table.get("names"), list):
+        raise ValueError("no list of names")
+    encoding = table.get("encoding", "index")
     if encoding not in ("index", "rgb"):
-        raise DatasetError(f"{file}: encoding is '{encoding}', expected \"index\" or \"rgb\"")
+        raise ValueError(f"encoding is '{encoding}'")
+    labels = LabelSet.from_dict(dict(table))
+    if encoding == "rgb" and len(set(labels.colors)) < len(labels):
+        raise ValueError("two classes have the same colour")
+    remap = {_ignored(value, encoding): IGNORE for value in table.get("ignore", ())}
     return labels, encoding, remap
 
 
-def _count_classes(masks: Path) -> int:
+def _ignored(value: Any, encoding: Encoding) -> int | Color:
+    if encoding == "rgb":
+        r, g, b = value
+        return r, g, b
+    if not isinstance(value, int) or not 0 <= value <= IGNORE:
+        raise ValueError(f"ignore holds {value!r}, which is no value from 0 to {IGNORE}")
+    return value
+
+
+def _count_classes(root: Path, masks: Iterable[Path]) -> int:
     """One more than the largest value, 255 aside, in the masks of a folder without ``labels.toml``."""
-    highest = 0
-    for file in sorted(masks.rglob("*.png")):
-        with Image.open(file) as picture:
-            if picture.mode not in ("P", "L", "1"):
-                raise DatasetError(f'{file} is a {picture.mode} picture; say what its colours mean: names, colors and encoding = "rgb" in labels.toml')
-            values = np.flatnonzero(picture.convert("P" if picture.mode == "1" else picture.mode).histogram()[:IGNORE])
-        highest = max(highest, int(values.max(initial=0)))
-    return max(highest + 1, 2)
+    seen = np.zeros(256, bool)
+    for file in masks:
+        if file.is_file():
+            seen[np.unique(read_values(file))] = True
+    if seen[IGNORE] and not seen[1:IGNORE].any():
+        raise DatasetError(
+            f"the masks in {root / 'masks'} hold only 0 and {IGNORE}, but {IGNORE} is ignored everywhere, so there is "
+            "nothing to learn; write the foreground as 1"
+        )
+    return max(int(seen[:IGNORE].nonzero()[0].max(initial=0)) + 1, 2)
 
 
 READERS: dict[str, Callable[[Path, str], PairedDataset]] = {"voc": _voc, "camvid": _camvid, "folder": _folder}

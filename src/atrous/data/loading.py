@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -25,18 +25,23 @@ class Batch(NamedTuple):
 
 
 Place = tuple[int, int]
-"""The epoch and the index of an example."""
+"""The epoch of an example and its number; numbers beyond the dataset's length are the same pictures once more."""
+Example = tuple[Tensor, Tensor, str]
 
 
-class _Examples(TorchDataset[tuple[Tensor, Tensor, str]]):
-    """Augmented examples. Their random numbers come from (seed, epoch, index) alone: no worker, process or resume changes them."""
+class _Examples(TorchDataset[Example | Exception]):
+    """Augmented examples; their random numbers come from (seed, epoch, number), whatever worker or process makes them."""
 
     def __init__(self, dataset: Dataset, augmentation: Augmentation, seed: int) -> None:
         self.dataset, self.augmentation, self.seed = dataset, augmentation, seed
 
-    def __getitem__(self, place: Place) -> tuple[Tensor, Tensor, str]:
-        epoch, index = place
-        sample = self.augmentation(self.dataset[index], np.random.default_rng((self.seed, epoch, index)))
+    def __getitem__(self, place: Place) -> Example | Exception:
+        epoch, number = place
+        try:
+            sample = self.dataset[number % len(self.dataset)]
+        except (ValueError, OSError) as error:
+            return error  # a value, since raised in a worker it would arrive wrapped in the worker's traceback
+        sample = self.augmentation(sample, np.random.default_rng((self.seed, epoch, number)))
         return torch.from_numpy(sample.image), torch.from_numpy(sample.mask), sample.name
 
 
@@ -50,15 +55,19 @@ class _Order:
     def __iter__(self) -> Iterator[list[Place]]:
         per_epoch = steps_per_epoch(self.length, self.batch_size)
         share = self.batch_size // (self.parts * self.world)
-        number = self.start
+        epoch, first = divmod(self.start, per_epoch)
         while True:
-            epoch, position = divmod(number, per_epoch)
-            order = np.random.default_rng((self.seed, epoch)).permutation(self.length)
-            order = np.resize(order, max(self.length, self.batch_size))  # fewer pictures than a batch: they come again
-            for part in range(self.parts):
-                first = position * self.batch_size + (part * self.world + self.rank) * share
-                yield [(epoch, int(i)) for i in order[first : first + share]]
-            number += 1
+            order = self._shuffled(epoch)
+            for position in range(first, per_epoch):
+                for part in range(self.parts):
+                    begin = position * self.batch_size + (part * self.world + self.rank) * share
+                    yield [(epoch, int(number)) for number in order[begin : begin + share]]
+            epoch, first = epoch + 1, 0
+
+    def _shuffled(self, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        order = np.random.default_rng((self.seed, epoch)).permutation(self.length)
+        rounds = -(-self.batch_size // self.length)  # fewer pictures than a batch: they come again, warped anew
+        return np.concatenate([order + turn * self.length for turn in range(rounds)])
 
 
 def steps_per_epoch(length: int, batch_size: int) -> int:
@@ -66,9 +75,21 @@ def steps_per_epoch(length: int, batch_size: int) -> int:
     return max(1, length // batch_size)
 
 
-def _stack(examples: list[tuple[Tensor, Tensor, str]]) -> Batch:
-    photos, masks, names = zip(*examples, strict=True)
+def _stack(examples: Sequence[Example | Exception]) -> Batch | Exception:
+    good: list[Example] = []
+    for example in examples:
+        if isinstance(example, Exception):
+            return example
+        good.append(example)
+    photos, masks, names = zip(*good, strict=True)
     return Batch(torch.stack(photos).permute(0, 3, 1, 2), torch.stack(masks), tuple(names))
+
+
+def _raise_errors(stream: Iterator[Batch | Exception]) -> Iterator[Batch]:
+    for batch in stream:
+        if isinstance(batch, Exception):
+            raise batch
+        yield batch
 
 
 def _quiet_worker(_: int) -> None:
@@ -99,22 +120,22 @@ def batches(
         parts: in how many batches, one after the other, a step's examples come.
         workers: processes that decode and warp; 0 does it here.
         start: the first step, so that a resumed run goes on where it stopped.
-        rank, world: this process among how many; each gets its own share of every step.
+        rank: number of this process; each gets its own share of every step.
+        world: how many processes there are.
         pin_memory: for quick copies to a GPU.
 
     Raises:
-        ValueError: a batch that does not divide.
+        ValueError: a batch that does not divide. The iterator raises what reading a pair raises.
     """
     if batch_size % (parts * world):
         raise ValueError(f"batch_size {batch_size} does not divide into {parts} part(s) on each of {world} process(es)")
-    order = _Order(len(dataset), batch_size, parts, seed, start, rank, world)
-    loader = DataLoader(
+    loader: DataLoader[Example | Exception] = DataLoader(
         _Examples(dataset, augmentation, seed),
-        batch_sampler=order,  # type: ignore[arg-type]
+        batch_sampler=_Order(len(dataset), batch_size, parts, seed, start, rank, world),
         num_workers=workers,
         collate_fn=_stack,
         pin_memory=pin_memory,
         worker_init_fn=_quiet_worker,
         prefetch_factor=4 if workers else None,
     )
-    return iter(loader)
+    return _raise_errors(iter(loader))

@@ -4,70 +4,107 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from numpy.typing import NDArray
+from PIL import Image
 
-from atrous.labels import IGNORE, LabelSet, Mask, labels_from_colors
+from atrous.labels import IGNORE, VOID_COLOR, Color, LabelSet, Mask, labels_from_colors
 
 Encoding = Literal["index", "rgb"]
+Remap = Mapping[int | Color, int]
+"""What stands on disk (a value, or a colour of an RGB mask) and the label it means instead."""
 
 
 class MaskError(ValueError):
     """A mask that can't be read as labels; the message names the file, what was found and how to mend it."""
 
 
-def read_mask(path: Path, labels: LabelSet, encoding: Encoding = "index", remap: Mapping[int, int] | None = None) -> Mask:
+def read_mask(path: Path, labels: LabelSet, encoding: Encoding = "index", remap: Remap | None = None) -> Mask:
     """Read a mask as labels.
 
     Args:
         path: a PNG (or another lossless picture).
         labels: the classes; any other value but 255 is an error.
-        encoding: ``index`` (palette and grey pictures: the value is the class) or ``rgb`` (the colour is the class, by the label set's colours).
-        remap: values on disk that mean another label, for example ``{11: 255}``.
+        encoding: ``index`` (palette and grey pictures: the value is the class) or ``rgb`` (the colour is the class,
+            by the label set's colours; VOC's cream is void).
+        remap: values or colours on disk that mean another label, for example ``{11: 255}``.
 
     Returns:
         uint8 ``(H, W)``, values below ``len(labels)`` or 255.
 
     Raises:
-        MaskError: unreadable, a form that was not declared, or values outside the classes.
+        MaskError: missing, unreadable, a JPEG, a form that was not declared, or values outside the classes.
     """
-    try:
-        with Image.open(path) as picture:
-            mode = picture.mode
-            raw = np.asarray(picture.convert("RGB") if encoding == "rgb" else picture)
-    except FileNotFoundError as error:
-        raise MaskError(f"{path}: there is no such mask") from error
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise MaskError(f"{path}: not a readable picture ({error}); expected a PNG mask, write it again") from error
     if encoding == "rgb":
-        mask, strangers = labels_from_colors(raw, labels.colors)
-        if strangers - {(224, 224, 192)}:  # VOC's own colour for void
-            shown = ", ".join(map(str, sorted(strangers)[:5]))
-            raise MaskError(f"{path}: {len(strangers)} colour(s) that belong to no class (first: {shown}); list them under colors in labels.toml")
-        return mask
-    if raw.ndim != 2:
+        return _from_colors(path, labels, remap or {})
+    return _from_values(path, labels, remap or {})
+
+
+def read_values(path: Path) -> Mask:
+    """The values of an index mask as they stand on disk, uint8 ``(H, W)``.
+
+    Raises:
+        MaskError: missing, unreadable, a JPEG, a coloured picture, or values that are no uint8.
+    """
+    values, mode = _decode(path)
+    if values.ndim != 2:
         raise MaskError(
-            f"{path}: a {mode} picture, expected a palette or grey mask whose values are the classes; if its colours are the classes, "
-            'say so: encoding = "rgb" and colors = [...] in labels.toml'
+            f"{path}: a {mode} picture, expected a palette or grey mask whose values are the classes; "
+            'if its colours are the classes, say so: encoding = "rgb" and colors = [...] in labels.toml'
         )
-    mask = raw.astype(np.uint8)
-    if raw.dtype != np.uint8 and (raw != mask).any():
-        raise MaskError(f"{path}: values up to {int(raw.max())}, but a mask holds classes below {len(labels)} or {IGNORE}")
-    table = np.full(256, 254, np.uint8)
-    table[: len(labels)] = np.arange(len(labels))
-    table[IGNORE] = IGNORE
-    for value, label in (remap or {}).items():
-        table[value] = label
-    known = table != 254
-    known[254] = known[254] or len(labels) > 254
-    present = np.bincount(mask.ravel(), minlength=256).nonzero()[0]
+    if values.dtype == np.uint8:
+        return values
+    low, high = values.min(), values.max()
+    if low >= 0 and high <= IGNORE and (values == values.astype(np.uint8)).all():
+        return values.astype(np.uint8)
+    raise MaskError(
+        f"{path}: a {mode} picture with values from {low} to {high}, expected whole numbers, classes or {IGNORE}; "
+        f"write it again as an 8-bit PNG of class numbers, void as {IGNORE}"
+    )
+
+
+def _from_values(path: Path, labels: LabelSet, remap: Remap) -> Mask:
+    values = read_values(path)
+    table = np.arange(256, dtype=np.uint8)
+    known = (table < len(labels)) | (table == IGNORE)
+    for value, label in remap.items():
+        table[value], known[value] = label, True
+    present = np.bincount(values.ravel(), minlength=256).nonzero()[0]
     strange = present[~known[present]]
     if len(strange):
         shown = ", ".join(map(str, strange[:10]))
         raise MaskError(
             f"{path}: value(s) {shown} belong to no class; expected 0–{len(labels) - 1} or {IGNORE}. "
-            f"Give the classes in labels.toml, or map the value: ignore = [{strange[0]}]"
+            f"Mend the mask; or, for a folder dataset, name these classes in labels.toml or write there ignore = [{shown}]"
         )
-    return table[mask]
+    return table[values]
+
+
+def _from_colors(path: Path, labels: LabelSet, remap: Remap) -> Mask:
+    table = {VOID_COLOR: IGNORE} | {color: label for label, color in enumerate(labels.colors)}
+    table |= {color: label for color, label in remap.items() if isinstance(color, tuple)}
+    mask, strangers = labels_from_colors(_decode(path, "RGB")[0], table)
+    if strangers:
+        shown = ", ".join(str(list(color)) for color in sorted(strangers)[:5])
+        raise MaskError(
+            f"{path}: {len(strangers)} colour(s) that belong to no class (first: {shown}); in labels.toml list them "
+            "under colors, or under ignore"
+        )
+    return mask
+
+
+def _decode(path: Path, mode: str | None = None) -> tuple[NDArray[Any], str]:
+    """The pixels of a lossless picture, and its mode on disk."""
+    try:
+        with Image.open(path) as picture:
+            file_format, found = picture.format, picture.mode
+            pixels = np.asarray(picture.convert(mode) if mode else picture)
+    except FileNotFoundError as error:
+        raise MaskError(f"{path}: there is no such mask") from error
+    except Exception as error:  # a damaged file can raise nearly anything inside a decoder
+        raise MaskError(f"{path}: not a readable picture ({error}); expected a PNG mask, write it again") from error
+    if file_format in ("JPEG", "MPO"):
+        raise MaskError(f"{path}: a JPEG picture, which changes labels along every edge; export the mask again as PNG")
+    return pixels, found

@@ -1,4 +1,4 @@
-"""Augmentation as one joint warp: photo and mask are scaled, flipped and cropped by the same matrix, in uint8, each read once."""
+"""Augmentation as one joint warp in uint8: photo and mask are scaled, flipped and cropped by the same matrix."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from atrous.labels import IGNORE
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random scale, crop, flip and colour, as DeepLab trains (SPEC §4.9): what the picture does not cover is its mean, and ignored.
+    """Random scale, crop, flip and colour, as DeepLab trains (SPEC §4.9); what lies beyond the picture is ignored.
 
     Args:
         crop: side of the square result in pixels; 32k + 1 suits DeepLab.
         scale: smallest and largest scale factor, drawn uniformly.
         flip: mirror every second picture.
-        brightness, contrast, saturation: largest change as a share; hue: largest turn in degrees. 0 leaves colours alone.
-        fill: RGB value of padding, 0–255.
+        brightness, contrast, saturation: largest change as a share; 0 leaves colours alone.
+        hue: largest turn in degrees.
+        fill: RGB value of padding, 0–255: the mean of the network's pictures.
     """
 
     crop: int = 513
@@ -39,40 +40,38 @@ class Augmentation:
         factor = random.uniform(*self.scale)
         scaled_h, scaled_w = height * factor, width * factor
         top, left = (random.uniform(0, max(0.0, side - self.crop)) for side in (scaled_h, scaled_w))
-        # Pixel centres: x' = (x + ½) · factor − ½ − left; mirrored about the scaled picture's own middle before the crop.
+        # Pixel centres: x' = (x + ½) · factor − ½ − left; mirrored about the scaled picture's middle, then cropped.
         matrix = np.array([[factor, 0, (factor - 1) / 2 - left], [0, factor, (factor - 1) / 2 - top]])
         if self.flip and random.random() < 0.5:
             matrix[0] = -factor, 0, scaled_w - (factor + 1) / 2 - left
-        size = (self.crop, self.crop)
-        image = cv2.warpAffine(sample.image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=self.fill)
-        mask = cv2.warpAffine(sample.mask, matrix, size, flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=IGNORE)
+        image = self._warp(sample.image, matrix, cv2.INTER_LINEAR)
+        mask = self._warp(sample.mask, matrix, cv2.INTER_NEAREST)
         colors = self._color_matrix(random)
         if colors is not None:
             image = cv2.transform(image, colors)
-            if scaled_h - top < self.crop or scaled_w - left < self.crop:
-                image = self._padded(image, matrix, sample.mask.shape)
+        # What lies beyond the picture's edges: always below and right of it, and the mean whatever the colours became.
+        rows, columns = int(scaled_h - top + 0.5), int(scaled_w - left + 0.5)
+        image[rows:] = image[:, columns:] = np.round(self.fill)
+        mask[rows:] = mask[:, columns:] = IGNORE
         return Sample(image, mask, sample.name)
 
-    def _padded(self, image: NDArray[np.uint8], matrix: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        """Padding keeps the mean, whatever the colours became."""
-        corners = np.array([[0, 0, 1], [shape[1] - 1, shape[0] - 1, 1]]) @ matrix.T
-        low, high = np.floor(corners.min(0)).astype(int), np.ceil(corners.max(0)).astype(int)
-        fill = np.round(self.fill).astype(np.uint8)
-        image[max(high[1] + 1, 0) :] = fill
-        image[:, max(high[0] + 1, 0) :] = fill
-        image[:, : max(low[0], 0)] = fill
-        return image
+    def _warp(self, pixels: NDArray[np.uint8], matrix: NDArray[np.float64], sampling: int) -> NDArray[np.uint8]:
+        size = (self.crop, self.crop)
+        warped = cv2.warpAffine(pixels, matrix, size, flags=sampling, borderMode=cv2.BORDER_REPLICATE)
+        return np.asarray(warped, np.uint8)
 
     def _color_matrix(self, random: np.random.Generator) -> NDArray[np.float64] | None:
         """Brightness, contrast, saturation and hue are all linear in RGB: one 3×4 matrix does them in a single pass."""
         if not (self.brightness or self.contrast or self.saturation or self.hue):
             return None
-        gain, contrast, saturation = (1 + random.uniform(-r, r) for r in (self.brightness, self.contrast, self.saturation))
+        ranges = self.brightness, self.contrast, self.saturation
+        gain, contrast, saturation = (1 + random.uniform(-r, r) for r in ranges)
         angle = np.deg2rad(random.uniform(-self.hue, self.hue))
         grey = np.full((3, 3), 1 / 3)
         luma = np.tile([0.299, 0.587, 0.114], (3, 1))
         cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
-        turn = np.cos(angle) * np.eye(3) + (1 - np.cos(angle)) * grey + np.sin(angle) * cross  # Rodrigues, about the grey axis
+        # Rodrigues' rotation about the grey axis.
+        turn = np.cos(angle) * np.eye(3) + (1 - np.cos(angle)) * grey + np.sin(angle) * cross
         mix = gain * contrast * ((saturation * np.eye(3) + (1 - saturation) * luma) @ turn)
         shift = np.full((3, 1), 128 * gain * (1 - contrast))
         matrix: NDArray[np.float64] = np.hstack([mix, shift])

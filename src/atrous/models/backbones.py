@@ -100,9 +100,7 @@ class Backbone(nn.Module):
         """
         if self.size_remainder is None:
             return size
-        return -(-(size - self.size_remainder) // NATIVE_STRIDE) * NATIVE_STRIDE + self.size_remainder if size > 1 else (
-            self.size_remainder or NATIVE_STRIDE
-        )
+        return -(-(size - self.size_remainder) // NATIVE_STRIDE) * NATIVE_STRIDE + self.size_remainder
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """``(B, in_channels, H, W)`` → a feature map ``(B, C, h, w)`` for each of ``strides``."""
@@ -183,7 +181,7 @@ def _size_remainder(net: nn.Module, name: str, in_channels: int) -> int | None:
     for size in (4 * NATIVE_STRIDE, 4 * NATIVE_STRIDE + 1):
         try:
             traces[size % NATIVE_STRIDE] = trace(net, in_channels, size)
-        except (GeometryError, RuntimeError) as error:
+        except (GeometryError, RuntimeError, AssertionError) as error:
             reasons.append(str(error))
     if not traces:
         raise SurgeryError(f"backbone '{name}' can't be used: {reasons[0]}")

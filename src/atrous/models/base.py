@@ -226,7 +226,7 @@ def create_model(
         "architecture": name,
         "backbone": backbone,
         "in_channels": in_channels,
-        "options": accepted | options,
+        "options": json.loads(json.dumps(accepted | options)),  # as it comes back from config.json: tuples are lists
     }
     return model
 

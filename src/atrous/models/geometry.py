@@ -45,6 +45,7 @@ PIXELS = Grid(1, 0)
 
 
 @lru_cache(maxsize=256)
+@torch.inference_mode(False)  # what is kept must serve training too, whoever asks first
 def _taps(source: Grid, target: Grid, size: int, length: int) -> Tensor:
     """The linear interpolation from ``length`` source positions to ``size`` target positions as a matrix (size, length)."""
     place = (torch.arange(size, dtype=torch.float64) * target.stride + target.offset - source.offset) / source.stride

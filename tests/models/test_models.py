@@ -1,0 +1,242 @@
+"""What holds for every model and backbone: one class of checks."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import atrous
+from atrous.labels import VOC, LabelSet
+from atrous.models import ARCHITECTURES, SegmentationModel, create_model, load
+from atrous.models.base import CheckpointError
+from atrous.training.losses import cross_entropy
+
+# One of each kind: padded, TF-SAME, patches, unpadded pools.
+BACKBONES = ["test_efficientnet", "tf_mobilenetv3_small_minimal_100", "test_convnext", "dla46_c"]
+
+
+def make(name: str = "deeplabv3plus", backbone: str = "test_efficientnet", **options: object) -> SegmentationModel:
+    return create_model(name, backbone=backbone, **({"num_classes": 4, "channels": 32} | options))
+
+
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+@pytest.mark.parametrize("backbone", BACKBONES)
+class TestEveryModel:
+    @pytest.mark.parametrize("size", [(1, 1), (2, 31), (33, 64), (97, 65)])
+    @pytest.mark.parametrize("batch", [1, 2])
+    def test_gives_logits_of_the_pictures_own_size(
+        self, name: str, backbone: str, size: tuple[int, int], batch: int
+    ) -> None:
+        model = make(name, backbone).eval()
+        with torch.no_grad():
+            logits = model(torch.randn(batch, 3, *size))
+        assert logits.shape == (batch, 4, *size)
+        assert logits.dtype == torch.float32
+        assert logits.isfinite().all()
+
+    def test_trains_on_a_batch_of_one_with_everything_ignored(self, name: str, backbone: str) -> None:
+        model = make(name, backbone).train()
+        loss = cross_entropy(model(torch.randn(1, 3, 65, 65)), torch.full((1, 65, 65), 255))
+        loss.backward()
+        assert loss.item() == 0
+        assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+    def test_autocast_changes_little(self, name: str, backbone: str) -> None:
+        model = make(name, backbone).eval()
+        x = torch.randn(1, 3, 65, 65)
+        with torch.no_grad():
+            exact = model(x)
+            with torch.autocast("cpu", torch.bfloat16):
+                rough = model(x)
+        assert rough.dtype == torch.float32
+        assert ((rough - exact).norm() / exact.norm()).item() < 0.05
+
+    def test_round_trip_is_bit_exact(self, name: str, backbone: str, tmp_path: Path) -> None:
+        model = make(name, backbone, output_stride=8).eval()
+        again = load(model.save(tmp_path / "model"))
+        x = torch.randn(1, 3, 64, 65)
+        with torch.no_grad():
+            assert torch.equal(model(x), again(x))
+        assert again.config == model.config
+        assert again.labels == model.labels
+        assert again.preprocessing == model.preprocessing
+        assert not again.training
+
+    def test_output_stride_is_a_dial(self, name: str, backbone: str) -> None:
+        model = make(name, backbone, output_stride=32).eval()
+        x = torch.randn(1, 3, 65, 65)
+        with torch.no_grad():
+            before = model(x)
+            for stride in (8, 16, 4):
+                model.output_stride = stride
+                assert model(x).shape == before.shape
+            model.output_stride = 32
+            assert torch.equal(model(x), before)
+
+    def test_takes_other_than_three_channels(self, name: str, backbone: str) -> None:
+        model = make(name, backbone, in_channels=4).eval()
+        photos = torch.randint(0, 256, (1, 4, 40, 40), dtype=torch.uint8)
+        with torch.no_grad():
+            assert model(model.preprocess(photos)).shape == (1, 4, 40, 40)
+
+
+def bare(backbone: str) -> nn.Module:
+    """A DeepLabv3 without what looks at the whole picture, so that moving the picture can only move the logits."""
+    model = make("deeplabv3", backbone, rates=(1,), output_stride=8).eval()
+    for parameter in model.aspp.pooled.parameters():
+        nn.init.zeros_(parameter)
+    nn.init.normal_(model.classifier.weight)
+    return model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_moving_the_picture_by_the_stride_moves_the_logits_as_far(backbone: str) -> None:
+    model = bare(backbone)
+    step, side = 32, 449
+    scene = torch.randn(1, 3, side + step, side + step)
+    with torch.no_grad():
+        here, there = model(scene[..., :side, :side]), model(scene[..., step:, step:])
+    inside = slice(128, side - 128)  # away from what the border reaches (most of it)
+    moved = slice(128 - step, side - 128 - step)
+    torch.testing.assert_close(there[..., moved, moved], here[..., inside, inside], rtol=2e-3, atol=2e-3)
+
+
+def test_training_after_predicting_works() -> None:
+    model = make().eval()
+    with torch.inference_mode():
+        model(torch.randn(1, 3, 71, 83))
+    model.train()(torch.randn(1, 3, 71, 83)).sum().backward()
+
+
+def test_preprocess_is_the_backbones_own() -> None:
+    model = make(backbone="tf_efficientnet_lite0")
+    photo = torch.tensor([0, 127, 255], dtype=torch.uint8).view(1, 1, 1, 3).expand(1, 3, 1, 3)
+    torch.testing.assert_close(model.preprocess(photo)[0, 0, 0], torch.tensor([-1.0, 127 / 127.5 - 1, 1.0]))
+    with pytest.raises(TypeError, match="uint8"):
+        model.preprocess(photo.float())
+
+
+def test_scores_refuse_what_is_no_batch_of_pictures() -> None:
+    with pytest.raises(ValueError, match=r"image\[None\]"):
+        make().scores(torch.zeros(3, 8, 8))
+    with pytest.raises(ValueError, match=r"\(B, 3, H, W\)"):
+        make().scores(torch.zeros(1, 4, 8, 8))
+
+
+def test_create_model_says_what_is_wrong() -> None:
+    with pytest.raises(ValueError, match="no model 'deeplab9'; there are: .*deeplabv3plus"):
+        create_model("deeplab9", backbone="resnet10t", num_classes=2)
+    with pytest.raises(TypeError, match="no option seperable; it has: .*separable"):
+        make(seperable=True)
+    with pytest.raises(ValueError, match="timm has no model 'resnet1o1'"):
+        make(backbone="resnet1o1")
+    with pytest.raises(ValueError, match="needs num_classes or labels"):
+        create_model("deeplabv3", backbone="test_efficientnet")
+    with pytest.raises(ValueError, match="num_classes is 3, but there are 21 labels"):
+        make(num_classes=3, labels=VOC)
+    with pytest.raises(ValueError, match="one of 4, 8, 16, 32"):
+        make(output_stride=7)
+
+
+def test_labels_may_be_plain_names() -> None:
+    model = make(num_classes=None, labels=["sky", "ground"])
+    assert model.labels == LabelSet(("sky", "ground"))
+    assert model.num_classes == 2
+
+
+def test_float16_storage_loads_as_float32(tmp_path: Path) -> None:
+    model = make().eval()
+    small, full = model.save(tmp_path / "half", dtype=torch.float16), model.save(tmp_path / "full")
+    sizes = [(f / "model.safetensors").stat().st_size for f in (small, full)]
+    assert sizes[0] < 0.55 * sizes[1]
+    assert all(p.dtype == torch.float32 for p in load(small).parameters())
+
+
+def test_saving_replaces_an_old_folder_whole_and_keeps_notes(tmp_path: Path) -> None:
+    model = make()
+    model.save(tmp_path / "m", metrics={"mean_iou": 0.5})
+    (tmp_path / "m" / "stray").touch()
+    again = load(tmp_path / "m")
+    assert again.card == {"metrics": {"mean_iou": 0.5}}
+    again.save(tmp_path / "m")
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["config.json", "m", "model.safetensors"]
+    assert load(tmp_path / "m").card == again.card
+
+
+class TestADamagedFolder:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        return make().save(tmp_path / "model")
+
+    def test_without_weights(self, folder: Path) -> None:
+        (folder / "model.safetensors").unlink()
+        with pytest.raises(CheckpointError, match=r"model\.safetensors is missing"):
+            load(folder)
+
+    def test_with_weights_cut_short(self, folder: Path) -> None:
+        file = folder / "model.safetensors"
+        file.write_bytes(file.read_bytes()[:-1000])
+        with pytest.raises(CheckpointError, match="damaged or cut short"):
+            load(folder)
+
+    def test_with_a_broken_config(self, folder: Path) -> None:
+        (folder / "config.json").write_text("{")
+        with pytest.raises(CheckpointError, match=r"config\.json is damaged"):
+            load(folder)
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"library": "other"}, "was not written by atrous"),
+            ({"format": 99}, "upgrade atrous"),
+            ({"architecture": "unet"}, "no model 'unet'"),
+            ({"labels": {"names": ["a", "b"]}}, r"classifier\.\w+ is \(4"),
+            ({"options": {"separable": True}}, r"tensors \d+ missing \(first: aspp"),
+        ],
+    )
+    def test_with_a_config_that_does_not_fit(self, folder: Path, change: dict[str, object], message: str) -> None:
+        file = folder / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | change))
+        with pytest.raises(CheckpointError, match=message):
+            load(folder)
+
+
+def test_an_unknown_model_is_named() -> None:
+    with pytest.raises(CheckpointError, match="no model 'nothing'.*bundled models are"):
+        load("nothing")
+
+
+def test_the_hub_offline_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError, match="'nobody/nothing' is no folder here"):
+        load("nobody/nothing")
+
+
+@given(size=st.tuples(st.integers(1, 70), st.integers(1, 70)))
+@settings(max_examples=15, deadline=None)
+def test_any_size_gives_finite_logits(size: tuple[int, int]) -> None:
+    with torch.no_grad():
+        logits = _small()(torch.randn(1, 3, *size))
+    assert logits.shape[-2:] == size
+    assert logits.isfinite().all()
+
+
+_kept: list[SegmentationModel] = []
+
+
+def _small() -> SegmentationModel:
+    if not _kept:
+        _kept.append(make("deeplabv3plus", "tf_mobilenetv3_small_minimal_100", separable=True).eval())
+    return _kept[0]
+
+
+def test_the_public_names_are_frozen() -> None:
+    assert sorted(atrous.__all__) == sorted(
+        ["LabelSet", "Segmentation", "create_model", "evaluate", "load", "open_dataset", "predict", "set_output_stride"]
+    )
+    assert all(hasattr(atrous, name) for name in atrous.__all__)

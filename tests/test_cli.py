@@ -1,0 +1,270 @@
+"""The command line: its surface is frozen, errors are one message, results are on stdout."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import typer
+from PIL import Image
+from torch import Tensor, nn
+from typer.testing import CliRunner, Result
+
+from atrous.cli import app
+from atrous.labels import LabelSet, encode_mask
+from atrous.models import zoo
+from atrous.models.geometry import Grid
+
+SURFACE = {
+    "demo": "--device --model --out",
+    "predict": "--device --json --model --no-overlay --out --output-stride --overwrite --precision --scores INPUT",
+    "evaluate": "--data --device --json --model --output-stride --precision --split",
+    "train": "--out --resume --set RECIPE.toml",
+    "models": "",
+    "data check": "--split SPEC",
+}
+"""Every command with its arguments and options; a change here is a line in CHANGELOG."""
+
+
+class ByChannel(nn.Module):
+    labels = LabelSet(("red", "green", "blue"), ((255, 0, 0), (0, 255, 0), (0, 0, 255)))
+    name = "by_channel"
+    output_stride = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def preprocess(self, photos: Tensor) -> Tensor:
+        return photos.float() / 255
+
+    def scores(self, images: Tensor) -> tuple[Tensor, Grid]:
+        return images, Grid(1, 0)
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Replaces every model by one that goes by color; lists what was asked for."""
+    names: list[str] = []
+
+    def load(name: str) -> ByChannel:
+        names.append(name)
+        return ByChannel()
+
+    monkeypatch.setattr(zoo, "load", load)
+    return names
+
+
+def atrous(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def red_photo(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 6), "red").save(path)
+    return path
+
+
+def commands(command: Any, name: str = "") -> dict[str, str]:
+    if hasattr(command, "commands"):
+        found = [commands(sub, f"{name} {key}".strip()) for key, sub in command.commands.items()]
+        return {key: value for part in found for key, value in part.items()}
+    words = [p.opts[0] if p.opts[0].startswith("-") else p.metavar for p in command.params if p.name != "help"]
+    return {name: " ".join(sorted(words))}
+
+
+def test_commands_and_options_are_frozen() -> None:
+    assert commands(typer.main.get_command(app)) == SURFACE
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    code = (
+        "import sys, atrous.cli; print([m for m in ('torch', 'timm', 'cv2', 'matplotlib', 'rich') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("command", ["", *SURFACE])
+def test_every_command_has_help(command: str) -> None:
+    result = atrous(*command.split(), "--help")
+    assert result.exit_code == 0
+    assert "Usage:" in result.stdout
+
+
+def test_version() -> None:
+    assert atrous("--version").stdout.startswith("atrous ")
+
+
+def test_predict_writes_and_says_what_it_found(tmp_path: Path, loaded: list[str]) -> None:
+    photo = red_photo(tmp_path / "in/a.png")
+    result = atrous("predict", photo, "--out", tmp_path / "out", "--json", "--scores")
+    assert result.exit_code == 0, result.output
+    assert loaded == [zoo.DEFAULT]
+    assert f"{photo} → {tmp_path / 'out/a.png'}: red 100%" in result.stdout
+    assert "1 picture in" in result.stdout
+    assert result.stderr == ""
+    endings = {".json", ".overlay.jpg", ".png", ".scores.npz"}
+    assert {path.name.removeprefix("a") for path in (tmp_path / "out").iterdir()} == endings
+
+
+def test_predict_passes_its_options_on(tmp_path: Path, loaded: list[str]) -> None:
+    photo = red_photo(tmp_path / "a.png")
+    options = ["--model", "mine", "--device", "cpu", "--output-stride", 8, "--precision", "bfloat16", "--no-overlay"]
+    assert atrous("predict", photo, "--out", tmp_path / "out", *options).exit_code == 0
+    assert loaded == ["mine"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.png"]
+
+
+def test_a_broken_photo_is_exit_code_1_after_the_others(tmp_path: Path, loaded: list[str]) -> None:
+    red_photo(tmp_path / "in/b.png")
+    (tmp_path / "in/a.jpg").write_bytes(b"")
+    result = atrous("predict", tmp_path / "in", "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert f"failed: {tmp_path / 'in/a.jpg'}: an empty file" in result.stderr
+    assert "1 of 2 pictures" in result.stdout
+    assert (tmp_path / "out/b.png").is_file()
+
+
+def test_many_photos_are_not_listed_one_by_one(tmp_path: Path, loaded: list[str]) -> None:
+    for i in range(25):
+        red_photo(tmp_path / f"in/{i}.png")
+    result = atrous("predict", tmp_path / "in", "--out", tmp_path / "out", "--no-overlay")
+    assert result.stdout.count("→") == 20
+    assert "… and 5 more" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["predict", "no/*.jpg", "--out", "o", "--model", "fake"], "no/*.jpg: no picture matches this pattern"),
+        (
+            ["predict", "x.jpg", "--out", "o", "--device", "toaster"],
+            "no device 'toaster' on this machine; there are: cpu",
+        ),
+        (["evaluate", "--model", "fake", "--data", "nothing"], "'nothing' names no dataset"),
+        (["train", "no.toml", "--out", "o"], "there is no recipe no.toml"),
+        (["data", "check", "folder:no"], "there is no folder no"),
+    ],
+)
+def test_an_expected_error_is_one_message_and_exit_code_2(
+    arguments: list[str], words: str, loaded: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = atrous(*arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("atrous: ")
+    assert words in result.stderr
+    assert result.stdout == ""
+
+
+def test_an_unknown_model_is_an_expected_error(tmp_path: Path) -> None:
+    result = atrous("predict", "x.jpg", "--out", tmp_path, "--model", "no-such-model")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "no model 'no-such-model'" in result.stderr
+
+
+@pytest.mark.parametrize("bug", [RuntimeError("a bug"), ValueError("from elsewhere")])
+def test_a_bug_keeps_its_traceback(bug: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str) -> None:
+        raise bug
+
+    monkeypatch.setattr(zoo, "load", fail)
+    assert atrous("predict", "x.jpg", "--out", tmp_path).exception is bug
+
+
+def test_ctrl_c_is_exit_code_130_without_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(zoo, "load", interrupt)
+    result = atrous("predict", "x.jpg", "--out", tmp_path)
+    assert (result.exit_code, result.output) == (130, "")
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """Two photos, red left of blue; the second mask says green instead of blue."""
+    folder = tmp_path / "data"
+    (folder / "masks").mkdir(parents=True)
+    image = np.zeros((4, 8, 3), np.uint8)
+    image[:, :4, 0] = image[:, 4:, 2] = 255
+    for name, right in (("a", 2), ("b", 1)):
+        (folder / "images").mkdir(exist_ok=True)
+        Image.fromarray(image).save(folder / f"images/{name}.png")
+        mask = np.repeat([[0, right]], 4, axis=1).repeat(4, axis=0).astype(np.uint8)
+        (folder / f"masks/{name}.png").write_bytes(encode_mask(mask, ByChannel.labels))
+    (folder / "labels.toml").write_text('names = ["red", "green", "blue"]')
+    return folder
+
+
+def test_evaluate_prints_a_table_and_writes_json(dataset: Path, loaded: list[str], tmp_path: Path) -> None:
+    options = ["--data", f"folder:{dataset}", "--split", "all", "--json", tmp_path / "scores.json"]
+    result = atrous("evaluate", "--model", "fake", *options)
+    assert result.exit_code == 0, result.output
+    assert "pixel accuracy" in result.stdout
+    assert "75.00" in result.stdout
+    assert json.loads((tmp_path / "scores.json").read_text())["pixel_accuracy"] == pytest.approx(0.75)
+
+
+def test_data_check_counts_and_reports_broken_pairs(dataset: Path) -> None:
+    result = atrous("data", "check", f"folder:{dataset}", "--split", "all")
+    assert result.exit_code == 0, result.output
+    assert "2 of 2 pairs are good, 8×4 to 8×4 pixels" in result.stdout
+    assert "red     50.00 %  in 2 pictures" in result.stdout
+    (dataset / "images/a.png").write_bytes(b"broken")
+    result = atrous("data", "check", f"folder:{dataset}", "--split", "all")
+    assert result.exit_code == 1
+    assert "a.png: not a picture" in result.stderr
+    assert "1 of 2 pairs" in result.stdout
+
+
+def test_train_hands_the_checked_recipe_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from atrous.training import trainer
+
+    recipe = tmp_path / "r.toml"
+    recipe.write_text('[data]\ntrain = "folder:x"\n')
+    calls: list[tuple[Any, ...]] = []
+
+    def train(recipe: Any, out: Path, *, resume: bool, on_step: Any, on_validation: Any) -> Any:
+        calls.append((recipe.training.epochs, out, resume))
+        on_step(trainer.Progress(1, 2, 0.5, 0.01, 3.0))
+        on_validation(1, SimpleNamespace(scores=SimpleNamespace(mean_iou=0.5)))
+        return trainer.Result(out / "best", out / "last", 0.5)
+
+    monkeypatch.setattr(trainer, "train", train)
+    result = atrous("train", recipe, "--out", tmp_path / "run", "--set", "training.epochs=3", "--resume")
+    assert result.exit_code == 0, result.output
+    assert calls == [(3, tmp_path / "run", True)]
+    assert f"best model: {tmp_path / 'run/best'}, mean IoU 50.00 %" in result.stdout
+    assert "step 1: mean IoU 50.00 %" in result.stderr
+
+
+def test_models_lists_architectures_and_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zoo, "BUNDLE", tmp_path)
+    assert "bundled models: none" in atrous("models").stdout
+    (tmp_path / "small").mkdir()
+    card = {
+        "architecture": "deeplabv3plus",
+        "backbone": "b",
+        "labels": {"names": ["x", "y"]},
+        "metrics": {"mean_iou": 0.5},
+    }
+    (tmp_path / "small/config.json").write_text(json.dumps(card))
+    (tmp_path / "small/model.safetensors").write_bytes(bytes(2_000_000))
+    said = atrous("models").stdout
+    assert "deeplabv3plus" in said
+    assert "small: deeplabv3plus on b, 2.0 MB\n  classes: x, y\n  mean iou: 0.5000" in said
+
+
+def test_demo_says_what_it_found_and_what_to_try(tmp_path: Path, loaded: list[str]) -> None:
+    result = atrous("demo", "--out", tmp_path / "demo")
+    assert result.exit_code == 0, result.output
+    assert "grace_hopper.jpg: " in result.stdout
+    assert "atrous predict YOUR_PHOTO.jpg --out masks" in result.stdout
+    assert (tmp_path / "demo/grace_hopper.side_by_side.jpg").is_file()
