@@ -1,0 +1,26 @@
+# What a developer runs. PYTHON may name another interpreter; MINUTES is the time `make zoo` may take.
+PYTHON ?= python
+MINUTES ?= 120
+
+.PHONY: check lint types test bench zoo demo
+
+check: lint types test
+
+lint:
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff check .
+
+types:
+	$(PYTHON) -m mypy
+
+test:
+	$(PYTHON) -m pytest -q
+
+bench:
+	$(PYTHON) -m benchmarks.kernels
+
+zoo:
+	$(PYTHON) scripts/zoo.py --minutes $(MINUTES)
+
+demo:
+	$(PYTHON) -m atrous demo
