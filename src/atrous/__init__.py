@@ -14,7 +14,16 @@ if TYPE_CHECKING:
     from atrous.models.surgery import set_output_stride
     from atrous.models.zoo import load
 
-__all__ = ["LabelSet", "Segmentation", "create_model", "evaluate", "load", "open_dataset", "predict", "set_output_stride"]
+__all__ = [
+    "LabelSet",
+    "Segmentation",
+    "create_model",
+    "evaluate",
+    "load",
+    "open_dataset",
+    "predict",
+    "set_output_stride",
+]
 
 _HOMES = {
     "LabelSet": "atrous.labels",

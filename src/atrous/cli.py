@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ if TYPE_CHECKING:  # commands import what they need when they run: `atrous --hel
     from atrous.training.trainer import Progress as TrainingProgress
 
 PACKAGE = Path(__file__).resolve().parent
+SECONDS_BETWEEN_LINES = 30
+"""How often a training whose output is no terminal says where it stands."""
 SHOWN = 20
 """How many pictures `atrous predict` lists one by one."""
 
@@ -217,8 +220,12 @@ def models() -> None:
         size = (folder / "model.safetensors").stat().st_size / 1e6
         typer.echo(f"\n{name}{default}: {card['architecture']} on {card['backbone']}, {size:.1f} MB")
         typer.echo(f"  classes: {', '.join(card['labels']['names'])}")
-        for key, value in card.get("metrics", {}).items():
-            typer.echo(f"  {key.replace('_', ' ')}: {f'{value:.4f}' if isinstance(value, float) else value}")
+        metrics = card.get("metrics", {})
+        for key in ("pixel_accuracy", "mean_iou"):
+            if key in metrics:
+                typer.echo(f"  {key.replace('_', ' ')} on {metrics['data']}: {100 * metrics[key]:.2f} %")
+        typer.echo(f"  trained on {card.get('training_data', 'data it does not name')}")
+        typer.echo(f"  card: {folder / 'README.md'}")
 
 
 @data_app.callback()
@@ -328,10 +335,15 @@ def _training_bar() -> Iterator[tuple[Callable[[TrainingProgress], None], Callab
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None)
+        told = time.monotonic()
 
         def on_step(now: TrainingProgress) -> None:
+            nonlocal told
             said = f"loss {now.loss:.4f}  lr {now.lr:.2e}  {now.images_per_second:.1f} images/s"
             bar.update(task, completed=now.step, total=now.steps, description=said)
+            if not console.is_terminal and time.monotonic() - told > SECONDS_BETWEEN_LINES:  # a log file
+                told = time.monotonic()
+                console.print(f"step {now.step}/{now.steps}  {said}", highlight=False, markup=False)
 
         yield on_step, lambda line: console.print(line, highlight=False, markup=False)
 

@@ -1,6 +1,6 @@
 """Label sets: the names and colours of the classes, and how masks are written as pictures.
 
-A mask is a uint8 array ``(H, W)``: real classes count from 0, and 255 (:data:`IGNORE`) marks the pixels that nobody judges.
+A mask is a uint8 array ``(H, W)``: real classes count from 0, and 255 (:data:`IGNORE`) marks pixels that nobody judges.
 On disk it is a palette PNG, as PASCAL VOC introduced it: the values are the classes, the palette is only for the eye.
 """
 
@@ -25,7 +25,7 @@ Color = tuple[int, int, int]
 
 
 def voc_color(label: int) -> Color:
-    """The PASCAL VOC colour of a label: its bits, three at a time, feed R, G and B from the high bit down (SPEC §6.1)."""
+    """The PASCAL VOC colour of a label: its bits, in threes, feed R, G and B from the high bit down (SPEC §6.1)."""
     r = g = b = 0
     for shift in range(7, -1, -1):
         r |= (label & 1) << shift
@@ -44,8 +44,8 @@ class LabelSet:
         colors: one RGB triple (0–255) a class; the VOC colours when left out.
 
     Raises:
-        ValueError: no class, too many, a name that is no text or comes twice, another number of colours than names, or a
-            colour beyond 0–255.
+        ValueError: no class, too many, a name that is no text or comes twice, another number of colours than names,
+            or a colour beyond 0–255.
     """
 
     names: tuple[str, ...]
@@ -83,7 +83,7 @@ class LabelSet:
         return {"names": list(self.names), "colors": [list(color) for color in self.colors]}
 
     def palette(self) -> NDArray[np.uint8]:
-        """The 256 RGB colours ``(256, 3)`` of a palette PNG; values beyond the classes are VOC's, 255 is VOC's cream."""
+        """The 256 RGB colours ``(256, 3)`` of a palette PNG; beyond the classes they are VOC's, 255 is VOC's cream."""
         table = np.array([voc_color(i) for i in range(256)], np.uint8)
         table[: len(self)] = self.colors
         table[IGNORE] = VOID_COLOR
@@ -122,9 +122,9 @@ def labels_from_colors(rgb: NDArray[np.uint8], colors: Mapping[Color, int]) -> t
 
 
 VOC = LabelSet(
-    tuple(
-        "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
-        "pottedplant sheep sofa train tvmonitor".split()
+    (
+        *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+        *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
     )
 )
 """The 21 classes of PASCAL VOC 2012."""

@@ -14,7 +14,7 @@ import torch
 
 
 def provenance() -> dict[str, Any]:
-    """Commit (with ``+`` where the tree was changed), hardware, versions and command of this process, as JSON values."""
+    """Commit (``+`` where the tree was changed), hardware, versions and command of this process, as JSON values."""
     versions = {name: importlib.metadata.version(name) for name in ("atrous", "torch", "torchvision", "timm", "numpy")}
     return {
         "commit": _commit(),
@@ -34,6 +34,9 @@ def _commit() -> str | None:
         return answer.stdout.strip()
 
     try:
+        git(
+            "ls-files", "--error-unmatch", Path(__file__).name
+        )  # installed inside somebody's repository, it is not in it
         changed = git("status", "--porcelain", "--untracked-files=no", ".")
         return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):

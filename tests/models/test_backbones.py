@@ -7,7 +7,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from atrous.models.backbones import Backbone, WeightsNotFound
+from atrous.models.backbones import Backbone, WeightsNotFoundError
 from atrous.models.surgery import SurgeryError
 
 
@@ -22,7 +22,12 @@ def test_features_come_by_stride() -> None:
 
 @pytest.mark.parametrize(
     ("name", "sizes"),
-    [("test_efficientnet", (1, 50)), ("tf_mobilenetv3_small_minimal_100", (1, 65)), ("test_convnext", (32, 64)), ("vgg11", (32, 64))],
+    [
+        ("test_efficientnet", (1, 50)),
+        ("tf_mobilenetv3_small_minimal_100", (1, 65)),
+        ("test_convnext", (32, 64)),
+        ("vgg11", (32, 64)),
+    ],
 )
 def test_sizes_are_brought_to_what_a_network_treats_alike(name: str, sizes: tuple[int, int]) -> None:
     backbone = Backbone(name)
@@ -50,9 +55,9 @@ def test_an_installed_package_is_taken() -> None:
 
 def test_without_any_source_three_ways_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(WeightsNotFound, match=r"give a file .* install a weight package .* go online"):
+    with pytest.raises(WeightsNotFoundError, match=r"give a file .* install a weight package .* go online"):
         Backbone("resnet18", pretrained=True)
-    with pytest.raises(WeightsNotFound, match="there is no file"):
+    with pytest.raises(WeightsNotFoundError, match="there is no file"):
         Backbone("resnet18", pretrained="nowhere.safetensors")
 
 

@@ -31,7 +31,9 @@ def test_trunk_counts_are_the_papers(backbone: str, count: int) -> None:
     assert parameters(create_model("deeplabv3", backbone=backbone, num_classes=2).backbone) == count
 
 
-@pytest.mark.parametrize(("stride", "rates"), [(32, (3, 6, 9)), (16, (6, 12, 18)), (8, (12, 24, 36)), (4, (24, 48, 72))])
+@pytest.mark.parametrize(
+    ("stride", "rates"), [(32, (3, 6, 9)), (16, (6, 12, 18)), (8, (12, 24, 36)), (4, (24, 48, 72))]
+)
 def test_aspp_rates_follow_the_output_stride(stride: int, rates: tuple[int, ...]) -> None:
     model = create_model("deeplabv3", backbone="resnet18", num_classes=2)
     model.output_stride = stride

@@ -84,26 +84,20 @@ class TestEveryModel:
             assert model(model.preprocess(photos)).shape == (1, 4, 40, 40)
 
 
-def bare(backbone: str) -> nn.Module:
-    """A DeepLabv3 without what looks at the whole picture, so that moving the picture can only move the logits."""
-    model = make("deeplabv3", backbone, rates=(1,), output_stride=8).eval()
-    for parameter in model.aspp.pooled.parameters():
-        nn.init.zeros_(parameter)
-    nn.init.normal_(model.classifier.weight)
-    return model
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_moving_the_picture_by_the_stride_moves_the_logits_as_far(backbone: str) -> None:
-    model = bare(backbone)
-    step, side = 32, 449
+    model = make("deeplabv3", backbone, rates=(1,), output_stride=8).eval()
+    # Without the branch that looks at the whole picture, a place sees some 450 pixels around it at the most.
+    for parameter in model.aspp.pooled.parameters():
+        nn.init.zeros_(parameter)
+    step, side, middle = 32, 1121, slice(530, 590)
     scene = torch.randn(1, 3, side + step, side + step)
     with torch.no_grad():
         here, there = model(scene[..., :side, :side]), model(scene[..., step:, step:])
-    inside = slice(128, side - 128)  # away from what the border reaches (most of it)
-    moved = slice(128 - step, side - 128 - step)
-    torch.testing.assert_close(there[..., moved, moved], here[..., inside, inside], rtol=2e-3, atol=2e-3)
+    seen, moved = here[..., middle, middle], there[..., 530 - step : 590 - step, 530 - step : 590 - step]
+    # Equal but for rounding: the tiles that convolutions are computed in lie elsewhere in the two pictures.
+    assert ((seen - moved).abs().max() / seen.abs().max()).item() < 2e-4
 
 
 def test_training_after_predicting_works() -> None:
@@ -129,9 +123,9 @@ def test_scores_refuse_what_is_no_batch_of_pictures() -> None:
 
 
 def test_create_model_says_what_is_wrong() -> None:
-    with pytest.raises(ValueError, match="no model 'deeplab9'; there are: .*deeplabv3plus"):
+    with pytest.raises(ValueError, match=r"no model 'deeplab9'; there are: .*deeplabv3plus"):
         create_model("deeplab9", backbone="resnet10t", num_classes=2)
-    with pytest.raises(TypeError, match="no option seperable; it has: .*separable"):
+    with pytest.raises(TypeError, match=r"no option seperable; it has: .*separable"):
         make(seperable=True)
     with pytest.raises(ValueError, match="timm has no model 'resnet1o1'"):
         make(backbone="resnet1o1")
@@ -207,7 +201,7 @@ class TestADamagedFolder:
 
 
 def test_an_unknown_model_is_named() -> None:
-    with pytest.raises(CheckpointError, match="no model 'nothing'.*bundled models are"):
+    with pytest.raises(CheckpointError, match=r"no model 'nothing'.*bundled models are"):
         load("nothing")
 
 

@@ -50,7 +50,8 @@ def test_dense_output_read_sparsely_equals_the_native_output(name: str) -> None:
     net = randomized(name)
     x = torch.randn(1, 3, 257 if name in PADDED else 256, 257 if name in PADDED else 256)
     native = last(net, x)
-    # A pool that drops an odd last row lets border values differ once it is dense, so only those that fit are asked for 4.
+    # A pool that drops an odd last row lets border values differ once it is dense, so only those that fit are asked
+    # for 4.
     for stride in (16, 8, 4):
         dense = last(set_output_stride(net, stride), x)
         step = 32 // stride

@@ -164,7 +164,7 @@ def _folder(root: Path, split: str) -> PairedDataset:
     for needed in ("images", "masks"):
         if not (root / needed).is_dir():
             raise DatasetError(
-                f"{root} is no folder dataset: it has no '{needed}' folder (expected images/ and masks/, with the same names"
+                f"{root} is no folder dataset: it has no '{needed}' folder (expected images/ and masks/ inside)"
             )
     photos = _photos(root / "images")
     masks = {name: root / "masks" / f"{name}.png" for name in photos}

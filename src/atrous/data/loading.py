@@ -30,7 +30,7 @@ Example = tuple[Tensor, Tensor, str]
 
 
 class _Examples(TorchDataset[Example | Exception]):
-    """Augmented examples; their random numbers come from (seed, epoch, number), whatever worker or process makes them."""
+    """Augmented examples; their random numbers come from (seed, epoch, number), whichever worker makes them."""
 
     def __init__(self, dataset: Dataset, augmentation: Augmentation, seed: int) -> None:
         self.dataset, self.augmentation, self.seed = dataset, augmentation, seed

@@ -77,7 +77,7 @@ def _from_values(path: Path, labels: LabelSet, remap: Remap) -> Mask:
         shown = ", ".join(map(str, strange[:10]))
         raise MaskError(
             f"{path}: value(s) {shown} belong to no class; expected 0–{len(labels) - 1} or {IGNORE}. "
-            f"Mend the mask; or, for a folder dataset, name these classes in labels.toml or write there ignore = [{shown}]"
+            f"Mend the mask; for a folder dataset, labels.toml may name more classes, or say ignore = [{shown}]"
         )
     return table[values]
 

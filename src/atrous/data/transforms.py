@@ -44,21 +44,20 @@ class Augmentation:
         matrix = np.array([[factor, 0, (factor - 1) / 2 - left], [0, factor, (factor - 1) / 2 - top]])
         if self.flip and random.random() < 0.5:
             matrix[0] = -factor, 0, scaled_w - (factor + 1) / 2 - left
-        image = self._warp(sample.image, matrix, cv2.INTER_LINEAR)
-        mask = self._warp(sample.mask, matrix, cv2.INTER_NEAREST)
+        # The picture's edges lie below and right of its crop: what is beyond them is added after the colours.
+        rows, columns = (max(1, min(self.crop, int(n + 0.5))) for n in (scaled_h - top, scaled_w - left))
+        image = _warp(sample.image, matrix, (columns, rows), cv2.INTER_LINEAR)
+        mask = _warp(sample.mask, matrix, (columns, rows), cv2.INTER_NEAREST)
         colors = self._color_matrix(random)
         if colors is not None:
             image = cv2.transform(image, colors)
-        # What lies beyond the picture's edges: always below and right of it, and the mean whatever the colours became.
-        rows, columns = int(scaled_h - top + 0.5), int(scaled_w - left + 0.5)
-        image[rows:] = image[:, columns:] = np.round(self.fill)
-        mask[rows:] = mask[:, columns:] = IGNORE
-        return Sample(image, mask, sample.name)
+        return Sample(self._padded(image, self.fill), self._padded(mask, (IGNORE,)), sample.name)
 
-    def _warp(self, pixels: NDArray[np.uint8], matrix: NDArray[np.float64], sampling: int) -> NDArray[np.uint8]:
-        size = (self.crop, self.crop)
-        warped = cv2.warpAffine(pixels, matrix, size, flags=sampling, borderMode=cv2.BORDER_REPLICATE)
-        return np.asarray(warped, np.uint8)
+    def _padded(self, pixels: cv2.typing.MatLike, value: tuple[float, ...]) -> NDArray[np.uint8]:
+        below, right = self.crop - pixels.shape[0], self.crop - pixels.shape[1]
+        if below or right:
+            pixels = cv2.copyMakeBorder(pixels, 0, below, 0, right, cv2.BORDER_CONSTANT, value=value)
+        return np.asarray(pixels, np.uint8)
 
     def _color_matrix(self, random: np.random.Generator) -> NDArray[np.float64] | None:
         """Brightness, contrast, saturation and hue are all linear in RGB: one 3×4 matrix does them in a single pass."""
@@ -76,3 +75,9 @@ class Augmentation:
         shift = np.full((3, 1), 128 * gain * (1 - contrast))
         matrix: NDArray[np.float64] = np.hstack([mix, shift])
         return matrix
+
+
+def _warp(
+    pixels: NDArray[np.uint8], matrix: NDArray[np.float64], size: tuple[int, int], sampling: int
+) -> cv2.typing.MatLike:
+    return cv2.warpAffine(pixels, matrix, size, flags=sampling, borderMode=cv2.BORDER_REPLICATE)

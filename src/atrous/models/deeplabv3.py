@@ -16,10 +16,12 @@ from atrous.models.layers import conv3x3, conv_bn_relu, init_convolutions
 
 
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling (DeepLabv3 §3.3): what surrounds a place, seen at several rates and over the whole picture.
+    """Atrous spatial pyramid pooling (DeepLabv3 §3.3): what surrounds a place, seen at several rates and over the
+    whole picture.
 
-    Branches, each with batch norm and ReLU, concatenated in this order: the mean of the whole map, a 1×1 convolution, and one 3×3 convolution
-    for each rate; then a 1×1 projection and dropout 0.1. A branch with rates 6/12/18 at output stride 16 has 12/24/36 at 8.
+    Branches, each with batch norm and ReLU, concatenated in this order: the mean of the whole map, a 1×1 convolution,
+    and one 3×3 convolution for each rate; then a 1×1 projection and dropout 0.1. A branch with rates 6/12/18 at
+    output stride 16 has 12/24/36 at 8.
 
     Args:
         inputs: channels of the feature map.
@@ -32,7 +34,13 @@ class ASPP(nn.Module):
     REFERENCE_STRIDE = 16
 
     def __init__(
-        self, inputs: int, rates: Sequence[int] = (6, 12, 18), channels: int = 256, *, separable: bool = False, dropout: float = 0.1
+        self,
+        inputs: int,
+        rates: Sequence[int] = (6, 12, 18),
+        channels: int = 256,
+        *,
+        separable: bool = False,
+        dropout: float = 0.1,
     ) -> None:
         super().__init__()
         self.rates = tuple(rates)
@@ -70,9 +78,12 @@ class DeepLabV3(SegmentationModel):
         self._initialise()
 
     def _initialise(self) -> None:
-        init_convolutions(module for name, child in self.named_children() if name != "backbone" for module in child.modules())
+        init_convolutions(
+            module for name, child in self.named_children() if name != "backbone" for module in child.modules()
+        )
         nn.init.trunc_normal_(self.classifier.weight, std=0.01)
-        nn.init.zeros_(self.classifier.bias)
+        if self.classifier.bias is not None:
+            nn.init.zeros_(self.classifier.bias)
         self._follow_output_stride()
 
     def _follow_output_stride(self) -> None:
@@ -83,7 +94,9 @@ class DeepLabV3(SegmentationModel):
 
 
 class DeepLabV3Plus(DeepLabV3):
-    """DeepLabv3+: DeepLabv3's encoder, and a decoder that refines its result along the stride-4 features (§3.1, §4.1)."""
+    """DeepLabv3+: DeepLabv3's encoder, and a decoder that refines its result along the stride-4 features (§3.1,
+    §4.1).
+    """
 
     def __init__(
         self,

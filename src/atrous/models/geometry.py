@@ -1,9 +1,10 @@
 """Where features sit: the exact place of every position of a feature map in the input picture.
 
-The centre of position *i* of a map sits at input pixel ``stride * i + offset`` (pixel centres are integers). A window (convolution, pooling) with
-kernel k, stride s, padding p and dilation d multiplies the stride by s and adds ``((k - 1) / 2 * d - p)`` times the stride so far to the offset.
-The offset is 0 for padded odd kernels (most ResNets) and ``(stride - 1) / 2`` for 2×2 pools and patch stems (VGG, ConvNeXt), so neither half-pixel
-nor aligned-corner resizing is right for both: :func:`trace` reads the grid off the network, :func:`resample` samples where the features really are.
+The centre of position *i* of a map sits at input pixel ``stride * i + offset`` (pixel centres are integers). A window
+(convolution, pooling) with kernel k, stride s, padding p and dilation d multiplies the stride by s and adds
+``((k - 1) / 2 * d - p)`` times the stride so far to the offset. The offset is 0 for padded odd kernels (most ResNets)
+and ``(stride - 1) / 2`` for 2×2 pools and patch stems (VGG, ConvNeXt), so neither half-pixel nor aligned-corner resizing
+is right for both: :func:`trace` reads the grid off the network, :func:`resample` samples where features really are.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ PIXELS = Grid(1, 0)
 @lru_cache(maxsize=256)
 @torch.inference_mode(False)  # what is kept must serve training too, whoever asks first
 def _taps(source: Grid, target: Grid, size: int, length: int) -> Tensor:
-    """The linear interpolation from ``length`` source positions to ``size`` target positions as a matrix (size, length)."""
+    """Linear interpolation from ``length`` source to ``size`` target positions, as a matrix ``(size, length)``."""
     place = (torch.arange(size, dtype=torch.float64) * target.stride + target.offset - source.offset) / source.stride
     place = place.clamp(0, length - 1)
     left = place.floor().clamp(max=max(length - 2, 0)).long()
@@ -62,7 +63,8 @@ def _taps(source: Grid, target: Grid, size: int, length: int) -> Tensor:
 def resample(x: Tensor, source: Grid, target: Grid, size: tuple[int, int]) -> Tensor:
     """Sample a feature map bilinearly at the places of another grid; beyond its outermost positions it is constant.
 
-    Two small matrix products: exact for any size, differentiable, and deterministic on every device. The memory format is kept.
+    Two small matrix products: exact for any size, differentiable, and deterministic on every device. The memory
+    format is kept.
 
     Args:
         x: features ``(B, C, h, w)`` on the grid ``source``.
@@ -134,9 +136,11 @@ def trace(net: nn.Module, in_channels: int = 3, size: int = 129) -> Trace:
     """Follow the grid through a network by running it once on tensors without data (no arithmetic is done).
 
     Args:
-        net: any module that takes ``(1, in_channels, size, size)`` and gives a tensor or a list of tensors ``(1, C, h, w)``.
+        net: any module that takes ``(1, in_channels, size, size)`` and gives a tensor or a list of tensors ``(1, C,
+            h, w)``.
         in_channels: channels of its input.
-        size: side of the imagined picture. TF-SAME layers pad by the size of their input: at 32k + 1 they are symmetric.
+        size: side of the imagined picture. TF-SAME layers pad by the size of their input: at 32k + 1 they are
+            symmetric.
 
     Raises:
         GeometryError: an output whose place can't be told (global pooling, upsampling inside, strided slicing, ...).
@@ -222,11 +226,16 @@ class _Tracker(TorchFunctionMode):
             here = tuple(output.shape[a] for a in axes)
             if any(here == tuple(t.shape[a] for a in self.get(t)[1]) for t in inputs if t.dim() == 4):
                 self.put(output, grid or self._lost("no place"), axes)
-            elif here != (1, 1):  # a global pool: the same at every place, it takes on the place of what it is combined with
+            elif here != (
+                1,
+                1,
+            ):  # a global pool: the same at every place, it takes on the place of what it is combined with
                 self.put(output, self._lost(f"'{name}' changes the size in a way that has no grid"), axes)
 
     def _merge(self, grid: Grid | Lost | None, axes: Axes, other: Tensor) -> tuple[Grid | Lost | None, Axes]:
-        """The place of a sum or concatenation. Branches that sit half a step apart (pooled shortcuts) meet in the middle."""
+        """The place of a sum or concatenation. Branches that sit half a step apart (pooled shortcuts) meet in the
+        middle.
+        """
         more, its_axes = self.get(other)
         if isinstance(grid, Lost) or more is None:
             return grid, axes

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 
 class PooledBatchNorm(nn.BatchNorm2d):
-    """Batch norm that can also train on a single value per channel, where a batch has no variance: there it uses its running statistics."""
+    """Batch norm that can also train on a single value per channel, where a batch has no variance: there it uses its
+    running statistics.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training and x.numel() == x.shape[1]:
@@ -27,7 +29,9 @@ def conv_bn_relu(inputs: int, outputs: int, kernel: int = 1, rate: int = 1) -> n
 
 
 def separable_conv(inputs: int, outputs: int, rate: int = 1) -> nn.Sequential:
-    """Atrous separable convolution: depthwise 3×3 with a rate, then pointwise, batch norm and ReLU after both (arXiv 1802.02611, §3.1)."""
+    """Atrous separable convolution: depthwise 3×3 with a rate, then pointwise, batch norm and ReLU after both (arXiv
+    1802.02611, §3.1).
+    """
     return nn.Sequential(
         nn.Conv2d(inputs, inputs, 3, padding=rate, dilation=rate, groups=inputs, bias=False),
         PooledBatchNorm(inputs),

@@ -1,9 +1,10 @@
 """Surgery on an existing classifier: the hole algorithm ("algorithme à trous") for any convolutional backbone.
 
-DeepLab (Chen et al., TPAMI 2017, arXiv 1606.00915, §3.1) keeps features dense by removing the last strides and dilating every later filter.
-One rule does it for any network: a layer whose native input stride is *s* and whose actual input stride is *a* gets dilation × (s / a), and a layer
-that would take the stride beyond *n* loses (part of) its stride. The weights stay as they are, so it can be done before or after training, up or down:
-the output at stride 8, read at every fourth position, equals the output at stride 32. Only what depends on how many positions there are
+DeepLab (Chen et al., TPAMI 2017, arXiv 1606.00915, §3.1) keeps features dense by removing the last strides and
+dilating every later filter. One rule does it for any network: a layer whose native input stride is *s* and whose
+actual input stride is *a* gets dilation × (s / a), and a layer that would take the stride beyond *n* loses (part of)
+its stride. The weights stay as they are, so it can be done before or after training, up or down: the output at stride
+8, read at every fourth position, equals the output at stride 32. Only what depends on how many positions there are
 (squeeze-and-excitation means, batch statistics) is not the same to the last bit.
 """
 
@@ -46,7 +47,8 @@ def set_output_stride(net: nn.Module, output_stride: int, in_channels: int | Non
         The same network.
 
     Raises:
-        SurgeryError: a layer that can't be dilated, or an output stride that can't be reached; nothing has been changed then.
+        SurgeryError: a layer that can't be dilated, or an output stride that can't be reached; nothing has been
+            changed then.
     """
     if output_stride not in OUTPUT_STRIDES:
         raise SurgeryError(f"output_stride is one of {', '.join(map(str, OUTPUT_STRIDES))}, not {output_stride}")
@@ -56,9 +58,10 @@ def set_output_stride(net: nn.Module, output_stride: int, in_channels: int | Non
     reach = max((n.input_stride * _largest(n.stride) for n in plan.values()), default=1)
     if output_stride > reach:
         raise SurgeryError(
-            f"{type(net).__name__} was built with output stride {reach}; it can be made denser, but not brought to {output_stride}"
+            f"{type(net).__name__} was built with output stride {reach}; it can be made denser, "
+            f"but not brought to {output_stride}"
         )
-    changes = {name: _settings(name, native, output_stride) for name, native in plan.items()}
+    changes = {name: _settings(native, output_stride) for name, native in plan.items()}
     modules = dict(net.named_modules())
     for name, native in plan.items():
         _check(name, modules[name], native, changes[name])
@@ -67,7 +70,7 @@ def set_output_stride(net: nn.Module, output_stride: int, in_channels: int | Non
         if isinstance(layer, (nn.AvgPool2d, nn.MaxPool2d)) and _needs_atrous_pool(layer, plan[name], changes[name]):
             layer = AtrousPool2d.like(layer)
             net.set_submodule(name, layer)
-        layer.stride, layer.padding, layer.dilation = stride, padding, dilation  # type: ignore[assignment]
+        layer.stride, layer.padding, layer.dilation = stride, padding, dilation
     net._native_windows = plan  # type: ignore[assignment]
     return net
 
@@ -93,13 +96,13 @@ def _native_windows(net: nn.Module, in_channels: int) -> dict[str, _Native]:
         )
         if plan.setdefault(window.layer, native) != native:
             raise SurgeryError(
-                f"layer '{window.layer}' ({type(layer).__name__}) is used at input strides {plan[window.layer].input_stride} and "
-                f"{native.input_stride}; one dilation can't serve both"
+                f"layer '{window.layer}' ({type(layer).__name__}) is used at input strides "
+                f"{plan[window.layer].input_stride} and {native.input_stride}; one dilation can't serve both"
             )
     return plan
 
 
-def _settings(name: str, native: _Native, output_stride: int) -> tuple[Any, Any, Any]:
+def _settings(native: _Native, output_stride: int) -> tuple[Any, Any, Any]:
     """Stride, padding and dilation of a layer when the network stops at ``output_stride``: the one rule."""
     actual = min(native.input_stride, output_stride)
     hole = native.input_stride // actual
@@ -113,11 +116,13 @@ def _check(name: str, layer: nn.Module, native: _Native, change: tuple[Any, Any,
         return
     if not isinstance(layer, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, AtrousPool2d)):
         raise SurgeryError(
-            f"layer '{name}' ({type(layer).__name__}) works at input stride {native.input_stride} with settings of its own that can't be "
-            "dilated; convolutions, max pools and average pools can"
+            f"layer '{name}' ({type(layer).__name__}) works at input stride {native.input_stride} with settings of "
+            "its own that can't be dilated; convolutions, max pools and average pools can"
         )
     if isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros":
-        raise SurgeryError(f"layer '{name}' ({type(layer).__name__}) pads by '{layer.padding_mode}', which has no dilated form")
+        raise SurgeryError(
+            f"layer '{name}' ({type(layer).__name__}) pads by '{layer.padding_mode}', which has no dilated form"
+        )
 
 
 def _needs_atrous_pool(layer: nn.AvgPool2d | nn.MaxPool2d, native: _Native, change: tuple[Any, Any, Any]) -> bool:
@@ -128,8 +133,9 @@ def _needs_atrous_pool(layer: nn.AvgPool2d | nn.MaxPool2d, native: _Native, chan
 class AtrousPool2d(nn.Module):
     """Max or average pooling that can be dilated, and that keeps the size of its map when its stride is taken away.
 
-    PyTorch's average pool has no dilation, and an unpadded 2×2 pool without its stride would give one position less than the padded convolution
-    beside it: here such a map is extended at the bottom and right, and the extension counts for nothing.
+    PyTorch's average pool has no dilation, and an unpadded 2×2 pool without its stride would give one position less
+    than the padded convolution beside it: here such a map is extended at the bottom and right, and the extension
+    counts for nothing.
     """
 
     def __init__(self, kernel: int, native_stride: int, *, average: bool, count_padding: bool, ceil_mode: bool) -> None:
@@ -155,8 +161,12 @@ class AtrousPool2d(nn.Module):
             if self.average:
                 return F.avg_pool2d(x, self.kernel_size, stride, padding, self.ceil_mode, self.count_padding)
             return F.max_pool2d(x, self.kernel_size, stride, padding, 1, self.ceil_mode)
-        covers = self.ceil_mode or self.kernel_size <= self.native_stride  # natively each input position lies in some window
-        behind = max(0, dilation * (self.kernel_size - 1) - 2 * padding) if covers and stride < self.native_stride else 0
+        covers = (
+            self.ceil_mode or self.kernel_size <= self.native_stride
+        )  # natively each input position lies in some window
+        behind = (
+            max(0, dilation * (self.kernel_size - 1) - 2 * padding) if covers and stride < self.native_stride else 0
+        )
         front, back = padding, padding + behind
         pads = (front, back, front, back)
         if not self.average:
@@ -188,5 +198,3 @@ def _input_channels(net: nn.Module) -> int:
         if isinstance(module, nn.Conv2d):
             return module.in_channels
     raise SurgeryError(f"{type(net).__name__} has no convolution, so there is nothing to dilate")
-
-

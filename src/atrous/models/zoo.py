@@ -32,7 +32,8 @@ def load(source: str | Path) -> SegmentationModel:
     if isinstance(source, str) and source.count("/") == 1 and not source.startswith((".", "/", "~")):
         return load_folder(_from_hub(source))
     raise CheckpointError(
-        f"no model '{source}': it is no folder, and the bundled models are: {', '.join(bundled()) or 'none'} (a hub id has the form owner/name)"
+        f"no model '{source}': it is no folder, and the bundled models are: {', '.join(bundled()) or 'none'} "
+        "(a hub id has the form owner/name)"
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -22,17 +21,34 @@ class ResumeError(ValueError):
 
 def save_state(out: Path, tensors: dict[str, dict[str, Tensor]], facts: dict[str, Any]) -> None:
     """Write groups of tensors and JSON facts as ``OUT/state``; until the new one is whole, the old one stays."""
-    new, old, current = out / f".{STATE}.new", out / f".{STATE}.old", out / STATE
+    new, old, current = _places(out)
+    standing = find_state(out)
+    if standing and standing != current:
+        standing.replace(current)
     for leftover in (new, old):
         shutil.rmtree(leftover, ignore_errors=True)
     new.mkdir(parents=True)
     for name, group in tensors.items():
         save_file({k: v.detach().contiguous().cpu() for k, v in group.items()}, new / f"{name}.safetensors")
-    (new / "state.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    (new / "state.json").write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     if current.exists():
-        os.replace(current, old)
-    os.replace(new, current)
+        current.replace(old)
+    new.replace(current)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def find_state(out: Path) -> Path | None:
+    """The folder of the last whole state, if there is one; a crash may have left it under another name."""
+    new, old, current = _places(out)
+    if current.exists():
+        return current
+    if not old.exists():
+        return None
+    return new if new.exists() else old  # between the two renames of save_state the new one is whole
+
+
+def _places(out: Path) -> tuple[Path, Path, Path]:
+    return out / f".{STATE}.new", out / f".{STATE}.old", out / STATE
 
 
 def load_state(out: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
@@ -41,30 +57,34 @@ def load_state(out: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]
     Raises:
         ResumeError: there is none, or it is damaged.
     """
-    folder = next((f for f in (out / STATE, out / f".{STATE}.old") if (f / "state.json").is_file()), None)
+    folder = find_state(out)
     if folder is None:
         raise ResumeError(f"{out} holds no run to resume (no {STATE}/state.json); start it without --resume")
     try:
         facts = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         return {f.stem: load_file(f) for f in sorted(folder.glob("*.safetensors"))}, facts
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+    except (OSError, SafetensorError, ValueError) as error:
         raise ResumeError(f"{folder} is damaged: {error}") from error
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimizer's tensors by parameter number and name."""
     state = optimizer.state_dict()["state"]
-    return {f"{number}.{key}": value for number, slots in state.items() for key, value in slots.items() if isinstance(value, Tensor)}
+    slots = ((f"{number}.{key}", value) for number, group in state.items() for key, value in group.items())
+    return {key: value for key, value in slots if isinstance(value, Tensor)}
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     """Put back what :func:`optimizer_tensors` took out."""
-    whole = optimizer.state_dict()
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         number, name = key.split(".", 1)
-        state.setdefault(int(number), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
+        parameter = parameters[int(number)]
+        # Fused optimizers walk weights and their averages side by side in memory: both must have one layout.
+        alike = torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
+        state.setdefault(int(number), {})[name] = alike
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def restore_weights(net: nn.Module, tensors: dict[str, Tensor], out: Path) -> None:
@@ -73,3 +93,29 @@ def restore_weights(net: nn.Module, tensors: dict[str, Tensor], out: Path) -> No
         net.load_state_dict(tensors)
     except RuntimeError as error:
         raise ResumeError(f"the run in {out} is of another network than its recipe says: {error}") from error
+
+
+class Log:
+    """``log.jsonl`` of a run: a JSON object a line, each with the step it belongs to."""
+
+    def __init__(self, out: Path) -> None:
+        self.path = out / "log.jsonl"
+
+    def add(self, facts: dict[str, Any]) -> None:
+        """Append a line; a number that JSON does not know is an error."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(facts, allow_nan=False) + "\n")
+
+    def cut(self, step: int) -> None:
+        """Drop what came after a step, as the run that goes on from there will write it again."""
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+        kept = [line for line in lines if 0 <= _step_of(line) <= step]
+        self.path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+
+def _step_of(line: str) -> int:
+    """The step of a log line; -1 for one that a crash cut short."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return -1

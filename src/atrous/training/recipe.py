@@ -18,7 +18,7 @@ class RecipeError(ValueError):
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class ModelSection(_Section):
@@ -35,7 +35,7 @@ class ModelSection(_Section):
     options: dict[str, Any] = Field(default_factory=dict)
     """Arguments of the architecture, for example separable = true."""
     start_from: str | None = None
-    """A model folder or bundled name whose weights the training starts from."""
+    """A model folder or bundled name whose weights the training starts from; its classes may be others."""
 
     @model_validator(mode="after")
     def _known(self) -> ModelSection:
@@ -50,33 +50,33 @@ class DataSection(_Section):
     """The pictures."""
 
     train: str
-    """Data specification: voc:PATH, camvid:PATH or folder:PATH."""
+    """Data specification: voc:PATH, camvid:PATH or folder:PATH; a relative path starts where the command is run."""
     train_split: str = "train"
     """Split to train on; several joined by + make one."""
     val: str | None = None
     """Data to validate on; the training data's specification when left out."""
-    val_split: str | None = "val"
+    val_split: str = "val"
     """Split to validate on; "none" for no validation."""
-    workers: int = Field(2, ge=0)
+    workers: int = Field(default=2, ge=0)
     """Processes that decode and augment; the numbers of a run do not depend on it."""
 
 
 class AugmentSection(_Section):
     """What happens to each picture on its way into a batch."""
 
-    crop: int = Field(513, ge=32)
+    crop: int = Field(default=513, ge=32)
     """Side of the square crop; 32k + 1 suits DeepLab."""
     scale: tuple[float, float] = (0.5, 2.0)
     """Smallest and largest scale factor, drawn uniformly."""
     flip: bool = True
     """Mirror every second picture."""
-    brightness: float = Field(0.0, ge=0, lt=1)
+    brightness: float = Field(default=0.0, ge=0, lt=1)
     """Largest change of brightness, as a share."""
-    contrast: float = Field(0.0, ge=0, lt=1)
+    contrast: float = Field(default=0.0, ge=0, lt=1)
     """Largest change of contrast, as a share."""
-    saturation: float = Field(0.0, ge=0, le=1)
+    saturation: float = Field(default=0.0, ge=0, le=1)
     """Largest change of saturation, as a share."""
-    hue: float = Field(0.0, ge=0, le=180)
+    hue: float = Field(default=0.0, ge=0, le=180)
     """Largest turn of hue, in degrees."""
 
     @model_validator(mode="after")
@@ -91,47 +91,47 @@ class OptimizerSection(_Section):
 
     name: Literal["sgd", "adamw"] = "sgd"
     """sgd (momentum) or adamw."""
-    lr: float = Field(0.007, gt=0)
+    lr: float = Field(default=0.007, gt=0)
     """Learning rate of the new layers."""
-    backbone_lr: float | None = Field(None, ge=0)
+    backbone_lr: float | None = Field(default=None, ge=0)
     """Learning rate of the backbone; that of the new layers when left out."""
-    momentum: float = Field(0.9, ge=0, lt=1)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
     """Momentum of sgd, first beta of adamw."""
-    weight_decay: float = Field(1e-4, ge=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
     """Weight decay of convolution weights; norms and biases have none."""
-    clip_norm: float | None = Field(None, gt=0)
+    clip_norm: float | None = Field(default=None, gt=0)
     """Gradients are scaled down to this norm."""
 
 
 class ScheduleSection(_Section):
     """The learning rate over the steps."""
 
-    power: float = Field(0.9, ge=0)
+    power: float = Field(default=0.9, ge=0)
     """Poly policy: lr · (1 − step / steps) ^ power; 0 keeps it constant."""
-    warmup: int = Field(0, ge=0)
+    warmup: int = Field(default=0, ge=0)
     """Steps over which the rate first rises linearly."""
 
 
 class TrainingSection(_Section):
     """The run."""
 
-    epochs: float = Field(50, gt=0)
+    epochs: float = Field(default=50, gt=0)
     """Length, in passes over the training split; may be a fraction."""
-    batch_size: int = Field(16, ge=1)
+    batch_size: int = Field(default=16, ge=1)
     """Pictures a step, over all processes and accumulated parts."""
-    accumulate: int = Field(1, ge=1)
+    accumulate: int = Field(default=1, ge=1)
     """Parts in which a batch goes through the network, where memory is short."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     """Type of the network's arithmetic; weights and losses are float32."""
-    ema: float | None = Field(None, gt=0, lt=1)
+    ema: float | None = Field(default=None, gt=0, lt=1)
     """Decay of the moving average of the weights, which is then what is judged and kept."""
     freeze_batch_norm: bool = False
     """Keep the backbone's batch norm statistics and weights as they came (small batches)."""
-    freeze_until_stride: int = Field(0, ge=0)
+    freeze_until_stride: int = Field(default=0, ge=0)
     """Backbone layers that work up to this stride stay as they came; 0 trains everything."""
-    validate_every: float = Field(1, gt=0)
+    validate_every: float = Field(default=1, gt=0)
     """Epochs between two validations."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Fixes order, augmentation, dropout and new weights."""
 
     @model_validator(mode="after")
@@ -146,12 +146,12 @@ class Recipe(_Section):
 
     description: str = ""
     """One line that says what this trains."""
-    model: ModelSection = Field(default_factory=ModelSection)
+    model: ModelSection = ModelSection()
     data: DataSection
-    augment: AugmentSection = Field(default_factory=AugmentSection)
-    optimizer: OptimizerSection = Field(default_factory=OptimizerSection)
-    schedule: ScheduleSection = Field(default_factory=ScheduleSection)
-    training: TrainingSection = Field(default_factory=TrainingSection)
+    augment: AugmentSection = AugmentSection()
+    optimizer: OptimizerSection = OptimizerSection()
+    schedule: ScheduleSection = ScheduleSection()
+    training: TrainingSection = TrainingSection()
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

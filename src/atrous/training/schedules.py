@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def poly(step: int, steps: int, power: float = 0.9, warmup: int = 0) -> float:
-    """The factor on the base rate at a step: ``(1 − step / steps) ^ power`` (arXiv 1606.00915, §4.1), after a linear warm-up.
+    """The factor on the base rate: ``(1 − step / steps) ^ power`` (arXiv 1606.00915, §4.1), after a linear warm-up.
 
     Args:
         step: from 0 to ``steps`` − 1.

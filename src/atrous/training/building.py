@@ -1,0 +1,131 @@
+"""What a recipe asks for: the network, what of it stays as it came, the optimizer, the average of the weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from atrous.data.datasets import Dataset
+from atrous.models.backbones import Backbone
+from atrous.models.base import SegmentationModel, create_model
+from atrous.models.geometry import evaluating
+from atrous.models.zoo import load
+from atrous.training.recipe import Recipe, RecipeError
+
+
+def build_model(recipe: Recipe, dataset: Dataset) -> SegmentationModel:
+    """The recipe's network for a dataset's classes, in train mode.
+
+    Raises:
+        RecipeError: options or a backbone that the architecture can't use, or a start_from of another network.
+    """
+    section = recipe.model
+    try:
+        model = create_model(
+            section.name,
+            backbone=section.backbone,
+            labels=dataset.labels,
+            output_stride=section.output_stride,
+            pretrained=section.pretrained if not section.start_from else False,
+            **section.options,
+        )
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"model: {error}") from error
+    if section.start_from:
+        _start_from(model, load(section.start_from), section.start_from)
+    return model.train()
+
+
+def _start_from(model: SegmentationModel, source: SegmentationModel, name: str) -> None:
+    """Take over weights and preprocessing; what scores the classes stays new where their number differs."""
+    weights, slots = source.state_dict(), model.state_dict()
+    classes = {key for key in weights.keys() & slots.keys() if weights[key].shape != slots[key].shape}
+    strange = weights.keys() ^ slots.keys() | {
+        key
+        for key in classes
+        if weights[key].shape[:1] + slots[key].shape[:1] != (source.num_classes, model.num_classes)
+        or weights[key].shape[1:] != slots[key].shape[1:]
+    }
+    if strange:
+        raise RecipeError(
+            f"model.start_from: '{name}' is another network ({source.name} on {source.backbone.name}), "
+            f"{len(strange)} tensors differ, first: {min(strange)}; give its name, backbone and options"
+        )
+    model.load_state_dict({key: weights[key] for key in weights.keys() - classes}, strict=False)
+    model.preprocessing = source.preprocessing
+
+
+def freeze(model: SegmentationModel, until_stride: int, batch_norm: bool) -> list[nn.Module]:
+    """Stop training the backbone's first layers, its batch norms, or both.
+
+    Args:
+        model: in place: its parameters lose their gradients.
+        until_stride: layers that work up to this stride; 0 for none.
+        batch_norm: every batch norm of the backbone.
+
+    Returns:
+        The modules that must stay in eval mode.
+
+    Raises:
+        RecipeError: a stride at which the backbone has no features.
+    """
+    frozen: list[nn.Module] = []
+    if until_stride:
+        upstream = _upstream(model.backbone, until_stride)
+        for module in model.backbone.modules():
+            if any(id(p) in upstream for p in module.parameters(recurse=False)):
+                frozen.append(module)
+    if batch_norm:
+        frozen += [m for m in model.backbone.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    for module in frozen:
+        for parameter in module.parameters(recurse=False):
+            parameter.requires_grad_(False)
+    return frozen
+
+
+def _upstream(backbone: Backbone, stride: int) -> set[int]:
+    """The parameters that the deepest feature of a stride depends on, found by asking for its gradient."""
+    try:
+        index = backbone.feature_at(stride)
+    except ValueError as error:
+        raise RecipeError(f"training.freeze_until_stride: {error}") from error
+    parameters = list(backbone.parameters())
+    side = backbone.fitting_size(64)
+    with evaluating(backbone), torch.enable_grad():
+        feature = backbone(parameters[0].new_zeros(1, backbone.in_channels, side, side))[index]
+        gradients = torch.autograd.grad(feature.sum(), parameters, allow_unused=True)
+    return {id(p) for p, g in zip(parameters, gradients, strict=True) if g is not None}
+
+
+def build_optimizer(recipe: Recipe, model: SegmentationModel) -> torch.optim.Optimizer:
+    """SGD or AdamW over four groups: backbone and head, each with decay (weights) and without (norms, biases)."""
+    options = recipe.optimizer
+    backbone = {id(p) for p in model.backbone.parameters()}
+    backbone_lr = options.lr if options.backbone_lr is None else options.backbone_lr
+    groups: dict[tuple[bool, bool], list[Tensor]] = {}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            groups.setdefault((id(parameter) in backbone, parameter.ndim > 1), []).append(parameter)
+    settings = [
+        {
+            "params": parameters,
+            "base_lr": backbone_lr if in_backbone else options.lr,
+            "weight_decay": options.weight_decay if decays else 0.0,
+        }
+        for (in_backbone, decays), parameters in groups.items()
+    ]
+    if options.name == "sgd":
+        return torch.optim.SGD(settings, lr=options.lr, momentum=options.momentum, fused=True)
+    return torch.optim.AdamW(settings, lr=options.lr, betas=(options.momentum, 0.999), fused=True)
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """Move the average of the weights towards the model's; early steps count more, so that it forgets the start."""
+    share = 1 - min(decay, (1 + step) / (10 + step))
+    theirs = model.state_dict()
+    floats = [(a, theirs[k]) for k, a in average.state_dict().items() if a.is_floating_point()]
+    torch._foreach_lerp_([a for a, _ in floats], [t for _, t in floats], share)
+    for key, value in average.state_dict().items():
+        if not value.is_floating_point():
+            value.copy_(theirs[key])

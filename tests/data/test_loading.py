@@ -1,0 +1,122 @@
+"""Batches: order and random numbers do not depend on workers, processes, parts or where a run was resumed."""
+
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+from atrous.data.datasets import DatasetError, Sample
+from atrous.data.loading import Batch, batches, steps_per_epoch
+from atrous.data.transforms import Augmentation
+from atrous.labels import LabelSet
+
+
+class Noise:
+    """Pictures of noise; ``broken`` can't be read."""
+
+    name, labels = "noise", LabelSet(("a", "b"))
+
+    def __init__(self, length: int = 11, broken: int = -1) -> None:
+        self.length, self.broken = length, broken
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Sample:
+        if index == self.broken:
+            raise DatasetError(f"{index}.png is broken")
+        random = np.random.default_rng(index)
+        image = random.integers(0, 256, (40, 50, 3), np.uint8)
+        return Sample(image, random.integers(0, 2, (40, 50), np.uint8), f"{index}.png")
+
+
+def take(count: int, dataset: Noise | None = None, **options: int) -> list[Batch]:
+    options = {"batch_size": 4, "seed": 3} | options
+    return list(islice(batches(dataset or Noise(), Augmentation(33), **options), count))  # type: ignore[arg-type]
+
+
+def joined(some: list[Batch]) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+    names = [name for batch in some for name in batch.names]
+    return torch.cat([b.photos for b in some]), torch.cat([b.masks for b in some]), names
+
+
+def assert_same(some: list[Batch], others: list[Batch]) -> None:
+    (photos, masks, names), (photos2, masks2, names2) = joined(some), joined(others)
+    assert names == names2
+    assert torch.equal(photos, photos2)
+    assert torch.equal(masks, masks2)
+
+
+def test_a_batch_is_uint8_and_channels_last() -> None:
+    batch = take(1)[0]
+    assert batch.photos.shape == (4, 3, 33, 33)
+    assert batch.masks.shape == (4, 33, 33)
+    assert batch.photos.dtype == batch.masks.dtype == torch.uint8
+    assert batch.photos.is_contiguous(memory_format=torch.channels_last)
+    assert len(batch.names) == 4
+
+
+def test_an_epoch_has_no_picture_twice_and_the_next_is_shuffled_anew() -> None:
+    names = [batch.names for batch in take(4)]  # 11 pictures: two batches of 4 an epoch
+    first, second = {*names[0], *names[1]}, {*names[2], *names[3]}
+    assert len(first) == len(second) == 8
+    assert names[:2] != names[2:]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_change_no_number(workers: int) -> None:
+    assert_same(take(5, workers=workers), take(5))
+
+
+@pytest.mark.parametrize("start", [1, 2, 5])
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_later_start_goes_on_where_an_earlier_one_would_be(start: int, parts: int) -> None:
+    assert_same(take(2 * parts, start=start, parts=parts), take((start + 2) * parts, parts=parts)[start * parts :])
+
+
+def test_parts_in_a_row_are_the_whole_batch() -> None:
+    for step, whole in enumerate(take(3)):
+        assert_same(take(6, parts=2)[2 * step : 2 * step + 2], [whole])
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_ranks_together_are_the_batch_of_one_process(parts: int) -> None:
+    one = take(3 * parts, parts=parts)
+    ranks = [take(3 * parts, parts=parts, rank=rank, world=2) for rank in range(2)]
+    for number, batch in enumerate(one):
+        assert_same([ranks[0][number], ranks[1][number]], [batch])
+
+
+def test_another_seed_is_another_order() -> None:
+    assert joined(take(2))[2] != joined(take(2, seed=4))[2]
+
+
+def test_epochs_warp_a_picture_differently() -> None:
+    (first,), (second,) = (take(1, Noise(1), batch_size=1, start=start) for start in (0, 1))
+    assert first.names == second.names
+    assert not torch.equal(first.photos, second.photos)
+
+
+def test_fewer_pictures_than_a_batch_come_again_warped_anew() -> None:
+    batch = take(1, Noise(2), batch_size=5)[0]
+    assert set(batch.names) == {"0.png", "1.png"}
+    same = [i for i, name in enumerate(batch.names) if name == "0.png"]
+    assert not torch.equal(batch.photos[same[0]], batch.photos[same[1]])
+
+
+@pytest.mark.parametrize(("length", "batch", "steps"), [(11, 4, 2), (8, 4, 2), (3, 4, 1), (1, 1, 1)])
+def test_steps_of_an_epoch(length: int, batch: int, steps: int) -> None:
+    assert steps_per_epoch(length, batch) == steps
+
+
+def test_a_batch_that_does_not_divide_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match=r"batch_size 4 does not divide into 3 part\(s\) on each of 1 process"):
+        take(1, parts=3)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_pair_says_the_same_in_a_worker(workers: int) -> None:
+    with pytest.raises(DatasetError) as caught:
+        take(3, Noise(8, broken=5), workers=workers)
+    assert str(caught.value) == "5.png is broken"

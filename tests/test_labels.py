@@ -1,0 +1,45 @@
+"""Label sets: the palette of SPEC §6.1, and what is no label set."""
+
+import numpy as np
+import pytest
+
+from atrous.labels import CAMVID, IGNORE, VOC, LabelSet, labels_from_colors, voc_color
+
+
+def test_voc_palette_is_the_published_one() -> None:
+    assert [voc_color(i) for i in (0, 1, 2, 8, 15, 16, 20, 255)] == [
+        *((0, 0, 0), (128, 0, 0), (0, 128, 0), (64, 0, 0), (192, 128, 128), (0, 64, 0), (0, 64, 128), (224, 224, 192))
+    ]
+    assert len({voc_color(i) for i in range(256)}) == 256
+    assert (len(VOC), VOC.names[15], VOC.names[20]) == (21, "person", "tvmonitor")
+    assert (len(CAMVID), CAMVID.names[3]) == (11, "Road")
+
+
+def test_colours_of_a_mask_lead_back_to_it() -> None:
+    mask = np.array([[0, 3, IGNORE], [10, 1, 2]], np.uint8)
+    known = {color: label for label, color in enumerate(CAMVID.colors)}
+    again, strangers = labels_from_colors(CAMVID.colorize(mask), known)
+    np.testing.assert_array_equal(again, mask)
+    assert strangers == {(224, 224, 192)}
+
+
+@pytest.mark.parametrize(
+    ("names", "colors", "says"),
+    [
+        ((), (), "1 to 255 classes, not 0"),
+        (tuple(map(str, range(256))), (), "not 256"),
+        (("a", "b", "a"), (), "more than once: a"),
+        ((1, 2), (), "are texts"),
+        (("a",), ((1, 2, 3), (4, 5, 6)), "1 class names but 2 colours"),
+        (("a",), ((1, 2, 256),), "0 to 255"),
+    ],
+)
+def test_what_is_no_label_set_says_why(
+    names: tuple[str, ...], colors: tuple[tuple[int, int, int], ...], says: str
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        LabelSet(names, colors)
+
+
+def test_a_label_set_survives_json() -> None:
+    assert LabelSet.from_dict(CAMVID.to_dict()) == CAMVID

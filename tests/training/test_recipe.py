@@ -1,0 +1,119 @@
+"""Recipes: the shipped ones are valid; a mistake is named with its place and what was expected."""
+
+from pathlib import Path
+
+import pytest
+
+from atrous.data.datasets import READERS
+from atrous.training.recipe import RecipeError, check_recipe, load_recipe
+
+FOLDER = Path(__file__).resolve().parents[2] / "recipes"
+RECIPES = sorted(path for path in FOLDER.rglob("*.toml") if path.name != "zoo.toml")  # the list of what is bundled
+DATA = {"train": "voc:there"}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_shipped_recipe_is_valid_and_says_what_it_trains(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert recipe.description
+    assert recipe.data.train.partition(":")[0] in READERS
+
+
+def test_there_are_recipes() -> None:
+    assert RECIPES
+
+
+def mistakes(table: dict[str, object]) -> list[str]:
+    with pytest.raises(RecipeError) as caught:
+        check_recipe(table, "mine.toml")
+    first, *rest = str(caught.value).splitlines()
+    assert first == "mine.toml:"
+    return [line.strip() for line in rest]
+
+
+def test_an_unknown_key_lists_what_its_section_has() -> None:
+    (line,) = mistakes({"data": DATA, "training": {"epoch": 3}})
+    assert line.startswith("training.epoch: Extra inputs are not permitted; this section has: epochs, batch_size")
+    (line,) = mistakes({"data": DATA, "trainign": {}})
+    assert line.endswith("this section has: description, model, data, augment, optimizer, schedule, training")
+
+
+def test_several_mistakes_are_all_named() -> None:
+    lines = mistakes(
+        {"training": {"epochs": "many", "batch_size": 0}, "optimizer": {"name": "adam", "lr": float("inf")}}
+    )
+    places = [line.partition(":")[0] for line in lines]
+    assert places == ["data", "optimizer.name", "optimizer.lr", "training.epochs", "training.batch_size"]
+    assert "'many'" in lines[3]
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "says"),
+    [
+        ("model", {"name": "unet"}, "model: no architecture 'unet'; there are: deeplabv3, deeplabv3plus"),
+        ("model", {"output_stride": 12}, "output_stride is one of (4, 8, 16, 32)"),
+        ("augment", {"scale": [2, 0.5]}, "smallest ≤ largest, not [2.0, 0.5]"),
+        ("augment", {"scale": [1]}, "augment.scale.1: Field required"),
+        ("augment", {"crop": 16}, "greater than or equal to 32 (found: 16)"),
+        ("training", {"batch_size": 8, "accumulate": 3}, "batch_size 8 does not divide into accumulate = 3"),
+        ("training", {"ema": 1.0}, "less than 1 (found: 1.0)"),
+        ("training", {"seed": 2**40}, "training.seed"),
+        ("data", {"workers": -1}, "data.workers"),
+    ],
+)
+def test_values_that_can_not_be_say_why(section: str, values: dict[str, object], says: str) -> None:
+    assert says in " ".join(mistakes({"data": DATA} | {section: DATA | values if section == "data" else values}))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "r.toml"
+    path.write_text('[data]\ntrain = "voc:there"\n[training]\nepochs = 5\n')
+    return path
+
+
+def test_overrides_are_toml_values_and_else_strings(file: Path) -> None:
+    recipe = load_recipe(
+        file,
+        [
+            "training.epochs=0.5",
+            "data.train=folder:my pictures",
+            "augment.scale=[0.75, 1.5]",
+            "model.options.separable=true",
+            "model.pretrained = false",
+            'description="a = b"',
+        ],
+    )
+    assert recipe.training.epochs == 0.5
+    assert recipe.data.train == "folder:my pictures"
+    assert recipe.augment.scale == (0.75, 1.5)
+    assert recipe.model.options == {"separable": True}
+    assert recipe.model.pretrained is False
+    assert recipe.description == "a = b"
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("training.epochs", "takes section.key=value"),
+        ("=3", "takes section.key=value"),
+        ("training..epochs=3", "takes section.key=value"),
+        ("training.epochs.more=3", "'epochs' is a value, not a section"),
+        ("training.epoch=3", "this section has: epochs"),
+        ("training.epochs=three", "(found: 'three')"),
+    ],
+)
+def test_an_override_that_can_not_be_says_why(file: Path, override: str, says: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(file, [override])
+    assert says in str(caught.value)
+
+
+def test_a_recipe_that_can_not_be_read_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"there is no recipe .*none\.toml"):
+        load_recipe(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_text("[data\n")
+    with pytest.raises(RecipeError, match=r"bad\.toml can't be read as TOML"):
+        load_recipe(tmp_path / "bad.toml")
+    with pytest.raises(RecipeError, match="can't be read as TOML"):
+        load_recipe(tmp_path)

@@ -1,0 +1,22 @@
+"""Learning rates: the figures of SPEC §9.3, and the warm-up."""
+
+import pytest
+
+from atrous.training.schedules import poly
+
+
+def test_poly_gives_the_published_figures() -> None:
+    assert 0.007 * poly(15000, 30000) == pytest.approx(0.0037512, abs=5e-8)
+    assert 2.5e-4 * poly(19999, 20000) == pytest.approx(3.37e-8, abs=5e-11)
+    assert poly(0, 10) == 1
+
+
+def test_power_0_is_constant_and_power_1_a_line() -> None:
+    assert [poly(step, 4, 0) for step in range(4)] == [1, 1, 1, 1]
+    assert [poly(step, 4, 1) for step in range(4)] == [1, 0.75, 0.5, 0.25]
+
+
+def test_warm_up_rises_linearly_to_the_policy() -> None:
+    assert [poly(step, 100, 0, 4) for step in range(5)] == [0.25, 0.5, 0.75, 1, 1]
+    assert poly(1, 10, 0.9, 4) == pytest.approx(0.5 * poly(1, 10))
+    assert poly(7, 10, 0.9, 4) == poly(7, 10)

@@ -1,0 +1,299 @@
+"""Training: it learns; resuming, workers and parts change nothing; what is frozen stays; errors come before work."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import atrous.training.trainer as trainer
+from atrous.data.datasets import DatasetError
+from atrous.models.base import SegmentationModel
+from atrous.models.zoo import load
+from atrous.training.checkpoint import ResumeError, load_state
+from atrous.training.recipe import Recipe, RecipeError
+from atrous.training.trainer import NonFiniteLossError, Progress, train
+
+MakeRecipe = Callable[..., Recipe]
+
+
+def weights(run: Path, name: str = "model") -> dict[str, Tensor]:
+    return load_state(run)[0][name]
+
+
+def assert_equal(some: dict[str, Tensor], others: dict[str, Tensor]) -> None:
+    assert some.keys() == others.keys()
+    assert [key for key in some if not torch.equal(some[key], others[key])] == []
+
+
+def losses(recipe: Recipe, run: Path, **options: Any) -> list[float]:
+    found: list[float] = []
+    train(recipe, run, on_step=lambda now: found.append(now.loss), **options)
+    return found
+
+
+def log(run: Path) -> list[dict[str, Any]]:
+    def refuse(constant: str) -> float:
+        raise AssertionError(f"{constant} is not JSON")
+
+    return [json.loads(line, parse_constant=refuse) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+class Stop(Exception):  # noqa: N818 - a stand-in for Ctrl-C
+    pass
+
+
+def stop_at(step: int) -> Callable[[Progress], None]:
+    def on_step(now: Progress) -> None:
+        if now.step == step:
+            raise Stop
+
+    return on_step
+
+
+@pytest.mark.slow
+def test_it_learns_to_tell_coloured_squares_apart(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    recipe = make_recipe(
+        data__val_split="val",
+        optimizer__name="adamw",
+        optimizer__lr=0.005,
+        training__epochs=50,
+        training__validate_every=25,
+        training__ema=0.95,
+        augment__scale=(0.75, 1.5),
+    )
+    result = train(recipe, tmp_path / "run")
+    assert result.mean_iou is not None
+    assert result.mean_iou > 0.8
+    model = load(result.best)
+    assert model.card["metrics"]["mean_iou"] == result.mean_iou
+    assert model.card["recipe"]["training"]["epochs"] == 50
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_resumed_run_ends_bit_identical_to_an_uninterrupted_one(
+    make_recipe: MakeRecipe, tmp_path: Path, optimizer: str
+) -> None:
+    recipe = make_recipe(
+        optimizer__name=optimizer, optimizer__lr=0.01, training__epochs=4, training__ema=0.9, schedule__warmup=2
+    )
+    whole = losses(recipe, tmp_path / "whole")
+    with pytest.raises(Stop):
+        train(recipe, tmp_path / "halves", on_step=stop_at(5))  # one step after the state of epoch 2
+    resumed = losses(recipe.model_copy(), tmp_path / "halves", resume=True)
+    assert resumed == whole[4:]
+    for name in ("model", "ema", "optimizer"):
+        assert_equal(weights(tmp_path / "whole", name), weights(tmp_path / "halves", name))
+    assert_equal(*(load(tmp_path / run / "best").state_dict() for run in ("whole", "halves")))
+    steps = [[line["step"] for line in log(tmp_path / run)] for run in ("whole", "halves")]
+    assert steps[0] == steps[1]
+
+
+def test_a_run_that_is_over_resumes_to_its_result(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    recipe = make_recipe(data__val_split="val", training__epochs=0.5)
+    first = train(recipe, tmp_path / "run")
+    assert first.mean_iou is not None
+    assert train(recipe, tmp_path / "run", resume=True) == first
+
+
+def test_workers_change_no_loss(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    none, one = (losses(make_recipe(data__workers=n, training__epochs=1), tmp_path / str(n)) for n in (0, 1))
+    assert none == one
+
+
+def test_parts_of_a_batch_add_up_to_the_batch_without_batch_statistics(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def all_still(model: SegmentationModel, *_: Any) -> list[nn.Module]:
+        return [m for m in model.modules() if isinstance(m, (nn.BatchNorm2d, nn.Dropout))]
+
+    monkeypatch.setattr(trainer, "freeze", all_still)
+    whole, parts = (
+        losses(make_recipe(training__accumulate=n, training__epochs=1.5), tmp_path / str(n)) for n in (1, 2)
+    )
+    assert whole == pytest.approx(parts, rel=1e-5)
+    one, two = weights(tmp_path / "1"), weights(tmp_path / "2")
+    for key in one:
+        torch.testing.assert_close(one[key], two[key], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("until_stride", [0, 4])
+def test_frozen_weights_and_statistics_stay_bit_identical_while_the_others_move(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, until_stride: int
+) -> None:
+    before: dict[str, Tensor] = {}
+    still: set[str] = set()
+    build = trainer.build_model
+
+    def build_and_keep(*arguments: Any) -> SegmentationModel:
+        model = build(*arguments)
+        before.update({key: value.clone() for key, value in model.state_dict().items()})
+        for name, module in model.backbone.named_modules(prefix="backbone"):
+            early = name.startswith(("backbone.net.conv1", "backbone.net.bn1", "backbone.net.layer1"))
+            if (early and until_stride) or (isinstance(module, nn.BatchNorm2d) and not until_stride):
+                still.update(f"{name}.{key}" for key, _ in module.named_parameters(recurse=False))
+                still.update(f"{name}.{key}" for key, _ in module.named_buffers(recurse=False))
+        return model
+
+    monkeypatch.setattr(trainer, "build_model", build_and_keep)
+    recipe = make_recipe(
+        training__freeze_until_stride=until_stride,
+        training__freeze_batch_norm=not until_stride,
+        training__epochs=1.5,  # norms that start at zero hold back what is before them for a step
+        optimizer__name="adamw",
+        training__ema=0.9,
+    )
+    train(recipe, tmp_path / "run")
+    assert still
+    for name in ("model", "ema"):
+        after = weights(tmp_path / "run", name)
+        assert {key for key in before if torch.equal(before[key], after[key])} == still
+
+
+def test_gradients_are_clipped_to_the_norm(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    norms: list[float] = []
+    step = torch.optim.SGD.step
+
+    def watched(self: torch.optim.SGD, *arguments: Any) -> Any:
+        gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        norms.append(float(torch.nn.utils.get_total_norm(gradients)))
+        return step(self, *arguments)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", watched)
+    train(make_recipe(training__epochs=0.5, optimizer__clip_norm=0.01), tmp_path / "clipped")
+    train(make_recipe(training__epochs=0.5), tmp_path / "free")
+    assert norms[0] == pytest.approx(0.01, rel=1e-3)
+    assert norms[1] > 0.02
+
+
+def test_rates_follow_the_schedule_in_every_group(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[set[float]] = []
+    step = torch.optim.SGD.step
+
+    def watched(self: torch.optim.SGD, *arguments: Any) -> Any:
+        rates.append({group["lr"] for group in self.param_groups})
+        return step(self, *arguments)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", watched)
+    shown: list[float] = []
+    recipe = make_recipe(
+        optimizer__lr=0.1, optimizer__backbone_lr=0.01, schedule__power=1, schedule__warmup=2, training__epochs=2
+    )
+    train(recipe, tmp_path / "run", on_step=lambda now: shown.append(now.lr))
+    expected = [0.5, 0.75, 0.5, 0.25]  # (1 − step / 4), after the warm-up's ½ and 1
+    assert shown == pytest.approx([0.1 * factor for factor in expected])
+    assert [sorted(r) for r in rates] == [pytest.approx([0.01 * f, 0.1 * f]) for f in expected]
+
+
+def test_a_batch_of_one_trains(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    found = losses(make_recipe(training__batch_size=1, training__epochs=0.25), tmp_path / "run")
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_masks_that_ignore_everything_give_no_loss_and_change_no_weight(
+    make_recipe: MakeRecipe, squares: Path, tmp_path: Path, precision: str
+) -> None:
+    for file in (squares / "masks").iterdir():
+        with Image.open(file) as mask:
+            size = mask.size
+        Image.new("L", size, 255).save(file)
+    recipe = make_recipe(training__precision=precision, training__epochs=0.5, optimizer__weight_decay=0)
+    assert losses(recipe, tmp_path / "run") == [0]
+    torch.manual_seed(0)
+    fresh = trainer.build_model(recipe, trainer._open(recipe)[0])
+    after = weights(tmp_path / "run")
+    assert all(torch.equal(p, after[key]) for key, p in fresh.named_parameters())
+
+
+def test_one_process_can_train_in_one_precision_and_then_in_another(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    runs = {}
+    for number, precision in enumerate(("bfloat16", "float32", "bfloat16")):
+        recipe = make_recipe(training__precision=precision, training__epochs=0.5)
+        runs[number] = losses(recipe, tmp_path / str(number))
+    assert runs[0] == runs[2] != runs[1]
+    assert runs[0] == pytest.approx(runs[1], rel=0.05)
+
+
+def test_a_folder_that_holds_a_run_is_not_trained_over(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    recipe = make_recipe(training__epochs=0.5)
+    run = tmp_path / "run"
+    with pytest.raises(ResumeError, match="holds no run to resume"):
+        train(recipe, run, resume=True)
+    train(recipe, run)
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
+    with pytest.raises(RecipeError, match="already holds a run"):
+        train(recipe, run)
+    other = make_recipe(training__epochs=0.5, optimizer__lr=0.5, data__workers=1, training__seed=3)
+    with pytest.raises(RecipeError, match=r"optimizer\.lr \(0\.05, now 0\.5\), training\.seed \(0, now 3\)$"):
+        train(other, run, resume=True)
+    assert before == {p: p.stat().st_mtime_ns for p in run.rglob("*")}
+    (run / "state").rename(run / ".state.old")  # cut off between two renames: still a run
+    with pytest.raises(RecipeError, match="already holds a run"):
+        train(recipe, run)
+
+
+def test_a_run_cut_off_between_the_renames_of_its_state_goes_on(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    recipe = make_recipe(training__epochs=1.5)
+    train(recipe, tmp_path / "whole")
+    with pytest.raises(Stop):
+        train(recipe, tmp_path / "cut", on_step=stop_at(3))
+    (tmp_path / "cut/state").rename(tmp_path / "cut/.state.old")
+    train(recipe, tmp_path / "cut", resume=True)
+    assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+
+
+def test_the_run_leaves_what_repeating_it_needs(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    true = trainer.provenance
+    monkeypatch.setattr(trainer, "provenance", lambda: taken.append(1) or true())
+    recipe = make_recipe(data__val_split="val", training__epochs=6)
+    seen: list[int] = []
+    result = train(recipe, tmp_path / "run", on_validation=lambda step, _: seen.append(step))
+    assert taken == [1]  # once, at the start
+    assert seen == [2, 4, 6, 8, 10, 12]
+    facts = json.loads((tmp_path / "run/run.json").read_text())
+    assert Recipe.model_validate(facts["recipe"]) == recipe
+    assert {"commit", "hardware", "versions", "command"} <= facts.keys()
+    card = load(result.last).card
+    assert card["provenance"]["versions"] == facts["versions"]
+    lines = log(tmp_path / "run")
+    assert [line["step"] for line in lines if "loss" in line] == [10, 12]
+    assert [line["step"] for line in lines if "mean_iou" in line] == seen
+    assert result.mean_iou == max(line["mean_iou"] for line in lines if "mean_iou" in line)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_with_step_and_pictures(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    recipe = make_recipe(optimizer__lr=1e30, training__epochs=3)
+    with pytest.raises(NonFiniteLossError, match=r"the loss is (nan|inf) at step \d, on .*\.png"):
+        train(recipe, tmp_path / "run")
+    assert all("loss" not in line or line["loss"] < 1e30 for line in log(tmp_path / "run"))
+
+
+def test_a_picture_that_can_not_be_read_stops_the_run_by_name(
+    make_recipe: MakeRecipe, squares: Path, tmp_path: Path
+) -> None:
+    Image.new("L", (7, 7)).save(squares / "masks/3.png")
+    with pytest.raises(DatasetError, match=r"^\S*3\.png is .* but its mask \S*3\.png is 7×7"):
+        train(make_recipe(data__workers=1), tmp_path / "run")
+
+
+def test_validation_data_of_other_classes_are_refused(make_recipe: MakeRecipe, squares: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("images", "masks", "splits"):  # and no labels.toml
+        (other / name).symlink_to(squares / name)
+    recipe = make_recipe(data__val=f"folder:{other}", data__val_split="val")
+    with pytest.raises(RecipeError, match=r"data\.val has other classes \(class 0, .*than data\.train \(ground, red"):
+        train(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
