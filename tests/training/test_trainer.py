@@ -68,7 +68,7 @@ def test_it_learns_to_tell_coloured_squares_apart(make_recipe: MakeRecipe, tmp_p
     )
     result = train(recipe, tmp_path / "run")
     assert result.mean_iou is not None
-    assert result.mean_iou > 0.8
+    assert result.mean_iou > 0.7  # 0.80 to 0.89 over seeds; calling everything ground gives 0.17
     model = load(result.best)
     assert model.card["metrics"]["mean_iou"] == result.mean_iou
     assert model.card["recipe"]["training"]["epochs"] == 50

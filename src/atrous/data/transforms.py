@@ -1,7 +1,8 @@
-"""Augmentation as one joint warp in uint8: photo and mask are scaled, flipped and cropped by the same matrix."""
+"""Augmentation in uint8: photo and mask are scaled, cropped and mirrored together, in one pass over each."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -35,29 +36,32 @@ class Augmentation:
     fill: tuple[float, float, float] = (123.675, 116.28, 103.53)
 
     def __call__(self, sample: Sample, random: np.random.Generator) -> Sample:
-        """Warp a sample to ``(crop, crop)``; the same generator state gives the same result."""
-        height, width = sample.mask.shape
+        """Make ``(crop, crop)`` of a sample; the same generator state gives the same result."""
         factor = random.uniform(*self.scale)
-        scaled_h, scaled_w = height * factor, width * factor
-        top, left = (random.uniform(0, max(0.0, side - self.crop)) for side in (scaled_h, scaled_w))
-        # Pixel centres: x' = (x + ½) · factor − ½ − left; mirrored about the scaled picture's middle, then cropped.
-        matrix = np.array([[factor, 0, (factor - 1) / 2 - left], [0, factor, (factor - 1) / 2 - top]])
-        if self.flip and random.random() < 0.5:
-            matrix[0] = -factor, 0, scaled_w - (factor + 1) / 2 - left
-        # The picture's edges lie below and right of its crop: what is beyond them is added after the colours.
-        rows, columns = (max(1, min(self.crop, int(n + 0.5))) for n in (scaled_h - top, scaled_w - left))
-        image = _warp(sample.image, matrix, (columns, rows), cv2.INTER_LINEAR)
-        mask = _warp(sample.mask, matrix, (columns, rows), cv2.INTER_NEAREST)
+        (top, rows, height), (left, columns, width) = (self._window(n, factor, random) for n in sample.mask.shape)
+        mirror = -1 if self.flip and random.random() < 0.5 else 1
         colors = self._color_matrix(random)
-        if colors is not None:
-            image = cv2.transform(image, colors)
-        return Sample(self._padded(image, self.fill), self._padded(mask, (IGNORE,)), sample.name)
 
-    def _padded(self, pixels: cv2.typing.MatLike, value: tuple[float, ...]) -> NDArray[np.uint8]:
-        below, right = self.crop - pixels.shape[0], self.crop - pixels.shape[1]
-        if below or right:
-            pixels = cv2.copyMakeBorder(pixels, 0, below, 0, right, cv2.BORDER_CONSTANT, value=value)
-        return np.asarray(pixels, np.uint8)
+        # Only what the crop shows is resized, which is several times quicker than a warp of the same size.
+        source = np.s_[top : top + rows, left : left + columns]
+        shown = np.s_[: self.crop, : self.crop]
+        photo = cv2.resize(sample.image[source], (width, height), interpolation=cv2.INTER_LINEAR)[shown]
+        labels = cv2.resize(sample.mask[source], (width, height), interpolation=cv2.INTER_NEAREST_EXACT)[shown]
+        if colors is not None:
+            photo = cv2.transform(photo, colors)
+
+        image = np.empty((self.crop, self.crop, 3), np.uint8)
+        mask = np.full((self.crop, self.crop), IGNORE, np.uint8)
+        bottom, right = labels.shape
+        image[bottom:] = image[:, right:] = np.round(self.fill)
+        image[:bottom, :right] = photo[:, ::mirror]
+        mask[:bottom, :right] = labels[:, ::mirror]
+        return Sample(image, mask, sample.name)
+
+    def _window(self, side: int, factor: float, random: np.random.Generator) -> tuple[int, int, int]:
+        """Where the crop begins in the source, how much of it it shows, and the size this has when scaled."""
+        length = min(side, math.ceil(self.crop / factor))
+        return int(random.integers(0, side - length + 1)), length, max(1, round(length * factor))
 
     def _color_matrix(self, random: np.random.Generator) -> NDArray[np.float64] | None:
         """Brightness, contrast, saturation and hue are all linear in RGB: one 3×4 matrix does them in a single pass."""
