@@ -24,7 +24,7 @@ SURFACE = {
     "demo": "--device --model --out",
     "predict": "--device --json --model --no-overlay --out --output-stride --overwrite --precision --scores INPUT",
     "evaluate": "--data --device --json --model --output-stride --precision --split",
-    "train": "--out --resume --set RECIPE.toml",
+    "train": "--out --resume --set RECIPE",
     "models": "",
     "data check": "--split SPEC",
 }
@@ -253,13 +253,13 @@ def test_models_lists_architectures_and_cards(tmp_path: Path, monkeypatch: pytes
         "architecture": "deeplabv3plus",
         "backbone": "b",
         "labels": {"names": ["x", "y"]},
-        "metrics": {"mean_iou": 0.5},
+        "metrics": {"data": "voc:val", "mean_iou": 0.5},
     }
     (tmp_path / "small/config.json").write_text(json.dumps(card))
     (tmp_path / "small/model.safetensors").write_bytes(bytes(2_000_000))
     said = atrous("models").stdout
     assert "deeplabv3plus" in said
-    assert "small: deeplabv3plus on b, 2.0 MB\n  classes: x, y\n  mean iou: 0.5000" in said
+    assert "small: deeplabv3plus on b, 2.0 MB\n  classes: x, y\n  mean iou on voc:val: 50.00 %" in said
 
 
 def test_demo_says_what_it_found_and_what_to_try(tmp_path: Path, loaded: list[str]) -> None:

@@ -176,7 +176,7 @@ def evaluate(
 
 @app.command()
 def train(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.toml", help="The recipe; see recipes/.")],
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A TOML file, or a name from `atrous models`.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the run; best/ and last/ in it are models.")],
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="key=value", help="Change the recipe: training.epochs=5")
@@ -209,8 +209,10 @@ def models() -> None:
     from json import loads
 
     from atrous.models import ARCHITECTURES, zoo
+    from atrous.training.recipe import shipped
 
     typer.echo(f"architectures (on any convolutional timm backbone): {', '.join(sorted(ARCHITECTURES))}")
+    typer.echo(f"recipes: {', '.join(shipped())}")
     names = zoo.bundled()
     typer.echo("bundled models:" if names else "bundled models: none")
     for name in names:

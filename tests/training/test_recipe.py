@@ -1,11 +1,12 @@
 """Recipes: the shipped ones are valid; a mistake is named with its place and what was expected."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from atrous.data.datasets import READERS
-from atrous.training.recipe import RecipeError, check_recipe, load_recipe
+from atrous.training.recipe import RecipeError, check_recipe, load_recipe, shipped
 
 FOLDER = Path(__file__).resolve().parents[2] / "recipes"
 RECIPES = sorted(path for path in FOLDER.rglob("*.toml") if path.name != "zoo.toml")  # the list of what is bundled
@@ -117,3 +118,19 @@ def test_a_recipe_that_can_not_be_read_names_the_file(tmp_path: Path) -> None:
         load_recipe(tmp_path / "bad.toml")
     with pytest.raises(RecipeError, match="can't be read as TOML"):
         load_recipe(tmp_path)
+
+
+def test_a_shipped_recipe_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "folder_deeplabv3plus_lite0" in shipped()
+    assert load_recipe("folder_deeplabv3plus_lite0") == load_recipe("folder_deeplabv3plus_lite0.toml")
+    Path("folder_deeplabv3plus_lite0.toml").write_text('[data]\ntrain = "folder:mine"\n')  # one's own comes first
+    assert load_recipe("folder_deeplabv3plus_lite0.toml").data.train == "folder:mine"
+    with pytest.raises(RecipeError, match=r"those that come with atrous: .*folder_deeplabv3plus_lite0"):
+        load_recipe("folder_deeplabv9")
+
+
+def test_the_list_of_what_is_bundled_names_shipped_recipes_with_valid_settings() -> None:
+    for entry in tomllib.loads((FOLDER / "zoo.toml").read_text(encoding="utf-8"))["entry"]:
+        recipe = load_recipe(FOLDER / entry["recipe"], entry["gpu"])
+        assert recipe.training.epochs > load_recipe(FOLDER / entry["recipe"]).training.epochs

@@ -12,6 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from atrous.models.base import ARCHITECTURES
 from atrous.models.surgery import OUTPUT_STRIDES
 
+_PACKAGE = Path(__file__).resolve().parent.parent
+SHIPPED = next((f for f in (_PACKAGE / "recipes", _PACKAGE.parent.parent / "recipes") if f.is_dir()), None)
+"""The recipes that come with atrous: inside an installed package, or beside ``src`` in a checkout."""
+
 
 class RecipeError(ValueError):
     """A recipe that can't be used; the message lists every mistake, where it stands and what was expected."""
@@ -158,22 +162,33 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read and validate a recipe.
 
     Args:
-        path: a TOML file.
+        path: a TOML file, or the name of a recipe that comes with atrous (``folder_deeplabv3plus_lite0``).
         overrides: changes as ``section.key=value``; values are TOML, and what is no TOML is a string.
 
     Raises:
         RecipeError: the file can't be read, or something in it or in the overrides is not as expected.
     """
-    path = Path(path)
+    path = _found(Path(path))
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise RecipeError(f"there is no recipe {path}") from error
+        raise RecipeError(f"there is no recipe {path}; those that come with atrous: {', '.join(shipped())}") from error
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} can't be read as TOML: {error}") from error
     for override in overrides:
         _apply(table, override)
     return check_recipe(table, str(path))
+
+
+def shipped() -> list[str]:
+    """Names of the recipes that come with atrous."""
+    return sorted(p.stem for p in SHIPPED.glob("*_*.toml")) if SHIPPED else []
+
+
+def _found(path: Path) -> Path:
+    if SHIPPED and not path.exists() and path.name in (path.stem, f"{path.stem}.toml") and path.stem in shipped():
+        return SHIPPED / f"{path.stem}.toml"
+    return path
 
 
 def check_recipe(table: dict[str, Any], source: str) -> Recipe:
