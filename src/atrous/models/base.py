@@ -161,6 +161,8 @@ class SegmentationModel(nn.Module):
             **(self.card | notes),
         }
         (new / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        # safetensors writes for the owner alone; a model is read by whoever may read its folder.
+        (new / "model.safetensors").chmod((new / "config.json").stat().st_mode)
         if folder.exists():
             folder.replace(old)
         new.replace(folder)
