@@ -28,6 +28,7 @@ from atrous.training.recipe import Recipe, load_recipe
 from atrous.training.trainer import Progress, train
 
 ROOT = Path(__file__).resolve().parents[1]
+STORED = "Weights are stored as float16; the table is of the stored weights."
 TRIAL_STEPS = 12
 """Steps that measure this machine's speed; the first few, slower ones don't count."""
 
@@ -154,7 +155,7 @@ def card(entry: dict[str, Any], recipe: Recipe, facts: dict[str, Any], evaluatio
 - Commit {facts["commit"]}; recipe `recipes/{entry["recipe"]}`; again: `python scripts/zoo.py --only {entry["name"]}`.
 
 {markdown(evaluation)}
-Weights are stored as float16 where they are bundled; the table is of the stored weights.
+{STORED if entry["bundle"] else "The weights are not bundled."}
 Meant for: trying the package, and as a start for training on pictures of the same kind. Not meant for decisions about
 people: it knows only the classes above, from few pictures, and mistakes what it has not seen for what it has.
 """
