@@ -58,7 +58,7 @@ app = typer.Typer(
     cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
 )
 data_app = typer.Typer(no_args_is_help=True)
-app.add_typer(data_app, name="data", help="Look over and convert datasets.")
+app.add_typer(data_app, name="data", help="Look over datasets.")
 
 
 def _print_version(wanted: bool) -> None:
@@ -188,16 +188,20 @@ def train(
     from atrous.training.trainer import train as run
 
     checked = load_recipe(recipe, overrides or [])
-    with _training_bar() as (on_step, tell):
-        result = run(
-            checked,
-            out,
-            resume=resume,
-            on_step=on_step,
-            on_validation=lambda step, evaluation: tell(
-                f"step {step}: mean IoU {100 * evaluation.scores.mean_iou:.2f} %"
-            ),
-        )
+    try:
+        with _training_bar() as (on_step, tell):
+            result = run(
+                checked,
+                out,
+                resume=resume,
+                on_step=on_step,
+                on_validation=lambda step, evaluation: tell(
+                    f"step {step}: mean IoU {100 * evaluation.scores.mean_iou:.2f} %"
+                ),
+            )
+    except KeyboardInterrupt:
+        typer.secho(f"stopped; --resume goes on from the last validation that {out} holds", fg="yellow", err=True)
+        raise
     reached = "" if result.mean_iou is None else f", mean IoU {100 * result.mean_iou:.2f} %"
     typer.echo(f"best model: {result.best}{reached}")
     typer.echo(f"try it: atrous predict YOUR_PHOTO.jpg --model {result.best} --out masks")
@@ -337,7 +341,7 @@ def _training_bar() -> Iterator[tuple[Callable[[TrainingProgress], None], Callab
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None)
-        told = time.monotonic()
+        told = float("-inf")  # the first step is told
 
         def on_step(now: TrainingProgress) -> None:
             nonlocal told

@@ -281,3 +281,8 @@ def test_a_folder_without_pictures_says_so(tmp_path: Path) -> None:
     (tmp_path / "masks").mkdir()
     with pytest.raises(ImageError, match="no picture in this folder"):
         open_dataset(f"folder:{tmp_path}", "all")
+
+
+def test_joined_splits_have_a_shared_picture_once(folder: Path) -> None:
+    lines(folder / "splits/train.txt", "a", "b")
+    assert names(f"folder:{folder}", "train+train") == ["a", "b"]

@@ -327,3 +327,10 @@ def test_nothing_found_says_what_was_looked_for(album: Path, make: Callable[[Pat
 def test_no_input_is_an_error() -> None:
     with pytest.raises(ImageError, match="name at least one picture"):
         find_images([])
+
+
+def test_sixteen_bits_of_which_few_are_used_are_noted(tmp_path: Path) -> None:
+    for highest, notes in ((4095, 1), (60000, 0)):
+        values = np.linspace(0, highest, 64, dtype=np.uint16).reshape(8, 8)
+        Image.fromarray(values).save(tmp_path / "deep.png")
+        assert len(open_image(tmp_path / "deep.png").notes) == notes

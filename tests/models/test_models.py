@@ -113,6 +113,10 @@ def test_preprocess_is_the_backbones_own() -> None:
     torch.testing.assert_close(model.preprocess(photo)[0, 0, 0], torch.tensor([-1.0, 127 / 127.5 - 1, 1.0]))
     with pytest.raises(TypeError, match="uint8"):
         model.preprocess(photo.float())
+    with pytest.raises(TypeError, match="from_numpy"):
+        model.preprocess(photo.numpy())
+    with pytest.raises(ValueError, match=r"expected images \(B, 3, H, W\)"):
+        model.preprocess(photo[:, :1])
 
 
 def test_scores_refuse_what_is_no_batch_of_pictures() -> None:

@@ -148,3 +148,11 @@ def test_a_pool_without_its_stride_read_sparsely_equals_the_pool(pool: nn.Module
     atrous.stride = 1
     read = atrous(x)[..., ::2, ::2][..., : native.shape[-2], : native.shape[-1]]
     torch.testing.assert_close(read, native)
+
+
+def test_a_whole_classifier_can_be_treated() -> None:
+    net = timm.create_model("resnet18").eval()
+    x = torch.randn(1, 3, 65, 65)
+    before = net(x)
+    assert set_output_stride(net, 8).forward_features(x).shape[-1] == 9
+    assert torch.equal(set_output_stride(net, 32)(x), before)

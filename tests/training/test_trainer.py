@@ -297,3 +297,12 @@ def test_validation_data_of_other_classes_are_refused(make_recipe: MakeRecipe, s
     with pytest.raises(RecipeError, match=r"data\.val has other classes \(class 0, .*than data\.train \(ground, red"):
         train(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_dataset_without_a_judged_pixel_is_refused(make_recipe: MakeRecipe, squares: Path, tmp_path: Path) -> None:
+    for file in (squares / "masks").iterdir():
+        with Image.open(file) as mask:
+            size = mask.size
+        Image.new("L", size, 255).save(file)
+    with pytest.raises(RecipeError, match="nothing to learn"):
+        losses(make_recipe(training__epochs=2), tmp_path / "run")

@@ -101,7 +101,10 @@ def open_dataset(spec: str, split: str) -> PairedDataset:
     if not root.is_dir():
         raise DatasetError(f"'{spec}': there is no folder {root}")
     parts = [READERS[kind](root, name) for name in split.split("+")]
-    pairs = tuple(pair for part in parts for pair in part.pairs)
+    pairs: tuple[tuple[Path, Path], ...] = ()
+    for part in parts:  # a list may name a picture twice on purpose, but joined splits that share one have it once
+        before = set(pairs)
+        pairs += tuple(pair for pair in part.pairs if pair not in before)
     if not pairs:
         raise DatasetError(f"'{spec}', split '{split}', holds no pictures")
     absent = [file for pair in pairs for file in pair if not file.is_file()]

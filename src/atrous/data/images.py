@@ -283,10 +283,16 @@ def _check_size(size: tuple[int, int], name: str) -> None:
         )
 
 
+DARK = 16384
+"""A 16-bit picture whose values all lie below this was probably stored in fewer bits: a note says so."""
+
+
 def _to_8_bit(values: NDArray[np.generic]) -> tuple[Pixels, str | None]:
     """Values of more than 8 bits as uint8: 16-bit values keep the high byte, other ranges are stretched with a note."""
     if values.dtype.kind in "iu" and values.min() >= 0 and values.max() <= 65535:
-        return (values.astype(np.uint16) >> 8).astype(np.uint8), None
+        highest = int(values.max())
+        dark = f"values up to {highest} are read as 0 to 65535, which makes it dark; stretch it if it is not"
+        return (values.astype(np.uint16) >> 8).astype(np.uint8), dark if highest < DARK else None
     wide = np.nan_to_num(values.astype(np.float32))
     low, high = float(wide.min()), float(wide.max())
     if low >= 0 and high <= 1:

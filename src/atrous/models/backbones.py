@@ -7,6 +7,7 @@ it fits, the preprocessing it was trained with) is asked of timm or read off a t
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,9 @@ from torch import Tensor, nn
 
 from atrous.models.geometry import GeometryError, Grid, trace
 from atrous.models.surgery import SurgeryError, set_output_stride
+
+# Weights of a whole classifier go into a network without its classifier: what is left over is no news.
+logging.getLogger("timm.models._builder").addFilter(lambda record: "Unexpected keys" not in record.getMessage())
 
 NATIVE_STRIDE = 32
 """Picture sizes are brought to this raster where a network needs one, whatever its output stride is at the time."""

@@ -95,12 +95,16 @@ class SegmentationModel(nn.Module):
         """uint8 RGB photos ``(B, 3, H, W)`` → this network's input, float32 ``(B, 3, H, W)``.
 
         Raises:
-            TypeError: photos that are not uint8.
+            TypeError: no tensor, or one that is not uint8.
+            ValueError: another shape, or another number of channels than the network has.
         """
+        if not isinstance(photos, Tensor):
+            raise TypeError(f"preprocess takes a torch tensor, not {type(photos).__name__}: torch.from_numpy(array)")
         if photos.dtype != torch.uint8:
             raise TypeError(
                 f"preprocess takes uint8 photos in 0–255, not {photos.dtype}; a model's own input needs no more of it"
             )
+        self._check_shape(photos)
         return self.preprocessing(photos)
 
     def scores(self, images: Tensor) -> tuple[Tensor, Grid]:
@@ -115,16 +119,19 @@ class SegmentationModel(nn.Module):
         Raises:
             ValueError: not four dimensions, or another number of channels than the network has.
         """
-        if images.dim() != 4 or images.shape[1] != self.backbone.in_channels:
-            raise ValueError(
-                f"expected images (B, {self.backbone.in_channels}, H, W), got {tuple(images.shape)}; "
-                "a single picture needs a batch dimension: image[None]"
-            )
+        self._check_shape(images)
         height, width = images.shape[-2:]
         below, right = (self.backbone.fitting_size(n) - n for n in (height, width))
         if below or right:
             images = F.pad(images, (0, right, 0, below))
         return self._scores(self.backbone(images))
+
+    def _check_shape(self, images: Tensor) -> None:
+        if images.dim() != 4 or images.shape[1] != self.backbone.in_channels:
+            raise ValueError(
+                f"expected images (B, {self.backbone.in_channels}, H, W), got {tuple(images.shape)}; "
+                "a single picture needs a batch dimension: image[None]"
+            )
 
     def forward(self, images: Tensor) -> Tensor:
         """Preprocessed pictures ``(B, in_channels, H, W)`` → float32 logits ``(B, num_classes, H, W)``."""

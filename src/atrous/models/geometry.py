@@ -145,6 +145,32 @@ def trace(net: nn.Module, in_channels: int = 3, size: int = 129) -> Trace:
     Raises:
         GeometryError: an output whose place can't be told (global pooling, upsampling inside, strided slicing, ...).
     """
+    result, tracker = _run(net, in_channels, size)
+    maps = [result] if isinstance(result, Tensor) else list(result)
+    grids = []
+    for number, feature in enumerate(maps):
+        grid, _ = tracker.get(feature)
+        if not isinstance(grid, Grid):
+            reason = grid.reason if isinstance(grid, Lost) else "it does not depend on a place in the picture"
+            raise GeometryError(f"output {number} of {type(net).__name__} has no place in the picture: {reason}")
+        grids.append(grid)
+    return Trace(tuple(grids), tuple(tracker.windows))
+
+
+def trace_windows(net: nn.Module, in_channels: int = 3, size: int = 129) -> tuple[Window, ...]:
+    """The windows of a network, whatever it makes of its last map: a classifier's global pool has no place.
+
+    Raises:
+        GeometryError: a window over a map whose place can't be told.
+    """
+    _, tracker = _run(net, in_channels, size)
+    if tracker.lost:
+        raise GeometryError(tracker.lost.reason)
+    return tuple(tracker.windows)
+
+
+def _run(net: nn.Module, in_channels: int, size: int) -> tuple[Any, _Tracker]:
+    """One forward without arithmetic, watched."""
     tracker = _Tracker()
     hooks = []
     for name, module in net.named_modules():
@@ -159,15 +185,7 @@ def trace(net: nn.Module, in_channels: int = 3, size: int = 129) -> Trace:
     finally:
         for hook in hooks:
             hook.remove()
-    maps = [result] if isinstance(result, Tensor) else list(result)
-    grids = []
-    for number, feature in enumerate(maps):
-        grid, _ = tracker.get(feature)
-        if not isinstance(grid, Grid):
-            reason = grid.reason if isinstance(grid, Lost) else "it does not depend on a place in the picture"
-            raise GeometryError(f"output {number} of {type(net).__name__} has no place in the picture: {reason}")
-        grids.append(grid)
-    return Trace(tuple(grids), tuple(tracker.windows))
+    return result, tracker
 
 
 Axes = tuple[int, int]
@@ -179,6 +197,7 @@ class _Tracker(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.windows: list[Window] = []
+        self.lost: Lost | None = None  # the first window over a map that could not be followed
         self._stack: list[tuple[str, nn.Module]] = []
         # Keyed by identity; the tensor is kept so that its identity stays its own. Without data that costs nothing.
         self._places: dict[int, tuple[Tensor, Grid | Lost, Axes]] = {}
@@ -212,6 +231,8 @@ class _Tracker(TorchFunctionMode):
         grid, axes = self.get(inputs[0])
         for other in inputs[1:]:
             grid, axes = self._merge(grid, axes, other)
+        if isinstance(grid, Lost) and name in _WINDOWS:
+            self.lost = self.lost or grid
         if isinstance(grid, Grid) and name in _WINDOWS:
             self.put(output, self._window(name, args, kwargs, grid), axes)
         elif isinstance(grid, Grid) and name == "pad":

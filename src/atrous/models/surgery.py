@@ -16,7 +16,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from atrous.models.geometry import GeometryError, trace
+from atrous.models.geometry import GeometryError, trace_windows
 
 OUTPUT_STRIDES = (4, 8, 16, 32)
 
@@ -79,9 +79,9 @@ def _native_windows(net: nn.Module, in_channels: int) -> dict[str, _Native]:
     """Each windowed layer's native settings, found by one traced forward."""
     try:
         try:
-            windows = trace(net, in_channels).windows
+            windows = trace_windows(net, in_channels)
         except RuntimeError:  # 2×2 pools beside padded convolutions only fit together at even sizes
-            windows = trace(net, in_channels, size=128).windows
+            windows = trace_windows(net, in_channels, size=128)
     except (GeometryError, RuntimeError) as error:
         raise SurgeryError(f"{type(net).__name__} can't be treated: {error}") from error
     modules = dict(net.named_modules())

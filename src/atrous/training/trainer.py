@@ -120,6 +120,7 @@ class _Run:
         self.per_epoch = steps_per_epoch(len(self.train_set), options.batch_size)
         self.steps = max(1, round(options.epochs * self.per_epoch))
         self.best: float | None = None
+        self.judged_so_far = False
 
     @property
     def judged(self) -> SegmentationModel:
@@ -161,6 +162,11 @@ class _Run:
             begin = time.perf_counter()
             loss, lr = self._step(step, stream)
             speed = self.recipe.training.batch_size / (time.perf_counter() - begin)
+            if not self.judged_so_far and step + 1 - start >= self.per_epoch:
+                raise RecipeError(
+                    f"nothing to learn: in a whole epoch of {self.train_set.name} "
+                    f"({len(self.train_set)} pictures) every pixel was ignored (255); look at the masks"
+                )
             if self.accelerator.is_main_process:
                 self._tell(Progress(step + 1, self.steps, loss, lr, speed))
                 if (step + 1) % every == 0 or step + 1 == self.steps:
@@ -215,6 +221,7 @@ class _Run:
         """
         pixels = torch.stack([judged_pixels(part.masks) for part in parts]).sum().to(self.device)
         pixels = self.accelerator.reduce(pixels, "sum")
+        self.judged_so_far = self.judged_so_far or bool(pixels)
         total = torch.zeros((), device=self.device)
         for number, part in enumerate(parts, 1):
             with self.accelerator.no_sync(self.network) if number < len(parts) else nullcontext():
