@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import tempfile
 import time
 import tomllib
 from pathlib import Path
@@ -48,21 +49,19 @@ def main(
     for entry in entries:
         if only in (None, entry["name"]):
             out = ROOT / "runs" / "zoo" / entry["name"]
-            run(entry, out, 60 * entry["share"], end)
+            run(entry, out, end)
             finish(entry, out)
 
 
-def run(entry: dict[str, Any], out: Path, share: float, end: float) -> None:
+def run(entry: dict[str, Any], out: Path, end: float) -> None:
     """Train an entry, for as many epochs as its share of the time allows."""
     settings = entry["gpu"] if torch.cuda.is_available() else []
     path = ROOT / "recipes" / entry["recipe"]
     recipe = load_recipe(path, settings)
     if not (out / "state").exists():
-        seconds = (end - time.monotonic()) * share / 60 - judging_seconds(recipe)
+        seconds = (end - time.monotonic()) * entry["share"] - judging_seconds(recipe)
         affordable = (
-            seconds
-            * images_per_second(path, settings, out)
-            / len(open_dataset(recipe.data.train, recipe.data.train_split))
+            seconds * images_per_second(path, settings) / len(open_dataset(recipe.data.train, recipe.data.train_split))
         )
         epochs = min(recipe.training.epochs, max(0.1, math.floor(10 * affordable) / 10))
         recipe = load_recipe(path, [*settings, f"training.epochs={epochs}"])
@@ -78,14 +77,14 @@ def judging_seconds(recipe: Recipe) -> float:
     return pictures * (0.05 if torch.cuda.is_available() else 1.0)
 
 
-def images_per_second(path: Path, settings: list[str], out: Path) -> float:
+def images_per_second(path: Path, settings: list[str]) -> float:
     """The speed of a few training steps, data loading included."""
     times: list[float] = []
     trial = load_recipe(path, [*settings, "data.val_split=none"])
     per_epoch = len(open_dataset(trial.data.train, trial.data.train_split)) // trial.training.batch_size
     trial = load_recipe(path, [*settings, "data.val_split=none", f"training.epochs={TRIAL_STEPS / per_epoch}"])
-    room = out.with_name(f".{out.name}.trial-{time.time_ns()}")
-    train(trial, room, on_step=lambda _: times.append(time.perf_counter()))
+    with tempfile.TemporaryDirectory() as room:
+        train(trial, Path(room) / "trial", on_step=lambda _: times.append(time.perf_counter()))
     return trial.training.batch_size * (len(times) - 4) / (times[-1] - times[3])
 
 
