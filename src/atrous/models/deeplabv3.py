@@ -70,10 +70,16 @@ class DeepLabV3(SegmentationModel):
     """DeepLabv3: backbone, ASPP, classifier."""
 
     def __init__(
-        self, backbone: Backbone, labels: LabelSet, rates: Sequence[int], separable: bool, channels: int
+        self,
+        backbone: Backbone,
+        labels: LabelSet,
+        rates: Sequence[int],
+        separable: bool,
+        channels: int,
+        dropout: float,
     ) -> None:
         super().__init__(backbone, labels)
-        self.aspp = ASPP(backbone.channels[-1], rates, channels, separable=separable)
+        self.aspp = ASPP(backbone.channels[-1], rates, channels, separable=separable, dropout=dropout)
         self.classifier = nn.Conv2d(channels, len(labels), 1)
         self._initialise()
 
@@ -105,9 +111,10 @@ class DeepLabV3Plus(DeepLabV3):
         rates: Sequence[int],
         separable: bool,
         channels: int,
+        dropout: float,
         low_level_channels: int,
     ) -> None:
-        super().__init__(backbone, labels, rates, separable, channels)
+        super().__init__(backbone, labels, rates, separable, channels, dropout)
         self.low_level = backbone.feature_at(4)
         self.project_low_level = conv_bn_relu(backbone.channels[self.low_level], low_level_channels)
         self.decoder = nn.Sequential(
@@ -131,9 +138,10 @@ def deeplabv3(
     rates: Sequence[int] = (6, 12, 18),
     separable: bool = False,
     channels: int = 256,
+    dropout: float = 0.1,
 ) -> DeepLabV3:
     """DeepLabv3 (arXiv 1706.05587): ASPP over a dense backbone."""
-    return DeepLabV3(backbone, labels, rates, separable, channels)
+    return DeepLabV3(backbone, labels, rates, separable, channels, dropout)
 
 
 @register("deeplabv3plus")
@@ -144,7 +152,8 @@ def deeplabv3plus(
     rates: Sequence[int] = (6, 12, 18),
     separable: bool = False,
     channels: int = 256,
+    dropout: float = 0.1,
     low_level_channels: int = 48,
 ) -> DeepLabV3Plus:
     """DeepLabv3+ (arXiv 1802.02611): DeepLabv3 with a decoder along stride-4 features."""
-    return DeepLabV3Plus(backbone, labels, rates, separable, channels, low_level_channels)
+    return DeepLabV3Plus(backbone, labels, rates, separable, channels, dropout, low_level_channels)
