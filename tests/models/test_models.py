@@ -45,6 +45,15 @@ class TestEveryModel:
         assert loss.item() == 0
         assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
+    def test_the_first_of_its_outputs_is_what_it_predicts_with(self, name: str, backbone: str) -> None:
+        model = make(name, backbone).eval()
+        x = torch.randn(1, 3, 65, 65)
+        with torch.no_grad():
+            main = model.outputs(x)[0]
+            logits, grid = model.scores(x)
+        assert (main.name, main.grid, main.weight) == ("main", grid, 1)
+        assert torch.equal(main.logits, logits)
+
     def test_autocast_changes_little(self, name: str, backbone: str) -> None:
         model = make(name, backbone).eval()
         x = torch.randn(1, 3, 65, 65)

@@ -42,6 +42,23 @@ class Preprocessing:
         return torch.addcmul(-mean / std, photos.float(), 1 / (255 * std))
 
 
+@dataclass(frozen=True)
+class Output:
+    """One of the score maps that a network is trained on.
+
+    Args:
+        name: ``main`` for what the model predicts with; ``aux`` and the like for what only training needs.
+        logits: ``(B, C, h, w)``.
+        grid: where they sit.
+        weight: the share of its loss in the sum.
+    """
+
+    name: str
+    logits: Tensor
+    grid: Grid
+    weight: float = 1.0
+
+
 class SegmentationModel(nn.Module):
     """A network that labels pixels. Subclasses say how features become scores (:meth:`_scores`) and what follows the
     output stride.
@@ -119,12 +136,24 @@ class SegmentationModel(nn.Module):
         Raises:
             ValueError: not four dimensions, or another number of channels than the network has.
         """
+        return self._scores(self._features(images))
+
+    def outputs(self, images: Tensor) -> list[Output]:
+        """What the loss is computed on: the scores, and those of auxiliary heads where a network has them.
+
+        Args:
+            images: as for :meth:`scores`.
+        """
+        return [Output("main", *self.scores(images))]
+
+    def _features(self, images: Tensor) -> list[Tensor]:
         self._check_shape(images)
         height, width = images.shape[-2:]
         below, right = (self.backbone.fitting_size(n) - n for n in (height, width))
         if below or right:
             images = F.pad(images, (0, right, 0, below))
-        return self._scores(self.backbone(images))
+        features: list[Tensor] = self.backbone(images)
+        return features
 
     def _check_shape(self, images: Tensor) -> None:
         if images.dim() != 4 or images.shape[1] != self.backbone.in_channels:
