@@ -58,6 +58,11 @@ class Output:
     grid: Grid
     weight: float = 1.0
 
+    def at(self, size: tuple[int, int]) -> Tensor:
+        """The logits at the picture's own size, float32 ``(B, C, H, W)``."""
+        with torch.autocast(self.logits.device.type, enabled=False):
+            return resample(self.logits.float().contiguous(), self.grid, PIXELS, size)
+
 
 class SegmentationModel(nn.Module):
     """A network that labels pixels. Subclasses say how features become scores (:meth:`_scores`) and what follows the
@@ -164,10 +169,7 @@ class SegmentationModel(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Preprocessed pictures ``(B, in_channels, H, W)`` → float32 logits ``(B, num_classes, H, W)``."""
-        logits, grid = self.scores(images)
-        size = (images.shape[-2], images.shape[-1])
-        with torch.autocast(images.device.type, enabled=False):
-            return resample(logits.float().contiguous(), grid, PIXELS, size)
+        return Output("main", *self.scores(images)).at((images.shape[-2], images.shape[-1]))
 
     def save(self, folder: str | Path, *, dtype: torch.dtype | None = None, **notes: Any) -> Path:
         """Write the model as a folder of ``model.safetensors`` and ``config.json``, in one step: an old folder is
