@@ -184,6 +184,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
 ) -> None:
     """Train a model as a recipe says."""
+    from atrous.training.parallel import is_first_process
     from atrous.training.recipe import load_recipe
     from atrous.training.trainer import train as run
 
@@ -198,10 +199,13 @@ def train(
                 on_validation=lambda step, evaluation: tell(
                     f"step {step}: mean IoU {100 * evaluation.scores.mean_iou:.2f} %"
                 ),
+                on_note=tell,
             )
-    except KeyboardInterrupt:
-        typer.secho(f"stopped; --resume goes on from the last validation that {out} holds", fg="yellow", err=True)
+    except KeyboardInterrupt as stopped:
+        typer.secho(str(stopped) or f"stopped at once; --resume goes on from what {out} holds", fg="yellow", err=True)
         raise
+    if not is_first_process():
+        return
     reached = "" if result.mean_iou is None else f", mean IoU {100 * result.mean_iou:.2f} %"
     typer.echo(f"best model: {result.best}{reached}")
     typer.echo(f"try it: atrous predict YOUR_PHOTO.jpg --model {result.best} --out masks")

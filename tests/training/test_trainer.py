@@ -142,7 +142,7 @@ def test_frozen_weights_and_statistics_stay_bit_identical_while_the_others_move(
     monkeypatch.setattr(trainer, "build_model", build_and_keep)
     recipe = make_recipe(
         training__freeze_until_stride=until_stride,
-        training__freeze_batch_norm=not until_stride,
+        training__batch_norm="synchronised" if until_stride else "frozen",
         training__epochs=1.5,  # norms that start at zero hold back what is before them for a step
         optimizer__name="adamw",
         training__ema=0.9,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -93,6 +94,8 @@ def _raise_errors(stream: Iterator[Batch | Exception]) -> Iterator[Batch]:
 
 
 def _quiet_worker(_: int) -> None:
+    for wish in (signal.SIGINT, signal.SIGTERM):  # often sent to all processes; the training still wants its batch
+        signal.signal(wish, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 

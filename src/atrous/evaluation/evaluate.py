@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -88,6 +88,7 @@ def evaluate(
     device: torch.device | str | None = None,
     precision: Precision = "float32",
     progress: Callable[[int, int], None] | None = None,
+    part: tuple[int, int] = (0, 1),
 ) -> Evaluation:
     """Judge a model on every picture of a data set, at the picture's own size.
 
@@ -99,6 +100,8 @@ def evaluate(
         device: where to compute, and where the model is moved; where it is already when left out.
         precision: "bfloat16" runs the network under autocast: faster where the hardware has it, and slightly different.
         progress: called with the number of pictures done and their total after each picture.
+        part: number of this process and how many there are: it counts every so-manieth picture alone, and the counts
+            of all are to be added.
 
     Returns:
         The counts and what was judged. No scores are kept.
@@ -112,32 +115,33 @@ def evaluate(
     where = torch.device(device) if device is not None else next(model.parameters()).device
     model.to(where).to(memory_format=torch.channels_last)
     confusion = ConfusionMatrix(dataset.labels)
+    mine = range(len(dataset))[part[0] :: part[1]]
     begin = time.perf_counter()
     with (
         evaluating(model),
         torch.inference_mode(),
         torch.autocast(where.type, torch.bfloat16, enabled=precision == "bfloat16"),
     ):
-        for done, sample in enumerate(_read_ahead(dataset), 1):
+        for done, sample in enumerate(_read_ahead(dataset, mine), 1):
             photo = torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1)[None].to(where)
             images = model.preprocess(photo).contiguous(memory_format=torch.channels_last)
             scores, grid = model.scores(images)
             confusion.update(sample.mask, scores_to_labels(scores, grid, sample.mask.shape)[0])
             if progress:
-                progress(done, len(dataset))
+                progress(done, len(mine))
     seconds = time.perf_counter() - begin
     return Evaluation(model.name, dataset.name, confusion, len(dataset), seconds, precision, str(where))
 
 
-def _read_ahead(dataset: Dataset) -> Iterator[Sample]:
-    """The samples in order, one being read while the one before is used."""
+def _read_ahead(dataset: Dataset, indices: Sequence[int]) -> Iterator[Sample]:
+    """Some samples in order, one being read while the one before is used."""
     with ThreadPoolExecutor(1, "read-ahead") as reader:
-        coming = reader.submit(dataset.__getitem__, 0)
-        for following in range(1, len(dataset) + 1):
-            sample = coming.result()
-            if following < len(dataset):
-                coming = reader.submit(dataset.__getitem__, following)
+        coming = [reader.submit(dataset.__getitem__, index) for index in indices[:1]]
+        for following in indices[1:]:
+            sample = coming.pop().result()
+            coming.append(reader.submit(dataset.__getitem__, following))
             yield sample
+        yield from (last.result() for last in coming)
 
 
 def _check_classes(model: LabelSet, data: LabelSet) -> None:

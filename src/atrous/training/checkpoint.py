@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,22 +20,48 @@ class ResumeError(ValueError):
     """A run that can't go on; the message says why."""
 
 
+class SaveError(RuntimeError):
+    """What a run has reached could not be written; the message says what is kept."""
+
+
 def save_state(out: Path, tensors: dict[str, dict[str, Tensor]], facts: dict[str, Any]) -> None:
-    """Write groups of tensors and JSON facts as ``OUT/state``; until the new one is whole, the old one stays."""
+    """Write groups of tensors and JSON facts as ``OUT/state``; until the new one is whole and on the disk, the old one
+    stays.
+
+    Raises:
+        OSError, SafetensorError: it can't be written; nothing has changed.
+    """
     new, old, current = _places(out)
     standing = find_state(out)
     if standing and standing != current:
         standing.replace(current)
     for leftover in (new, old):
         shutil.rmtree(leftover, ignore_errors=True)
-    new.mkdir(parents=True)
-    for name, group in tensors.items():
-        save_file({k: v.detach().contiguous().cpu() for k, v in group.items()}, new / f"{name}.safetensors")
-    (new / "state.json").write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    new.mkdir()  # its parent is there unless somebody took the run away
+    try:
+        for name, group in tensors.items():
+            save_file({k: v.detach().contiguous().cpu() for k, v in group.items()}, new / f"{name}.safetensors")
+        (new / "state.json").write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        for file in (*new.iterdir(), new):
+            _flush(file)
+    except Exception:
+        shutil.rmtree(new, ignore_errors=True)  # on a full disk its room is needed
+        raise
     if current.exists():
         current.replace(old)
     new.replace(current)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    """Have a file or folder on the disk before what was there is given up."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows opens no folders
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def find_state(out: Path) -> Path | None:
@@ -60,11 +87,18 @@ def load_state(out: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]
     folder = find_state(out)
     if folder is None:
         raise ResumeError(f"{out} holds no run to resume (no {STATE}/state.json); start it without --resume")
+    file = folder / "state.json"
     try:
-        facts = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        return {f.stem: load_file(f) for f in sorted(folder.glob("*.safetensors"))}, facts
+        facts = json.loads(file.read_text(encoding="utf-8"))
+        tensors = {}
+        for file in sorted(folder.glob("*.safetensors")):
+            tensors[file.stem] = load_file(file)
     except (OSError, SafetensorError, ValueError) as error:
-        raise ResumeError(f"{folder} is damaged: {error}") from error
+        raise ResumeError(
+            f"{file} is damaged: {error}; without it the run can't go on. Its last model, {out / 'last'}, can be "
+            f'started from: --set model.start_from="{out / "last"}" and another --out'
+        ) from error
+    return tensors, facts
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

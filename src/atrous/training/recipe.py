@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, ValidationError, model_validator
 
 from atrous.models.base import ARCHITECTURES
 from atrous.models.surgery import OUTPUT_STRIDES
@@ -116,6 +117,30 @@ class ScheduleSection(_Section):
     """Steps over which the rate first rises linearly."""
 
 
+class LossSection(_Section):
+    """What is minimised: softmax cross entropy over the pixels that are not 255."""
+
+    reduction: Literal["mean", "sum"] = "mean"
+    """mean over the judged pixels of a step; sum (FCN's "heavy" learning) needs rates about 1e-6 times as large."""
+    class_weights: Literal["none", "auto", "inverse_log"] | list[NonNegativeFloat] = "none"
+    """One weight a class, or auto: median frequency over that of the class; inverse_log is milder. Counted once in the
+    training split."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of each pixel's target that is spread evenly over the classes."""
+    hard_share: float = Field(default=1.0, gt=0, le=1)
+    """Learn only from this share of each picture's pixels, the hardest (top-k, online hard example mining)."""
+    hard_below: float | None = Field(default=None, gt=0, lt=1)
+    """Beside the hard share, learn from every pixel whose true class is less probable than this (usual: 0.7)."""
+    hard_warmup: int = Field(default=0, ge=0)
+    """Steps over which the share falls from everything to hard_share."""
+
+    @model_validator(mode="after")
+    def _meant(self) -> LossSection:
+        if self.hard_share == 1 and (self.hard_below is not None or self.hard_warmup):
+            raise ValueError("hard_below and hard_warmup need a hard_share below 1 (usual: 0.0625)")
+        return self
+
+
 class TrainingSection(_Section):
     """The run."""
 
@@ -129,8 +154,9 @@ class TrainingSection(_Section):
     """Type of the network's arithmetic; weights and losses are float32."""
     ema: float | None = Field(default=None, gt=0, lt=1)
     """Decay of the moving average of the weights, which is then what is judged and kept."""
-    freeze_batch_norm: bool = False
-    """Keep the backbone's batch norm statistics and weights as they came (small batches)."""
+    batch_norm: Literal["synchronised", "local", "frozen"] = "synchronised"
+    """Statistics over the pictures of all processes, or of each on its own; frozen keeps those of the backbone, and
+    its norms' weights, as they came (small batches)."""
     freeze_until_stride: int = Field(default=0, ge=0)
     """Backbone layers that work up to this stride stay as they came; 0 trains everything."""
     validate_every: float = Field(default=1, gt=0)
@@ -145,6 +171,21 @@ class TrainingSection(_Section):
         return self
 
 
+class LogSection(_Section):
+    """What a run keeps and tells; none of it changes the numbers."""
+
+    every: int = Field(default=10, ge=1)
+    """Steps between two lines of log.jsonl and of the trackers."""
+    save_minutes: float = Field(default=10, ge=0)
+    """Longest time whose work a killed run may lose; 0 keeps every step. Validations and Ctrl-C keep the state too."""
+    samples: int = Field(default=4, ge=0)
+    """Validation pictures that are shown with truth and prediction after each validation."""
+    trackers: list[str] = Field(default_factory=list)
+    """Where else to tell it: tensorboard, wandb, mlflow, ... (whatever Accelerate knows and is installed)."""
+    project: str = "atrous"
+    """The project's name for trackers that have one."""
+
+
 class Recipe(_Section):
     """A training, whole."""
 
@@ -155,7 +196,9 @@ class Recipe(_Section):
     augment: AugmentSection = AugmentSection()
     optimizer: OptimizerSection = OptimizerSection()
     schedule: ScheduleSection = ScheduleSection()
+    loss: LossSection = LossSection()
     training: TrainingSection = TrainingSection()
+    log: LogSection = LogSection()
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -177,7 +220,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path} can't be read as TOML: {error}") from error
     for override in overrides:
         _apply(table, override)
-    return check_recipe(table, str(path))
+    return check_recipe(table, str(path), [override.partition("=")[0].strip() for override in overrides])
 
 
 def shipped() -> list[str]:
@@ -191,15 +234,18 @@ def _found(path: Path) -> Path:
     return path
 
 
-def check_recipe(table: dict[str, Any], source: str) -> Recipe:
-    """Validate a recipe given as a table; ``source`` names it in errors."""
+def check_recipe(table: dict[str, Any], source: str, overridden: Sequence[str] = ()) -> Recipe:
+    """Validate a recipe given as a table; ``source`` names it in errors, ``overridden`` the settings that are not from
+    there.
+    """
     try:
         return Recipe.model_validate(table)
     except ValidationError as error:
         lines = []
         for mistake in error.errors():
             place = ".".join(str(part) for part in mistake["loc"]) or "recipe"
-            lines.append(f"  {place}: {mistake['msg'].removeprefix('Value error, ')}{_hint(mistake)}")
+            origin = " (by --set)" if place in overridden else ""
+            lines.append(f"  {place}{origin}: {mistake['msg'].removeprefix('Value error, ')}{_hint(mistake)}")
         raise RecipeError(f"{source}:\n" + "\n".join(lines)) from error
 
 
@@ -210,7 +256,9 @@ def _hint(mistake: Any) -> str:
         section: Any = Recipe
         for part in mistake["loc"][:-1]:
             section = section.model_fields[part].annotation
-        return f"; this section has: {', '.join(section.model_fields)}"
+        near = difflib.get_close_matches(str(mistake["loc"][-1]), section.model_fields, 1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        return f"{meant} (this section has: {', '.join(section.model_fields)})"
     return f" (found: {mistake['input']!r})" if not isinstance(mistake["input"], dict) else ""
 
 

@@ -5,26 +5,37 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import ProjectConfiguration, broadcast_object_list, gather_object
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from atrous.data.datasets import PairedDataset, open_dataset
+from atrous.data.doctor import require_healthy
 from atrous.data.loading import Batch, batches, steps_per_epoch
+from atrous.data.stats import count_classes, inverse_log, median_frequency
 from atrous.data.transforms import Augmentation
 from atrous.evaluation.evaluate import Evaluation, evaluate
+from atrous.inference.predictor import encode_jpeg, write_atomically
+from atrous.labels import IGNORE
 from atrous.models.base import SegmentationModel
 from atrous.provenance import provenance
 from atrous.training.building import build_model, build_optimizer, freeze, update_average
 from atrous.training.checkpoint import (
     Log,
+    SaveError,
     find_state,
     load_state,
     optimizer_tensors,
@@ -32,24 +43,47 @@ from atrous.training.checkpoint import (
     restore_weights,
     save_state,
 )
-from atrous.training.losses import cross_entropy, judged_pixels
+from atrous.training.interrupts import Interrupts
+from atrous.training.losses import CrossEntropy
+from atrous.training.parallel import SynchronisedBatchNorm, share_buffers
 from atrous.training.recipe import Recipe, RecipeError, check_recipe
 from atrous.training.schedules import poly
+from atrous.training.tracking import check_trackers, sample_sheet, show_samples, start_trackers, tell_trackers
+from atrous.viz import overlay
 
 
 class NonFiniteLossError(FloatingPointError):
-    """A loss that is no number any more; the message names the step and the pictures."""
+    """A loss or gradient that is no number any more; the message names the step and the pictures."""
+
+
+class MemoryShortageError(RuntimeError):
+    """A batch that the device, or the processes that read it, have no memory for."""
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM, answered: the state is kept; the message says where."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What a run says of itself after a step."""
+    """What a run says of itself after a step.
+
+    Args:
+        step, steps: how far it is, and its length.
+        loss: of this step.
+        lr: of the new layers.
+        gradient_norm: before clipping.
+        images_per_second: over the last steps, reading included, validation not.
+        waiting: share of that time spent waiting for pictures.
+    """
 
     step: int
     steps: int
     loss: float
     lr: float
+    gradient_norm: float
     images_per_second: float
+    waiting: float
 
 
 @dataclass(frozen=True)
@@ -61,10 +95,13 @@ class Result:
     mean_iou: float | None
 
 
-Report = Callable[[Progress], None]
-Judge = Callable[[int, Evaluation], None]
-LOG_EVERY = 10
-"""Steps between two lines of the log."""
+OnStep = Callable[[Progress], None]
+OnValidation = Callable[[int, Evaluation], None]
+OnNote = Callable[[str], None]
+RECENT = 20
+"""Steps over which speed is measured."""
+FEW_STEPS = 200
+"""Fewer make no model, only a proof that everything runs."""
 
 
 def train(
@@ -72,68 +109,131 @@ def train(
     out: str | Path,
     *,
     resume: bool = False,
-    on_step: Report | None = None,
-    on_validation: Judge | None = None,
+    on_step: OnStep | None = None,
+    on_validation: OnValidation | None = None,
+    on_note: OnNote | None = None,
 ) -> Result:
     """Train a model as a recipe says.
 
     Args:
         recipe: the whole training.
         out: folder of the run: ``best/`` and ``last/`` are model folders, ``state/`` is what resuming needs,
-            ``log.jsonl`` has a line for each tenth step and each validation, ``run.json`` what repeating the run needs.
+            ``log.jsonl`` has a line for each tenth step and each validation, ``run.json`` what repeating the run needs,
+            ``samples/`` pictures of each validation.
         resume: go on with the run in ``out``; it must have the same recipe.
-        on_step: called after each step in the main process.
+        on_step: called after each step, in the main process like the others.
         on_validation: called with the step and its evaluation.
+        on_note: called with lines that say what is trained, and on what.
 
     Raises:
         RecipeError: the recipe does not fit the data, or ``out`` holds a run; said before anything is trained.
+        DatasetError: the data are not as they should be; likewise.
         ResumeError: nothing to resume, or something else.
         NonFiniteLossError: the training has diverged.
+        MemoryShortageError: a batch does not fit.
+        SaveError: the disk is full, or the folder is gone; the last whole state is kept.
+        Stopped: Ctrl-C or SIGTERM; the state is kept.
     """
     out = Path(out)
     if not resume and find_state(out):
         raise RecipeError(f"{out} already holds a run: go on with it (--resume), or give another folder (--out)")
     saved = load_state(out) if resume else None
-    run = _Run(recipe, out, on_step, on_validation, fresh=not resume)
-    return run.train(run.restore(*saved) if saved else run.begin())
+    run = Run(recipe, out, fresh=not resume, on_step=on_step, on_validation=on_validation, on_note=on_note)
+    with run.alone():
+        start = run.restore(*saved) if saved else run.begin()
+        return run.train(start)
 
 
-class _Run:
+class _Trained(nn.Module):
+    """A model as the loss sees it: all its score maps at full size, with the weights of their losses."""
+
+    def __init__(self, model: SegmentationModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> list[tuple[float, Tensor]]:
+        size = (images.shape[-2], images.shape[-1])
+        return [(output.weight, output.at(size)) for output in self.model.outputs(images)]
+
+
+class Run:
+    """One training: what it is made of, and its loop. Nothing is written before :meth:`begin` or :meth:`restore`."""
+
     def __init__(
-        self, recipe: Recipe, out: Path, on_step: Report | None, on_validation: Judge | None, fresh: bool
+        self,
+        recipe: Recipe,
+        out: Path,
+        *,
+        fresh: bool = True,
+        on_step: OnStep | None = None,
+        on_validation: OnValidation | None = None,
+        on_note: OnNote | None = None,
     ) -> None:
-        self.recipe, self.out, self.on_step, self.on_validation = recipe, out, on_step, on_validation
+        self.recipe, self.out = recipe, out
+        self.on_step, self.on_validation, self.on_note = on_step, on_validation, on_note
         self.log = Log(out)
         self.provenance = provenance()  # now, since the code on disk may change while the run goes on
         options = recipe.training
+        check_trackers(recipe.log)
         # Precision is the recipe's, by autocast in _loss: Accelerate keeps its own for the life of the process.
-        self.accelerator = Accelerator(mixed_precision="no", cpu=not torch.cuda.is_available())
-        self.device = self.accelerator.device
+        self.accelerator = Accelerator(
+            mixed_precision="no",
+            cpu=not torch.cuda.is_available(),
+            log_with=recipe.log.trackers or None,
+            project_config=ProjectConfiguration(project_dir=str(out), logging_dir=str(out / "trackers")),
+        )
+        self.device, self.world = self.accelerator.device, self.accelerator.num_processes
+        self.main = self.accelerator.is_main_process
         self.train_set, self.val_set = _open(recipe)
         torch.manual_seed(options.seed)
         self.model = build_model(recipe if fresh else _untrained(recipe), self.train_set)
-        self.frozen = freeze(self.model, options.freeze_until_stride, options.freeze_batch_norm)
+        self.frozen = freeze(self.model, options.freeze_until_stride, options.batch_norm == "frozen")
         self.model.to(self.device).to(memory_format=torch.channels_last)
         self.ema = copy.deepcopy(self.model).eval().requires_grad_(False) if options.ema else None
         self.optimizer = build_optimizer(recipe, self.model)
-        self.network: nn.Module = self.accelerator.prepare_model(self.model)
+        self.network: nn.Module = self.accelerator.prepare_model(_Trained(self.model))
+        self.loss = CrossEntropy(None, recipe.loss.label_smoothing, recipe.loss.hard_share, recipe.loss.hard_below)
+        self.interrupts = Interrupts()
         self.per_epoch = steps_per_epoch(len(self.train_set), options.batch_size)
         self.steps = max(1, round(options.epochs * self.per_epoch))
         self.best: float | None = None
+        self.kept: int | None = None
+        self.kept_at = time.monotonic()
         self.judged_so_far = False
+        self.recent: deque[tuple[float, float]] = deque(maxlen=RECENT)
 
     @property
     def judged(self) -> SegmentationModel:
         """The weights that are validated and kept."""
         return self.ema or self.model
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other runs out of the folder, and close what the run has opened."""
+        lock = FileLock(self.out / ".lock", timeout=0)
+        if self.main:
+            self.out.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire()
+            except Timeout:
+                raise RecipeError(f"another process is training in {self.out}; give this one another --out") from None
+        try:
+            with self.interrupts:
+                yield
+        finally:
+            lock.release()
+            self.accelerator.end_training()
+
     def begin(self) -> int:
         """Open the run's folder; returns the first step."""
-        if self.accelerator.is_main_process:
-            self.out.mkdir(parents=True, exist_ok=True)
+        weights = self._count_class_weights()
+        if self.main:
             self.log.cut(-1)  # of a run that died before it kept anything
-            facts = {"recipe": self.recipe.model_dump(mode="json"), **self.provenance}
+            facts = {"recipe": self.recipe.model_dump(mode="json"), "processes": self.world, **self.provenance}
             (self.out / "run.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        self._say_what()
+        self._weigh_classes(weights)
+        start_trackers(self.accelerator, self.recipe, 0)
         self.accelerator.wait_for_everyone()
         return 0
 
@@ -147,33 +247,45 @@ class _Run:
         restore_optimizer(self.optimizer, tensors.get("optimizer", {}))
         if self.ema:
             restore_weights(self.ema, tensors["ema"], self.out)
-        self.best = facts["best"]
-        if self.accelerator.is_main_process:
-            self.log.cut(int(facts["step"]))
-        return int(facts["step"])
+        step = int(facts["step"])
+        self.best, self.kept = facts["best"], step
+        if self.main:
+            self.log.cut(step)
+        self._say_what()
+        self._weigh_classes(facts["class_weights"])
+        over = step >= self.steps
+        self._say("already finished: nothing is left to train" if over else f"going on after step {step}")
+        start_trackers(self.accelerator, self.recipe, step)
+        return step
 
     def train(self, start: int) -> Result:
+        """The loop."""
         every = max(1, round(self.recipe.training.validate_every * self.per_epoch))
-        stream = self._batches(start)
-        self.network.train()
-        for module in self.frozen:
-            module.eval()
+        stream = self.batches(start)
+        self.make_trainable()
         for step in range(start, self.steps):
-            begin = time.perf_counter()
-            loss, lr = self._step(step, stream)
-            speed = self.recipe.training.batch_size / (time.perf_counter() - begin)
+            progress, stop = self.step(step, stream)
             if not self.judged_so_far and step + 1 - start >= self.per_epoch:
                 raise RecipeError(
                     f"nothing to learn: in a whole epoch of {self.train_set.name} "
                     f"({len(self.train_set)} pictures) every pixel was ignored (255); look at the masks"
                 )
-            if self.accelerator.is_main_process:
-                self._tell(Progress(step + 1, self.steps, loss, lr, speed))
-                if (step + 1) % every == 0 or step + 1 == self.steps:
-                    self._keep(step + 1)
+            self._tell(progress)
+            due = (step + 1) % every == 0 or step + 1 == self.steps
+            if due or stop or self._is_time():
+                self._keep(step + 1, self._validate() if due else None, models=due)
+            if stop and step + 1 < self.steps:
+                raise Stopped(f"stopped after step {step + 1} of {self.steps}; --resume goes on from there")
         return Result(self.out / "best", self.out / "last", self.best)
 
-    def _batches(self, start: int) -> Iterator[Batch]:
+    def make_trainable(self) -> None:
+        """Train mode for everything but what is frozen."""
+        self.network.train()
+        for module in self.frozen:
+            module.eval()
+
+    def batches(self, start: int) -> Iterator[Batch]:
+        """What this process gets of the batches, from a step on."""
         recipe = self.recipe
         red, green, blue = (255 * share for share in self.model.preprocessing.mean)
         try:
@@ -186,70 +298,207 @@ class _Run:
                 workers=recipe.data.workers,
                 start=start,
                 rank=self.accelerator.process_index,
-                world=self.accelerator.num_processes,
+                world=self.world,
                 pin_memory=self.device.type == "cuda",
             )
         except ValueError as error:
             raise RecipeError(f"training.batch_size: {error}") from error
 
-    def _step(self, step: int, stream: Iterator[Batch]) -> tuple[float, float]:
-        options, world = self.recipe, self.accelerator.num_processes
+    def step(self, step: int, stream: Iterator[Batch]) -> tuple[Progress, bool]:
+        """One step of the optimizer; returns how it went, and whether somebody asked to stop."""
+        options = self.recipe
         # Random numbers depend on the step alone, so a resumed run draws what an uninterrupted one would.
-        torch.manual_seed(options.training.seed * 1_000_003 + step * world + self.accelerator.process_index)
+        torch.manual_seed(options.training.seed * 1_000_003 + step * self.world + self.accelerator.process_index)
         factor = poly(step, self.steps, options.schedule.power, options.schedule.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
-        parts = [next(stream) for _ in range(options.training.accumulate)]
-        loss = self._backward(parts)
-        if not math.isfinite(loss):
-            names = ", ".join(name for part in parts for name in part.names)
-            raise NonFiniteLossError(
-                f"the loss is {loss} at step {step + 1}, on {names}; try a smaller optimizer.lr, or optimizer.clip_norm"
-            )
-        if options.optimizer.clip_norm:
-            self.accelerator.clip_grad_norm_(self.model.parameters(), options.optimizer.clip_norm)
+        begin = time.perf_counter()
+        parts = self._read(stream)
+        read = time.perf_counter()
+        try:
+            loss, stop = self._backward(parts, step)
+        except torch.OutOfMemoryError as error:
+            raise MemoryShortageError(self._too_large()) from error
+        norm = self._gradient_norm()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise NonFiniteLossError(self._say_diverged(step + 1, loss, norm, parts))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.ema and options.training.ema:
             update_average(self.ema, self.model, options.training.ema, step)
-        return loss, options.optimizer.lr * factor
+        self.recent.append((read - begin, time.perf_counter() - begin))
+        waited, took = (sum(times) for times in zip(*self.recent, strict=True))
+        speed = options.training.batch_size * len(self.recent) / took
+        lr = options.optimizer.lr * factor
+        return Progress(step + 1, self.steps, loss, lr, norm, speed, waited / took), stop
 
-    def _backward(self, parts: list[Batch]) -> float:
-        """Add up the gradients of a step's parts; returns the loss of the whole step, over all processes.
+    def _read(self, stream: Iterator[Batch]) -> list[Batch]:
+        try:
+            return [next(stream) for _ in range(self.recipe.training.accumulate)]
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise MemoryShortageError(
+                f"a process that reads pictures died ({str(error).splitlines()[0]}), most often for lack of memory; "
+                f"try fewer: --set data.workers={self.recipe.data.workers // 2}"
+            ) from error
 
-        Each part is divided by the judged pixels of the whole step, so that its parts and processes change nothing.
+    def _backward(self, parts: list[Batch], step: int) -> tuple[float, bool]:
+        """Leave the gradients of a step's loss, over all its parts and all processes; returns the loss, and whether
+        somebody asked to stop.
         """
-        pixels = torch.stack([judged_pixels(part.masks) for part in parts]).sum().to(self.device)
-        pixels = self.accelerator.reduce(pixels, "sum")
-        self.judged_so_far = self.judged_so_far or bool(pixels)
-        total = torch.zeros((), device=self.device)
+        options = self.recipe.loss
+        easy = max(0.0, 1 - step / options.hard_warmup) if options.hard_warmup else 0.0
+        sums = torch.zeros(4, device=self.device)
         for number, part in enumerate(parts, 1):
             with self.accelerator.no_sync(self.network) if number < len(parts) else nullcontext():
-                loss = self._loss(part, pixels)
-                # Gradients are averaged over the processes, and this is a sum.
-                self.accelerator.backward(loss * self.accelerator.num_processes)
-            total += loss.detach()
-        return float(self.accelerator.reduce(total, "sum"))
+                loss, size = self._loss(part, easy)
+                self.accelerator.backward(loss)
+            judged = (part.masks != IGNORE).any().to(loss)
+            sums += torch.stack([loss.detach(), size, judged, torch.zeros_like(loss)])
+        sums[3] = self.interrupts.asked
+        total, size, judged_parts, asked = self.accelerator.reduce(sums, "sum").tolist()
+        self.judged_so_far = self.judged_so_far or judged_parts > 0
+        share = 1 / size if options.reduction == "mean" and size else 1.0
+        # Gradients of sums were averaged over the processes; what is wanted is their sum, divided once.
+        if self.world * share != 1:
+            torch._foreach_mul_(self._gradients(), self.world * share)
+        return total * share, asked > 0
 
-    def _loss(self, part: Batch, pixels: Tensor) -> Tensor:
+    def _loss(self, part: Batch, easy: float) -> tuple[Tensor, Tensor]:
         photos = part.photos.to(self.device, non_blocking=True)
         labels = part.masks.to(self.device, non_blocking=True)
         images = self.model.preprocess(photos).contiguous(memory_format=torch.channels_last)
         low = self.recipe.training.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
-            logits = self.network(images)
-        return cross_entropy(logits, labels, pixels)
+        together = self.world > 1 and self.recipe.training.batch_norm == "synchronised"
+        with (
+            torch.autocast(self.device.type, torch.bfloat16, enabled=low),
+            SynchronisedBatchNorm() if together else nullcontext(),
+        ):
+            weights, logits = zip(*self.network(images), strict=True)
+        return self.loss(logits, labels, weights, easy)
+
+    def _gradients(self) -> list[Tensor]:
+        return [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+
+    def _gradient_norm(self) -> float:
+        """The norm of all gradients, which are clipped if the recipe says so."""
+        norm = torch.nn.utils.get_total_norm(self._gradients())
+        if limit := self.recipe.optimizer.clip_norm:
+            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+        return float(norm)
+
+    def _too_large(self) -> str:
+        training, crop = self.recipe.training, self.recipe.augment.crop
+        here = training.batch_size // (self.world * training.accumulate)
+        return (
+            f"{here} pictures of {crop}×{crop} do not fit into the memory of {self.device}; the same numbers with less "
+            f"memory: --set training.accumulate={2 * training.accumulate}; else a smaller batch_size or crop"
+        )
+
+    def _say_diverged(self, step: int, loss: float, norm: float, parts: list[Batch]) -> str:
+        """Write out what the network was looking at, and put it into words."""
+        folder = self.out / f"diverged-{step:06}"
+        for part in parts:
+            for name, photo, mask in zip(part.names, part.photos, part.masks, strict=True):
+                pixels = photo.permute(1, 2, 0).contiguous().numpy()
+                drawn = encode_jpeg(overlay(pixels, mask.numpy(), self.train_set.labels))
+                write_atomically(folder / f"{Path(name).stem}.jpg", drawn)
+        what = f"the norm of the gradient is {norm:g}" if math.isfinite(loss) else f"the loss is {loss:g}"
+        names = ", ".join(gather_object([name for part in parts for name in part.names]))
+        return (
+            f"{what} at step {step}, on {names}; they are drawn in {folder} as the network saw them. "
+            "Try a smaller optimizer.lr, a longer schedule.warmup, or optimizer.clip_norm"
+        )
+
+    def _count_class_weights(self) -> list[float] | None:
+        wanted = self.recipe.loss.class_weights
+        if isinstance(wanted, list):
+            if len(wanted) != len(self.train_set.labels):
+                raise RecipeError(
+                    f"loss.class_weights has {len(wanted)} weights, the data have {len(self.train_set.labels)} classes"
+                )
+            return list(wanted)
+        if wanted == "none":
+            return None
+        found: list[list[float] | None] = [None]
+        if self.main:
+            self._say(f"counting the classes of {self.train_set.name} for their weights")
+            rule = median_frequency if wanted == "auto" else inverse_log
+            found = [[round(float(weight), 6) for weight in rule(count_classes(self.train_set))]]
+        if self.world > 1:
+            broadcast_object_list(found)
+        return found[0]
+
+    def _weigh_classes(self, weights: list[float] | None) -> None:
+        if weights is not None:
+            pairs = zip(self.train_set.labels.names, weights, strict=True)
+            self._say("class weights: " + ", ".join(f"{name} {weight:.3g}" for name, weight in pairs))
+            self.loss = replace(self.loss, class_weights=torch.tensor(weights, device=self.device))
+
+    def _say(self, line: str) -> None:
+        if self.main and self.on_note:
+            self.on_note(line)
+
+    def _say_what(self) -> None:
+        training, crop, model = self.recipe.training, self.recipe.augment.crop, self.model
+        every = sum(p.numel() for p in model.parameters())
+        moving = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        self._say(
+            f"{model.name} on {model.backbone.name}, output stride {model.output_stride}: "
+            f"{every / 1e6:.2f} M parameters, {moving / 1e6:.2f} M of them trained"
+        )
+        validation = f"{self.val_set.name}, {len(self.val_set)} pictures" if self.val_set else "none"
+        self._say(
+            f"data: {self.train_set.name}, {len(self.train_set)} pictures, {model.num_classes} classes; "
+            f"validation: {validation}"
+        )
+        processes = f", {self.world} processes" if self.world > 1 else ""
+        self._say(
+            f"{self.steps} steps of {training.batch_size} pictures at {crop}×{crop} ({training.epochs:g} epochs), "
+            f"{training.precision} on {self.device}{processes}, {_cores()} cores, {self.recipe.data.workers} worker(s)"
+        )
+        if self.steps < FEW_STEPS:
+            self._say(f"note: {self.steps} steps show that everything runs; a good model takes thousands")
 
     def _tell(self, progress: Progress) -> None:
-        if progress.step % LOG_EVERY == 0 or progress.step == progress.steps:
+        if not self.main:
+            return
+        if progress.step % self.recipe.log.every == 0 or progress.step == progress.steps:
             facts = {key: value for key, value in asdict(progress).items() if key != "steps"}
-            self.log.add({"time": round(time.time(), 1), **facts})
+            with self._writing(progress.step):
+                self.log.add({"time": round(time.time(), 1), **facts})
+            tell_trackers(self.accelerator, progress.step, facts, "train")
         if self.on_step:
             self.on_step(progress)
 
-    def _keep(self, step: int) -> None:
-        """Validate; keep the last model, the best one, and the state that resuming needs."""
-        evaluation = self._validate()
+    def _is_time(self) -> bool:
+        return self.main and time.monotonic() - self.kept_at >= 60 * self.recipe.log.save_minutes
+
+    def _keep(self, step: int, evaluation: Evaluation | None, *, models: bool) -> None:
+        """Keep the state that resuming needs; after a validation the last model, and the best one, before it."""
+        if not self.main:
+            return
+        with self._writing(step):
+            if models:
+                self._keep_models(step, evaluation)
+            tensors = {"model": self.model.state_dict(), "optimizer": optimizer_tensors(self.optimizer)}
+            if self.ema:
+                tensors["ema"] = self.ema.state_dict()
+            weights = self.loss.class_weights
+            facts = {
+                "step": step,
+                "best": self.best,
+                "class_weights": weights if weights is None else [round(float(w), 6) for w in weights],
+                "recipe": self.recipe.model_dump(mode="json"),
+            }
+            save_state(self.out, tensors, facts)
+            self.kept, self.kept_at = step, time.monotonic()
+        if evaluation and self.on_validation:
+            self.on_validation(step, evaluation)
+
+    def _keep_models(self, step: int, evaluation: Evaluation | None) -> None:
         metrics: dict[str, Any] = {"step": step}
         if evaluation:
             metrics |= {k: v for k, v in evaluation.to_dict().items() if k not in ("confusion", "model")}
@@ -257,30 +506,56 @@ class _Run:
         better = evaluation is None or self.best is None or mean_iou > self.best
         if evaluation and better:
             self.best = mean_iou
-        facts = {k: v for k, v in metrics.items() if k not in ("classes", "absent")}
-        self.log.add({"time": round(time.time(), 1), **facts})
+        self.log.add({"time": round(time.time(), 1), **{k: v for k, v in metrics.items() if k != "absent"}})
         recipe = self.recipe.model_dump(mode="json")
         for folder in ("last", "best") if better else ("last",):
             self.judged.save(self.out / folder, metrics=metrics, recipe=recipe, provenance=self.provenance)
-        tensors = {"model": self.model.state_dict(), "optimizer": optimizer_tensors(self.optimizer)}
-        if self.ema:
-            tensors["ema"] = self.ema.state_dict()
-        save_state(self.out, tensors, {"step": step, "best": self.best, "recipe": recipe})
-        if evaluation and self.on_validation:
-            self.on_validation(step, evaluation)
+        if evaluation:
+            tell_trackers(self.accelerator, step, metrics, "validation")
+        if evaluation and self.val_set and self.recipe.log.samples:
+            sheet = sample_sheet(self.judged, self.val_set, self.recipe.log.samples)
+            show_samples(self.accelerator, self.out, step, sheet)
+
+    @contextmanager
+    def _writing(self, step: int) -> Iterator[None]:
+        """Put what goes wrong on the disk into words."""
+        try:
+            if not (self.out / "run.json").is_file():
+                raise FileNotFoundError(f"the folder of the run, {self.out}, is gone, or was emptied")
+            yield
+        except (OSError, SafetensorError) as error:
+            kept = "nothing was kept before" if self.kept is None else f"the state of step {self.kept} is kept"
+            raise SaveError(
+                f"step {step} can't be written: {error}; {kept}. Make room or mend the folder, then --resume"
+            ) from error
 
     def _validate(self) -> Evaluation | None:
+        """Judge on the validation split: each process a share of the pictures, then one sum of all counts."""
         if self.val_set is None:
             return None
-        return evaluate(self.judged, self.val_set, precision=self.recipe.training.precision)
+        if self.world > 1:
+            share_buffers([self.judged])
+        part = (self.accelerator.process_index, self.world)
+        evaluation = evaluate(self.judged, self.val_set, precision=self.recipe.training.precision, part=part)
+        if self.world > 1:
+            confusion = evaluation.confusion
+            counts = torch.from_numpy(np.vstack([confusion.matrix, confusion.pictures])).to(self.device)
+            counts = self.accelerator.reduce(counts, "sum").cpu().numpy()
+            confusion.matrix, confusion.pictures = counts[:-1], counts[-1]
+        return evaluation
 
 
 def _open(recipe: Recipe) -> tuple[PairedDataset, PairedDataset | None]:
     data = recipe.data
+    judge = None if data.val_split == "none" else data.val or data.train
+    together = [data.train_split, data.val_split] if judge == data.train else [data.train_split]
+    require_healthy(data.train, together)
     train_set = open_dataset(data.train, data.train_split)
-    if data.val_split == "none":
+    if judge is None:
         return train_set, None
-    val_set = open_dataset(data.val or data.train, data.val_split)
+    if judge != data.train:
+        require_healthy(judge, [data.val_split])
+    val_set = open_dataset(judge, data.val_split)
     if val_set.labels.names != train_set.labels.names:
         raise RecipeError(
             f"data.val has other classes ({', '.join(val_set.labels.names)}) "
@@ -296,5 +571,9 @@ def _untrained(recipe: Recipe) -> Recipe:
 
 def _fixed(recipe: Recipe) -> dict[str, Any]:
     """What a run's numbers depend on, by section and key."""
-    sections = recipe.model_dump(mode="json", exclude={"description": True, "data": {"workers"}})
+    sections = recipe.model_dump(mode="json", exclude={"description": True, "data": {"workers"}, "log": True})
     return {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

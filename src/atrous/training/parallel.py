@@ -1,0 +1,78 @@
+"""Several processes that act as one: batch statistics over all of their pictures, and one answer to each question."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+_SIGNATURE = inspect.signature(F.batch_norm)
+
+
+class SynchronisedBatchNorm(TorchFunctionMode):
+    """While it is active, every batch norm in training takes mean and variance over the batches of all processes.
+
+    It works on any module that calls ``torch.nn.functional.batch_norm`` (timm's fused ones too), on any device, and
+    changes no module. Every process has the same number of values, as the loader hands out equal shares.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is F.batch_norm:
+            call = _SIGNATURE.bind(*args, **(kwargs or {}))
+            call.apply_defaults()
+            if call.arguments.pop("training"):
+                return _batch_norm(**call.arguments)
+        return func(*args, **(kwargs or {}))
+
+
+def _batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    momentum: float,
+    eps: float,
+) -> Tensor:
+    from torch.distributed.nn.functional import all_reduce
+
+    world = dist.get_world_size()
+    with torch.autocast(input.device.type, enabled=False):
+        x = input.float()
+        over = [d for d in range(x.dim()) if d != 1]
+        # The variance comes from the processes' own ones and the distance of their means: squares would cancel.
+        variance, mean = torch.var_mean(x, over, correction=0)
+        means: Tensor = all_reduce(mean.clone()) / world  # type: ignore[no-untyped-call]
+        variances: Tensor = all_reduce(variance + (mean - means).square()) / world  # type: ignore[no-untyped-call]
+        if running_mean is not None and running_var is not None:
+            count = world * x.numel() // x.shape[1]
+            with torch.no_grad():
+                running_mean.lerp_(means, momentum)
+                running_var.lerp_(variances * (count / max(1, count - 1)), momentum)
+        shape = [1, -1] + [1] * (x.dim() - 2)
+        scale = (variances + eps).rsqrt()
+        if weight is not None:
+            scale = scale * weight
+        shift = -means * scale if bias is None else bias - means * scale
+        return torch.addcmul(shift.view(shape), x, scale.view(shape)).to(input.dtype)
+
+
+def share_buffers(modules: Iterable[nn.Module]) -> None:
+    """Give every process the first one's buffers (statistics that each has gathered from its own pictures)."""
+    for module in modules:
+        for buffer in module.buffers():
+            dist.broadcast(buffer, 0)
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that speaks and writes; launchers number them in ``RANK``."""
+    return os.environ.get("RANK", "0") == "0"
