@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 if TYPE_CHECKING:  # commands import what they need when they run: `atrous --help` must not wait for torch
     from atrous.inference.files import Report
     from atrous.models.base import SegmentationModel
+    from atrous.training.recipe import Recipe
     from atrous.training.trainer import Progress as TrainingProgress
 
 PACKAGE = Path(__file__).resolve().parent
@@ -182,6 +183,9 @@ def train(
         list[str] | None, typer.Option("--set", metavar="key=value", help="Change the recipe: training.epochs=5")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Build everything, take two steps, draw the batch; keep nothing.")
+    ] = False,
 ) -> None:
     """Train a model as a recipe says."""
     from atrous.training.parallel import is_first_process
@@ -189,6 +193,9 @@ def train(
     from atrous.training.trainer import train as run
 
     checked = load_recipe(recipe, overrides or [])
+    if dry_run:
+        _rehearse(checked, out)
+        return
     try:
         with _training_bar() as (on_step, tell):
             result = run(
@@ -209,6 +216,24 @@ def train(
     reached = "" if result.mean_iou is None else f", mean IoU {100 * result.mean_iou:.2f} %"
     typer.echo(f"best model: {result.best}{reached}")
     typer.echo(f"try it: atrous predict YOUR_PHOTO.jpg --model {result.best} --out masks")
+
+
+def _rehearse(recipe: Recipe, out: Path) -> None:
+    from atrous.training.rehearsal import rehearse
+
+    found = rehearse(recipe, out, typer.echo)
+    for name, shape in found.shapes.items():
+        typer.echo(f"{name}: {' × '.join(map(str, shape))}")
+    parts = ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in found.memory.items())
+    peak = f"; most at once on the GPU: {found.peak / 1e6:.0f} MB" if found.peak else ""
+    typer.echo(f"memory: {parts}{peak}")
+    minutes = found.seconds * found.steps / 60
+    typer.echo(
+        f"a step: loss {found.loss:.4f}, {found.seconds:.2f} s; {found.steps} of them: about "
+        + (f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h")
+        + ", validations not counted"
+    )
+    typer.echo(f"the first batch, as the network sees it: {found.picture}")
 
 
 @app.command()

@@ -226,13 +226,12 @@ class Run:
 
     def begin(self) -> int:
         """Open the run's folder; returns the first step."""
-        weights = self._count_class_weights()
+        weights = self.count_class_weights()
         if self.main:
             self.log.cut(-1)  # of a run that died before it kept anything
             facts = {"recipe": self.recipe.model_dump(mode="json"), "processes": self.world, **self.provenance}
             (self.out / "run.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        self._say_what()
-        self._weigh_classes(weights)
+        self.introduce(weights)
         start_trackers(self.accelerator, self.recipe, 0)
         self.accelerator.wait_for_everyone()
         return 0
@@ -251,8 +250,7 @@ class Run:
         self.best, self.kept = facts["best"], step
         if self.main:
             self.log.cut(step)
-        self._say_what()
-        self._weigh_classes(facts["class_weights"])
+        self.introduce(facts["class_weights"])
         over = step >= self.steps
         self._say("already finished: nothing is left to train" if over else f"going on after step {step}")
         start_trackers(self.accelerator, self.recipe, step)
@@ -412,7 +410,8 @@ class Run:
             "Try a smaller optimizer.lr, a longer schedule.warmup, or optimizer.clip_norm"
         )
 
-    def _count_class_weights(self) -> list[float] | None:
+    def count_class_weights(self) -> list[float] | None:
+        """The weights that the recipe asks for; ``auto`` reads every mask."""
         wanted = self.recipe.loss.class_weights
         if isinstance(wanted, list):
             if len(wanted) != len(self.train_set.labels):
@@ -431,17 +430,12 @@ class Run:
             broadcast_object_list(found)
         return found[0]
 
-    def _weigh_classes(self, weights: list[float] | None) -> None:
-        if weights is not None:
-            pairs = zip(self.train_set.labels.names, weights, strict=True)
-            self._say("class weights: " + ", ".join(f"{name} {weight:.3g}" for name, weight in pairs))
-            self.loss = replace(self.loss, class_weights=torch.tensor(weights, device=self.device))
-
     def _say(self, line: str) -> None:
         if self.main and self.on_note:
             self.on_note(line)
 
-    def _say_what(self) -> None:
+    def introduce(self, class_weights: list[float] | None) -> None:
+        """Say what is trained and on what, and take the class weights into the loss."""
         training, crop, model = self.recipe.training, self.recipe.augment.crop, self.model
         every = sum(p.numel() for p in model.parameters())
         moving = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -459,6 +453,10 @@ class Run:
             f"{self.steps} steps of {training.batch_size} pictures at {crop}×{crop} ({training.epochs:g} epochs), "
             f"{training.precision} on {self.device}{processes}, {_cores()} cores, {self.recipe.data.workers} worker(s)"
         )
+        if class_weights is not None:
+            pairs = zip(self.train_set.labels.names, class_weights, strict=True)
+            self._say("class weights: " + ", ".join(f"{name} {weight:.3g}" for name, weight in pairs))
+            self.loss = replace(self.loss, class_weights=torch.tensor(class_weights, device=self.device))
         if self.steps < FEW_STEPS:
             self._say(f"note: {self.steps} steps show that everything runs; a good model takes thousands")
 

@@ -1,0 +1,110 @@
+"""A training's rehearsal: everything is built, two steps are taken, the batch is drawn; nothing is kept."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from atrous.data.loading import Batch
+from atrous.inference.predictor import encode_jpeg, write_atomically
+from atrous.labels import LabelSet
+from atrous.models.geometry import evaluating
+from atrous.training.recipe import Recipe
+from atrous.training.trainer import OnNote, Run
+from atrous.viz import Pixels, overlay
+
+SHOWN = 16
+"""Most pictures of a batch that are drawn."""
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a rehearsal has found.
+
+    Args:
+        shapes: of the batch and of each of the network's score maps, by name.
+        memory: bytes, by what holds them; ``activations`` is what the backward pass needs of one part of a batch.
+        peak: most bytes allocated at once on a GPU; None on a CPU.
+        loss: of the second step.
+        seconds: the second step took, reading included.
+        steps: length of the training.
+        picture: the first batch as the network sees it, masks drawn over it.
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+    memory: dict[str, int]
+    peak: int | None
+    loss: float
+    seconds: float
+    steps: int
+    picture: Path
+
+
+def rehearse(recipe: Recipe, out: Path, on_note: OnNote | None = None) -> Rehearsal:
+    """Build what a recipe asks for, and take two steps.
+
+    Args:
+        recipe: the training.
+        out: where ``dry-run.jpg`` goes; nothing else is written.
+        on_note: called with the lines that :func:`atrous.training.trainer.train` begins with.
+
+    Raises:
+        What training would raise.
+    """
+    run = Run(recipe, out, on_note=on_note)
+    run.introduce(run.count_class_weights())
+    batch = next(run.batches(0))
+    picture = out / "dry-run.jpg"
+    write_atomically(picture, encode_jpeg(batch_sheet(batch, run.train_set.labels)))
+    shapes = {"batch": tuple(batch.photos.shape)}
+    with evaluating(run.model), torch.inference_mode():
+        images = run.model.preprocess(batch.photos[:1].to(run.device))
+        for output in run.model.outputs(images):
+            shapes[output.name] = (len(batch.photos), *output.logits.shape[1:])
+    run.make_trainable()
+    stream = run.batches(0)
+    saved: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        run.step(0, stream)
+    held = {parameter.untyped_storage().data_ptr() for parameter in run.model.parameters()}
+    begin = time.perf_counter()
+    progress, _ = run.step(1, stream)
+    seconds = time.perf_counter() - begin
+    trained = [parameter for group in run.optimizer.param_groups for parameter in group["params"]]
+    states = [value for state in run.optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
+    weights = _bytes([*run.model.parameters(), *run.model.buffers()])
+    memory = {
+        "weights": weights * (2 if run.ema else 1),
+        "gradients": _bytes(trained),
+        "optimizer": _bytes(states),
+        "activations": sum(size for place, size in saved.items() if place not in held),
+    }
+    peak = torch.cuda.max_memory_allocated(run.device) if run.device.type == "cuda" else None
+    return Rehearsal(shapes, memory, peak, progress.loss, seconds, run.steps, picture)
+
+
+def _bytes(tensors: list[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def batch_sheet(batch: Batch, labels: LabelSet) -> Pixels:
+    """A batch's pictures with their masks over them, in rows; RGB uint8 ``(H, W, 3)``."""
+    pictures = [
+        overlay(np.ascontiguousarray(photo.permute(1, 2, 0).numpy()), mask.numpy(), labels, legend=False)
+        for photo, mask in zip(batch.photos[:SHOWN], batch.masks[:SHOWN], strict=True)
+    ]
+    across = math.ceil(math.sqrt(len(pictures)))
+    pictures += [np.full_like(pictures[0], 255)] * (-len(pictures) % across)
+    return np.vstack([np.hstack(pictures[i : i + across]) for i in range(0, len(pictures), across)])
