@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,11 +48,14 @@ class Backbone(nn.Module):
         strides: stride of each feature map as built.
         grids: where each feature map sits now.
         mean, std: what the weights were trained with, in units of the full range.
+        padded: whether it pads so far that scores are to be cropped: the papers' FCN trunks do.
 
     Raises:
         ValueError: no such timm model, or one without feature maps.
         WeightsNotFoundError: pretrained weights asked for that can't be had.
     """
+
+    padded = False
 
     def __init__(
         self, name: str, *, in_channels: int = 3, pretrained: bool | str | Path = False, output_stride: int = 16
@@ -67,8 +70,8 @@ class Backbone(nn.Module):
         self.channels: tuple[int, ...] = tuple(info.channels())
         self.strides: tuple[int, ...] = tuple(info.reduction())
         config: Any = self.net.pretrained_cfg or {}
-        self.mean: tuple[float, ...] = _as_many(config.get("mean", (0.485, 0.456, 0.406)), in_channels)
-        self.std: tuple[float, ...] = _as_many(config.get("std", (0.229, 0.224, 0.225)), in_channels)
+        self.mean: tuple[float, ...] = as_many(config.get("mean", (0.485, 0.456, 0.406)), in_channels)
+        self.std: tuple[float, ...] = as_many(config.get("std", (0.229, 0.224, 0.225)), in_channels)
         self.size_remainder = _size_remainder(self.net, name, in_channels)
         self.grids: tuple[Grid, ...] = ()
         self._output_stride = 0
@@ -114,8 +117,60 @@ class Backbone(nn.Module):
         return features
 
 
-def _as_many(values: tuple[float, ...], count: int) -> tuple[float, ...]:
-    return tuple(values) if len(values) == count else (sum(values) / len(values),) * count
+class FusedBackbone(Backbone):
+    """Several trunks side by side, each on its own share of the channels; their features lie one behind the other.
+
+    Args:
+        trunks: with features at the same places.
+
+    Raises:
+        ValueError: trunks whose features sit at different places.
+    """
+
+    def __init__(self, trunks: Sequence[Backbone]) -> None:
+        nn.Module.__init__(self)  # its networks are made already
+        first = trunks[0]
+        self.trunks = nn.ModuleList(trunks)
+        self.name, self.padded = "+".join(trunk.name for trunk in trunks), first.padded
+        self.in_channels = sum(trunk.in_channels for trunk in trunks)
+        self.channels = tuple(map(sum, zip(*(trunk.channels for trunk in trunks), strict=True)))
+        self.strides, self.grids = first.strides, first.grids
+        self.mean, self.std = (sum((getattr(t, side) for t in trunks), ()) for side in ("mean", "std"))
+        for trunk in trunks:
+            if trunk.grids != self.grids or any(trunk.fitting_size(n) != first.fitting_size(n) for n in (1, 64, 65)):
+                raise ValueError(f"'{first.name}' and '{trunk.name}' have their features at different places")
+
+    @property
+    def output_stride(self) -> int:
+        """The stride of the last feature map, in all trunks."""
+        return self._trunk(0).output_stride
+
+    @output_stride.setter
+    def output_stride(self, value: int) -> None:
+        for number in range(len(self.trunks)):
+            self._trunk(number).output_stride = value
+        self.grids = self._trunk(0).grids
+
+    def _trunk(self, number: int) -> Backbone:
+        trunk = self.trunks[number]
+        assert isinstance(trunk, Backbone)
+        return trunk
+
+    def fitting_size(self, size: int) -> int:
+        """As that of each trunk."""
+        return self._trunk(0).fitting_size(size)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """``(B, in_channels, H, W)`` → for each of ``strides`` the trunks' feature maps, concatenated."""
+        shares = x.split_with_sizes([self._trunk(n).in_channels for n in range(len(self.trunks))], 1)
+        maps = [trunk(share) for trunk, share in zip(self.trunks, shares, strict=True)]
+        return [torch.cat(level, 1) for level in zip(*maps, strict=True)]
+
+
+def as_many(values: tuple[float, ...], count: int) -> tuple[float, ...]:
+    """One value for each of ``count`` channels: the colours' own, and their mean for what is no colour."""
+    mean = sum(values) / len(values)
+    return (mean,) * count if count < len(values) else (*values, *(mean,) * (count - len(values)))
 
 
 def _build(name: str, in_channels: int, pretrained: bool | str | Path) -> nn.Module:
@@ -174,12 +229,21 @@ def _weights_file(name: str, pretrained: bool | str | Path) -> Iterator[Path | N
         yield target
 
 
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors or PyTorch file, on the CPU; nothing else in it is run.
+
+    Raises:
+        OSError, RuntimeError, SafetensorError, UnpicklingError: it can't be read.
+    """
+    if file.suffix == ".safetensors":
+        return load_file(file)
+    weights: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+    return weights
+
+
 def _by_position(name: str, file: Path) -> dict[str, Tensor]:
     """A foreign state dict under timm's names: tensors in the same order and of the same shapes."""
-    theirs = (
-        load_file(file) if file.suffix == ".safetensors" else torch.load(file, map_location="cpu", weights_only=True)
-    )
-    foreign = [(k, v) for k, v in theirs.items() if not k.endswith("num_batches_tracked")]
+    foreign = [(k, v) for k, v in read_weights(file).items() if not k.endswith("num_batches_tracked")]
     ours: dict[str, Tensor] = timm.create_model(name, pretrained=False).state_dict()
     wanted = [(k, v) for k, v in ours.items() if not k.endswith("num_batches_tracked")]
     if len(foreign) != len(wanted):

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from atrous.labels import LabelSet
 from atrous.models.backbones import Backbone
 from atrous.models.geometry import PIXELS, Grid, resample
+from atrous.models.layers import FCNHead
 
 FORMAT = 1
 """Version of the checkpoint folder; a reader refuses a newer one."""
@@ -51,17 +52,23 @@ class Output:
         logits: ``(B, C, h, w)``.
         grid: where they sit.
         weight: the share of its loss in the sum.
+        fade: how the logits go on beyond their outermost positions, as :func:`atrous.models.geometry.resample` says.
     """
 
     name: str
     logits: Tensor
     grid: Grid
     weight: float = 1.0
+    fade: bool = False
 
     def at(self, size: tuple[int, int]) -> Tensor:
         """The logits at the picture's own size, float32 ``(B, C, H, W)``."""
         with torch.autocast(self.logits.device.type, enabled=False):
-            return resample(self.logits.float().contiguous(), self.grid, PIXELS, size)
+            return resample(self.logits.float().contiguous(), self.grid, PIXELS, size, fade=self.fade)
+
+
+AUXILIARY_STRIDE, AUXILIARY_WEIGHT = 16, 0.5
+"""Where an auxiliary head sits, and the share of its loss: torchvision's reference training."""
 
 
 class SegmentationModel(nn.Module):
@@ -70,16 +77,21 @@ class SegmentationModel(nn.Module):
 
     Attributes:
         backbone: the feature extractor.
+        aux_classifier: a second head on the stride-16 features (asked for by ``aux``), which only training looks at.
         labels: names and colours of the classes.
         preprocessing: what turns photos into this network's input.
         config: architecture name and arguments, enough to build the model again.
     """
 
     config: dict[str, Any]
+    _optional: tuple[str, ...] = ("aux_classifier.",)  # tensors that a model may have and one it starts from not
 
-    def __init__(self, backbone: Backbone, labels: LabelSet) -> None:
+    def __init__(self, backbone: Backbone, labels: LabelSet, *, aux: bool = False) -> None:
         super().__init__()
         self.backbone = backbone
+        self.aux_classifier: FCNHead | None = None
+        if aux:
+            self.aux_classifier = FCNHead(backbone.channels[backbone.feature_at(AUXILIARY_STRIDE)], len(labels))
         self.labels = labels
         self.preprocessing = Preprocessing(backbone.mean, backbone.std)
         self.card: dict[str, Any] = {}
@@ -149,7 +161,16 @@ class SegmentationModel(nn.Module):
         Args:
             images: as for :meth:`scores`.
         """
-        return [Output("main", *self.scores(images))]
+        features = self._features(images)
+        main = self._main(features)
+        if self.aux_classifier is None:
+            return [main]
+        middle = self.backbone.feature_at(AUXILIARY_STRIDE)
+        logits = self.aux_classifier(features[middle])
+        return [main, Output("aux", logits, self.backbone.grids[middle], AUXILIARY_WEIGHT)]
+
+    def _main(self, features: list[Tensor]) -> Output:
+        return Output("main", *self._scores(features))
 
     def _features(self, images: Tensor) -> list[Tensor]:
         self._check_shape(images)
@@ -169,7 +190,37 @@ class SegmentationModel(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Preprocessed pictures ``(B, in_channels, H, W)`` → float32 logits ``(B, num_classes, H, W)``."""
-        return Output("main", *self.scores(images)).at((images.shape[-2], images.shape[-1]))
+        return self._main(self._features(images)).at((images.shape[-2], images.shape[-1]))
+
+    def start_from(self, source: SegmentationModel) -> None:
+        """Take over the weights and the preprocessing of another model of the same network, in place.
+
+        New stays what scores the classes where their number differs, and what only this model has of the parts that
+        a network can do without: an auxiliary head, or the skips by which an FCN is finer than the one before (its
+        scorers are zero then, so that it begins with the coarser one's scores).
+
+        Raises:
+            ValueError: another network; nothing has been taken then.
+        """
+        weights, slots = source.state_dict(), self.state_dict()
+        counts = (source.num_classes, self.num_classes)
+        fitting, strange = {}, []
+        for key in sorted(weights.keys() | slots.keys()):
+            if key in weights and key in slots:
+                sides = list(zip(weights[key].shape, slots[key].shape, strict=False))
+                if weights[key].shape == slots[key].shape:
+                    fitting[key] = weights[key]
+                elif weights[key].ndim != slots[key].ndim or any(a != b and (a, b) != counts for a, b in sides):
+                    strange.append(key)
+            elif not key.startswith(self._optional):
+                strange.append(key)
+        if strange:
+            raise ValueError(
+                f"another network ({source.name} on {source.backbone.name}): {len(strange)} tensors differ, "
+                f"first: {strange[0]}; {self.name} on {self.backbone.name} needs the same backbone and options"
+            )
+        self.load_state_dict(fitting, strict=False)
+        self.preprocessing = source.preprocessing
 
     def save(self, folder: str | Path, *, dtype: torch.dtype | None = None, **notes: Any) -> Path:
         """Write the model as a folder of ``model.safetensors`` and ``config.json``, in one step: an old folder is
@@ -214,15 +265,34 @@ def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 
 Builder = Callable[..., SegmentationModel]
-ARCHITECTURES: dict[str, Builder] = {}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A kind of model.
+
+    Args:
+        build: takes ``backbone``, ``labels`` and its own keyword arguments.
+        backbone: takes a name and the other arguments of :class:`Backbone`.
+        output_stride: where none is asked for.
+    """
+
+    build: Builder
+    backbone: Callable[..., Backbone]
+    output_stride: int
+
+
+ARCHITECTURES: dict[str, Architecture] = {}
 """Every model that :func:`create_model` can build, by name."""
 
 
-def register(name: str) -> Callable[[Builder], Builder]:
-    """Enter a builder under a name; it takes ``backbone``, ``labels`` and its own keyword arguments."""
+def register(
+    name: str, *, backbone: Callable[..., Backbone] = Backbone, output_stride: int = 16
+) -> Callable[[Builder], Builder]:
+    """Enter a builder under a name, as an :class:`Architecture`."""
 
     def enter(builder: Builder) -> Builder:
-        ARCHITECTURES[name] = builder
+        ARCHITECTURES[name] = Architecture(builder, backbone, output_stride)
         return builder
 
     return enter
@@ -234,7 +304,7 @@ def create_model(
     backbone: str,
     num_classes: int | None = None,
     labels: LabelSet | Sequence[str] | None = None,
-    output_stride: int = 16,
+    output_stride: int | None = None,
     in_channels: int = 3,
     pretrained: bool | str | Path = False,
     **options: Any,
@@ -243,10 +313,11 @@ def create_model(
 
     Args:
         name: one of ``atrous.models.ARCHITECTURES``, for example ``deeplabv3plus``.
-        backbone: a timm model name.
+        backbone: a timm model name; the FCNs know more (:mod:`atrous.models.fcn`).
         num_classes: number of real classes; not needed beside ``labels``.
         labels: class names, or a :class:`LabelSet`.
-        output_stride: 4, 8, 16 or 32; ``model.output_stride`` changes it later.
+        output_stride: 4, 8, 16 or 32; the architecture's own when left out (16, FCN skips 32, ``fcn`` 8).
+            ``model.output_stride`` changes it later.
         in_channels: channels of the pictures.
         pretrained: backbone weights: ``True`` (an installed package, else timm's hub), a file, or ``False``.
         options: arguments of the architecture (``separable``, ``rates``, ...).
@@ -265,14 +336,20 @@ def create_model(
         labels = LabelSet(tuple(labels))
     if num_classes not in (None, len(labels)):
         raise ValueError(f"num_classes is {num_classes}, but there are {len(labels)} labels")
-    builder = ARCHITECTURES[name]
+    architecture = ARCHITECTURES[name]
+    builder = architecture.build
     accepted = {
         k: p.default for k, p in inspect.signature(builder).parameters.items() if k not in ("backbone", "labels")
     }
     unknown = sorted(set(options) - set(accepted))
     if unknown:
         raise TypeError(f"'{name}' has no option {', '.join(unknown)}; it has: {', '.join(sorted(accepted))}")
-    trunk = Backbone(backbone, in_channels=in_channels, pretrained=pretrained, output_stride=output_stride)
+    trunk = architecture.backbone(
+        backbone,
+        in_channels=in_channels,
+        pretrained=pretrained,
+        output_stride=output_stride or architecture.output_stride,
+    )
     model = builder(backbone=trunk, labels=labels, **options)
     model.config = {
         "architecture": name,

@@ -77,15 +77,19 @@ class DeepLabV3(SegmentationModel):
         separable: bool,
         channels: int,
         dropout: float,
+        aux: bool,
     ) -> None:
-        super().__init__(backbone, labels)
+        super().__init__(backbone, labels, aux=aux)
         self.aspp = ASPP(backbone.channels[-1], rates, channels, separable=separable, dropout=dropout)
         self.classifier = nn.Conv2d(channels, len(labels), 1)
         self._initialise()
 
     def _initialise(self) -> None:
         init_convolutions(
-            module for name, child in self.named_children() if name != "backbone" for module in child.modules()
+            module
+            for name, child in self.named_children()
+            if name not in ("backbone", "aux_classifier")
+            for module in child.modules()
         )
         nn.init.trunc_normal_(self.classifier.weight, std=0.01)
         if self.classifier.bias is not None:
@@ -112,9 +116,10 @@ class DeepLabV3Plus(DeepLabV3):
         separable: bool,
         channels: int,
         dropout: float,
+        aux: bool,
         low_level_channels: int,
     ) -> None:
-        super().__init__(backbone, labels, rates, separable, channels, dropout)
+        super().__init__(backbone, labels, rates, separable, channels, dropout, aux)
         self.low_level = backbone.feature_at(4)
         self.project_low_level = conv_bn_relu(backbone.channels[self.low_level], low_level_channels)
         self.decoder = nn.Sequential(
@@ -139,9 +144,10 @@ def deeplabv3(
     separable: bool = False,
     channels: int = 256,
     dropout: float = 0.1,
+    aux: bool = False,
 ) -> DeepLabV3:
-    """DeepLabv3 (arXiv 1706.05587): ASPP over a dense backbone."""
-    return DeepLabV3(backbone, labels, rates, separable, channels, dropout)
+    """DeepLabv3 (arXiv 1706.05587): ASPP over a dense backbone; ``aux`` adds a head for training."""
+    return DeepLabV3(backbone, labels, rates, separable, channels, dropout, aux)
 
 
 @register("deeplabv3plus")
@@ -153,7 +159,10 @@ def deeplabv3plus(
     separable: bool = False,
     channels: int = 256,
     dropout: float = 0.1,
+    aux: bool = False,
     low_level_channels: int = 48,
 ) -> DeepLabV3Plus:
-    """DeepLabv3+ (arXiv 1802.02611): DeepLabv3 with a decoder along stride-4 features."""
-    return DeepLabV3Plus(backbone, labels, rates, separable, channels, dropout, low_level_channels)
+    """DeepLabv3+ (arXiv 1802.02611): DeepLabv3 with a decoder along stride-4 features; ``aux`` adds a head for
+    training.
+    """
+    return DeepLabV3Plus(backbone, labels, rates, separable, channels, dropout, aux, low_level_channels)

@@ -47,20 +47,17 @@ PIXELS = Grid(1, 0)
 
 @lru_cache(maxsize=256)
 @torch.inference_mode(False)  # what is kept must serve training too, whoever asks first
-def _taps(source: Grid, target: Grid, size: int, length: int) -> Tensor:
+def _taps(source: Grid, target: Grid, size: int, length: int, fade: bool) -> Tensor:
     """Linear interpolation from ``length`` source to ``size`` target positions, as a matrix ``(size, length)``."""
-    place = (torch.arange(size, dtype=torch.float64) * target.stride + target.offset - source.offset) / source.stride
-    place = place.clamp(0, length - 1)
-    left = place.floor().clamp(max=max(length - 2, 0)).long()
-    share = place - left
-    matrix = torch.zeros(size, length, dtype=torch.float64)
-    rows = torch.arange(size)
-    matrix[rows, left] = 1 - share
-    matrix[rows, (left + 1).clamp(max=length - 1)] += share
-    return matrix.float()
+    positions = torch.arange(size, dtype=torch.float64, device="cpu")
+    place = (positions * target.stride + target.offset - source.offset) / source.stride
+    if not fade:
+        place = place.clamp(0, length - 1)
+    distance = place[:, None] - torch.arange(length, dtype=torch.float64, device="cpu")
+    return (1 - distance.abs()).clamp(min=0).float()
 
 
-def resample(x: Tensor, source: Grid, target: Grid, size: tuple[int, int]) -> Tensor:
+def resample(x: Tensor, source: Grid, target: Grid, size: tuple[int, int], *, fade: bool = False) -> Tensor:
     """Sample a feature map bilinearly at the places of another grid; beyond its outermost positions it is constant.
 
     Two small matrix products: exact for any size, differentiable, and deterministic on every device. The memory
@@ -71,6 +68,8 @@ def resample(x: Tensor, source: Grid, target: Grid, size: tuple[int, int]) -> Te
         source: where the positions of ``x`` sit.
         target: where the positions of the result sit.
         size: height and width of the result.
+        fade: beyond its outermost positions the map fades to zero within one step instead: what a transposed
+            convolution with a bilinear kernel gives, cropped to the target (FCN, arXiv 1411.4038, §3.3).
 
     Returns:
         ``(B, C, *size)`` in the dtype of ``x``.
@@ -79,8 +78,8 @@ def resample(x: Tensor, source: Grid, target: Grid, size: tuple[int, int]) -> Te
     height, width = size
     if source == target and (h, w) == (height, width):
         return x
-    down = _taps(source, target, height, h).to(x)
-    across = _taps(source, target, width, w).to(x)
+    down = _taps(source, target, height, h, fade).to(x)
+    across = _taps(source, target, width, w, fade).to(x)
     if channels > 1 and x.is_contiguous(memory_format=torch.channels_last):
         rows = x.permute(0, 2, 3, 1).reshape(batch, h, w * channels)  # (B, h, w·C), a view
         mixed = (down @ rows).view(batch * height, w, channels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -50,3 +51,26 @@ def init_convolutions(modules: Iterable[nn.Module]) -> None:
     for module in modules:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+class FCNHead(nn.Sequential):
+    """What is called "FCN" beside dilated ResNets: 3×3 convolution to a quarter of the channels, batch norm, ReLU,
+    dropout 0.1, 1×1 convolution. Numbered as torchvision's, so that its weights fit.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        classifier = nn.Conv2d(inputs // 4, outputs, 1)
+        super().__init__(*conv_bn_relu(inputs, inputs // 4, 3), nn.Dropout(0.1), classifier)
+        init_convolutions(self)
+        nn.init.trunc_normal_(classifier.weight, std=0.01)
+        if classifier.bias is not None:
+            nn.init.zeros_(classifier.bias)
+
+
+def bilinear_kernel(size: int) -> Tensor:
+    """The kernel ``(size, size)`` of a transposed convolution of stride ``(size + 1) // 2`` that interpolates
+    bilinearly.
+    """
+    factor = (size + 1) // 2
+    line = 1 - (torch.arange(size) - (size - 1) / 2).abs() / factor
+    return line[:, None] * line

@@ -1,4 +1,5 @@
-"""Surgery on an existing classifier: the hole algorithm ("algorithme à trous") for any convolutional backbone.
+"""Surgery on an existing classifier, two operations: :func:`convolutionalize` turns fully connected layers into
+convolutions, :func:`set_output_stride` is the hole algorithm ("algorithme à trous") for any convolutional backbone.
 
 DeepLab (Chen et al., TPAMI 2017, arXiv 1606.00915, §3.1) keeps features dense by removing the last strides and
 dilating every later filter. One rule does it for any network: a layer whose native input stride is *s* and whose
@@ -16,13 +17,12 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from atrous.models.convolutionalize import SurgeryError, convolutionalize, input_channels
 from atrous.models.geometry import GeometryError, trace_windows
 
+__all__ = ["OUTPUT_STRIDES", "AtrousPool2d", "SurgeryError", "convolutionalize", "set_output_stride"]
+
 OUTPUT_STRIDES = (4, 8, 16, 32)
-
-
-class SurgeryError(ValueError):
-    """A network that can't be given the output stride asked for; the message names the layer and the reason."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def set_output_stride(net: nn.Module, output_stride: int, in_channels: int | Non
         raise SurgeryError(f"output_stride is one of {', '.join(map(str, OUTPUT_STRIDES))}, not {output_stride}")
     plan = getattr(net, "_native_windows", None)
     if plan is None:
-        plan = _native_windows(net, in_channels or _input_channels(net))
+        plan = _native_windows(net, in_channels or input_channels(net))
     reach = max((n.input_stride * _largest(n.stride) for n in plan.values()), default=1)
     if output_stride > reach:
         raise SurgeryError(
@@ -191,10 +191,3 @@ def _each(value: Any, change: Any) -> Any:
 
 def _largest(value: Any) -> int:
     return int(max(value)) if isinstance(value, (tuple, list)) else int(value)
-
-
-def _input_channels(net: nn.Module) -> int:
-    for module in net.modules():
-        if isinstance(module, nn.Conv2d):
-            return module.in_channels
-    raise SurgeryError(f"{type(net).__name__} has no convolution, so there is nothing to dilate")

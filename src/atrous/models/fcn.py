@@ -1,0 +1,315 @@
+"""FCN (Long, Shelhamer and Darrell, CVPR 2015, arXiv 1411.4038): classifiers turned fully convolutional, with skips.
+
+On ``alexnet``, ``caffenet`` and ``vgg11`` to ``vgg19_bn`` the networks have the form of the released models: pad 100,
+bilinear deconvolutions, crops; their output stride is 32. On ``googlenet``, and on any timm backbone with features at
+strides 8, 16 and 32, a score map is sampled where the finer one sits; a timm backbone's output stride can be set. Names
+joined by ``+`` are trunks side by side, each with its share of the channels: late fusion (§5, NYUDv2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from atrous.labels import LabelSet
+from atrous.models.backbones import NATIVE_STRIDE, Backbone, FusedBackbone
+from atrous.models.base import Output, Preprocessing, SegmentationModel, create_model, register
+from atrous.models.classics import CLASSICS, IMAGENET, ClassicBackbone
+from atrous.models.geometry import Grid, resample
+from atrous.models.layers import FCNHead, bilinear_kernel
+
+
+class Skip(NamedTuple):
+    """A finer feature whose scores are added; ``scale`` is what it is multiplied by before its scorer."""
+
+    scorer: str
+    upsampling: str
+    feature: int
+    scale: float
+
+
+class FCN(SegmentationModel):
+    """Scores of the last features, to which those of finer ones are added on the way to the picture (§4.2).
+
+    Its tensors are named as in the released models, also where a backbone has no pools: ``score_fr`` reads the
+    features at stride 32, ``score_pool4`` those at 16, ``score_pool3`` those at 8. All scorers are 1×1 convolutions and
+    start at zero.
+    """
+
+    _optional = (*SegmentationModel._optional, "score_pool", "upscore")
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        labels: LabelSet,
+        scales: Mapping[int, float],
+        dropout: float | None,
+        heads: Mapping[str, int],
+    ) -> None:
+        super().__init__(backbone, labels)
+        self.heads = {"main": len(labels), **heads}
+        self.width = sum(self.heads.values())
+        self.coarse = backbone.feature_at(NATIVE_STRIDE)
+        self.dropout = nn.Dropout((0.5 if backbone.padded else 0.1) if dropout is None else dropout)
+        self.score_fr = self._scorer(self.coarse)
+        self.skips: list[Skip] = []
+        above = "upscore2"
+        for stride, scale in scales.items():
+            pool = f"pool{stride.bit_length() - 1}"
+            skip = Skip(f"score_{pool}", above, backbone.feature_at(stride), scale)
+            self.add_module(skip.scorer, self._scorer(skip.feature))
+            self.skips.append(skip)
+            above = f"upscore_{pool}"
+
+    def _scorer(self, feature: int) -> nn.Conv2d:
+        scorer = nn.Conv2d(self.backbone.channels[feature], self.width, 1)
+        for parameter in scorer.parameters():
+            nn.init.zeros_(parameter)
+        return scorer
+
+    def _all_scores(self, features: list[Tensor]) -> tuple[Tensor, Grid]:
+        """The scores of every head, one behind the other."""
+        scores, grid = self.score_fr(self.dropout(features[self.coarse])), self.backbone.grids[self.coarse]
+        for skip in self.skips:
+            fine = self.get_submodule(skip.scorer)(features[skip.feature] * skip.scale)
+            scores, grid = self._fuse(scores, grid, skip, fine)
+        return scores, grid
+
+    def _fuse(self, scores: Tensor, grid: Grid, skip: Skip, fine: Tensor) -> tuple[Tensor, Grid]:
+        place = self.backbone.grids[skip.feature]
+        return resample(scores, grid, place, (fine.shape[-2], fine.shape[-1])) + fine, place
+
+    def _scores(self, features: list[Tensor]) -> tuple[Tensor, Grid]:
+        scores, grid = self._all_scores(features)
+        return scores[:, : self.num_classes], grid
+
+    def _main(self, features: list[Tensor]) -> Output:
+        return Output("main", *self._scores(features), fade=self.backbone.padded)
+
+    def outputs(self, images: Tensor) -> list[Output]:
+        """The scores of the classes, and those of each further head: the loss compares them with labels of their own
+        (SIFT Flow's ``geometric``).
+        """
+        scores, grid = self._all_scores(self._features(images))
+        parts = zip(self.heads, scores.split_with_sizes(list(self.heads.values()), 1), strict=True)
+        return [Output(name, logits, grid, fade=self.backbone.padded) for name, logits in parts]
+
+
+class PaddedFCN(FCN):
+    """FCN in the released form: score maps grow by bilinear deconvolutions, and finer ones are cropped to them.
+
+    The picture is padded by 100, so that each crop has something to cut off at any size. Deconvolutions that stay
+    fixed are :func:`resample` with fading edges, which is the same. On VGG their kernels are 4 (16, 32 or 64 at the
+    end), the crops 5, 9 and 31, 27 or 19; on AlexNet, with its 3×3 pools, 3 (15, 31 or 63), the crops 5, 10 and 18.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        labels: LabelSet,
+        scales: Mapping[int, float],
+        dropout: float | None,
+        heads: Mapping[str, int],
+        learn_upsampling: bool,
+    ) -> None:
+        super().__init__(backbone, labels, scales, dropout, heads)
+        self.learn_upsampling = learn_upsampling
+        grid = backbone.grids[self.coarse]
+        self.crops: dict[str, tuple[int, int]] = {}
+        for skip in self.skips:
+            kernel, _ = self.crops[skip.scorer] = _crop(grid, backbone.grids[skip.feature])
+            grid = grid.transposed(kernel, 2)
+            if learn_upsampling:
+                self.add_module(skip.upsampling, self._deconvolution(kernel))
+
+    def _deconvolution(self, kernel: int) -> nn.ConvTranspose2d:
+        layer = nn.ConvTranspose2d(self.width, self.width, kernel, stride=2, bias=False)
+        with torch.no_grad():
+            layer.weight.zero_()
+            for channel in range(self.width):
+                layer.weight[channel, channel] = bilinear_kernel(kernel)
+        return layer
+
+    def _fuse(self, scores: Tensor, grid: Grid, skip: Skip, fine: Tensor) -> tuple[Tensor, Grid]:
+        kernel, start = self.crops[skip.scorer]
+        above = grid.transposed(kernel, 2)
+        height, width = ((n - 1) * 2 + kernel for n in scores.shape[-2:])
+        if self.learn_upsampling:
+            larger = self.get_submodule(skip.upsampling)(scores)
+        else:
+            larger = resample(scores, grid, above, (height, width), fade=True)
+        return larger + fine[..., start : start + height, start : start + width], above
+
+
+def _crop(coarse: Grid, fine: Grid) -> tuple[int, int]:
+    """The kernel of a deconvolution by 2 that meets the places of a finer map, and the first of them that it meets."""
+    for kernel in (4, 3):
+        start = (coarse.transposed(kernel, 2).offset - fine.offset) / fine.stride
+        if start.is_integer():
+            return kernel, int(start)
+    raise ValueError(f"no deconvolution leads from {coarse} to {fine}")
+
+
+def fcn_backbone(
+    name: str, *, in_channels: int = 3, pretrained: bool | str | Path = False, output_stride: int = NATIVE_STRIDE
+) -> Backbone:
+    """A trunk for an FCN: a classic one by its name, two or more joined by ``+``, or timm's.
+
+    Raises:
+        ValueError: channels that can't be shared out evenly, or what the trunks raise.
+    """
+    names = name.split("+")
+    if in_channels % len(names):
+        raise ValueError(f"{in_channels} channels can't be shared out evenly to {len(names)} trunks ({name})")
+    share = in_channels // len(names)
+    trunks = [
+        (ClassicBackbone if part in CLASSICS else Backbone)(
+            part, in_channels=share, pretrained=pretrained, output_stride=output_stride
+        )
+        for part in names
+    ]
+    return FusedBackbone(trunks) if len(trunks) > 1 else trunks[0]
+
+
+def _build(
+    backbone: Backbone,
+    labels: LabelSet,
+    scales: Mapping[int, float],
+    dropout: float | None,
+    heads: Mapping[str, int] | None,
+    learn_upsampling: bool,
+) -> FCN:
+    if backbone.padded:
+        return PaddedFCN(backbone, labels, scales, dropout, heads or {}, learn_upsampling)
+    if learn_upsampling:
+        raise ValueError(f"learn_upsampling is for the papers' trunks; on '{backbone.name}' scores are sampled instead")
+    return FCN(backbone, labels, scales, dropout, heads or {})
+
+
+@register("fcn32s", backbone=fcn_backbone, output_stride=NATIVE_STRIDE)
+def fcn32s(
+    *, backbone: Backbone, labels: LabelSet, dropout: float | None = None, heads: Mapping[str, int] | None = None
+) -> FCN:
+    """FCN-32s: the last scores alone.
+
+    ``dropout`` comes before the scorer: 0.5 on the papers' trunks, else 0.1, when left out. ``heads`` are further label
+    sets to score, by name and number of classes.
+    """
+    return _build(backbone, labels, {}, dropout, heads, learn_upsampling=False)
+
+
+@register("fcn16s", backbone=fcn_backbone, output_stride=NATIVE_STRIDE)
+def fcn16s(
+    *,
+    backbone: Backbone,
+    labels: LabelSet,
+    dropout: float | None = None,
+    heads: Mapping[str, int] | None = None,
+    learn_upsampling: bool = False,
+) -> FCN:
+    """FCN-16s: with the scores of stride 16.
+
+    ``learn_upsampling`` learns the deconvolutions between the skips, as the 2015 text has it (§4.3); the released
+    models keep them fixed. The others are as for :func:`fcn32s`.
+    """
+    return _build(backbone, labels, {16: 1.0}, dropout, heads, learn_upsampling)
+
+
+@register("fcn8s", backbone=fcn_backbone, output_stride=NATIVE_STRIDE)
+def fcn8s(
+    *,
+    backbone: Backbone,
+    labels: LabelSet,
+    dropout: float | None = None,
+    heads: Mapping[str, int] | None = None,
+    learn_upsampling: bool = False,
+    at_once: bool = False,
+) -> FCN:
+    """FCN-8s: with the scores of strides 16 and 8.
+
+    ``at_once`` scales their features by 0.01 and 0.0001, so that the three can be trained at once instead of in
+    stages. The others are as for :func:`fcn16s`.
+    """
+    scales = {16: 0.01, 8: 0.0001} if at_once else {16: 1.0, 8: 1.0}
+    return _build(backbone, labels, scales, dropout, heads, learn_upsampling)
+
+
+def late_fusion(*models: FCN) -> FCN:
+    """One FCN of several, each for its own share of the channels (NYUDv2's RGB and HHA, §5): its scores are the mean
+    of theirs, and it can be trained further.
+
+    Args:
+        models: of one architecture, with the same labels and options.
+
+    Raises:
+        ValueError: models of different kinds, or with learned upsampling, whose mean is not the mean of the scores.
+    """
+    first = models[0]
+    for model in models:
+        kinds = (model.name, model.labels, model.config["options"])
+        if kinds != (first.name, first.labels, first.config["options"]) or model.config["options"].get(
+            "learn_upsampling"
+        ):
+            raise ValueError("late_fusion takes FCNs of one architecture, labels and options, with fixed upsampling")
+    fused = create_model(
+        first.name,
+        backbone="+".join(model.backbone.name for model in models),
+        labels=first.labels,
+        output_stride=first.output_stride,
+        in_channels=sum(model.backbone.in_channels for model in models),
+        **first.config["options"],
+    )
+    parts = [model.state_dict() for model in models]
+    weights = {}
+    for key in fused.state_dict():
+        if key.startswith("backbone.trunks."):
+            number, _, rest = key.removeprefix("backbone.trunks.").partition(".")
+            weights[key] = parts[int(number)][f"backbone.{rest}"]
+        elif key.endswith(".weight"):  # scorers, side by side like the features they read
+            weights[key] = torch.cat([part[key] for part in parts], 1) / len(parts)
+        else:
+            weights[key] = torch.stack([part[key] for part in parts]).mean(0)
+    fused.load_state_dict(weights)
+    means, stds = ([getattr(m.preprocessing, side) for m in models] for side in ("mean", "std"))
+    fused.preprocessing = Preprocessing(sum(means, ()), sum(stds, ()))
+    assert isinstance(fused, FCN)
+    return fused.train(first.training)
+
+
+class DilatedFCN(SegmentationModel):
+    """What torchvision and others call FCN: a small convolutional head on a dense ResNet, without skips."""
+
+    def __init__(self, backbone: Backbone, labels: LabelSet, aux: bool) -> None:
+        super().__init__(backbone, labels, aux=aux)
+        self.classifier = FCNHead(backbone.channels[-1], len(labels))
+
+    def _scores(self, features: list[Tensor]) -> tuple[Tensor, Grid]:
+        return self.classifier(features[-1]), self.backbone.grids[-1]
+
+    def load_torchvision(self, weights: Mapping[str, Tensor]) -> None:
+        """Take the state dict of torchvision's ``fcn_resnet50`` or ``fcn_resnet101``, and its preprocessing.
+
+        Scores at network resolution are torchvision's then. Full-size logits are not quite: here they are sampled
+        where features sit (position *i* of a ResNet at stride 8 at pixel 8 *i*), while torchvision stretches the map
+        over the picture (at pixel 8 *i* + 3.5, for sides that are multiples of 8).
+
+        Raises:
+            RuntimeError: tensors that do not fit this network.
+        """
+        renamed = {
+            key.replace("backbone.", "backbone.net.", 1): value
+            for key, value in weights.items()
+            if self.aux_classifier is not None or not key.startswith("aux_classifier.")
+        }
+        self.load_state_dict(renamed)
+        self.preprocessing = Preprocessing(*IMAGENET)
+
+
+@register("fcn", output_stride=8)
+def fcn(*, backbone: Backbone, labels: LabelSet, aux: bool = False) -> DilatedFCN:
+    """A 3×3 convolution and a scorer on a dense backbone; ``aux`` adds the same on stride 16, for training."""
+    return DilatedFCN(backbone, labels, aux)
