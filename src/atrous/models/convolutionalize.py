@@ -54,7 +54,10 @@ def convolutionalize(net: nn.Module, size: int | None = None, in_channels: int |
             raise SurgeryError(f"{type(net).__name__} has neither a fully connected layer nor a global pool to convert")
         _slide(result, tail, shapes)
         _check_growth(result, in_channels, size)
-    result.training = net.training
+    theirs = set(net.modules())
+    for module in result.modules():
+        if module not in theirs:
+            module.training = net.training
     return result
 
 
