@@ -15,9 +15,12 @@ class PooledBatchNorm(nn.BatchNorm2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and x.numel() == x.shape[1]:
+        try:
+            return super().forward(x)
+        except ValueError:  # torch's answer to a single value; where processes share their statistics there is none
+            if x.numel() != x.shape[1]:
+                raise
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
-        return super().forward(x)
 
 
 def conv_bn_relu(inputs: int, outputs: int, kernel: int = 1, rate: int = 1) -> nn.Sequential:
