@@ -133,12 +133,12 @@ class FusedBackbone(Backbone):
         self.trunks = nn.ModuleList(trunks)
         self.name, self.padded = "+".join(trunk.name for trunk in trunks), first.padded
         self.in_channels = sum(trunk.in_channels for trunk in trunks)
-        self.channels = tuple(map(sum, zip(*(trunk.channels for trunk in trunks), strict=True)))
         self.strides, self.grids = first.strides, first.grids
         self.mean, self.std = (sum((getattr(t, side) for t in trunks), ()) for side in ("mean", "std"))
         for trunk in trunks:
             if trunk.grids != self.grids or any(trunk.fitting_size(n) != first.fitting_size(n) for n in (1, 64, 65)):
                 raise ValueError(f"'{first.name}' and '{trunk.name}' have their features at different places")
+        self.channels = tuple(map(sum, zip(*(trunk.channels for trunk in trunks), strict=True)))
 
     @property
     def output_stride(self) -> int:
