@@ -238,8 +238,6 @@ class SegmentationModel(nn.Module):
         for leftover in (new, old):
             shutil.rmtree(leftover, ignore_errors=True)
         new.mkdir()
-        tensors = {k: _stored(v, dtype) for k, v in self.state_dict().items()}
-        save_file(tensors, new / "model.safetensors", metadata={"format": "pt"})
         config = {
             "format": FORMAT,
             "library": "atrous",
@@ -249,7 +247,13 @@ class SegmentationModel(nn.Module):
             "preprocessing": asdict(self.preprocessing),
             **(self.card | notes),
         }
-        (new / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        try:
+            tensors = {k: _stored(v, dtype) for k, v in self.state_dict().items()}
+            save_file(tensors, new / "model.safetensors", metadata={"format": "pt"})
+            (new / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        except Exception:
+            shutil.rmtree(new, ignore_errors=True)  # on a full disk its room is needed
+            raise
         # safetensors writes for the owner alone; a model is read by whoever may read its folder.
         (new / "model.safetensors").chmod((new / "config.json").stat().st_mode)
         if folder.exists():
