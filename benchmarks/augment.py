@@ -19,6 +19,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from atrous.data.datasets import PairedDataset, Sample
+from atrous.data.masks import MaskForm
 from atrous.data.transforms import Augmentation
 from atrous.inference.demo import find_demo_photos
 from atrous.labels import VOC, encode_mask
@@ -43,7 +44,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         photo, mask = photo_and_mask(Path(folder))
-        dataset = PairedDataset("bench", VOC, ((photo, mask),))
+        dataset = PairedDataset("bench", MaskForm(VOC), ((photo, mask),))
         decoded = dataset[0]
         augment = Augmentation(CROP, SCALE, flip=True)
         random = np.random.default_rng(SEED)

@@ -26,7 +26,8 @@ SURFACE = {
     "evaluate": "--data --device --json --model --output-stride --precision --split",
     "train": "--out --resume --set RECIPE",
     "models": "",
-    "data check": "--split SPEC",
+    "data check": "--fix --json --split SPEC",
+    "data stats": "--json --sheet --split SPEC",
 }
 """Every command with its arguments and options; a change here is a line in CHANGELOG."""
 
@@ -212,16 +213,55 @@ def test_evaluate_prints_a_table_and_writes_json(dataset: Path, loaded: list[str
     assert json.loads((tmp_path / "scores.json").read_text())["pixel_accuracy"] == pytest.approx(0.75)
 
 
-def test_data_check_counts_and_reports_broken_pairs(dataset: Path) -> None:
-    result = atrous("data", "check", f"folder:{dataset}", "--split", "all")
+def test_data_check_prints_tables_and_findings(dataset: Path, tmp_path: Path) -> None:
+    facts = tmp_path / "new/facts.json"
+    result = atrous("data", "check", f"folder:{dataset}", "--split", "all", "--json", facts)
     assert result.exit_code == 0, result.output
-    assert "2 of 2 pairs are good, 8×4 to 8×4 pixels" in result.stdout
+    assert "folder:all: 2 of 2 pairs are good, 8×4 to 8×4 pixels" in result.stdout
     assert "red     50.00 %  in 2 pictures" in result.stdout
+    assert result.stdout.endswith("healthy: 1 note\n")  # the photos are the same
+    assert json.loads(facts.read_text())["healthy"]
     (dataset / "images/a.png").write_bytes(b"broken")
-    result = atrous("data", "check", f"folder:{dataset}", "--split", "all")
+    result = atrous("data", "check", f"folder:{dataset}", "--split", "all", "--json", facts)
     assert result.exit_code == 1
-    assert "a.png: not a picture" in result.stderr
+    assert "a.png: not a picture" in result.stdout
     assert "1 of 2 pairs" in result.stdout
+    assert json.loads(facts.read_text())["findings"][0]["kind"] == "unreadable-photo"
+
+
+def test_data_check_fix_judges_the_copy(dataset: Path, tmp_path: Path) -> None:
+    (dataset / "images/a.png").write_bytes(b"broken")
+    options = ["--split", "all", "--fix", tmp_path / "copy", "--json", tmp_path / "facts.json"]
+    result = atrous("data", "check", f"folder:{dataset}", *options)
+    assert result.exit_code == 0, result.output
+    assert "folder:all: 1 of 1 pairs are good" in result.stdout
+    assert json.loads((tmp_path / "facts.json").read_text())["mended"]["splits"] == {"all": 1}
+    assert atrous("data", "check", f"folder:{dataset}", *options).exit_code == 2  # the copy is there already
+
+
+def test_data_stats_prints_weights_and_draws_a_sheet(dataset: Path, tmp_path: Path) -> None:
+    options = ["--split", "all", "--json", tmp_path / "stats.json", "--sheet", tmp_path / "sheet.png"]
+    result = atrous("data", "stats", f"folder:{dataset}", *options)
+    assert result.exit_code == 0, result.output
+    assert "sizes: 8×4 to 8×4" in result.stdout
+    classes = json.loads((tmp_path / "stats.json").read_text())["classes"]
+    assert [(c["name"], c["pixels"], c["median_frequency"]) for c in classes][0] == ("red", 32, 1)
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width > 640
+    (dataset / "masks/a.png").write_bytes(b"broken")
+    result = atrous("data", "stats", f"folder:{dataset}", "--split", "all")
+    assert result.exit_code == 1
+    assert "a.png: not a readable" in result.stderr
+    assert "1 pictures" in result.stdout
+
+
+@pytest.mark.parametrize("command", ["check", "stats"])
+def test_a_json_file_that_cannot_be_written_is_said_before_the_work(
+    command: str, dataset: Path, tmp_path: Path
+) -> None:
+    result = atrous("data", command, f"folder:{dataset}", "--json", tmp_path)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert str(tmp_path) in result.stderr
 
 
 def test_train_hands_the_checked_recipe_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

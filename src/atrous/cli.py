@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from errno import EISDIR
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -268,31 +269,108 @@ def _data() -> None:
     """Look over datasets before training on them."""
 
 
+DataSpec = Annotated[str, typer.Argument(metavar="SPEC", help="voc:PATH, camvid:PATH or folder:PATH.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write everything to this file too.")]
+
+
 @data_app.command("check")
 def data_check(
-    spec: Annotated[str, typer.Argument(metavar="SPEC", help="voc:PATH, camvid:PATH or folder:PATH.")],
-    split: Annotated[list[str] | None, typer.Option("--split", help="Splits to check; train and val.")] = None,
+    spec: DataSpec,
+    split: Annotated[
+        list[str] | None, typer.Option("--split", help="Splits to check; train, val, and test if there is one.")
+    ] = None,
+    fix: Annotated[
+        Path | None,
+        typer.Option("--fix", help="Write a mended copy into this new folder; the original stays as it is."),
+    ] = None,
+    json: JsonFile = None,
 ) -> None:
-    """Read every photo and mask of a dataset, and count its classes; exit code 1 if a pair is broken."""
-    from atrous.data.check import check
-    from atrous.data.datasets import open_dataset
+    """Read every photo and mask of a dataset and name all that is wrong with it, with what mends it.
 
-    broken = 0
-    for dataset in [open_dataset(spec, name) for name in split or ["train", "val"]]:
+    Exit code 0: healthy, perhaps with warnings and notes; 1: there are errors, which training would refuse or learn
+    wrongly from; 2: no such dataset. With --fix, the exit code is about the copy.
+    """
+    from atrous.data.doctor import check
+    from atrous.data.layouts import find_layout
+    from atrous.data.mending import check_target, mend
+
+    _check_writable(json)
+    if fix:
+        check_target(fix, find_layout(spec).root)
+    with _bar("checking") as progress:
+        checkup = check(spec, split or (), progress)
+    typer.echo(checkup.text())
+    facts = checkup.to_dict()
+    if fix:
+        with _bar("mending") as progress:
+            mended = mend(checkup, fix, progress)
+        typer.echo(f"\n{mended.text()}\n")
         with _bar("checking") as progress:
-            result = check(dataset, progress)
-        sizes = " to ".join(f"{width}×{height}" for height, width in (result.smallest, result.largest))
-        typer.echo(f"{dataset.name}: {result.pictures} of {len(dataset)} pairs are good, {sizes} pixels")
-        total = sum(count.pixels for count in result.classes) + result.ignored or 1
-        width = max(len(count.name) for count in result.classes)
-        for count in result.classes:
-            typer.echo(f"  {count.name:{width}}  {100 * count.pixels / total:6.2f} %  in {count.pictures} pictures")
-        typer.echo(f"  {'(ignored)':{width}}  {100 * result.ignored / total:6.2f} %")
-        for problem in result.broken:
-            typer.secho(f"  {problem}", fg="red", err=True)
-        broken += len(result.broken)
-    if broken:
+            checkup = check(f"folder:{fix}", list(mended.splits) if split else (), progress)
+        typer.echo(checkup.text())
+        facts |= {"mended": mended.to_dict() | {"healthy": checkup.healthy}}
+    _write_json(json, facts)
+    if not checkup.healthy:
         raise typer.Exit(1)
+
+
+@data_app.command("stats")
+def data_stats(
+    spec: DataSpec,
+    split: Annotated[str, typer.Option("--split", help="Split to count; several joined by + are one.")] = "train",
+    json: JsonFile = None,
+    sheet: Annotated[
+        Path | None, typer.Option("--sheet", help="Draw a contact sheet, masks over photos, into this PNG.")
+    ] = None,
+) -> None:
+    """Count classes and sizes, and suggest class weights; exit code 1 if a pair could not be read."""
+    from io import BytesIO
+
+    from PIL import Image
+
+    from atrous.data.datasets import open_dataset
+    from atrous.data.sheet import choose, contact_sheet
+    from atrous.data.stats import measure
+    from atrous.inference.predictor import write_atomically
+
+    _check_writable(json)
+    _check_writable(sheet)
+    dataset = open_dataset(spec, split)
+    with _bar("counting") as progress:
+        stats = measure(dataset, progress)
+    typer.echo(stats.text())
+    _write_json(json, stats.to_dict())
+    if sheet and stats.places:
+        pictures = [stats.places[row] for row in choose(stats.pixels)]
+        Image.fromarray(contact_sheet(dataset, pictures)).save(png := BytesIO(), "PNG")
+        write_atomically(sheet, png.getvalue())
+        typer.echo(f"contact sheet: {sheet}")
+    for problem in stats.broken:
+        typer.secho(problem, fg="red", err=True)
+    if stats.broken:
+        typer.secho(f"`atrous data check {spec}` says what mends these", fg="yellow", err=True)
+        raise typer.Exit(1)
+
+
+def _write_json(file: Path | None, facts: Any) -> None:
+    from json import dumps
+
+    if file:
+        from atrous.inference.predictor import write_atomically  # brings torch
+
+        write_atomically(file, (dumps(facts, indent=2) + "\n").encode())
+
+
+def _check_writable(file: Path | None) -> None:
+    """Fail before the work rather than after it."""
+    from tempfile import TemporaryFile
+
+    if file:
+        if file.is_dir():
+            raise IsADirectoryError(EISDIR, "a folder, where a file is to be written", str(file))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=file.parent):
+            pass
 
 
 def _load(name: str | None, device: str | None) -> SegmentationModel:

@@ -2,46 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from atrous.data.datasets import DatasetError, open_dataset
+from atrous.data.checkup import Checkup
+from atrous.data.diagnosis import findings_about
+from atrous.data.facts import PairFacts, glance, look, look_at_mask
+from atrous.data.findings import DatasetError, Finding, errors_of, tally, worst_first
+from atrous.data.layouts import Listed, find_layout
+from atrous.data.listing import absent_files, read_lists, spare_files
+from atrous.data.reading import Progress, read_all
+from atrous.data.whole import lacking_classes, repeated_pictures
 
-Severity = Literal["error", "warning", "note"]
+SAMPLE = 64
+"""How many masks the quick look before a training reads whole."""
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong, or worth knowing.
+def check(spec: str, splits: Sequence[str] = (), progress: Progress | None = None) -> Checkup:
+    """Read every photo and mask of a dataset, and find all that is wrong with it.
 
     Args:
-        kind: its name, for example ``missing-mask``.
-        severity: ``error``: training refuses or would learn something wrong; ``warning``: it would do, perhaps not what
-            was meant; ``note``: good to know.
-        found: what there is.
-        expected: what should be there.
-        mend: the command or the line that mends it.
-        files: all files it is about.
-    """
+        spec: ``voc:PATH``, ``camvid:PATH`` or ``folder:PATH``.
+        splits: what to look at; ``train``, ``val``, and ``test`` if it is there, when left out.
+        progress: called with the number of pairs read and their total after each pair.
 
-    kind: str
-    severity: Severity
-    found: str
-    expected: str
-    mend: str
-    files: tuple[str, ...] = ()
+    Raises:
+        DatasetError, ImageError: the specification names no dataset.
+    """
+    layout = find_layout(spec)
+    lists, findings = read_lists(layout, splits)
+    form, unclear = layout.likely_form()
+    pairs = _there(lists)
+    facts = read_all(lambda pair: look(pair.photo, pair.mask, form), pairs, progress)
+    seen = Checkup(layout, form, lists, dict(zip(pairs, facts, strict=True)))
+    findings += [
+        *unclear,
+        *absent_files(layout, lists),
+        *spare_files(layout),
+        *findings_about(layout, form, seen.facts),
+    ]
+    findings += repeated_pictures(layout, lists, seen.facts)
+    findings += lacking_classes(layout, form, {split: seen.counts(split) for split in lists})
+    return replace(seen, findings=tuple(worst_first(findings)))
 
 
 def quick_check(spec: str, splits: Sequence[str]) -> list[Finding]:
-    """What lists, headers and a small sample of masks tell, within seconds; for everything, see :func:`check`."""
-    findings = []
-    for split in splits:
-        try:
-            open_dataset(spec, split)
-        except ValueError as error:
-            findings.append(Finding("unusable", "error", str(error), "", ""))
-    return findings
+    """What lists, headers and a small sample of masks tell, within seconds; for everything, see :func:`check`.
+
+    Raises:
+        DatasetError, ImageError: the specification names no dataset.
+    """
+    layout = find_layout(spec)
+    lists, findings = read_lists(layout, splits)
+    form, unclear = layout.likely_form()
+    pairs = _there(lists)
+    facts = dict(zip(pairs, read_all(lambda pair: glance(pair.photo, pair.mask), pairs), strict=True))
+    sample = pairs[:: len(pairs) // SAMPLE + 1]
+    for pair, mask in zip(sample, read_all(lambda pair: look_at_mask(pair.mask, form), sample), strict=True):
+        facts[pair] = PairFacts(facts[pair].photo, mask)
+    findings += [*unclear, *absent_files(layout, lists), *spare_files(layout), *findings_about(layout, form, facts)]
+    return worst_first([*findings, *repeated_pictures(layout, lists, facts)])
 
 
 def require_healthy(spec: str, splits: Sequence[str]) -> list[Finding]:
@@ -55,9 +75,21 @@ def require_healthy(spec: str, splits: Sequence[str]) -> list[Finding]:
         What is no error: warnings and notes.
 
     Raises:
-        DatasetError: with every error, in the words of ``atrous data check``.
+        DatasetError: with every error, in the words of ``atrous data check``; or the specification names no dataset.
+        ImageError: a folder without pictures.
     """
     findings = quick_check(spec, splits)
-    if errors := [finding for finding in findings if finding.severity == "error"]:
-        raise DatasetError("\n".join(finding.found for finding in errors))
+    if errors := errors_of(findings):
+        blocks = "\n\n".join(finding.block() for finding in errors)
+        options = " ".join(f"--split {split}" for split in splits)
+        raise DatasetError(
+            f"{spec} is not fit for use, {tally(errors)}:\n\n{blocks}\n\n"
+            f"`atrous data check {spec} {options}` looks at every pixel"
+        )
     return findings
+
+
+def _there(lists: Mapping[str, Sequence[Listed]]) -> list[Listed]:
+    """The pairs whose files are there, each once."""
+    pairs = dict.fromkeys(pair for listed in lists.values() for pair in listed)
+    return [pair for pair in pairs if pair.photo.is_file() and pair.mask.is_file()]

@@ -19,6 +19,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -34,6 +35,9 @@ _COMMON = "jpg jpeg jpe jfif mpo png apng webp tif tiff bmp dib gif avif heic he
 _RARE = "ppm pgm pbm pnm jp2 j2k tga"
 SUFFIXES = frozenset(f".{ending}" for ending in f"{_COMMON} {_RARE}".split())
 """The file names, by their ending, that are taken for pictures inside a folder."""
+
+JPEG_FORMATS = ("JPEG", "MPO")
+"""What Pillow calls files whose pixels went through JPEG."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -79,10 +83,12 @@ class DecodedImage:
     Args:
         pixels: uint8 RGB ``(H, W, 3)``, upright, writable.
         notes: sentences such as "animation of 12 frames; only the first is read"; empty for an ordinary photo.
+        orientation: EXIF's, 1 to 8, by which the stored pixels were turned; 1 is upright already.
     """
 
     pixels: Pixels
     notes: tuple[str, ...] = ()
+    orientation: int = 1
 
 
 @dataclass(frozen=True)
@@ -144,8 +150,8 @@ def decode_image(data: bytes, name: str = "picture") -> DecodedImage:
             with contextlib.suppress(cv2.error):
                 pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)  # upright
                 if pixels is not None:  # a truncated file gives None; Pillow then says what is wrong with it
-                    return DecodedImage(pixels)
-        with _open(data) as picture:
+                    return DecodedImage(pixels, orientation=_jpeg_orientation(data))
+        with open_picture(data) as picture:
             _check_size(picture.size, name)
             if picture.format in ("EPS", "WMF"):
                 raise ImageError(f"{name}: a {picture.format} drawing, where a photo was expected; export it as PNG")
@@ -174,18 +180,53 @@ def to_rgb(picture: Image.Image) -> DecodedImage:
         what, part = ("document", "pages") if picture.format == "TIFF" else ("animation", "frames")
         notes.append(f"{what} of {picture.n_frames} {part}; only the first is read")  # type: ignore[attr-defined]
     picture.load()
-    with contextlib.suppress(Exception):  # broken EXIF is common, and no reason to refuse the picture
-        picture = picture.transpose(_TURNS[picture.getexif()[ExifTags.Base.Orientation]])
+    turned = orientation_of(picture)
+    if turned != 1:
+        picture = picture.transpose(_TURNS[turned])
     if picture.mode.startswith(("I", "F")):
         grey, note = _to_8_bit(np.asarray(picture))
         notes += [note] if note else []
-        return DecodedImage(np.repeat(grey[..., None], 3, axis=2), tuple(notes))
+        return DecodedImage(np.repeat(grey[..., None], 3, axis=2), tuple(notes), turned)
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         if np.asarray(picture)[..., 3].min() < 255:
             notes.append("transparent parts are read as white")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    return DecodedImage(np.array(picture.convert("RGB")), tuple(notes))
+    return DecodedImage(np.array(picture.convert("RGB")), tuple(notes), turned)
+
+
+def orientation_of(picture: Image.Image) -> int:
+    """EXIF's orientation of an opened picture, 1 to 8; 1 where there is none, or none that can be read."""
+    if picture.format in JPEG_FORMATS:  # getexif would take it from XMP too, which OpenCV does not read
+        return _jpeg_orientation(picture.info.get("exif", b""))
+    with contextlib.suppress(Exception):  # broken EXIF is common, and no reason to refuse the picture
+        orientation = picture.getexif().get(ExifTags.Base.Orientation)
+        return orientation if orientation in _TURNS else 1
+    return 1
+
+
+def _jpeg_orientation(data: bytes) -> int:
+    """EXIF's orientation in the bytes of a JPEG; Pillow would print a warning where EXIF is broken."""
+    start = data.find(b"Exif\0\0") + 6
+    if start < 6:
+        return 1
+    order: Literal["little", "big"] = "little" if data[start : start + 2] == b"II" else "big"
+
+    def number(at: int, size: int) -> int:
+        return int.from_bytes(data[start + at : start + at + size], order)
+
+    table = number(4, 4)
+    for entry in range(table + 2, table + 2 + 12 * number(table, 2), 12):
+        if number(entry, 2) == ExifTags.Base.Orientation:
+            return found if (found := number(entry + 8, 2)) in _TURNS else 1
+    return 1
+
+
+def turn(pixels: Pixels, orientation: int) -> Pixels:
+    """Turn stored pixels ``(H, W)`` or ``(H, W, 3)`` upright, as EXIF's ``orientation`` (1 to 8) asks."""
+    if orientation == 1:
+        return pixels
+    return np.array(Image.fromarray(pixels).transpose(_TURNS[orientation]))
 
 
 def find_images(inputs: Sequence[str | Path]) -> list[FoundImage]:
@@ -265,7 +306,12 @@ def _is_plain_jpeg(data: bytes) -> bool:
 _pillow_limit = threading.Lock()
 
 
-def _open(data: bytes) -> Image.Image:
+def open_picture(data: bytes) -> Image.Image:
+    """Open the bytes of a file in Pillow, without its warnings about large pictures.
+
+    Raises:
+        UnidentifiedImageError, or whatever else Pillow raises on a damaged header.
+    """
     # Pillow warns, then refuses, from 90 and 180 megapixels on; that limit is global, and ours is another one.
     with _pillow_limit:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None

@@ -2,108 +2,163 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from atrous.data.images import JPEG_FORMATS, open_picture
 from atrous.labels import IGNORE, VOID_COLOR, Color, LabelSet, Mask, labels_from_colors
 
 Encoding = Literal["index", "rgb"]
-Remap = Mapping[int | Color, int]
-"""What stands on disk (a value, or a colour of an RGB mask) and the label it means instead."""
+Orientation = Literal["upright", "stored"]
 
 
 class MaskError(ValueError):
     """A mask that can't be read as labels; the message names the file, what was found and how to mend it."""
 
 
-def read_mask(path: Path, labels: LabelSet, encoding: Encoding = "index", remap: Remap | None = None) -> Mask:
-    """Read a mask as labels.
+@dataclass(frozen=True)
+class MaskForm:
+    """How the masks of a dataset are written.
+
+    Args:
+        labels: the classes.
+        encoding: ``index`` (palette and grey pictures: the value is the class) or ``rgb`` (the colour is the class, by
+            the label set's colours; VOC's cream is void).
+        values: the value on disk of each class; 0, 1, 2, … when left out.
+        ignore: values on disk, or colours of RGB masks, that nobody judges. 255 is one unless a class has it.
+        orientation: for photos that EXIF turns, whether masks were drawn on the photo as it is shown (``upright``) or
+            on its pixels as they are stored (``stored``); None where sizes must tell.
+    """
+
+    labels: LabelSet
+    encoding: Encoding = "index"
+    values: tuple[int, ...] = ()
+    ignore: tuple[int | Color, ...] = ()
+    orientation: Orientation | None = None
+
+    def values_on_disk(self) -> dict[int, int]:
+        """What each value of an index mask means: a class, or 255."""
+        meanings = {IGNORE: IGNORE}
+        meanings |= {value: label for label, value in enumerate(self.values or range(len(self.labels)))}
+        return meanings | {value: IGNORE for value in self.ignore if isinstance(value, int)}
+
+    def colors_on_disk(self) -> dict[Color, int]:
+        """What each colour of an RGB mask means: a class, or 255."""
+        meanings = {VOID_COLOR: IGNORE} | {color: label for label, color in enumerate(self.labels.colors)}
+        return meanings | {color: IGNORE for color in self.ignore if isinstance(color, tuple)}
+
+
+@dataclass(frozen=True, eq=False)
+class MaskFile:
+    """A decoded mask as it stands on disk: where it is, its pixels in whatever form, and the file's format."""
+
+    path: Path
+    picture: Image.Image
+    format: str | None
+
+    @property
+    def is_jpeg(self) -> bool:
+        return self.format in JPEG_FORMATS
+
+    def values(self) -> Mask:
+        """The values of an index mask, uint8 ``(H, W)``.
+
+        Raises:
+            MaskError: a JPEG, a coloured picture, or values that are no uint8.
+        """
+        self._refuse_jpeg()
+        values, mode = np.asarray(self.picture), self.picture.mode
+        if values.ndim != 2:
+            raise MaskError(
+                f"{self.path}: a {mode} picture, expected a palette or grey mask whose values are the classes; "
+                'if its colours are the classes, say so: encoding = "rgb" and colors = [...] in labels.toml'
+            )
+        if values.dtype == np.uint8:
+            return values
+        low, high = values.min(), values.max()
+        if low >= 0 and high <= IGNORE and (values == values.astype(np.uint8)).all():
+            return values.astype(np.uint8)
+        raise MaskError(
+            f"{self.path}: a {mode} picture with values from {low} to {high}, expected whole numbers, classes or "
+            f"{IGNORE}; write it again as an 8-bit PNG of class numbers, void as {IGNORE}"
+        )
+
+    def colors(self) -> NDArray[np.uint8]:
+        """The colours of a mask of any mode, uint8 ``(H, W, 3)``.
+
+        Raises:
+            MaskError: a JPEG.
+        """
+        self._refuse_jpeg()
+        return np.asarray(self.picture.convert("RGB"))
+
+    def _refuse_jpeg(self) -> None:
+        if self.is_jpeg:
+            raise MaskError(
+                f"{self.path}: a JPEG picture, which changes labels along every edge; export the mask again as PNG"
+            )
+
+
+def open_mask(path: Path) -> MaskFile:
+    """Decode a mask, whatever its form.
+
+    Raises:
+        MaskError: missing or unreadable.
+    """
+    try:
+        with open_picture(path.read_bytes()) as picture:
+            picture.load()
+            return MaskFile(path, picture, picture.format)
+    except FileNotFoundError as error:
+        raise MaskError(f"{path}: there is no such mask") from error
+    except Exception as error:  # a damaged file can raise nearly anything inside a decoder
+        raise MaskError(f"{path}: not a readable picture ({error}); expected a PNG mask, write it again") from error
+
+
+def read_mask(path: Path, form: MaskForm) -> Mask:
+    """Read a mask as labels: uint8 ``(H, W)``, values below ``len(form.labels)`` or 255.
 
     Args:
         path: a PNG (or another lossless picture).
-        labels: the classes; any other value but 255 is an error.
-        encoding: ``index`` (palette and grey pictures: the value is the class) or ``rgb`` (the colour is the class,
-            by the label set's colours; VOC's cream is void).
-        remap: values or colours on disk that mean another label, for example ``{11: 255}``.
-
-    Returns:
-        uint8 ``(H, W)``, values below ``len(labels)`` or 255.
+        form: how it is written; what it does not name is an error.
 
     Raises:
         MaskError: missing, unreadable, a JPEG, a form that was not declared, or values outside the classes.
     """
-    if encoding == "rgb":
-        return _from_colors(path, labels, remap or {})
-    return _from_values(path, labels, remap or {})
+    file = open_mask(path)
+    return _from_colors(file, form) if form.encoding == "rgb" else _from_values(file, form)
 
 
-def read_values(path: Path) -> Mask:
-    """The values of an index mask as they stand on disk, uint8 ``(H, W)``.
-
-    Raises:
-        MaskError: missing, unreadable, a JPEG, a coloured picture, or values that are no uint8.
-    """
-    values, mode = _decode(path)
-    if values.ndim != 2:
+def _from_values(file: MaskFile, form: MaskForm) -> Mask:
+    values, meanings = file.values(), form.values_on_disk()
+    table, unknown = np.arange(256, dtype=np.uint8), np.ones(256, np.uint8)
+    table[list(meanings)], unknown[list(meanings)] = list(meanings.values()), 0
+    if cv2.LUT(values, unknown).any():  # OpenCV's look-up is ten times quicker than indexing
+        shown = ", ".join(str(value) for value in np.unique(values) if unknown[value])
         raise MaskError(
-            f"{path}: a {mode} picture, expected a palette or grey mask whose values are the classes; "
-            'if its colours are the classes, say so: encoding = "rgb" and colors = [...] in labels.toml'
-        )
-    if values.dtype == np.uint8:
-        return values
-    low, high = values.min(), values.max()
-    if low >= 0 and high <= IGNORE and (values == values.astype(np.uint8)).all():
-        return values.astype(np.uint8)
-    raise MaskError(
-        f"{path}: a {mode} picture with values from {low} to {high}, expected whole numbers, classes or {IGNORE}; "
-        f"write it again as an 8-bit PNG of class numbers, void as {IGNORE}"
-    )
-
-
-def _from_values(path: Path, labels: LabelSet, remap: Remap) -> Mask:
-    values = read_values(path)
-    table = np.arange(256, dtype=np.uint8)
-    known = (table < len(labels)) | (table == IGNORE)
-    for value, label in remap.items():
-        table[value], known[value] = label, True
-    if cv2.LUT(values, (~known).view(np.uint8)).any():  # OpenCV's look-up is ten times quicker than indexing
-        shown = ", ".join(str(value) for value in np.unique(values) if not known[value])
-        raise MaskError(
-            f"{path}: value(s) {shown} belong to no class; expected 0–{len(labels) - 1} or {IGNORE}. "
+            f"{file.path}: value(s) {shown} belong to no class; expected {classes_on_disk(form)} or {IGNORE}. "
             f"Mend the mask; for a folder dataset, labels.toml may name more classes, or say ignore = [{shown}]"
         )
     return np.asarray(cv2.LUT(values, table), np.uint8)
 
 
-def _from_colors(path: Path, labels: LabelSet, remap: Remap) -> Mask:
-    table = {VOID_COLOR: IGNORE} | {color: label for label, color in enumerate(labels.colors)}
-    table |= {color: label for color, label in remap.items() if isinstance(color, tuple)}
-    mask, strangers = labels_from_colors(_decode(path, "RGB")[0], table)
+def classes_on_disk(form: MaskForm) -> str:
+    """The values that stand for classes, for a person: ``0–20``, or ``0, 128``."""
+    return ", ".join(map(str, form.values)) if form.values else f"0–{len(form.labels) - 1}"
+
+
+def _from_colors(file: MaskFile, form: MaskForm) -> Mask:
+    mask, strangers = labels_from_colors(file.colors(), form.colors_on_disk())
     if strangers:
         shown = ", ".join(str(list(color)) for color in sorted(strangers)[:5])
         raise MaskError(
-            f"{path}: {len(strangers)} colour(s) that belong to no class (first: {shown}); in labels.toml list them "
-            "under colors, or under ignore"
+            f"{file.path}: {len(strangers)} colour(s) that belong to no class (first: {shown}); in labels.toml list "
+            "them under colors, or under ignore"
         )
     return mask
-
-
-def _decode(path: Path, mode: str | None = None) -> tuple[NDArray[Any], str]:
-    """The pixels of a lossless picture, and its mode on disk."""
-    try:
-        with Image.open(path) as picture:
-            file_format, found = picture.format, picture.mode
-            pixels = np.asarray(picture.convert(mode) if mode else picture)
-    except FileNotFoundError as error:
-        raise MaskError(f"{path}: there is no such mask") from error
-    except Exception as error:  # a damaged file can raise nearly anything inside a decoder
-        raise MaskError(f"{path}: not a readable picture ({error}); expected a PNG mask, write it again") from error
-    if file_format in ("JPEG", "MPO"):
-        raise MaskError(f"{path}: a JPEG picture, which changes labels along every edge; export the mask again as PNG")
-    return pixels, found

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from atrous.data.datasets import Dataset
-from atrous.labels import IGNORE
-
-READERS_AT_ONCE = 4
-"""Threads that read pairs: decoding lets other threads run."""
+from atrous.data.orientation import shown
+from atrous.data.reading import Progress, read_all
+from atrous.labels import IGNORE, LabelSet
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ class ClassCounts:
     ignored: int
 
 
-def count_classes(dataset: Dataset, progress: Callable[[int, int], None] | None = None) -> ClassCounts:
+def count_classes(dataset: Dataset, progress: Progress | None = None) -> ClassCounts:
     """Count the classes of a dataset, reading every pair once.
 
     Args:
@@ -43,21 +43,22 @@ def count_classes(dataset: Dataset, progress: Callable[[int, int], None] | None 
     Raises:
         DatasetError, ImageError, MaskError: a pair that can't be read, or whose photo and mask disagree.
     """
+
+    def read(index: int) -> NDArray[np.int64]:
+        return np.bincount(dataset[index].mask.reshape(-1), minlength=256)
+
+    return add_up(read_all(read, range(len(dataset)), progress), len(dataset.labels))
+
+
+def add_up(histograms: Iterable[NDArray[np.int64]], num_classes: int) -> ClassCounts:
+    """The counts of a dataset from the pixels ``(256,)`` of each label in each picture, ignored ones at 255."""
     pixels, pictures, surroundings = np.zeros((3, 256), np.int64)
-    with ThreadPoolExecutor(READERS_AT_ONCE, "count") as pool:
-        histograms = pool.map(lambda index: _histogram(dataset, index), range(len(dataset)))
-        for done, found in enumerate(histograms, 1):
-            pixels += found
-            pictures += found > 0
-            surroundings += np.where(found > 0, found[:IGNORE].sum(), 0)
-            if progress:
-                progress(done, len(dataset))
-    classes = slice(len(dataset.labels))
+    for found in histograms:
+        pixels += found
+        pictures += found > 0
+        surroundings += np.where(found > 0, found[:IGNORE].sum(), 0)
+    classes = slice(num_classes)
     return ClassCounts(pixels[classes], pictures[classes], surroundings[classes], int(pixels[IGNORE]))
-
-
-def _histogram(dataset: Dataset, index: int) -> NDArray[np.int64]:
-    return np.bincount(dataset[index].mask.reshape(-1), minlength=256)
 
 
 def median_frequency(counts: ClassCounts) -> NDArray[np.float64]:
@@ -83,3 +84,108 @@ def inverse_log(counts: ClassCounts) -> NDArray[np.float64]:
     """
     share = counts.pixels / max(int(counts.pixels.sum()), 1)
     return np.where(counts.pixels > 0, 1 / np.log(1.02 + share), 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Stats:
+    """What a dataset holds.
+
+    Args:
+        name: of the dataset.
+        labels: its C classes.
+        counts: how often each occurs.
+        pixels: int64 ``(N, C)``, the same for each of the N pictures that could be read.
+        places: where these N are in the dataset.
+        sizes: height and width of each.
+        broken: what is wrong with pictures that could not be read.
+    """
+
+    name: str
+    labels: LabelSet
+    counts: ClassCounts
+    pixels: NDArray[np.int64]
+    places: tuple[int, ...]
+    sizes: tuple[tuple[int, int], ...]
+    broken: tuple[str, ...]
+
+    def text(self) -> str:
+        """Tables of classes and sizes for a person."""
+        counts, width = self.counts, max(len("class"), *map(len, self.labels.names))
+        total = max(int(counts.pixels.sum()) + counts.ignored, 1)
+        lines = [
+            f"{self.name}: {len(self.sizes)} pictures",
+            f"  {'class':{width}}    pixels  pictures  median-frequency weight  inverse-log weight",
+        ]
+        rows = zip(
+            self.labels.names,
+            counts.pixels,
+            counts.pictures,
+            median_frequency(counts),
+            inverse_log(counts),
+            strict=True,
+        )
+        for name, pixels, pictures, median, log in rows:
+            lines.append(f"  {name:{width}}  {100 * pixels / total:6.2f} %  {pictures:8}  {median:23.4g}  {log:18.4g}")
+        lines.append(f"  {'(ignored)':{width}}  {100 * counts.ignored / total:6.2f} %")
+        absent = [name for name, pixels in zip(self.labels.names, counts.pixels, strict=True) if not pixels]
+        if absent:
+            lines.append(f"  weight 0, since they never occur: {', '.join(absent)}")
+        return "\n".join([*lines, *self._sizes()])
+
+    def _sizes(self) -> list[str]:
+        if not self.sizes:
+            return []
+        by_area = sorted(self.sizes, key=lambda size: (size[0] * size[1], size))
+        usual = Counter(self.sizes).most_common(5)
+        return [
+            f"  sizes: {shown(by_area[0])} to {shown(by_area[-1])}, median {shown(by_area[len(by_area) // 2])}",
+            f"  most frequent: {', '.join(f'{shown(size)} ({count})' for size, count in usual)}",
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON knows it; sizes are height and width, with the number of pictures."""
+        counts = self.counts
+        rows = zip(
+            *(self.labels.names, counts.pixels.tolist(), counts.pictures.tolist(), counts.surroundings.tolist()),
+            *(median_frequency(counts).tolist(), inverse_log(counts).tolist()),
+            strict=True,
+        )
+        keys = "name", "pixels", "pictures", "surroundings", "median_frequency", "inverse_log"
+        return {
+            "data": self.name,
+            "pictures": len(self.sizes),
+            "ignored_pixels": counts.ignored,
+            "classes": [dict(zip(keys, row, strict=True)) for row in rows],
+            "sizes": [[*size, count] for size, count in Counter(self.sizes).most_common()],
+            "broken": list(self.broken),
+        }
+
+
+def measure(dataset: Dataset, progress: Progress | None = None) -> Stats:
+    """Read every pair of a dataset once; those that can't be read are named, and the others counted.
+
+    Args:
+        dataset: what to read.
+        progress: called with the number of pairs read and their total after each pair.
+    """
+
+    def read(index: int) -> tuple[NDArray[np.int64], tuple[int, int]] | str:
+        try:
+            mask = dataset[index].mask
+        except (ValueError, OSError) as error:
+            return str(error)
+        return np.bincount(mask.reshape(-1), minlength=256), (mask.shape[0], mask.shape[1])
+
+    answers = list(read_all(read, range(len(dataset)), progress))
+    good = {place: answer for place, answer in enumerate(answers) if not isinstance(answer, str)}
+    histograms = [histogram for histogram, _ in good.values()]
+    classes = len(dataset.labels)
+    return Stats(
+        dataset.name,
+        dataset.labels,
+        add_up(histograms, classes),
+        np.array(histograms, np.int64).reshape(-1, 256)[:, :classes],
+        tuple(good),
+        tuple(size for _, size in good.values()),
+        tuple(answer for answer in answers if isinstance(answer, str)),
+    )

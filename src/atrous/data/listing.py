@@ -1,0 +1,178 @@
+"""What the lists of a dataset and the names of its files tell: what is missing, spare, or shared by mistake."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from atrous.data.findings import DatasetError, Finding, Item, Severity, number
+from atrous.data.layouts import Layout, Listed, closest, list_pairs
+
+Lists = Mapping[str, Sequence[Listed]]
+"""The pairs of each split."""
+
+
+def absent_files(layout: Layout, lists: Lists) -> list[Finding]:
+    """The errors that the names of files tell, without one being opened."""
+    pairs = {pair: split for split, listed in lists.items() for pair in listed}
+    there = {file: file.is_file() for pair in pairs for file in (pair.photo, pair.mask)}
+    without_photo = {pair: split for pair, split in pairs.items() if not there[pair.photo]}
+    without_mask = [pair for pair in pairs if there[pair.photo] and not there[pair.mask]]
+    findings = [
+        _not_there(layout, without_photo, {pair.name for pair in pairs if there[pair.photo]}),
+        *_missing_masks(layout, without_mask, len(pairs)),
+        _shared_masks(layout, pairs),
+    ]
+    return [finding for finding in findings if finding]
+
+
+def how_to_fix(layout: Layout) -> str:
+    """The command that writes a mended copy."""
+    return f"`atrous data check {layout.spec} --fix NEW_FOLDER`"
+
+
+def _not_there(layout: Layout, listed: Mapping[Listed, str], names: set[str]) -> Finding | None:
+    if not listed:
+        return None
+    items = []
+    for pair, split in listed.items():
+        near = closest(pair.name, names)
+        items.append(Item(str(pair.photo), f"listed by {split}" + (f"; did you mean {near}?" if near else "")))
+    files = sorted({str(layout.list_file(part)) for split in listed.values() for part in split.split("+")})
+    return Finding(
+        "not-there",
+        "error",
+        f"{' and '.join(files)} {'list' if len(files) > 1 else 'lists'} "
+        f"{number(len(items), 'photo that is', 'photos that are')} not there",
+        "a photo for each name",
+        f"add the photos, or take the names out of the list; {how_to_fix(layout)} does so",
+        tuple(items),
+    )
+
+
+def _missing_masks(layout: Layout, pairs: Sequence[Listed], total: int) -> list[Finding]:
+    folders = {pair.mask.parent: _names_by_stem(pair.mask.parent) for pair in pairs}
+    missing = []
+    for pair in pairs:
+        there = folders[pair.mask.parent]
+        near = sorted(name for stem in there if stem.startswith(pair.mask.stem) for name in there[stem])
+        hint = f" (there is {', '.join(near[:3])})" if near else ""
+        missing.append(Item(str(pair.photo), f"needs {pair.mask}{hint}"))
+    findings = []
+    if missing:
+        findings.append(
+            Finding(
+                "missing-mask",
+                "error",
+                f"{len(missing)} of {number(total, 'photo')} {'has' if len(missing) == 1 else 'have'} no mask",
+                "a PNG of the photo's name for each",
+                _renaming(pairs, folders) or f"draw them, or leave these photos out in a copy: {how_to_fix(layout)}",
+                tuple(missing),
+            )
+        )
+    return findings
+
+
+def _names_by_stem(folder: Path) -> dict[str, list[str]]:
+    names: dict[str, list[str]] = {}
+    if folder.is_dir():
+        for file in sorted(folder.iterdir()):
+            names.setdefault(file.stem, []).append(file.name)
+    return names
+
+
+def _renaming(pairs: Sequence[Listed], folders: Mapping[Path, Mapping[str, list[str]]]) -> str | None:
+    """The command that gives masks their photos' names, where all that are missing are there with one addition."""
+    endings = set()
+    for pair in pairs:
+        near = [
+            name for s, names in folders[pair.mask.parent].items() if s.startswith(pair.mask.stem) for name in names
+        ]
+        endings.add(near[0].removeprefix(pair.mask.stem) if len(near) == 1 else None)
+    ending = endings.pop()
+    if endings or ending is None or ending[0].isalnum() or not ending.endswith(".png") or len(folders) > 1:
+        return None
+    return f'for f in {next(iter(folders))}/*{ending}; do mv -n "$f" "${{f%{ending}}}.png"; done'
+
+
+def _shared_masks(layout: Layout, pairs: Mapping[Listed, str]) -> Finding | None:
+    photos: dict[Path, list[Path]] = {}
+    for pair in pairs:
+        if pair.photo not in photos.setdefault(pair.mask, []):
+            photos[pair.mask].append(pair.photo)
+    shared = {mask: sharing for mask, sharing in photos.items() if len(sharing) > 1}
+    if not shared:
+        return None
+    return Finding(
+        "shared-mask",
+        "error",
+        f"{number(len(shared), 'mask belongs', 'masks belong')} to more than one photo",
+        "names that differ in more than the ending",
+        f"rename or remove one photo of each, or leave these out in a copy: {how_to_fix(layout)}",
+        tuple(Item(str(photo), f"would share {mask}") for mask, sharing in shared.items() for photo in sharing),
+    )
+
+
+USUAL_SPLITS = ("train", "val", "test")
+
+
+def read_lists(layout: Layout, splits: Sequence[str] = ()) -> tuple[dict[str, list[Listed]], list[Finding]]:
+    """The pairs of each split, and what is wrong with those that can't be read.
+
+    Args:
+        layout: where the files lie.
+        splits: what to list; ``train``, and ``val`` and ``test`` if they are there, when left out.
+    """
+    lists: dict[str, list[Listed]] = {}
+    findings = []
+    there = layout.splits()
+    for split in splits or [name for name in USUAL_SPLITS if name != "test" or name in there]:
+        try:
+            lists[split] = list_pairs(layout, split)
+        except DatasetError as error:
+            needed = bool(splits) or split == "train"
+            findings.append(_no_split(layout, split, str(error), "error" if needed else "warning"))
+            continue
+        if not lists[split]:
+            findings.append(_no_split(layout, split, f"split '{split}' of {layout.root} holds no pictures", "error"))
+    return lists, findings
+
+
+def _no_split(layout: Layout, split: str, found: str, severity: Severity) -> Finding:
+    without = "; to train without validation: --set data.val_split=none" if split == "val" else ""
+    return Finding(
+        "no-split",
+        severity,
+        found,
+        "a split of this name, with pictures",
+        f"correct the name, or write {layout.list_file(split)}, one name a line{without}",
+        (Item(str(layout.list_file(split))),),
+    )
+
+
+def spare_files(layout: Layout) -> list[Finding]:
+    """Masks and photos that nobody uses."""
+    findings = []
+    if masks := layout.spare_masks():
+        findings.append(
+            Finding(
+                "extra-mask",
+                "warning",
+                f"{number(len(masks), 'mask belongs', 'masks belong')} to no photo",
+                "a photo of the same name for each",
+                f"add the photos, correct the names, or leave these masks out in a copy: {how_to_fix(layout)}",
+                tuple(Item(str(mask)) for mask in masks),
+            )
+        )
+    if photos := layout.spare_photos():
+        findings.append(
+            Finding(
+                "unlisted-photo",
+                "note",
+                f"{number(len(photos), 'photo is', 'photos are')} in no split",
+                "each photo in one split, unless it stays out on purpose",
+                "nothing, or add the names to a list",
+                tuple(Item(str(photo)) for photo in photos),
+            )
+        )
+    return findings
