@@ -1,6 +1,10 @@
 """Training: it learns; resuming, workers and parts change nothing; what is frozen stays; errors come before work."""
 
 import json
+import os
+import resource
+import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +18,9 @@ import atrous.training.trainer as trainer
 from atrous.data.datasets import DatasetError
 from atrous.models.base import SegmentationModel
 from atrous.models.zoo import load
-from atrous.training.checkpoint import ResumeError, load_state
+from atrous.training.checkpoint import ResumeError, SaveError, load_state
 from atrous.training.recipe import Recipe, RecipeError
-from atrous.training.trainer import NonFiniteLossError, Progress, train
+from atrous.training.trainer import MemoryShortageError, NonFiniteLossError, Progress, Stopped, train
 
 MakeRecipe = Callable[..., Recipe]
 
@@ -306,3 +310,162 @@ def test_a_dataset_without_a_judged_pixel_is_refused(make_recipe: MakeRecipe, sq
         Image.new("L", size, 255).save(file)
     with pytest.raises(RecipeError, match="nothing to learn"):
         losses(make_recipe(training__epochs=2), tmp_path / "run")
+
+
+def test_what_the_network_saw_is_drawn_when_it_diverges(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteLossError, match=r"are drawn in .*diverged-00000\d as the network saw them") as caught:
+        train(make_recipe(optimizer__lr=1e30, training__epochs=3), tmp_path / "run")
+    (folder,) = (tmp_path / "run").glob("diverged-*")
+    drawn = {path.stem for path in folder.iterdir()}
+    assert len(drawn) == 4
+    assert all(f"{name}.png" in str(caught.value) for name in drawn)
+
+
+def test_a_gradient_that_is_no_number_stops_the_run_before_it_spoils_a_weight(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Spoilt(torch.autograd.Function):
+        @staticmethod
+        def forward(_: Any, x: Tensor) -> Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(_: Any, *gradients: Tensor) -> Tensor:
+            return gradients[0] * float("inf")
+
+    true = trainer.CrossEntropy.__call__
+    monkeypatch.setattr(
+        trainer.CrossEntropy, "__call__", lambda self, logits, *rest: true(self, [*map(Spoilt.apply, logits)], *rest)
+    )
+    with pytest.raises(NonFiniteLossError, match=r"the norm of the gradient is (nan|inf) at step 1"):
+        train(make_recipe(), tmp_path / "run")
+
+
+@pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_keeps_its_step_and_goes_on_from_there(
+    make_recipe: MakeRecipe, tmp_path: Path, signal_: int
+) -> None:
+    recipe = make_recipe(data__workers=1, training__epochs=3, training__validate_every=9)
+    whole = losses(recipe, tmp_path / "whole")
+
+    def interrupt(now: Progress) -> None:
+        if now.step == 2:
+            os.kill(os.getpid(), signal_)
+
+    with pytest.raises(Stopped, match="stopped after step 3 of 6; --resume goes on from there"):
+        train(recipe, tmp_path / "run", on_step=interrupt)
+    assert not (tmp_path / "run/best").exists()  # nothing was judged
+    notes: list[str] = []
+    assert losses(recipe, tmp_path / "run", resume=True, on_note=notes.append) == whole[3:]
+    assert "going on after step 3" in notes
+    assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "run"))
+    notes.clear()
+    train(recipe, tmp_path / "run", resume=True, on_note=notes.append)
+    assert any("already finished" in note for note in notes)
+
+
+def test_a_state_is_kept_between_validations_when_it_is_time(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    recipe = make_recipe(training__epochs=3, training__validate_every=9, log__save_minutes=0)
+    with pytest.raises(Stop):
+        train(recipe, tmp_path / "run", on_step=stop_at(4))
+    assert load_state(tmp_path / "run")[1]["step"] == 3
+
+
+def test_a_full_disk_stops_the_run_and_the_last_state_stays(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit on a file's size is the nearest thing to a full disk that a test may ask for."""
+    recipe = make_recipe(training__epochs=3, log__save_minutes=0)
+    whole = losses(recipe, tmp_path / "whole")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(now: Progress) -> None:
+        if now.step == 3:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+
+    try:
+        with pytest.raises(
+            SaveError, match=r"step 3 can't be written: .*(File too large|error).*state of step 2 is kept"
+        ):
+            train(recipe, tmp_path / "run", on_step=fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert load_state(tmp_path / "run")[1]["step"] == 2
+    assert not list((tmp_path / "run").glob(".*.new"))  # what was half written takes no room
+    assert losses(recipe, tmp_path / "run", resume=True) == whole[2:]
+
+
+def test_a_folder_that_vanishes_stops_the_run(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    def vanish(now: Progress) -> None:
+        if now.step == 2:
+            shutil.rmtree(tmp_path / "run")
+
+    with pytest.raises(SaveError, match=r"run, is gone, or was emptied; nothing was kept before"):
+        train(make_recipe(training__epochs=4, training__validate_every=9), tmp_path / "run", on_step=vanish)
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_runs_do_not_share_a_folder(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    recipe = make_recipe(training__epochs=0.5)
+
+    def intrude(_: Progress) -> None:
+        with pytest.raises(RecipeError, match="another process is training in"):
+            train(recipe, tmp_path / "run")
+
+    train(recipe, tmp_path / "run", on_step=intrude)
+
+
+def test_class_weights_are_counted_once_said_and_kept(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[int] = []
+    true = trainer.count_classes
+    monkeypatch.setattr(trainer, "count_classes", lambda data: counted.append(len(data)) or true(data))
+    recipe = make_recipe(loss__class_weights="auto", training__epochs=3, log__save_minutes=0)
+    notes: list[str] = []
+    with pytest.raises(Stop):
+        train(recipe, tmp_path / "run", on_step=stop_at(3), on_note=notes.append)
+    said = next(note for note in notes if note.startswith("class weights: ground 0."))
+    notes.clear()
+    train(recipe, tmp_path / "run", resume=True, on_note=notes.append)
+    assert said in notes
+    assert counted == [8]
+
+
+def test_given_class_weights_must_be_one_a_class(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"loss\.class_weights has 2 weights, the data have 4 classes"):
+        train(make_recipe(loss__class_weights=[1, 2]), tmp_path / "run")
+    weighted = losses(make_recipe(loss__class_weights=[1, 2, 2, 2], training__epochs=0.5), tmp_path / "weighted")
+    assert weighted != losses(make_recipe(training__epochs=0.5), tmp_path / "plain")
+
+
+def test_a_summed_loss_is_the_mean_times_its_pixels(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    (mean,) = losses(make_recipe(training__epochs=0.5), tmp_path / "mean")
+    (total,) = losses(make_recipe(training__epochs=0.5, loss__reduction="sum", optimizer__lr=1e-6), tmp_path / "sum")
+    assert 0.5 * 4 * 65 * 65 * mean < total < 4 * 65 * 65 * mean
+
+
+def test_a_batch_that_does_not_fit_says_how_to_make_it_fit(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(trainer.Run, "_loss", no_memory)
+    with pytest.raises(MemoryShortageError, match=r"4 pictures of 65×65 do not fit .*training\.accumulate=2"):
+        train(make_recipe(), tmp_path / "run")
+
+
+def test_data_that_are_ill_are_refused_in_the_doctors_words(
+    make_recipe: MakeRecipe, squares: Path, tmp_path: Path
+) -> None:
+    (squares / "masks/3.png").unlink()
+    with pytest.raises(DatasetError, match=r"3\.png"):
+        train(make_recipe(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_validation_shows_samples(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    train(make_recipe(data__val_split="val", training__epochs=0.5), tmp_path / "run")
+    with Image.open(tmp_path / "run/samples/step-000001.jpg") as sheet:
+        assert sheet.size[0] == 2 * 488

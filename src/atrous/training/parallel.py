@@ -34,6 +34,22 @@ class SynchronisedBatchNorm(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+class _Sum(torch.autograd.Function):
+    """The sum over all processes, and of its gradients; torch's own has one name or another by its version."""
+
+    @staticmethod
+    def forward(_: Any, x: Tensor) -> Tensor:
+        x = x.clone()
+        dist.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(_: Any, *gradients: Tensor) -> Tensor:
+        gradient = gradients[0].clone()
+        dist.all_reduce(gradient)
+        return gradient
+
+
 def _batch_norm(
     input: Tensor,
     running_mean: Tensor | None,
@@ -43,16 +59,14 @@ def _batch_norm(
     momentum: float,
     eps: float,
 ) -> Tensor:
-    from torch.distributed.nn.functional import all_reduce
-
     world = dist.get_world_size()
     with torch.autocast(input.device.type, enabled=False):
         x = input.float()
         over = [d for d in range(x.dim()) if d != 1]
         # The variance comes from the processes' own ones and the distance of their means: squares would cancel.
         variance, mean = torch.var_mean(x, over, correction=0)
-        means: Tensor = all_reduce(mean.clone()) / world  # type: ignore[no-untyped-call]
-        variances: Tensor = all_reduce(variance + (mean - means).square()) / world  # type: ignore[no-untyped-call]
+        means: Tensor = _Sum.apply(mean) / world
+        variances: Tensor = _Sum.apply(variance + (mean - means).square()) / world
         if running_mean is not None and running_var is not None:
             count = world * x.numel() // x.shape[1]
             with torch.no_grad():

@@ -245,7 +245,9 @@ def check_recipe(table: dict[str, Any], source: str, overridden: Sequence[str] =
         for mistake in error.errors():
             place = ".".join(str(part) for part in mistake["loc"]) or "recipe"
             origin = " (by --set)" if place in overridden else ""
-            lines.append(f"  {place}{origin}: {mistake['msg'].removeprefix('Value error, ')}{_hint(mistake)}")
+            unknown = mistake["type"] == "extra_forbidden"
+            said = "there is no such setting" if unknown else mistake["msg"].removeprefix("Value error, ")
+            lines.append(f"  {place}{origin}: {said}{_hint(mistake)}")
         raise RecipeError(f"{source}:\n" + "\n".join(lines)) from error
 
 

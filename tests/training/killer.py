@@ -1,0 +1,70 @@
+"""Trains in children that are killed (SIGKILL) at random moments and resumed, until one ends: ``killer.py RECIPE OUT
+KILLS SEED``.
+
+A program of its own: children are forked from a process that has loaded everything and computed nothing, since a fork
+after OpenMP has started threads would hang.
+"""
+
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+from atrous.training.checkpoint import find_state
+from atrous.training.recipe import Recipe
+from atrous.training.trainer import Progress, train
+
+
+def child(recipe: Path, out: Path) -> int:
+    number = os.fork()
+    if number == 0:
+        os.setsid()  # workers die with it, as when a machine goes down
+        train(Recipe.model_validate_json(recipe.read_text()), out, resume=find_state(out) is not None, on_step=linger)
+        os._exit(0)
+    return number
+
+
+def linger(_: Progress) -> None:
+    time.sleep(0.03)  # a run that is over can't be killed any more, however quick the machine
+
+
+def over(number: int) -> bool:
+    return os.waitpid(number, os.WNOHANG) != (0, 0)
+
+
+def main() -> None:
+    recipe, out, kills, seed = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+    moments = random.Random(seed)
+    done = []
+    while len(done) < kills:
+        number = child(recipe, out)
+        if len(done) % 3 == 2:  # while a checkpoint is being written
+            what, latest = "writing", moments.uniform(0, 0.004)
+            places = [out / ".state.new", out / ".last.new", out / ".best.new"]
+            place = places[len(done) // 3 % 3]
+            while not place.exists() and not over_soon(number):
+                pass
+        else:
+            what, latest = "any moment", moments.uniform(0.05, 0.8)
+        time.sleep(latest)
+        if over(number):
+            print("ended before it was killed; done so far:", done)
+            sys.exit(3)
+        os.killpg(number, signal.SIGKILL)
+        os.waitpid(number, 0)
+        state = find_state(out)
+        done.append(what)
+        print(f"kill {len(done)}: {what}, {state and (state / 'state.json').read_text()[:20].split()}", flush=True)
+    number = child(recipe, out)
+    assert os.waitpid(number, 0)[1] == 0
+
+
+def over_soon(number: int) -> bool:
+    """Whether the child is over, without reaping it."""
+    return os.waitid(os.P_PID, number, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""Runs killed with SIGKILL at any moment and resumed end bit-identical to one that nobody killed."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from atrous.training.recipe import Recipe
+from atrous.training.trainer import train
+
+KILLS = 10
+
+
+def told(run: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    clocks = ("time", "seconds", "images_per_second", "waiting")
+    return [{key: value for key, value in line.items() if key not in clocks} for line in lines]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_ten_kills_change_nothing(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    recipe = make_recipe(
+        data__val_split="val",
+        data__workers=1,
+        optimizer__name="adamw",
+        training__ema=0.9,
+        training__epochs=60,
+        training__validate_every=2,
+        loss__class_weights="auto",
+        log__save_minutes=0,
+        log__every=1,
+        log__samples=1,
+    )
+    file = tmp_path / "recipe.json"
+    file.write_text(recipe.model_dump_json())
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("killer.py"), file, tmp_path / "killed", str(KILLS), "0"],
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("kill ") == KILLS
+    train(recipe, tmp_path / "whole")
+    for file in ("state/model", "state/ema", "state/optimizer", "best/model", "last/model"):
+        whole, killed = (load_file(tmp_path / run / f"{file}.safetensors") for run in ("whole", "killed"))
+        assert whole.keys() == killed.keys()
+        assert [key for key in whole if not torch.equal(whole[key], killed[key])] == []
+    assert told(tmp_path / "whole") == told(tmp_path / "killed")
+    assert sorted(p.name for p in (tmp_path / "whole").iterdir()) == sorted(
+        p.name for p in (tmp_path / "killed").iterdir()
+    )

@@ -1,0 +1,86 @@
+"""Two processes train what one would: the same losses, weights and counts, written once; one that dies stops both."""
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from atrous.training.recipe import Recipe
+from atrous.training.trainer import train
+
+MakeRecipe = Callable[..., Recipe]
+LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "atrous", "train"]
+
+
+def launch(recipe: Recipe, out: Path) -> "subprocess.CompletedProcess[str]":
+    file = out.with_suffix(".toml")
+    table = recipe.model_dump(mode="json", exclude_none=True)
+    lines = [f"[{name}]\n" + "".join(f"{k} = {toml(v)}\n" for k, v in s.items()) for name, s in table.items() if s]
+    file.write_text("\n".join(line for line in lines if not line.startswith("[description]")))
+    return subprocess.run([*LAUNCH, file, "--out", out], capture_output=True, text=True, timeout=300)
+
+
+def toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k} = {toml(v)}" for k, v in value.items()) + "}"
+    return json.dumps(value)
+
+
+def lines(run: Path, key: str) -> list[dict[str, Any]]:
+    return [line for line in map(json.loads, (run / "log.jsonl").read_text().splitlines()) if key in line]
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(make_recipe: MakeRecipe, squares: Path, tmp_path: Path) -> None:
+    (squares / "splits/val.txt").write_text("8\n9\n0\n")  # three pictures for two processes
+    recipe = make_recipe(
+        model__backbone="test_efficientnet",  # smooth: at a ReLU's corner the last bit may decide about a gradient
+        model__options={"channels": 16, "low_level_channels": 8, "rates": [1, 2], "dropout": 0.0},
+        augment__scale=(1.2, 2.0),  # no padding: whole areas of equal values would sit on the head's corners
+        data__val_split="val",
+        optimizer__lr=0.005,
+        loss__class_weights="auto",
+        loss__hard_share=0.5,
+        training__epochs=3,
+        training__ema=0.9,
+        training__accumulate=2,
+        log__every=1,
+    )
+    done = launch(recipe, tmp_path / "two")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("best model:") == 1
+    assert "2 processes" in done.stderr
+    assert "Warning" not in done.stderr
+    train(recipe, tmp_path / "one")
+    one, two = (lines(tmp_path / run, "loss") for run in ("one", "two"))
+    assert [line["step"] for line in two] == [1, 2, 3, 4, 5, 6]
+    for key in ("loss", "gradient_norm"):
+        assert [line[key] for line in two] == pytest.approx([line[key] for line in one], rel=1e-3)
+    for name in ("model", "ema"):
+        a, b = (load_file(tmp_path / run / f"state/{name}.safetensors") for run in ("one", "two"))
+        for key in a:
+            torch.testing.assert_close(a[key], b[key], rtol=1e-3, atol=1e-5, msg=lambda m, key=key: f"{key}: {m}")
+    one, two = (lines(tmp_path / run, "mean_iou") for run in ("one", "two"))
+    for a, b in zip(one, two, strict=True):
+        assert b["pictures"] == 3
+        assert [c["pictures"] for c in a["classes"]] == [c["pictures"] for c in b["classes"]]
+        assert a["pixel_accuracy"] == pytest.approx(b["pixel_accuracy"], abs=1e-3)
+    assert json.loads((tmp_path / "two/run.json").read_text())["processes"] == 2
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_stops_both_with_its_words(make_recipe: MakeRecipe, squares: Path, tmp_path: Path) -> None:
+    (squares / "splits/train.txt").write_text("\n".join(["0"] * 7 + ["7"]))
+    photo = squares / "images/7.png"
+    photo.write_bytes(photo.read_bytes()[:-2000])  # its header is whole
+    done = launch(make_recipe(training__epochs=50), tmp_path / "run")
+    assert done.returncode != 0
+    assert "7.png" in done.stderr
+    assert math.prod(p.exists() for p in (tmp_path / "run/best", tmp_path / "run/last")) == 0

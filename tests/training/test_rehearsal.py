@@ -1,0 +1,27 @@
+"""The dry run: it says what would be, draws the batch, and keeps nothing."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+
+from atrous.training.recipe import Recipe
+from atrous.training.rehearsal import rehearse
+from atrous.training.trainer import train
+
+
+def test_it_finds_shapes_memory_and_loss_and_keeps_nothing(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    recipe = make_recipe(training__ema=0.9, optimizer__name="adamw")
+    notes: list[str] = []
+    found = rehearse(recipe, tmp_path / "run", notes.append)
+    assert found.shapes == {"batch": (4, 3, 65, 65), "main": (4, 4, 24, 24)}  # test_resnet works on 96×96
+    assert found.memory["optimizer"] > found.memory["weights"] > found.memory["gradients"] > 0
+    assert found.memory["activations"] > 4 * 4 * 65 * 65 * 4  # float32 logits at full size at the least
+    assert found.steps == 4
+    assert 0 < found.loss < 10
+    assert found.peak is None or found.peak > 0
+    assert any("8 pictures, 4 classes" in note for note in notes)
+    with Image.open(found.picture) as picture:
+        assert picture.size == (130, 130)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["dry-run.jpg"]
+    train(recipe, tmp_path / "run")  # its folder may be used
