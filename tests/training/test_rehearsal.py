@@ -15,7 +15,8 @@ def test_it_finds_shapes_memory_and_loss_and_keeps_nothing(make_recipe: Callable
     notes: list[str] = []
     found = rehearse(recipe, tmp_path / "run", notes.append)
     assert found.shapes == {"batch": (4, 3, 65, 65), "main": (4, 4, 24, 24)}  # test_resnet works on 96×96
-    assert found.memory["optimizer"] > found.memory["weights"] > found.memory["gradients"] > 0
+    assert found.memory["optimizer"] >= 2 * found.memory["gradients"] > 0
+    assert found.memory["weights"] > 2 * found.memory["gradients"]  # the average, and statistics
     assert found.memory["activations"] > 4 * 4 * 65 * 65 * 4  # float32 logits at full size at the least
     assert found.steps == 4
     assert 0 < found.loss < 10
