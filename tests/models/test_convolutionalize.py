@@ -118,7 +118,7 @@ def test_both_operations_go_together() -> None:
 
 
 def test_another_size_than_the_classifiers_is_refused() -> None:
-    with pytest.raises(SurgeryError, match=r"'avgpool' brings a map of 8 × 8 to 6 × 6; give the size of the pictures"):
+    with pytest.raises(SurgeryError, match=r"'avgpool' brings 8 × 8 × 8 values to 8 × 6 × 6: .* is this the size"):
         convolutionalize(Small(), 40)
 
 

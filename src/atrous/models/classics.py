@@ -41,7 +41,7 @@ class ClassicBackbone(Backbone):
     Args:
         name: one of ``CLASSICS``.
         in_channels: channels of the picture. Beside the three colours, the first convolution takes the mean of the
-            colour filters for each more (SPEC: NYUDv2's depth).
+            colour filters for each more (§5: NYUDv2's depth).
         pretrained: ``True`` takes torchvision's hub; a path takes a file in torchvision's names; ``False`` starts at
             random.
         output_stride: 32.

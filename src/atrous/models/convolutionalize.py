@@ -28,8 +28,8 @@ def convolutionalize(net: nn.Module, size: int | None = None, in_channels: int |
 
     Each fully connected layer becomes a convolution with the same weights (FCN, arXiv 1411.4038, §3.1; flattened maps
     are read in the order C, H, W). Pools that bring a map to a fixed size, and the flattening, are discarded. At the
-    classifier's own size the 1×1 result is its logits where there was no global pool; where there was one, a result's
-    mean is, if nothing but linear layers follow the pool.
+    classifier's own size the 1×1 result is its logits where there was no global pool; where there was a global average,
+    the mean of the result is, if nothing but linear layers follow.
 
     Args:
         net: a classifier ``(B, C, H, W)`` → ``(B, classes)``: torchvision's, timm's, or one made like them. It stays
@@ -112,6 +112,7 @@ def _graph(net: nn.Module, in_channels: int, size: int) -> tuple[fx.GraphModule,
         _run_without_data(net, in_channels, size)
         graph = _Tracer(connected or set(resizing[-1:])).trace(net)
         result = fx.GraphModule(net, graph, type(net).__name__)
+        _keep_dropout(result)
         return result, _shapes(result, in_channels, size)
     except Exception as error:  # whatever a network's own code, or torch.fx, has to say
         reason = str(error).partition("\n")[0]
@@ -119,6 +120,16 @@ def _graph(net: nn.Module, in_channels: int, size: int) -> tuple[fx.GraphModule,
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _keep_dropout(graph: fx.GraphModule) -> None:
+    """Put layers for calls of dropout, which would stay in the mode that they were traced in."""
+    for node in graph.graph.find_nodes(op="call_function", target=F.dropout):
+        rate = node.args[1] if len(node.args) > 1 else node.kwargs.get("p", 0.5)
+        graph.add_submodule(node.name, nn.Dropout(rate))
+        with graph.graph.inserting_before(node):
+            node.replace_all_uses_with(graph.graph.call_module(node.name, node.args[:1]))
+        graph.graph.erase_node(node)
 
 
 def _shapes(graph: fx.GraphModule, in_channels: int, size: int) -> Shapes:
@@ -161,7 +172,7 @@ def _tail(graph: fx.GraphModule, shapes: Shapes) -> list[Step]:
         tensors = [n for n in node.all_input_nodes if shapes[n]]
         source = tensors[0] if len(tensors) == 1 else None
         flat = len(shapes[node]) == 2
-        elementwise = isinstance(layer, _ELEMENTWISE) or node.target in (F.dropout, F.relu)
+        elementwise = isinstance(layer, _ELEMENTWISE) or node.target is F.relu
         if flat and not (source and (isinstance(layer, nn.Linear) or elementwise or _resizes(node, layer))):
             what = type(layer).__name__ if layer else getattr(node.target, "__name__", node.target)
             raise SurgeryError(
@@ -195,8 +206,9 @@ def _slide(graph: fx.GraphModule, tail: list[Step], shapes: Shapes) -> None:
         elif _resizes(node, layer):
             if shape not in (lying, (math.prod(lying),), (lying[0],), (lying[0], 1, 1)):
                 raise SurgeryError(
-                    f"layer '{node.name}' brings a map of {lying[1]} × {lying[2]} to {' × '.join(map(str, shape[-2:]))}"
-                    "; give the size of the pictures that the classifier was made for"
+                    f"layer '{node.name}' brings {' × '.join(map(str, lying))} values to "
+                    f"{' × '.join(map(str, shape))}: that is no global pool, no flattening, and not nothing; "
+                    "is this the size of the pictures that the classifier was made for?"
                 )
             if shape in ((lying[0],), (lying[0], 1, 1)):
                 lying = (lying[0], 1, 1)
@@ -204,11 +216,6 @@ def _slide(graph: fx.GraphModule, tail: list[Step], shapes: Shapes) -> None:
             graph.graph.erase_node(node)
         elif len(shape) == 3:
             lying = shape
-        if node.target is F.dropout:  # as a layer it goes on following the mode
-            with graph.graph.inserting_before(node):
-                graph.add_submodule(node.name, nn.Dropout(node.kwargs.get("p", 0.5)))  # type: ignore[arg-type]
-                node.replace_all_uses_with(graph.graph.call_module(node.name, (source,)))
-            graph.graph.erase_node(node)
     graph.graph.eliminate_dead_code()
     graph.graph.lint()
     graph.recompile()
