@@ -1,0 +1,231 @@
+"""Training throughput and memory beside plain loops around segmentation-models-pytorch: ``python -m benchmarks.train``.
+
+Each contender is a process of its own that has everything ready and trains a block of steps when told to, in turns.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from benchmarks._harness import Comparison, write
+from benchmarks.augment import photo_and_mask
+from torch.utils.data import DataLoader, Dataset
+
+SEED = 0
+CROP, BATCH, WORKERS = 320, 8, 1
+PICTURES = 64
+STEPS, ROUNDS = 12, 5
+CONTENDERS = ("ours", "plain", "tuned")
+Block = Callable[[], float]
+"""Trains some steps; returns the seconds that were spent waiting for pictures."""
+
+
+def make_pictures(room: Path) -> None:
+    """A folder dataset of photos of VOC's size."""
+    photo, mask = photo_and_mask(room)
+    for name, source in (("images", photo), ("masks", mask)):
+        (room / name).mkdir()
+        for number in range(PICTURES):
+            (room / name / f"{number}{source.suffix}").symlink_to(source)
+    (room / "labels.toml").write_text(f"names = {[f'class {i}' for i in range(21)]}".replace("'", '"'))
+    (room / "splits").mkdir()
+    (room / "splits/train.txt").write_text("\n".join(map(str, range(PICTURES))))
+
+
+def ours(room: Path, loaded: bool) -> Block:
+    from atrous.training.recipe import check_recipe
+    from atrous.training.trainer import Run
+
+    table = {
+        "model": {"pretrained": False, "options": {"separable": True}},
+        "data": {"train": f"folder:{room}", "val_split": "none", "workers": WORKERS},
+        "augment": {"crop": CROP, "scale": [0.5, 1.75]},
+        "optimizer": {"name": "adamw", "lr": 1e-3},
+        "training": {"batch_size": BATCH, "precision": "bfloat16", "epochs": 1000},
+    }
+    run = Run(check_recipe(table, "benchmark"), room / "run")
+    run.make_trainable()
+    stream = run.batches(0)
+    stream = stream if loaded else itertools.repeat(next(stream))
+    steps = itertools.count()
+
+    def block() -> float:
+        run.recent.clear()
+        for _ in range(STEPS):
+            progress, _ = run.step(next(steps), stream)
+        return progress.waiting * sum(took for _, took in run.recent)
+
+    return block
+
+
+class Pictures(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """As everybody writes it: OpenCV and albumentations."""
+
+    def __init__(self, room: Path) -> None:
+        import albumentations as A
+
+        self.photos = sorted((room / "images").iterdir())
+        self.transform = A.Compose(
+            [
+                A.RandomScale((-0.5, 0.75), p=1),
+                A.PadIfNeeded(CROP, CROP, border_mode=cv2.BORDER_CONSTANT, fill=(124, 116, 104), fill_mask=255),
+                A.RandomCrop(CROP, CROP),
+                A.HorizontalFlip(p=0.5),
+                A.Normalize(),
+                A.ToTensorV2(),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        from PIL import Image
+
+        photo = self.photos[index]
+        image = cv2.cvtColor(cv2.imread(str(photo)), cv2.COLOR_BGR2RGB)
+        with Image.open(photo.parents[1] / "masks" / f"{photo.stem}.png") as mask:
+            found = self.transform(image=image, mask=np.array(mask))
+        return found["image"], found["mask"].long()
+
+
+def smp_loop(room: Path, loaded: bool, tuned: bool) -> Block:
+    """segmentation-models-pytorch's DeepLabV3Plus in the loop of its documentation; ``tuned`` adds what a careful
+    person adds: channels-last memory, bfloat16, fused AdamW.
+    """
+    import segmentation_models_pytorch as smp
+
+    model = smp.DeepLabV3Plus(
+        "tu-tf_efficientnet_lite0", encoder_weights=None, classes=21, decoder_atrous_rates=(6, 12, 18)
+    ).train()
+    if tuned:
+        model = model.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=tuned)
+
+    def endless() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        loader = DataLoader(Pictures(room), BATCH, shuffle=True, num_workers=WORKERS, drop_last=True, prefetch_factor=4)
+        while True:
+            yield from loader
+
+    stream = endless()
+    stream = stream if loaded else itertools.repeat(next(stream))
+
+    def block() -> float:
+        waited = 0.0
+        for _ in range(STEPS):
+            begin = time.perf_counter()
+            images, masks = next(stream)
+            waited += time.perf_counter() - begin
+            if tuned:
+                images = images.contiguous(memory_format=torch.channels_last)
+            with torch.autocast("cpu", torch.bfloat16, enabled=tuned):
+                logits = model(images)
+            loss = F.cross_entropy(logits.float(), masks, ignore_index=255)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            loss.item()
+        return waited
+
+    return block
+
+
+def contend(name: str, room: Path, loaded: bool) -> None:
+    """A contender: for each line on stdin a block of steps, answered by its seconds, waiting and the peak of memory."""
+    torch.manual_seed(SEED)
+    block = ours(room, loaded) if name == "ours" else smp_loop(room, loaded, name == "tuned")
+    block()
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        begin = time.perf_counter()
+        waited = block()
+        seconds = time.perf_counter() - begin
+        print(seconds, waited, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, flush=True)
+
+
+Told = dict[str, list[tuple[float, float, float]]]
+
+
+def race(room: Path, loaded: bool) -> Told:
+    """Seconds, seconds waited and bytes of each contender, round by round, in turns."""
+    told: Told = {name: [] for name in CONTENDERS}
+    command = [sys.executable, "-m", "benchmarks.train"]
+    runners = {
+        name: subprocess.Popen(
+            [*command, name, str(room), str(int(loaded))], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for name in CONTENDERS
+    }
+    try:
+        for runner in runners.values():
+            assert runner.stdout
+            while runner.stdout.readline() not in ("ready\n", ""):
+                pass
+        for _ in range(ROUNDS):
+            for name, runner in runners.items():
+                assert runner.stdin
+                assert runner.stdout
+                runner.stdin.write("\n")
+                runner.stdin.flush()
+                seconds, waited, size = map(float, runner.stdout.readline().split())
+                told[name].append((seconds, waited, size))
+                print(f"{name}: {BATCH * STEPS / seconds:.2f} images/s", flush=True)
+    finally:
+        for runner in runners.values():
+            runner.kill()
+            runner.wait()
+    return told
+
+
+def main() -> None:
+    rows, notes = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        room = Path(folder)
+        make_pictures(room)
+        for loaded in (False, True):
+            told = race(room, loaded)
+            work = f"{STEPS} steps of {BATCH} at {CROP}², " + ("loading included" if loaded else "network alone")
+            for peer, words in (("plain", "smp loop, float32"), ("tuned", "smp loop, channels-last bfloat16")):
+                times = [[seconds for seconds, _, _ in told[name]] for name in ("ours", peer)]
+                rows.append(Comparison(work, words, *times, target=1.0))
+            for name in CONTENDERS:
+                best = min(told[name])
+                waiting = sum(waited for _, waited, _ in told[name]) / sum(seconds for seconds, _, _ in told[name])
+                notes.append(
+                    f"{work}, {name}: {BATCH * STEPS / best[0]:.2f} images/s at best, {100 * waiting:.0f} % of it "
+                    f"waiting for pictures, at most {max(size for *_, size in told[name]) / 1e6:.0f} MB resident."
+                )
+    write(
+        "train",
+        "Training",
+        rows,
+        seed=SEED,
+        peers=["segmentation-models-pytorch", "albumentations"],
+        notes=[
+            "DeepLabv3+ on EfficientNet-Lite0, separable, rates 6/12/18, AdamW; each contender is a process of its own; "
+            f"in turns, {WORKERS} worker(s); ours at {CROP} computes on {CROP + 1}², as TF-SAME networks want 32k + 1.",
+            *notes,
+        ],
+    )
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        contend(sys.argv[1], Path(sys.argv[2]), sys.argv[3] == "1")
+    else:
+        main()
