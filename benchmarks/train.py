@@ -217,7 +217,7 @@ def main() -> None:
         seed=SEED,
         peers=["segmentation-models-pytorch", "albumentations"],
         notes=[
-            "DeepLabv3+ on EfficientNet-Lite0, separable, rates 6/12/18, AdamW; each contender is a process of its own; "
+            "DeepLabv3+ on EfficientNet-Lite0, separable, rates 6/12/18, AdamW; each contender is its own process, "
             f"in turns, {WORKERS} worker(s); ours at {CROP} computes on {CROP + 1}², as TF-SAME networks want 32k + 1.",
             *notes,
         ],
