@@ -98,6 +98,17 @@ def test_groups_have_their_rate_and_norms_and_biases_no_decay(make_recipe: MakeR
                 assert group["base_lr"] == (0.001 if id(parameter) in backbone else 0.05)
 
 
+def test_biases_of_convolutions_may_learn_at_another_rate(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe(optimizer__backbone_lr=0.001, optimizer__bias_factor=2)
+    model = build(recipe)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    rates = {
+        names[id(p)]: group["base_lr"] for group in build_optimizer(recipe, model).param_groups for p in group["params"]
+    }
+    assert rates["classifier.bias"] == 2 * rates["classifier.weight"] == 0.1
+    assert rates["backbone.net.bn1.bias"] == rates["backbone.net.bn1.weight"] == 0.001
+
+
 def test_the_average_moves_by_its_decay_and_copies_counters() -> None:
     net, average = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
     nn.init.constant_(net.weight, 2.0)

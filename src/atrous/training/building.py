@@ -32,27 +32,12 @@ def build_model(recipe: Recipe, dataset: Dataset) -> SegmentationModel:
     except (TypeError, ValueError) as error:
         raise RecipeError(f"model: {error}") from error
     if section.start_from:
-        _start_from(model, load(section.start_from), section.start_from)
+        source = load(section.start_from)
+        try:
+            model.start_from(source)
+        except ValueError as error:
+            raise RecipeError(f"model.start_from: '{section.start_from}' is {error}") from error
     return model.train()
-
-
-def _start_from(model: SegmentationModel, source: SegmentationModel, name: str) -> None:
-    """Take over weights and preprocessing; what scores the classes stays new where their number differs."""
-    weights, slots = source.state_dict(), model.state_dict()
-    classes = {key for key in weights.keys() & slots.keys() if weights[key].shape != slots[key].shape}
-    strange = weights.keys() ^ slots.keys() | {
-        key
-        for key in classes
-        if weights[key].shape[:1] + slots[key].shape[:1] != (source.num_classes, model.num_classes)
-        or weights[key].shape[1:] != slots[key].shape[1:]
-    }
-    if strange:
-        raise RecipeError(
-            f"model.start_from: '{name}' is another network ({source.name} on {source.backbone.name}), "
-            f"{len(strange)} tensors differ, first: {min(strange)}; give its name, backbone and options"
-        )
-    model.load_state_dict({key: weights[key] for key in weights.keys() - classes}, strict=False)
-    model.preprocessing = source.preprocessing
 
 
 def freeze(model: SegmentationModel, until_stride: int, batch_norm: bool) -> list[nn.Module]:
@@ -98,21 +83,24 @@ def _upstream(backbone: Backbone, stride: int) -> set[int]:
 
 
 def build_optimizer(recipe: Recipe, model: SegmentationModel) -> torch.optim.Optimizer:
-    """SGD or AdamW over four groups: backbone and head, each with decay (weights) and without (norms, biases)."""
+    """SGD or AdamW over groups: backbone and head, each with weights (which decay), biases and norms (which do not)."""
     options = recipe.optimizer
     backbone = {id(p) for p in model.backbone.parameters()}
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase | nn.GroupNorm | nn.LayerNorm)]
+    in_norms = {id(p) for norm in norms for p in norm.parameters(recurse=False)}
     backbone_lr = options.lr if options.backbone_lr is None else options.backbone_lr
-    groups: dict[tuple[bool, bool], list[Tensor]] = {}
-    for parameter in model.parameters():
+    groups: dict[tuple[bool, bool, bool], list[Tensor]] = {}
+    for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault((id(parameter) in backbone, parameter.ndim > 1), []).append(parameter)
+            bias = name.endswith("bias") and id(parameter) not in in_norms
+            groups.setdefault((id(parameter) in backbone, parameter.ndim > 1, bias), []).append(parameter)
     settings = [
         {
             "params": parameters,
-            "base_lr": backbone_lr if in_backbone else options.lr,
+            "base_lr": (backbone_lr if in_backbone else options.lr) * (options.bias_factor if bias else 1),
             "weight_decay": options.weight_decay if decays else 0.0,
         }
-        for (in_backbone, decays), parameters in groups.items()
+        for (in_backbone, decays, bias), parameters in groups.items()
     ]
     if options.name == "sgd":
         return torch.optim.SGD(settings, lr=options.lr, momentum=options.momentum, fused=True)

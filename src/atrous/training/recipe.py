@@ -100,6 +100,8 @@ class OptimizerSection(_Section):
     """Learning rate of the new layers."""
     backbone_lr: float | None = Field(default=None, ge=0)
     """Learning rate of the backbone; that of the new layers when left out."""
+    bias_factor: float = Field(default=1.0, gt=0)
+    """Learning rate of convolutions' biases, as a multiple of their weights' (Caffe's recipes: 2)."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Momentum of sgd, first beta of adamw."""
     weight_decay: float = Field(default=1e-4, ge=0)
