@@ -123,3 +123,14 @@ def test_odd_pictures_are_warped(size: tuple[int, int]) -> None:
     result = warped(sample, 0, crop=33)
     assert set(np.unique(result.mask)) <= {0, IGNORE}
     assert (result.image[result.mask == 0] == 50).all()
+
+
+def test_a_whole_picture_stays_itself_or_is_scaled_and_mirrored() -> None:
+    random = np.random.default_rng(0)
+    image, mask = random.integers(0, 256, (7, 11, 3), np.uint8), random.integers(0, 4, (7, 11), np.uint8)
+    same = Augmentation(None, (1.0, 1.0), flip=False)(Sample(image, mask, "a"), random)
+    assert np.array_equal(same.image, image)
+    assert np.array_equal(same.mask, mask)
+    larger = Augmentation(None, (2.0, 2.0))(Sample(image, mask, "a"), random)
+    assert larger.image.shape == (14, 22, 3)
+    assert larger.mask.shape == (14, 22)

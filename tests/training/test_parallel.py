@@ -5,13 +5,17 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
+from torch import nn
 
+from atrous.training.parallel import SynchronisedBatchNorm
 from atrous.training.recipe import Recipe
 from atrous.training.trainer import train
 
@@ -35,6 +39,24 @@ def toml(value: Any) -> str:
 
 def lines(run: Path, key: str) -> list[dict[str, Any]]:
     return [line for line in map(json.loads, (run / "log.jsonl").read_text().splitlines()) if key in line]
+
+
+def test_shared_statistics_of_one_process_are_batch_norm() -> None:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        x = torch.randn(3, 5, 4, 4, generator=torch.Generator().manual_seed(0))
+        results = []
+        for mode in (nullcontext(), SynchronisedBatchNorm()):
+            norm, values = nn.BatchNorm2d(5), x.clone().requires_grad_()
+            nn.init.uniform_(norm.weight, 0.5, 1.5, generator=torch.Generator().manual_seed(1))
+            with mode:
+                out = norm(values)
+            out.square().mul(torch.arange(4.0)).sum().backward()
+            results.append([out, values.grad, norm.weight.grad, norm.bias.grad, *norm.buffers()])
+        for plain, shared in zip(*results, strict=True):
+            torch.testing.assert_close(plain, shared, rtol=1e-4, atol=1e-5)
+    finally:
+        dist.destroy_process_group()
 
 
 @pytest.mark.slow

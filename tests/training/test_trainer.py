@@ -469,3 +469,12 @@ def test_validation_shows_samples(make_recipe: MakeRecipe, tmp_path: Path) -> No
     train(make_recipe(data__val_split="val", training__epochs=0.5), tmp_path / "run")
     with Image.open(tmp_path / "run/samples/step-000001.jpg") as sheet:
         assert sheet.size[0] == 2 * 488
+
+
+def test_whole_pictures_train_one_at_a_time(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    whole = {"augment__crop": "whole", "augment__scale": (1.0, 1.0), "augment__flip": False}
+    found = losses(make_recipe(**whole, training__batch_size=1, training__epochs=1), tmp_path / "run")
+    assert len(found) == 8
+    with pytest.raises(RecipeError, match=r"each part of a batch holds one: training\.accumulate = .* = 4"):
+        train(make_recipe(**whole), tmp_path / "batch")
+    assert len(losses(make_recipe(**whole, training__accumulate=4, training__epochs=1), tmp_path / "parts")) == 2

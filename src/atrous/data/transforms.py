@@ -18,7 +18,7 @@ class Augmentation:
     """Random scale, crop, flip and colour, as DeepLab trains (SPEC §4.9); what lies beyond the picture is ignored.
 
     Args:
-        crop: side of the square result in pixels; 32k + 1 suits DeepLab.
+        crop: side of the square result in pixels; 32k + 1 suits DeepLab. None for whole pictures, each of its own size.
         scale: smallest and largest scale factor, drawn uniformly.
         flip: mirror every second picture.
         brightness, contrast, saturation: largest change as a share; 0 leaves colours alone.
@@ -26,7 +26,7 @@ class Augmentation:
         fill: RGB value of padding, 0–255: the mean of the network's pictures.
     """
 
-    crop: int = 513
+    crop: int | None = 513
     scale: tuple[float, float] = (0.5, 2.0)
     flip: bool = True
     brightness: float = 0.0
@@ -36,7 +36,7 @@ class Augmentation:
     fill: tuple[float, float, float] = (123.675, 116.28, 103.53)
 
     def __call__(self, sample: Sample, random: np.random.Generator) -> Sample:
-        """Make ``(crop, crop)`` of a sample; the same generator state gives the same result."""
+        """Make ``(crop, crop)`` of a sample (or all of it); the same generator state gives the same result."""
         factor = random.uniform(*self.scale)
         (top, rows, height), (left, columns, width) = (self._window(n, factor, random) for n in sample.mask.shape)
         mirror = -1 if self.flip and random.random() < 0.5 else 1
@@ -44,14 +44,15 @@ class Augmentation:
 
         # Only what the crop shows is resized, which is several times quicker than a warp of the same size.
         source = np.s_[top : top + rows, left : left + columns]
-        shown = np.s_[: self.crop, : self.crop]
+        across, down = (self.crop or width), (self.crop or height)
+        shown = np.s_[:down, :across]
         photo = cv2.resize(sample.image[source], (width, height), interpolation=cv2.INTER_LINEAR)[shown]
         labels = cv2.resize(sample.mask[source], (width, height), interpolation=cv2.INTER_NEAREST_EXACT)[shown]
         if colors is not None:
             photo = cv2.transform(photo, colors)
 
-        image = np.empty((self.crop, self.crop, 3), np.uint8)
-        mask = np.full((self.crop, self.crop), IGNORE, np.uint8)
+        image = np.empty((down, across, 3), np.uint8)
+        mask = np.full((down, across), IGNORE, np.uint8)
         bottom, right = labels.shape
         image[bottom:] = image[:, right:] = np.round(self.fill)
         image[:bottom, :right] = photo[:, ::mirror]
@@ -60,7 +61,7 @@ class Augmentation:
 
     def _window(self, side: int, factor: float, random: np.random.Generator) -> tuple[int, int, int]:
         """Where the crop begins in the source, how much of it it shows, and the size this has when scaled."""
-        length = min(side, math.ceil(self.crop / factor))
+        length = min(side, math.ceil(self.crop / factor)) if self.crop else side
         return int(random.integers(0, side - length + 1)), length, max(1, round(length * factor))
 
     def _color_matrix(self, random: np.random.Generator) -> NDArray[np.float64] | None:
@@ -79,9 +80,3 @@ class Augmentation:
         shift = np.full((3, 1), 128 * gain * (1 - contrast))
         matrix: NDArray[np.float64] = np.hstack([mix, shift])
         return matrix
-
-
-def _warp(
-    pixels: NDArray[np.uint8], matrix: NDArray[np.float64], size: tuple[int, int], sampling: int
-) -> cv2.typing.MatLike:
-    return cv2.warpAffine(pixels, matrix, size, flags=sampling, borderMode=cv2.BORDER_REPLICATE)

@@ -20,7 +20,7 @@ class SynchronisedBatchNorm(TorchFunctionMode):
     """While it is active, every batch norm in training takes mean and variance over the batches of all processes.
 
     It works on any module that calls ``torch.nn.functional.batch_norm`` (timm's fused ones too), on any device, and
-    changes no module. Every process has the same number of values, as the loader hands out equal shares.
+    changes no module. Each process counts by its number of values.
     """
 
     def __torch_function__(
@@ -59,19 +59,19 @@ def _batch_norm(
     momentum: float,
     eps: float,
 ) -> Tensor:
-    world = dist.get_world_size()
     with torch.autocast(input.device.type, enabled=False):
         x = input.float()
-        over = [d for d in range(x.dim()) if d != 1]
         # The variance comes from the processes' own ones and the distance of their means: squares would cancel.
-        variance, mean = torch.var_mean(x, over, correction=0)
-        means: Tensor = _Sum.apply(mean) / world
-        variances: Tensor = _Sum.apply(variance + (mean - means).square()) / world
+        variance, mean = torch.var_mean(x, [d for d in range(x.dim()) if d != 1], correction=0)
+        count = torch.full_like(mean[:1], x.numel() // x.shape[1])
+        summed = _Sum.apply(torch.cat([mean * count, count]))
+        total = summed[-1].detach()
+        means = summed[:-1] / total
+        variances = _Sum.apply((variance + (mean - means).square()) * count) / total
         if running_mean is not None and running_var is not None:
-            count = world * x.numel() // x.shape[1]
             with torch.no_grad():
                 running_mean.lerp_(means, momentum)
-                running_var.lerp_(variances * (count / max(1, count - 1)), momentum)
+                running_var.lerp_(variances * (total / (total - 1).clamp(min=1)), momentum)
         shape = [1, -1] + [1] * (x.dim() - 2)
         scale = (variances + eps).rsqrt()
         if weight is not None:

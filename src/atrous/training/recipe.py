@@ -6,7 +6,7 @@ import difflib
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, ValidationError, model_validator
 
@@ -69,8 +69,9 @@ class DataSection(_Section):
 class AugmentSection(_Section):
     """What happens to each picture on its way into a batch."""
 
-    crop: int = Field(default=513, ge=32)
-    """Side of the square crop; 32k + 1 suits DeepLab."""
+    crop: Annotated[int, Field(ge=32)] | Literal["whole"] = 513
+    """Side of the square crop, 32k + 1 suits DeepLab; or "whole" pictures, each at its own size, one in each part of a
+    batch."""
     scale: tuple[float, float] = (0.5, 2.0)
     """Smallest and largest scale factor, drawn uniformly."""
     flip: bool = True
@@ -201,6 +202,12 @@ class Recipe(_Section):
     loss: LossSection = LossSection()
     training: TrainingSection = TrainingSection()
     log: LogSection = LogSection()
+
+    @property
+    def shown(self) -> str:
+        """The size of a picture as the network sees it, in words."""
+        crop = self.augment.crop
+        return "their own size" if crop == "whole" else f"{crop}×{crop}"
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

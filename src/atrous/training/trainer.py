@@ -285,11 +285,19 @@ class Run:
     def batches(self, start: int) -> Iterator[Batch]:
         """What this process gets of the batches, from a step on."""
         recipe = self.recipe
+        settings = recipe.augment.model_dump()
+        if recipe.augment.crop == "whole":
+            settings["crop"] = None
+            if recipe.training.batch_size != recipe.training.accumulate * self.world:
+                raise RecipeError(
+                    'augment.crop = "whole": pictures differ in size, so each part of a batch holds one: '
+                    f"training.accumulate = batch_size / processes = {recipe.training.batch_size // self.world}"
+                )
         red, green, blue = (255 * share for share in self.model.preprocessing.mean)
         try:
             return batches(
                 self.train_set,
-                Augmentation(**recipe.augment.model_dump(), fill=(red, green, blue)),
+                Augmentation(**settings, fill=(red, green, blue)),
                 batch_size=recipe.training.batch_size,
                 parts=recipe.training.accumulate,
                 seed=recipe.training.seed,
@@ -388,11 +396,11 @@ class Run:
         return float(norm)
 
     def _too_large(self) -> str:
-        training, crop = self.recipe.training, self.recipe.augment.crop
+        training = self.recipe.training
         here = training.batch_size // (self.world * training.accumulate)
         return (
-            f"{here} pictures of {crop}×{crop} do not fit into the memory of {self.device}; the same numbers with less "
-            f"memory: --set training.accumulate={2 * training.accumulate}; else a smaller batch_size or crop"
+            f"{here} pictures of {self.recipe.shown} do not fit into the memory of {self.device}; the same numbers "
+            f"with less memory: --set training.accumulate={2 * training.accumulate}; else a smaller batch_size or crop"
         )
 
     def _say_diverged(self, step: int, loss: float, norm: float, parts: list[Batch]) -> str:
@@ -436,7 +444,7 @@ class Run:
 
     def introduce(self, class_weights: list[float] | None) -> None:
         """Say what is trained and on what, and take the class weights into the loss."""
-        training, crop, model = self.recipe.training, self.recipe.augment.crop, self.model
+        training, model = self.recipe.training, self.model
         every = sum(p.numel() for p in model.parameters())
         moving = sum(p.numel() for p in model.parameters() if p.requires_grad)
         self._say(
@@ -448,9 +456,10 @@ class Run:
             f"data: {self.train_set.name}, {len(self.train_set)} pictures, {model.num_classes} classes; "
             f"validation: {validation}"
         )
+        shown = self.recipe.shown
         processes = f", {self.world} processes" if self.world > 1 else ""
         self._say(
-            f"{self.steps} steps of {training.batch_size} pictures at {crop}×{crop} ({training.epochs:g} epochs), "
+            f"{self.steps} steps of {training.batch_size} pictures at {shown} ({training.epochs:g} epochs), "
             f"{training.precision} on {self.device}{processes}, {_cores()} cores, {self.recipe.data.workers} worker(s)"
         )
         if class_weights is not None:
