@@ -245,7 +245,7 @@ def test_data_stats_prints_weights_and_draws_a_sheet(dataset: Path, tmp_path: Pa
     assert result.exit_code == 0, result.output
     assert "sizes: 8×4 to 8×4" in result.stdout
     classes = json.loads((tmp_path / "stats.json").read_text())["classes"]
-    assert [(c["name"], c["pixels"], c["median_frequency"]) for c in classes][0] == ("red", 32, 1)
+    assert (classes[0]["name"], classes[0]["pixels"], classes[0]["median_frequency"]) == ("red", 32, 1)
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width > 640
     (dataset / "masks/a.png").write_bytes(b"broken")

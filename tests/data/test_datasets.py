@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from atrous.data import forms
 from atrous.data.datasets import DatasetError, open_dataset
 from atrous.data.images import ImageError
 from atrous.data.masks import MaskError
@@ -300,3 +301,41 @@ def test_a_folder_without_pictures_says_so(tmp_path: Path) -> None:
 def test_joined_splits_have_a_shared_picture_once(folder: Path) -> None:
     lines(folder / "splits/train.txt", "a", "b")
     assert names(f"folder:{folder}", "train+train") == ["a", "b"]
+
+
+def test_masks_without_labels_are_read_once_while_they_do_not_change(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    open_mask = forms.open_mask
+    monkeypatch.setattr(forms, "open_mask", lambda file: [read.append(file), open_mask(file)][1])
+    for split in ("train", "val", "all"):
+        open_dataset(f"folder:{folder}", split)
+    assert sorted(file.stem for file in read) == list("abcdefgh")
+    mask(folder / "masks/c.png", ((0, 5, 1, 0, 0, 255),) * 5)
+    assert len(open_dataset(f"folder:{folder}", "all").labels) == 6
+    assert len(read) == 9
+
+
+def test_labels_toml_can_give_classes_their_values(folder: Path) -> None:
+    lines(folder / "labels.toml", 'names = ["sky", "car"]', "values = [0, 128]", "ignore = [64]")
+    mask(folder / "masks/a.png", ((0, 128, 64, 255, 0, 0),) * 4)
+    np.testing.assert_array_equal(open_dataset(f"folder:{folder}", "all")[0].mask[0], [0, 1, 255, 255, 0, 0])
+
+
+def test_voc_names_have_voc_colours_without_a_word(folder: Path) -> None:
+    lines(folder / "labels.toml", f"names = {list(VOC.names[:3])}".replace("'", '"'), 'encoding = "rgb"')
+    Image.fromarray(np.full((4, 6, 3), (0, 128, 0), np.uint8)).save(folder / "masks/a.png")
+    np.testing.assert_array_equal(open_dataset(f"folder:{folder}", "all")[0].mask, np.full((4, 6), 2))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_labels_toml_in_another_encoding_says_how_to_save_it(folder: Path, encoding: str) -> None:
+    (folder / "labels.toml").write_text('names = ["größe"]', encoding=encoding)
+    with pytest.raises(DatasetError, match=r"labels\.toml: .*save it again as UTF-8"):
+        open_dataset(f"folder:{folder}", "all")
+
+
+def test_labels_toml_may_begin_with_a_byte_order_mark(folder: Path) -> None:
+    (folder / "labels.toml").write_text('names = ["a", "größe"]', encoding="utf-8-sig")
+    assert open_dataset(f"folder:{folder}", "all").labels.names == ("a", "größe")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from atrous.data import images
-from atrous.data.images import DecodedImage, ImageError, decode_image, find_images, open_image, read_image, to_rgb
+from atrous.data.images import DecodedImage, ImageError, decode_image, find_images, open_image, read_image, to_rgb, turn
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
 GREY = RGB[..., 0]
@@ -133,7 +133,12 @@ def test_orientation_is_applied(kind: str, orientation: int, mode: str) -> None:
     data = encoded(Image.fromarray(smooth()).convert(mode), kind, exif=exif)
     with Image.open(io.BytesIO(data)) as picture:
         expected = np.array(ImageOps.exif_transpose(picture).convert("RGB"))
-    np.testing.assert_array_equal(decode_image(data).pixels, expected)
+        stored = np.array(picture.convert("RGB"))
+    decoded = decode_image(data)
+    np.testing.assert_array_equal(decoded.pixels, expected)
+    assert decoded.orientation == orientation
+    if kind != "TIFF":  # which Pillow itself has turned
+        np.testing.assert_array_equal(turn(stored, orientation), expected)
     assert (expected.shape[0] > expected.shape[1]) == (orientation >= 5)
 
 

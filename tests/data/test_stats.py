@@ -4,9 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 
 from atrous.data.datasets import DatasetError, Sample
-from atrous.data.stats import ClassCounts, count_classes, inverse_log, median_frequency
+from atrous.data.sheet import choose, contact_sheet
+from atrous.data.stats import ClassCounts, count_classes, inverse_log, measure, median_frequency
 from atrous.labels import LabelSet
 
 
@@ -62,3 +66,48 @@ def test_inverse_log_is_enet_s_formula() -> None:
 def test_weights_of_an_empty_dataset_are_zero() -> None:
     nothing = counts([0, 0], [0, 0])
     assert median_frequency(nothing).tolist() == inverse_log(nothing).tolist() == [0, 0]
+
+
+def test_stats_go_on_past_a_pair_that_cannot_be_read() -> None:
+    data = Masks([np.uint8([[0, 0, 1, 255]]), None, np.zeros((3, 2), np.uint8), np.zeros((1, 4), np.uint8)])
+    steps: list[tuple[int, int]] = []
+    stats = measure(data, lambda done, total: steps.append((done, total)))
+    assert stats.broken == ("1.jpg is 4×4 but its mask is 5×5",)
+    assert stats.places == (0, 2, 3)
+    assert stats.sizes == ((1, 4), (3, 2), (1, 4))
+    assert stats.pixels.tolist() == [[2, 1, 0], [6, 0, 0], [4, 0, 0]]
+    assert stats.counts.pixels.tolist() == [12, 1, 0]
+    assert steps[-1] == (4, 4)
+    said = stats.text()
+    assert "sizes: 4×1 to 2×3, median 4×1" in said
+    assert "most frequent: 4×1 (2), 2×3 (1)" in said
+    assert "weight 0, since they never occur: never" in said
+    facts = stats.to_dict()
+    assert facts["sizes"] == [[1, 4, 2], [3, 2, 1]]
+    assert facts["classes"][0]["median_frequency"] == pytest.approx(median_frequency(stats.counts)[0])
+
+
+def test_stats_of_nothing_that_can_be_read() -> None:
+    stats = measure(Masks([None]))
+    assert "masks: 0 pictures" in stats.text()
+    assert stats.to_dict()["sizes"] == []
+
+
+@given(arrays.arrays(np.int64, st.tuples(st.integers(1, 30), st.integers(1, 8)), elements=st.integers(0, 3)))
+def test_a_sheet_shows_every_class_that_occurs(pixels: np.ndarray) -> None:
+    chosen = choose(pixels)
+    assert chosen == sorted(set(chosen)) == choose(pixels.copy())
+    assert min(len(pixels), 12) <= len(chosen) <= len(pixels)
+    np.testing.assert_array_equal((pixels[chosen] > 0).any(axis=0), (pixels > 0).any(axis=0))
+
+
+def test_a_sheet_has_rows_of_four_with_room_for_long_names() -> None:
+    masks = [np.full((20 + number, 90), number % 2, np.uint8) for number in range(5)]
+    few = contact_sheet(Masks(masks), [0, 1])
+    assert few.dtype == np.uint8
+    assert few.shape[1] == 2 * 320 + 3 * 12
+    full = contact_sheet(Masks(masks), [0, 1, 2, 3, 4])
+    assert full.shape[1] == 4 * 320 + 5 * 12
+    assert full.shape[0] > 2 * few.shape[0] - 40
+    long = contact_sheet(Masks(masks, labels=LabelSet(("a very long name of a class " * 3, "b"))), [0])
+    assert long.shape[1] > few.shape[1] / 2

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageMode
 
-from atrous.data.images import JPEG_FORMATS, DecodedImage, ImageError, Pixels, open_image, orientation_of
+from atrous.data.images import JPEG_FORMATS, DecodedImage, ImageError, Pixels, open_image, orientation_of, upright_size
 from atrous.data.masks import MaskError, MaskForm, open_mask
 from atrous.data.orientation import Size, agreement, size_of, upright_fit
 from atrous.labels import Color, Mask
@@ -63,7 +63,7 @@ class MaskFacts:
 
     @property
     def coloured(self) -> bool:
-        return len(Image.new(self.mode, (1, 1)).getbands()) > 1
+        return len(ImageMode.getmode(self.mode).bands) > 1
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,7 @@ def look_at_mask(mask: Path, form: MaskForm) -> MaskFacts | str:
 def _glance_at_photo(path: Path) -> PhotoFacts | str:
     try:
         with Image.open(path) as picture:
-            orientation, (width, height) = orientation_of(picture), picture.size
-        return PhotoFacts((width, height) if orientation >= 5 else (height, width), orientation)
+            return PhotoFacts(upright_size(picture), orientation_of(picture))
     except Exception:  # what Pillow can't open, the reader may; if not, it says why
         try:
             return _photo_facts(open_image(path))

@@ -179,10 +179,10 @@ def to_rgb(picture: Image.Image) -> DecodedImage:
     if getattr(picture, "is_animated", False) and picture.format != "MPO":  # MPO: a photo with its preview or depth map
         what, part = ("document", "pages") if picture.format == "TIFF" else ("animation", "frames")
         notes.append(f"{what} of {picture.n_frames} {part}; only the first is read")  # type: ignore[attr-defined]
-    picture.load()
     turned = orientation_of(picture)
-    if turned != 1:
-        picture = picture.transpose(_TURNS[turned])
+    picture.load()
+    if (left := orientation_of(picture)) != 1:  # loading a TIFF turns it
+        picture = picture.transpose(_TURNS[left])
     if picture.mode.startswith(("I", "F")):
         grey, note = _to_8_bit(np.asarray(picture))
         notes += [note] if note else []
@@ -203,6 +203,13 @@ def orientation_of(picture: Image.Image) -> int:
         orientation = picture.getexif().get(ExifTags.Base.Orientation)
         return orientation if orientation in _TURNS else 1
     return 1
+
+
+def upright_size(picture: Image.Image) -> tuple[int, int]:
+    """Height and width that an opened picture, not loaded yet, has when it is turned upright."""
+    width, height = picture.size
+    turned = orientation_of(picture) >= 5 and picture.format != "TIFF"  # whose size is upright from the start
+    return (width, height) if turned else (height, width)
 
 
 def _jpeg_orientation(data: bytes) -> int:

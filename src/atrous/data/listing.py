@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 
-from atrous.data.findings import DatasetError, Finding, Item, Severity, number
+from atrous.data.findings import SHOWN, DatasetError, Finding, Item, Severity, number
 from atrous.data.layouts import Layout, Listed, closest, list_pairs
 
 Lists = Mapping[str, Sequence[Listed]]
@@ -28,15 +31,15 @@ def absent_files(layout: Layout, lists: Lists) -> list[Finding]:
 
 def how_to_fix(layout: Layout) -> str:
     """The command that writes a mended copy."""
-    return f"`atrous data check {layout.spec} --fix NEW_FOLDER`"
+    return f"`atrous data check {shlex.quote(layout.spec)} --fix NEW_FOLDER`"
 
 
 def _not_there(layout: Layout, listed: Mapping[Listed, str], names: set[str]) -> Finding | None:
     if not listed:
         return None
-    items = []
+    items: list[Item] = []
     for pair, split in listed.items():
-        near = closest(pair.name, names)
+        near = closest(pair.name, names) if len(items) < SHOWN else None  # comparing takes a while
         items.append(Item(str(pair.photo), f"listed by {split}" + (f"; did you mean {near}?" if near else "")))
     files = sorted({str(layout.list_file(part)) for split in listed.values() for part in split.split("+")})
     return Finding(
@@ -51,48 +54,44 @@ def _not_there(layout: Layout, listed: Mapping[Listed, str], names: set[str]) ->
 
 
 def _missing_masks(layout: Layout, pairs: Sequence[Listed], total: int) -> list[Finding]:
-    folders = {pair.mask.parent: _names_by_stem(pair.mask.parent) for pair in pairs}
-    missing = []
+    if not pairs:
+        return []
+    names = {folder: _names_in(folder) for folder in {pair.mask.parent for pair in pairs}}
+    near = {pair: _beginning_with(pair.mask.stem, names[pair.mask.parent]) for pair in pairs}
+    items = []
     for pair in pairs:
-        there = folders[pair.mask.parent]
-        near = sorted(name for stem in there if stem.startswith(pair.mask.stem) for name in there[stem])
-        hint = f" (there is {', '.join(near[:3])})" if near else ""
-        missing.append(Item(str(pair.photo), f"needs {pair.mask}{hint}"))
-    findings = []
-    if missing:
-        findings.append(
-            Finding(
-                "missing-mask",
-                "error",
-                f"{len(missing)} of {number(total, 'photo')} {'has' if len(missing) == 1 else 'have'} no mask",
-                "a PNG of the photo's name for each",
-                _renaming(pairs, folders) or f"draw them, or leave these photos out in a copy: {how_to_fix(layout)}",
-                tuple(missing),
-            )
+        hint = f" (there is {', '.join(near[pair][:3])})" if near[pair] else ""
+        items.append(Item(str(pair.photo), f"needs {pair.mask}{hint}"))
+    return [
+        Finding(
+            "missing-mask",
+            "error",
+            f"{len(items)} of {number(total, 'photo')} {'has' if len(items) == 1 else 'have'} no mask",
+            "a PNG of the photo's name for each",
+            _renaming(near) or f"draw them, or leave these photos out in a copy: {how_to_fix(layout)}",
+            tuple(items),
         )
-    return findings
+    ]
 
 
-def _names_by_stem(folder: Path) -> dict[str, list[str]]:
-    names: dict[str, list[str]] = {}
-    if folder.is_dir():
-        for file in sorted(folder.iterdir()):
-            names.setdefault(file.stem, []).append(file.name)
-    return names
+def _names_in(folder: Path) -> list[tuple[str, str]]:
+    """The files of a folder in small letters, in order, each with its true name."""
+    return sorted((file.name.lower(), file.name) for file in folder.iterdir()) if folder.is_dir() else []
 
 
-def _renaming(pairs: Sequence[Listed], folders: Mapping[Path, Mapping[str, list[str]]]) -> str | None:
+def _beginning_with(stem: str, names: Sequence[tuple[str, str]]) -> list[str]:
+    first = bisect_left(names, (stem.lower(), ""))
+    return [name for _, name in takewhile(lambda named: named[0].startswith(stem.lower()), names[first:])]
+
+
+def _renaming(near: Mapping[Listed, Sequence[str]]) -> str | None:
     """The command that gives masks their photos' names, where all that are missing are there with one addition."""
-    endings = set()
-    for pair in pairs:
-        near = [
-            name for s, names in folders[pair.mask.parent].items() if s.startswith(pair.mask.stem) for name in names
-        ]
-        endings.add(near[0].removeprefix(pair.mask.stem) if len(near) == 1 else None)
-    ending = endings.pop()
-    if endings or ending is None or ending[0].isalnum() or not ending.endswith(".png") or len(folders) > 1:
+    folders = {pair.mask.parent for pair in near}
+    endings = {names[0].removeprefix(pair.mask.stem) if len(names) == 1 else "" for pair, names in near.items()}
+    folder, ending = folders.pop(), endings.pop()
+    if folders or endings or not ending.endswith(".png") or ending[0].isalnum() or ending == ".png":
         return None
-    return f'for f in {next(iter(folders))}/*{ending}; do mv -n "$f" "${{f%{ending}}}.png"; done'
+    return f'for f in {shlex.quote(str(folder))}/*{ending}; do mv -n "$f" "${{f%{ending}}}.png"; done'
 
 
 def _shared_masks(layout: Layout, pairs: Mapping[Listed, str]) -> Finding | None:

@@ -1,0 +1,198 @@
+"""The mended copy: what is certain is put right, the rest is left out and named, the original stays as it is."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from atrous.data.datasets import DatasetError, open_dataset
+from atrous.data.doctor import check
+from atrous.data.images import read_image
+from atrous.data.mending import Mended, mend
+from atrous.labels import CAMVID, VOC, LabelSet, encode_mask
+
+from .conftest import LABELS, MakeFolder, Picture, draw
+
+
+def fix(root: Path, copy: Path, *splits: str) -> Mended:
+    return mend(check(f"folder:{root}", splits), copy)
+
+
+def fingerprint(root: Path) -> dict[str, str]:
+    files = sorted(file for file in root.rglob("*") if file.is_file())
+    return {str(file.relative_to(root)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def masks(root: Path, split: str) -> dict[str, np.ndarray]:
+    data = open_dataset(f"folder:{root}", split)
+    return {Path(data[index].name).stem: data[index].mask for index in range(len(data))}
+
+
+def test_a_folder_spoilt_in_every_way_becomes_healthy(
+    twenty: Mapping[str, Picture], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "scripts"))
+    from doctor_report import spoil
+
+    root, copy = tmp_path / "spoilt", tmp_path / "copies/mended"
+    ways = spoil(twenty, LABELS, root)
+    before = fingerprint(root)
+    steps: list[tuple[int, int]] = []
+    mended = mend(check(f"folder:{root}"), copy, lambda done, total: steps.append((done, total)))
+    assert fingerprint(root) == before
+    assert check(f"folder:{copy}").healthy
+    kept = {ways[way] for way in ("binary", "rgb", "stored", "upright", "half", "good")}
+    assert (set(masks(copy, "train")), set(masks(copy, "val"))) == (kept, {"again", ways["both"], ways["other"]})
+    for name, mask in masks(copy, "train").items():
+        if name != ways["binary"]:
+            np.testing.assert_array_equal(mask, twenty[name][1])
+    assert read_image(copy / f"images/{ways['half']}.png").shape == twenty[ways["half"]][0].shape
+    left_out = {Path(item.name).stem for item in mended.left_out}
+    spoilt = {ways[way] for way in "missing shared size far strange jpeg jpg outside void photo mask".split()}
+    assert left_out == spoilt | {"not-there"}
+    files = {step: {Path(file).stem for file in done} for step, done in mended.done.items()}
+    assert files == {
+        "mask: colours written as class numbers": {ways["rgb"]},
+        "mask: turned as its photo is": {ways["stored"], ways["half"]},
+        "photo: turned upright": {ways["stored"], ways["half"], ways["upright"]},
+        "taken out of train, being in val": {ways["twin"], ways["both"]},
+    }
+    assert mended.splits == {"train": 7, "val": 3}
+    assert steps[-1] == (9, 9)
+    said = mended.text()
+    assert "train 7 pairs, val 3 pairs" in said
+    assert "left out: 13 pairs" in said
+
+
+def test_photos_that_need_nothing_are_the_same_files(make_folder: MakeFolder, tmp_path: Path) -> None:
+    root, copy = make_folder(), tmp_path / "copy"
+    mended = fix(root, copy)
+    assert (mended.done, mended.left_out) == ({}, ())
+    for name in "abcd":
+        assert (copy / f"images/{name}.png").read_bytes() == (root / f"images/{name}.png").read_bytes()
+    assert check(f"folder:{copy}").findings == ()
+    assert masks(copy, "val").keys() == {"d"}
+
+
+@pytest.mark.parametrize("names", [None, ("ground", "path")])
+@pytest.mark.parametrize("foreground", [128, 255])
+def test_masks_of_two_values_become_two_classes(
+    make_folder: MakeFolder, tmp_path: Path, names: tuple[str, ...] | None, foreground: int
+) -> None:
+    root = make_folder(names=names)
+    for file in (root / "masks").iterdir():
+        Image.fromarray(np.where(draw(0)[1] % 255 > 0, foreground, 0).astype(np.uint8)).save(file)
+    fix(root, tmp_path / "copy")
+    checkup = check(f"folder:{tmp_path / 'copy'}")
+    assert checkup.findings == ()
+    assert checkup.form.labels.names == (names or ("background", "foreground"))
+    np.testing.assert_array_equal(masks(tmp_path / "copy", "val")["d"], draw(0)[1] % 255 > 0)
+
+
+def test_a_mask_of_two_values_among_proper_ones_becomes_classes(make_folder: MakeFolder, tmp_path: Path) -> None:
+    root = make_folder(names=("ground", "path"))
+    for file in (root / "masks").iterdir():
+        Image.fromarray((draw(0)[1] % 255 > 0).astype(np.uint8)).save(file)
+    Image.fromarray(np.where(draw(0)[1] % 255 > 0, 128, 0).astype(np.uint8)).save(root / "masks/b.png")
+    mended = fix(root, tmp_path / "copy")
+    assert mended.done == {"mask: 128 written as 1": [str(root / "masks/b.png")]}
+    np.testing.assert_array_equal(masks(tmp_path / "copy", "train")["b"], draw(0)[1] % 255 > 0)
+
+
+def test_values_as_greys_of_a_coloured_picture_become_classes(make_folder: MakeFolder, tmp_path: Path) -> None:
+    root = make_folder()
+    for name, mode in (("a", "RGB"), ("b", "RGBA"), ("c", "LA")):
+        Image.fromarray(draw(0)[1]).convert(mode).save(root / f"masks/{name}.png")
+    fix(root, tmp_path / "copy")
+    for mask in masks(tmp_path / "copy", "train").values():
+        np.testing.assert_array_equal(mask, draw(0)[1])
+
+
+def test_transparent_and_black_and_white_masks_are_not_guessed(make_folder: MakeFolder, tmp_path: Path) -> None:
+    root = make_folder()
+    rgba = Image.fromarray(draw(0)[1]).convert("RGBA")
+    rgba.putpixel((0, 0), (0, 0, 0, 0))
+    rgba.save(root / "masks/a.png")
+    Image.fromarray(np.where(draw(0)[1] == 1, 255, 0).astype(np.uint8)).convert("RGB").save(root / "masks/b.png")
+    mended = fix(root, tmp_path / "copy")
+    assert [Path(item.name).stem for item in mended.left_out] == ["a", "b"]
+
+
+def test_a_split_that_loses_every_picture_is_not_listed(make_folder: MakeFolder, tmp_path: Path) -> None:
+    root = make_folder()
+    (root / "masks/d.png").unlink()
+    assert fix(root, tmp_path / "copy").splits == {"train": 3}
+    assert check(f"folder:{tmp_path / 'copy'}").healthy
+
+
+def test_a_copy_of_nothing_is_refused(make_folder: MakeFolder, tmp_path: Path) -> None:
+    root = make_folder()
+    for mask in (root / "masks").iterdir():
+        mask.write_bytes(b"")
+    with pytest.raises(DatasetError, match=r"nothing of folder:.* can be mended"):
+        fix(root, tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
+def test_classes_that_nobody_can_know_must_be_said_first(make_folder: MakeFolder, tmp_path: Path) -> None:
+    root = make_folder()
+    (root / "labels.toml").write_text("names = 3")
+    with pytest.raises(DatasetError, match=r"labels\.toml: names is 3.*correct that first"):
+        fix(root, tmp_path / "copy")
+
+
+@pytest.mark.parametrize("place", ["mine", "mine/copy", ".", "full", "file"])
+def test_a_copy_never_touches_what_is_there(make_folder: MakeFolder, tmp_path: Path, place: str) -> None:
+    root = make_folder()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/a.txt").touch()
+    (tmp_path / "file").touch()
+    before = fingerprint(tmp_path)
+    with pytest.raises(DatasetError, match=r"needs a (new folder|folder of its own)"):
+        fix(root, tmp_path / place)
+    assert fingerprint(tmp_path) == before
+
+
+def test_a_failing_copy_leaves_nothing(make_folder: MakeFolder, tmp_path: Path) -> None:
+    root = make_folder()
+    checkup = check(f"folder:{root}")
+    (root / "images/b.png").unlink()
+    with pytest.raises(ValueError, match=r"b\.png"):
+        mend(checkup, tmp_path / "copies/mine")
+    assert list((tmp_path / "copies").iterdir()) == []
+
+
+def test_joined_splits_become_one(make_folder: MakeFolder, tmp_path: Path) -> None:
+    mended = fix(make_folder(), tmp_path / "copy", "train+val")
+    assert mended.splits == {"train_val": 4}
+    assert len(masks(tmp_path / "copy", "train_val")) == 4
+
+
+def publish(root: Path, folders: tuple[str, str, str], labels: LabelSet, names: Mapping[str, str]) -> None:
+    """Write a photo and a mask for each split, and a list that names one more."""
+    photos, annotations, lists = folders
+    for split, name in names.items():
+        photo, mask = draw(len(split))
+        for folder in (photos, annotations, lists):
+            (root / folder.format(split)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(photo).save(root / photos.format(split) / f"{name}.jpg")
+        (root / annotations.format(split) / f"{name}.png").write_bytes(encode_mask(mask, labels))
+        with (root / lists / f"{split}.txt").open("a") as file:
+            file.write(f"{name}\nabsent\n")
+
+
+def test_voc_and_camvid_become_folders(tmp_path: Path) -> None:
+    voc, camvid = tmp_path / "voc", tmp_path / "camvid"
+    places = ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation")
+    publish(voc, places, VOC, {"train": "x", "val": "y"})
+    publish(camvid, ("{}", "{}annot", "."), CAMVID, {"train": "x", "val": "x"})
+    for spec, labels, names in ((f"voc:{voc}", VOC, ["x", "y"]), (f"camvid:{camvid}", CAMVID, ["x", "val/x"])):
+        copy = tmp_path / f"copy of {labels.names[0]}"
+        mended = mend(check(spec), copy)
+        assert {Path(item.name).stem for item in mended.left_out} == {"absent"}
+        assert check(f"folder:{copy}").healthy
+        assert [(copy / f"splits/{split}.txt").read_text().strip() for split in ("train", "val")] == names
+        assert open_dataset(f"folder:{copy}", "val").labels == labels
