@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic_core import PydanticUndefined
 
@@ -21,11 +21,14 @@ def page() -> str:
     ]
     for name, field in Recipe.model_fields.items():
         section: Any = field.annotation
+        (section, *_) = get_args(section) or (section,)
+        many = get_origin(field.annotation) is list
         if not hasattr(section, "model_fields"):
             parts.append(f"`{name}`: {field.description}\n")
             continue
+        heading = f"[[{name}]]" if many else f"[{name}]"
         parts.append(
-            f"## [{name}]\n\n{inspect.getdoc(section)}\n\n| setting | default | meaning |\n| --- | --- | --- |"
+            f"## {heading}\n\n{inspect.getdoc(section)}\n\n| setting | default | meaning |\n| --- | --- | --- |"
         )
         parts.append("\n".join(row(key, inner) for key, inner in section.model_fields.items()) + "\n")
     return "\n".join(parts)

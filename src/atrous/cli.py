@@ -245,7 +245,10 @@ def models() -> None:
     from atrous.models import ARCHITECTURES, zoo
     from atrous.training.recipe import shipped
 
-    typer.echo(f"architectures (on any convolutional timm backbone): {', '.join(sorted(ARCHITECTURES))}")
+    typer.echo(
+        f"architectures (on any convolutional timm backbone; FCNs also on vgg16, alexnet, caffenet, googlenet in their "
+        f"papers' form): {', '.join(sorted(ARCHITECTURES))}"
+    )
     typer.echo(f"recipes: {', '.join(shipped())}")
     names = zoo.bundled()
     typer.echo("bundled models:" if names else "bundled models: none")

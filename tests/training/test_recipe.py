@@ -136,3 +136,22 @@ def test_the_list_of_what_is_bundled_names_shipped_recipes_with_valid_settings()
     for entry in tomllib.loads((FOLDER / "zoo.toml").read_text(encoding="utf-8"))["entry"]:
         recipe = load_recipe(FOLDER / entry["recipe"], entry["gpu"])
         assert recipe.training.epochs > load_recipe(FOLDER / entry["recipe"]).training.epochs
+
+
+def test_stages_change_the_recipe_and_are_checked_with_it() -> None:
+    table = {"data": DATA, "stages": [{"name": "a"}, {"name": "b", "changes": {"optimizer.lr": 0.5}}]}
+    recipe = check_recipe(table, "mine.toml")
+    first, second = (recipe.at_stage(stage, f"{stage.name}/best") for stage in recipe.stages)
+    assert (first.optimizer.lr, second.optimizer.lr) == (0.007, 0.5)
+    assert second.model.start_from == "b/best"
+    assert first.stages == second.stages == []
+    table["stages"][1]["changes"] = {"optimizer.rate": 1}
+    assert "stage b:" in str(mistakes_of(table))
+    table["stages"][1] = {"name": "a"}
+    assert "two stages have the same name" in str(mistakes_of(table))
+
+
+def mistakes_of(table: dict[str, object]) -> RecipeError:
+    with pytest.raises(RecipeError) as caught:
+        check_recipe(table, "mine.toml")
+    return caught.value

@@ -20,6 +20,8 @@ def build_model(recipe: Recipe, dataset: Dataset) -> SegmentationModel:
         RecipeError: options or a backbone that the architecture can't use, or a start_from of another network.
     """
     section = recipe.model
+    if section.options.get("heads"):
+        raise RecipeError("model.options.heads: each head has masks of its own, and no reader gives more than one yet")
     try:
         model = create_model(
             section.name,

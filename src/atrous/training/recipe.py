@@ -33,8 +33,8 @@ class ModelSection(_Section):
     """Architecture: one of `atrous models`."""
     backbone: str = "tf_efficientnet_lite0"
     """Any convolutional timm model."""
-    output_stride: int = 16
-    """4, 8, 16 or 32, in training; the trained model can run at any of them."""
+    output_stride: int | None = None
+    """4, 8, 16 or 32, in training, the trained model can run at any of them; the architecture's own when left out."""
     pretrained: bool | str = True
     """Backbone weights: true (an installed package, else timm's hub), a file, or false for random weights."""
     options: dict[str, Any] = Field(default_factory=dict)
@@ -46,7 +46,7 @@ class ModelSection(_Section):
     def _known(self) -> ModelSection:
         if self.name not in ARCHITECTURES:
             raise ValueError(f"no architecture '{self.name}'; there are: {', '.join(sorted(ARCHITECTURES))}")
-        if self.output_stride not in OUTPUT_STRIDES:
+        if self.output_stride not in (None, *OUTPUT_STRIDES):
             raise ValueError(f"output_stride is one of {OUTPUT_STRIDES}")
         return self
 
@@ -189,6 +189,15 @@ class LogSection(_Section):
     """The project's name for trackers that have one."""
 
 
+class StageSection(_Section):
+    """One of several trainings in a row, each from the best weights of the one before."""
+
+    name: str = Field(pattern=r"^[\w.-]+$")
+    """Its folder, OUT/stages/NAME; the last stage's results stand in OUT itself."""
+    changes: dict[str, Any] = Field(default_factory=dict)
+    """What is other than in the rest of the recipe, for example { "model.name" = "fcn16s", "optimizer.lr" = 1e-12 }."""
+
+
 class Recipe(_Section):
     """A training, whole."""
 
@@ -202,6 +211,30 @@ class Recipe(_Section):
     loss: LossSection = LossSection()
     training: TrainingSection = TrainingSection()
     log: LogSection = LogSection()
+    stages: list[StageSection] = Field(default_factory=list)
+    """Trainings in a row, as [[stages]]; none is one training."""
+
+    @model_validator(mode="after")
+    def _stages_stand(self) -> Recipe:
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two stages have the same name: {', '.join(names)}")
+        for stage in self.stages:
+            self.at_stage(stage)
+        return self
+
+    def at_stage(self, stage: StageSection, start_from: str | None = None) -> Recipe:
+        """The training of one stage, from the weights of another one.
+
+        Raises:
+            RecipeError: the stage's changes can't be.
+        """
+        table = self.model_dump(mode="json", exclude={"stages"})
+        for key, value in stage.changes.items():
+            _set(table, key, value)
+        if start_from:
+            _set(table, "model.start_from", start_from)
+        return check_recipe(table, f"stage {stage.name}")
 
     @property
     def shown(self) -> str:
@@ -282,8 +315,14 @@ def _apply(table: dict[str, Any], override: str) -> None:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         parsed = value
-    for part in parts[:-1]:
-        table = table.setdefault(part, {})
+    _set(table, ".".join(parts), parsed)
+
+
+def _set(table: dict[str, Any], key: str, value: Any) -> None:
+    """Set ``section.key`` of a table."""
+    *sections, last = key.split(".")
+    for section in sections:
+        table = table.setdefault(section, {})
         if not isinstance(table, dict):
-            raise RecipeError(f"--set {override}: '{part}' is a value, not a section")
-    table[parts[-1]] = parsed
+            raise RecipeError(f"{key}: '{section}' is a value, not a section")
+    table[last] = value

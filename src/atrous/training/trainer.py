@@ -135,13 +135,33 @@ def train(
         Stopped: Ctrl-C or SIGTERM; the state is kept.
     """
     out = Path(out)
-    if not resume and find_state(out):
+    begun = [folder for _, folder in stages(recipe, out) if find_state(folder)]
+    if begun and not resume:
         raise RecipeError(f"{out} already holds a run: go on with it (--resume), or give another folder (--out)")
-    saved = load_state(out) if resume else None
-    run = Run(recipe, out, fresh=not resume, on_step=on_step, on_validation=on_validation, on_note=on_note)
-    with run.alone():
-        start = run.restore(*saved) if saved else run.begin()
-        return run.train(start)
+    if resume and not begun:
+        load_state(out)  # says what is missing
+    result = None
+    for part, folder in stages(recipe, out):
+        if recipe.stages and on_note:
+            on_note(f"stage {part.model.name}" + (f", from {part.model.start_from}" if result else ""))
+        saved = load_state(folder) if folder in begun else None
+        run = Run(part, folder, fresh=not saved, on_step=on_step, on_validation=on_validation, on_note=on_note)
+        with run.alone():
+            result = run.train(run.restore(*saved) if saved else run.begin())
+    assert result is not None
+    return result
+
+
+def stages(recipe: Recipe, out: Path) -> list[tuple[Recipe, Path]]:
+    """The trainings that a recipe asks for, and their folders; each begins from the best of the one before."""
+    if not recipe.stages:
+        return [(recipe, out)]
+    found: list[tuple[Recipe, Path]] = []
+    for number, stage in enumerate(recipe.stages, 1):
+        folder = out if number == len(recipe.stages) else out / "stages" / stage.name
+        before = str(found[-1][1] / "best") if found else None
+        found.append((recipe.at_stage(stage, before), folder))
+    return found
 
 
 class _Trained(nn.Module):
@@ -578,7 +598,9 @@ def _untrained(recipe: Recipe) -> Recipe:
 
 def _fixed(recipe: Recipe) -> dict[str, Any]:
     """What a run's numbers depend on, by section and key."""
-    sections = recipe.model_dump(mode="json", exclude={"description": True, "data": {"workers"}, "log": True})
+    sections = recipe.model_dump(
+        mode="json", exclude={"description": True, "data": {"workers"}, "log": True, "stages": True}
+    )
     return {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
 
 
