@@ -294,8 +294,8 @@ def data_check(
     wrongly from; 2: no such dataset. With --fix, the exit code is about the copy.
     """
     from atrous.data.doctor import check
-    from atrous.data.layouts import find_layout
     from atrous.data.mending import check_target, mend
+    from atrous.data.readers import find_layout
 
     _check_writable(json)
     if fix:

@@ -212,7 +212,7 @@ def test_all_rgb_masks_are_mended_by_lines_that_name_their_colours(make_folder: 
     lines = [line.strip() for line in mend.splitlines()[1:]]
     (root / "labels.toml").write_text("\n".join(lines))
     assert kinds(root) == []
-    assert open_dataset(f"folder:{root}", "train").labels.names == LABELS.names[:3]
+    assert open_dataset(f"folder:{root}", "train").labels.names == ("color 0", "color 1", "color 2")
 
 
 def turned(root: Path, name: str, orientation: int, stored_mask: bool, size: tuple[int, int] = (48, 64)) -> None:

@@ -115,6 +115,9 @@ def test_other_classes_than_the_models_are_refused():
     with pytest.raises(ValueError, match="same order"):
         evaluate(Reader(LabelSet(("background", "dog", "cat", "cow"))), data)
     assert evaluate(Reader(LabelSet.numbered(4)), data).labels == LABELS  # numbers stand for any names
+    data.labels = LabelSet.numbered(4)
+    with pytest.raises(ValueError, match=r"write labels\.toml with names = \[\.\.\.\] in its folder"):
+        evaluate(Reader(LABELS), data)
 
 
 def test_an_empty_data_set_is_refused():

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from atrous.data.diagnosis import complaints, is_error, label_counts
+from atrous.data.diagnosis import complaints, label_counts
 from atrous.data.facts import MaskFacts, PairFacts, PhotoFacts
 from atrous.data.findings import Finding, errors_of, tally
 from atrous.data.layouts import Layout, Listed
 from atrous.data.listing import how_to_fix
 from atrous.data.masks import MaskForm
 from atrous.data.orientation import Size, shown
+from atrous.data.remedies import is_error
 from atrous.data.stats import ClassCounts, add_up
 
 

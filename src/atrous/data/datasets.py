@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from atrous.data.findings import DatasetError
 from atrous.data.images import open_image, turn
-from atrous.data.layouts import READERS, find_layout, list_pairs
+from atrous.data.layouts import list_pairs
 from atrous.data.listing import absent_files
 from atrous.data.masks import MaskForm, read_mask
 from atrous.data.orientation import agreement, disagreement, shown, size_of
+from atrous.data.readers import READERS, find_layout
 from atrous.labels import LabelSet, Mask
 
 __all__ = ["READERS", "Dataset", "DatasetError", "PairedDataset", "Sample", "open_dataset"]

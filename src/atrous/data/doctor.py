@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from atrous.data.checkup import Checkup
-from atrous.data.diagnosis import findings_about
 from atrous.data.facts import PairFacts, glance, look, look_at_mask
 from atrous.data.findings import DatasetError, Finding, errors_of, tally, worst_first
-from atrous.data.layouts import Listed, find_layout
+from atrous.data.layouts import Listed
 from atrous.data.listing import absent_files, read_lists, spare_files
+from atrous.data.readers import find_layout
 from atrous.data.reading import Progress, read_all
+from atrous.data.remedies import findings_about
 from atrous.data.whole import lacking_classes, repeated_pictures
 
 SAMPLE = 64

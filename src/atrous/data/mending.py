@@ -17,7 +17,6 @@ from atrous.data.diagnosis import (
     complaints,
     drawn_upright,
     foreground,
-    is_error,
     label_counts,
     nothing_but_void,
 )
@@ -29,6 +28,7 @@ from atrous.data.layouts import Listed
 from atrous.data.masks import MaskForm, read_mask
 from atrous.data.orientation import agreement
 from atrous.data.reading import Progress, read_all
+from atrous.data.remedies import is_error
 from atrous.data.whole import contains, content
 from atrous.labels import IGNORE, LabelSet, encode_mask
 

@@ -62,7 +62,7 @@ def add_up(histograms: Iterable[NDArray[np.int64]], num_classes: int) -> ClassCo
 
 
 def median_frequency(counts: ClassCounts) -> NDArray[np.float64]:
-    """Class weights ``(C,)`` by median frequency balancing (Eigen & Fergus 2015, section 6.3.2).
+    """Class weights ``(C,)`` by median frequency balancing (Eigen & Fergus, ICCV 2015, arXiv 1411.4734).
 
     The frequency of a class is its pixels over all judged pixels of the pictures in which it occurs; its weight is the
     median frequency of the classes that occur over its own. A class that never occurs has weight 0: nothing is to be
@@ -77,8 +77,9 @@ def median_frequency(counts: ClassCounts) -> NDArray[np.float64]:
 
 
 def inverse_log(counts: ClassCounts) -> NDArray[np.float64]:
-    """Class weights ``(C,)`` by ENet's rule, 1 / ln(1.02 + p) with p the class's share of all judged pixels.
+    """Class weights ``(C,)`` by the rule of ENet (Paszke et al., arXiv 1606.02147).
 
+    It is 1 / ln(1.02 + p) with p the class's share of all judged pixels.
     They lie between 1.42 (the only class) and 50.5 (the rarest). A class that never occurs has weight 0, as in
     :func:`median_frequency`.
     """

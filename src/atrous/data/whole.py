@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import combinations
 
-from atrous.data.facts import PairFacts, PhotoFacts
+from atrous.data.diagnosis import Facts
+from atrous.data.facts import PhotoFacts
 from atrous.data.findings import Finding, Item, number
 from atrous.data.layouts import Layout, Listed
 from atrous.data.listing import Lists, how_to_fix
 from atrous.data.masks import MaskForm
 from atrous.data.stats import ClassCounts
 
-Facts = Mapping[Listed, PairFacts]
 Pictures = Mapping[Hashable, list[Listed]]
 """Pairs by what their photos show."""
 

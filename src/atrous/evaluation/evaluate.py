@@ -149,9 +149,11 @@ def _check_classes(model: LabelSet, data: LabelSet) -> None:
     unnamed = LabelSet.numbered(len(model)).names
     if len(model) == len(data) and model.names in (data.names, unnamed):
         return
+    nameless = data.names == LabelSet.numbered(len(data)).names
+    mend = "; nothing names those of the data: write labels.toml with names = [...] in its folder" if nameless else ""
     raise ValueError(
         f"the model tells apart {len(model)} classes ({', '.join(model.names)}), "
-        f"but the data have {len(data)} ({', '.join(data.names)}); classes must be the same and in the same order"
+        f"but the data have {len(data)} ({', '.join(data.names)}); classes must be the same and in the same order{mend}"
     )
 
 

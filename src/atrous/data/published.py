@@ -1,0 +1,111 @@
+"""The layouts of published datasets: one small class each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from atrous.data.findings import DatasetError, Finding
+from atrous.data.layouts import Listed, read_lines
+from atrous.data.masks import MaskForm
+from atrous.labels import CAMVID, VOC
+
+
+class Voc:
+    """PASCAL VOC 2012 as published; ``trainaug`` takes its masks from ``SegmentationClassAug`` (SPEC §6.1)."""
+
+    kind = "voc"
+    labels_file = None
+
+    def __init__(self, root: Path) -> None:
+        places = (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012")
+        base = next((place for place in places if (place / "JPEGImages").is_dir()), None)
+        if base is None:
+            raise DatasetError(
+                f"{root} is no VOC dataset: expected JPEGImages, SegmentationClass and ImageSets/Segmentation in it"
+            )
+        self.root = base
+
+    def splits(self) -> list[str]:
+        return sorted(file.stem for file in self._lists.glob("*.txt"))
+
+    def list_file(self, split: str) -> Path:
+        return self._lists / f"{split}.txt"
+
+    def listed(self, split: str) -> list[Listed]:
+        masks = "SegmentationClassAug" if "aug" in split else "SegmentationClass"
+        pairs = []
+        for line in read_lines(self.list_file(split), self.root):
+            words = line.split()
+            if len(words) == 2:  # DeepLab's lists name photo and mask
+                photo, mask = (self.root / word.lstrip("/") for word in words)
+                pairs.append(Listed(photo.stem, photo, mask))
+            else:
+                pairs.append(Listed(line, self.root / "JPEGImages" / f"{line}.jpg", self.root / masks / f"{line}.png"))
+        return pairs
+
+    @property
+    def spec(self) -> str:
+        return f"{self.kind}:{self.root}"
+
+    def form(self) -> MaskForm:
+        return MaskForm(VOC)
+
+    def likely_form(self) -> tuple[MaskForm, list[Finding]]:
+        return self.form(), []
+
+    def spare_masks(self) -> list[Path]:
+        photos = {file.stem for file in (self.root / "JPEGImages").iterdir()}
+        masks = sorted(self.root.glob("SegmentationClass*/*.png"))
+        return [mask for mask in masks if mask.stem not in photos]
+
+    def spare_photos(self) -> list[Path]:
+        return []  # most of VOC's photos have no mask
+
+    @property
+    def _lists(self) -> Path:
+        return self.root / "ImageSets" / "Segmentation"
+
+
+class CamVid:
+    """CamVid in the SegNet split: ``train train.txt trainannot`` and so on, 11 classes, value 11 is void."""
+
+    kind = "camvid"
+    labels_file = None
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def splits(self) -> list[str]:
+        return sorted(file.stem for file in self.root.glob("*.txt") if (self.root / file.stem).is_dir())
+
+    def list_file(self, split: str) -> Path:
+        return self.root / f"{split}.txt"
+
+    def listed(self, split: str) -> list[Listed]:
+        photos = {file.stem: file for file in (self.root / split).glob("*.*")}
+        pairs = []
+        for line in read_lines(self.list_file(split), self.root):
+            stem = Path(line.split()[0]).stem  # published: /SegNet/CamVid/train/x.png /SegNet/CamVid/trainannot/x.png
+            photo = photos.get(stem, self.root / split / f"{stem}.png")
+            pairs.append(Listed(stem, photo, self.root / f"{split}annot" / f"{stem}.png"))
+        return pairs
+
+    @property
+    def spec(self) -> str:
+        return f"{self.kind}:{self.root}"
+
+    def form(self) -> MaskForm:
+        return MaskForm(CAMVID, ignore=(11,))
+
+    def likely_form(self) -> tuple[MaskForm, list[Finding]]:
+        return self.form(), []
+
+    def spare_masks(self) -> list[Path]:
+        spare = []
+        for split in self.splits():
+            photos = {file.stem for file in (self.root / split).iterdir()}
+            spare += [mask for mask in sorted((self.root / f"{split}annot").glob("*.png")) if mask.stem not in photos]
+        return spare
+
+    def spare_photos(self) -> list[Path]:
+        return []

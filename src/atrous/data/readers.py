@@ -1,0 +1,32 @@
+"""Finding a dataset by its specification."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from atrous.data.findings import DatasetError
+from atrous.data.folder import Folder
+from atrous.data.layouts import Layout, closest, did_you_mean, folders_in
+from atrous.data.published import CamVid, Voc
+
+READERS: dict[str, Callable[[Path], Layout]] = {"voc": Voc, "camvid": CamVid, "folder": Folder}
+"""The readers, by the name that stands before the colon of a data specification."""
+
+
+def find_layout(spec: str) -> Layout:
+    """The layout of a dataset by its specification, ``voc:PATH``, ``camvid:PATH`` or ``folder:PATH``.
+
+    Raises:
+        DatasetError: an unknown reader, or no such dataset there.
+        ImageError: a folder without pictures.
+    """
+    kind, colon, place = spec.partition(":")
+    if not colon or kind not in READERS:
+        near = f"folder:{spec}" if Path(spec).is_dir() else f"{closest(kind, READERS)}:{place}"
+        meant = "" if near.startswith("None") or near.endswith(":") else f" (did you mean {near}?)"
+        raise DatasetError(f"'{spec}' names no dataset{meant}; write one of {', '.join(f'{k}:PATH' for k in READERS)}")
+    root = Path(place).expanduser()
+    if not root.is_dir():
+        raise DatasetError(f"'{spec}': there is no folder {root}{did_you_mean(root.name, folders_in(root.parent))}")
+    return READERS[kind](root)
