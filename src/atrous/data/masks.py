@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -47,6 +48,14 @@ class MaskForm:
         meanings = {IGNORE: IGNORE}
         meanings |= {value: label for label, value in enumerate(self.values or range(len(self.labels)))}
         return meanings | {value: IGNORE for value in self.ignore if isinstance(value, int)}
+
+    @cached_property
+    def tables(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """For each value of an index mask ``(256,)`` its label, and whether it means nothing, 1 or 0."""
+        table, unknown = np.arange(256, dtype=np.uint8), np.ones(256, np.uint8)
+        for value, label in self.values_on_disk().items():
+            table[value], unknown[value] = label, 0
+        return table, unknown
 
     def colors_on_disk(self) -> dict[Color, int]:
         """What each colour of an RGB mask means: a class, or 255."""
@@ -136,9 +145,8 @@ def read_mask(path: Path, form: MaskForm) -> Mask:
 
 
 def _from_values(file: MaskFile, form: MaskForm) -> Mask:
-    values, meanings = file.values(), form.values_on_disk()
-    table, unknown = np.arange(256, dtype=np.uint8), np.ones(256, np.uint8)
-    table[list(meanings)], unknown[list(meanings)] = list(meanings.values()), 0
+    values = file.values()
+    table, unknown = form.tables
     if cv2.LUT(values, unknown).any():  # OpenCV's look-up is ten times quicker than indexing
         shown = ", ".join(str(value) for value in np.unique(values) if unknown[value])
         raise MaskError(
