@@ -228,9 +228,9 @@ def main() -> None:
         seed=SEED,
         peers=["segmentation-models-pytorch", "albumentations"],
         notes=[
-            "The same network for all: DeepLabv3+ on EfficientNet-Lite0, separable, rates 6/12/18, AdamW. Each contender "
-            f"is a process of its own; they run in turns, {WORKERS} worker(s) each. Ours at {CROP} computes on {CROP + 1}², "
-            "as TF-SAME networks want 32k + 1.",
+            "The same network for all: DeepLabv3+ on EfficientNet-Lite0, separable, rates 6/12/18, AdamW.",
+            f"Each contender is a process of its own; they run in turns, {WORKERS} worker(s) each.",
+            f"Ours at {CROP} computes on {CROP + 1}², as TF-SAME networks want 32k + 1.",
             *notes,
         ],
     )
