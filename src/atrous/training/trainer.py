@@ -482,6 +482,10 @@ class Run:
             f"{self.steps} steps of {training.batch_size} pictures at {shown} ({training.epochs:g} epochs), "
             f"{training.precision} on {self.device}{processes}, {_cores()} cores, {self.recipe.data.workers} worker(s)"
         )
+        if self.recipe.data.workers * self.world > _cores():
+            self._say(
+                f"note: more workers than cores ({_cores()}) seldom help: --set data.workers={_cores() // self.world}"
+            )
         if class_weights is not None:
             pairs = zip(self.train_set.labels.names, class_weights, strict=True)
             self._say("class weights: " + ", ".join(f"{name} {weight:.3g}" for name, weight in pairs))
