@@ -24,7 +24,7 @@ SURFACE = {
     "demo": "--device --model --out",
     "predict": "--device --json --model --no-overlay --out --output-stride --overwrite --precision --scores INPUT",
     "evaluate": "--data --device --json --model --output-stride --precision --split",
-    "train": "--out --resume --set RECIPE",
+    "train": "--dry-run --out --resume --set RECIPE",
     "models": "",
     "data check": "--fix --json --split SPEC",
     "data stats": "--json --sheet --split SPEC",
@@ -271,9 +271,10 @@ def test_train_hands_the_checked_recipe_on(tmp_path: Path, monkeypatch: pytest.M
     recipe.write_text('[data]\ntrain = "folder:x"\n')
     calls: list[tuple[Any, ...]] = []
 
-    def train(recipe: Any, out: Path, *, resume: bool, on_step: Any, on_validation: Any) -> Any:
+    def train(recipe: Any, out: Path, *, resume: bool, on_step: Any, on_validation: Any, on_note: Any) -> Any:
         calls.append((recipe.training.epochs, out, resume))
-        on_step(trainer.Progress(1, 2, 0.5, 0.01, 3.0))
+        on_note("40 steps of 8 pictures")
+        on_step(trainer.Progress(1, 2, 0.5, 0.01, 1.0, 3.0, 0.1))
         on_validation(1, SimpleNamespace(scores=SimpleNamespace(mean_iou=0.5)))
         return trainer.Result(out / "best", out / "last", 0.5)
 
@@ -283,6 +284,36 @@ def test_train_hands_the_checked_recipe_on(tmp_path: Path, monkeypatch: pytest.M
     assert calls == [(3, tmp_path / "run", True)]
     assert f"best model: {tmp_path / 'run/best'}, mean IoU 50.00 %" in result.stdout
     assert "step 1: mean IoU 50.00 %" in result.stderr
+    assert "40 steps of 8 pictures" in result.stderr
+
+
+def test_a_stopped_training_says_where_and_is_no_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from atrous.training import trainer
+
+    def train(*_: Any, **__: Any) -> Any:
+        raise trainer.Stopped("stopped after step 3 of 6; --resume goes on from there")
+
+    monkeypatch.setattr(trainer, "train", train)
+    (tmp_path / "r.toml").write_text('[data]\ntrain = "folder:x"\n')
+    result = atrous("train", tmp_path / "r.toml", "--out", tmp_path / "run")
+    assert result.exit_code == 130
+    assert "stopped after step 3 of 6" in result.stderr
+
+
+def test_a_dry_run_tells_shapes_memory_and_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from atrous.training import rehearsal
+
+    def rehearse(_: Any, out: Path, on_note: Any) -> Any:
+        on_note("40 steps of 8 pictures")
+        shapes = {"batch": (8, 3, 65, 65), "main": (8, 4, 17, 17)}
+        return rehearsal.Rehearsal(shapes, {"weights": 4_000_000}, None, 1.5, 2.0, 60, out / "dry-run.jpg")
+
+    monkeypatch.setattr(rehearsal, "rehearse", rehearse)
+    (tmp_path / "r.toml").write_text('[data]\ntrain = "folder:x"\n')
+    result = atrous("train", tmp_path / "r.toml", "--out", tmp_path / "run", "--dry-run")
+    assert result.exit_code == 0, result.output
+    for said in ("40 steps", "main: 8 × 4 × 17 × 17", "weights 4 MB", "60 of them: about 2 min", "dry-run.jpg"):
+        assert said in result.stdout
 
 
 def test_models_lists_architectures_and_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
