@@ -103,6 +103,12 @@ def finish(entry: dict[str, Any], out: Path) -> None:
         model = atrous.load(model.save(out / "bundle", dtype=torch.float16))
     dataset = open_dataset(recipe.data.val or recipe.data.train, str(recipe.data.val_split))
     evaluation = atrous.evaluate(model, dataset)
+    folder = ROOT / "src" / "atrous" / "zoo" / entry["name"]
+    if entry["bundle"] and (old := bundled_score(folder)) > (new := score(evaluation.to_dict())):
+        typer.echo(
+            f"{entry['name']}: what is bundled is better ({100 * old:.2f} % mean IoU, new {100 * new:.2f} %): kept"
+        )
+        return
     seconds = training_seconds(out)
     text = card(entry, recipe, facts, evaluation, seconds)
     results = ROOT / "results" / f"{entry['name']}.md"
@@ -128,9 +134,20 @@ def finish(entry: dict[str, Any], out: Path) -> None:
             "provenance": {k: facts[k] for k in ("commit", "hardware", "versions", "command")}
             | {"training_seconds": round(seconds)},
         }
-        folder = model.save(ROOT / "src" / "atrous" / "zoo" / entry["name"], dtype=torch.float16)
+        model.save(folder, dtype=torch.float16)
         (folder / "README.md").write_text(text, encoding="utf-8")
     typer.echo(text)
+
+
+def score(metrics: dict[str, Any]) -> float:
+    """What decides between two models: mean IoU over the classes in enough pictures to say something."""
+    return float(metrics["mean_iou_of_frequent_classes"]["mean_iou"] or 0)
+
+
+def bundled_score(folder: Path) -> float:
+    """The score of the model that is bundled now; -1 if none is."""
+    card = folder / "config.json"
+    return score(json.loads(card.read_text(encoding="utf-8"))["metrics"]) if card.exists() else -1.0
 
 
 def training_seconds(out: Path) -> float:
