@@ -283,14 +283,17 @@ def check_recipe(table: dict[str, Any], source: str, overridden: Sequence[str] =
     try:
         return Recipe.model_validate(table)
     except ValidationError as error:
-        lines = []
+        lines: dict[str, str] = {}
         for mistake in error.errors():
-            place = ".".join(str(part) for part in mistake["loc"]) or "recipe"
+            # What may be a number or a word is refused once for each; beyond the setting, the place is pydantic's own.
+            place = ".".join(str(part) for part in mistake["loc"][:2]) or "recipe"
             origin = " (by --set)" if place in overridden else ""
             unknown = mistake["type"] == "extra_forbidden"
             said = "there is no such setting" if unknown else mistake["msg"].removeprefix("Value error, ")
-            lines.append(f"  {place}{origin}: {said}{_hint(mistake)}")
-        raise RecipeError(f"{source}:\n" + "\n".join(lines)) from error
+            lines[place] = (
+                f"{lines[place]}; or {said}" if place in lines else f"  {place}{origin}: {said}{_hint(mistake)}"
+            )
+        raise RecipeError(f"{source}:\n" + "\n".join(lines.values())) from error
 
 
 def _hint(mistake: Any) -> str:
