@@ -61,7 +61,8 @@ def test_shared_statistics_of_one_process_are_batch_norm() -> None:
 
 @pytest.mark.slow
 def test_two_processes_equal_one(make_recipe: MakeRecipe, squares: Path, tmp_path: Path) -> None:
-    (squares / "splits/val.txt").write_text("8\n9\n0\n")  # three pictures for two processes
+    (squares / "splits/train.txt").write_text("\n".join(map(str, range(7))))
+    (squares / "splits/val.txt").write_text("7\n8\n9\n")  # three pictures for two processes
     recipe = make_recipe(
         model__backbone="test_efficientnet",  # smooth: at a ReLU's corner the last bit may decide about a gradient
         model__options={"channels": 16, "low_level_channels": 8, "rates": [1, 2], "dropout": 0.0},
@@ -70,7 +71,7 @@ def test_two_processes_equal_one(make_recipe: MakeRecipe, squares: Path, tmp_pat
         optimizer__lr=0.005,
         loss__class_weights="auto",
         loss__hard_share=0.5,
-        training__epochs=3,
+        training__epochs=6,
         training__ema=0.9,
         training__accumulate=2,
         log__every=1,

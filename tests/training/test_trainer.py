@@ -444,7 +444,9 @@ def test_given_class_weights_must_be_one_a_class(make_recipe: MakeRecipe, tmp_pa
 def test_a_summed_loss_is_the_mean_times_its_pixels(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     (mean,) = losses(make_recipe(training__epochs=0.5), tmp_path / "mean")
     (total,) = losses(make_recipe(training__epochs=0.5, loss__reduction="sum", optimizer__lr=1e-6), tmp_path / "sum")
-    assert 0.5 * 4 * 65 * 65 * mean < total < 4 * 65 * 65 * mean
+    pixels = total / mean
+    assert pixels == pytest.approx(round(pixels), abs=0.05)
+    assert 0.5 * 4 * 65 * 65 < pixels < 4 * 65 * 65 + 0.05
 
 
 def test_a_batch_that_does_not_fit_says_how_to_make_it_fit(
