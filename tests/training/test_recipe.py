@@ -56,7 +56,7 @@ def test_several_mistakes_are_all_named() -> None:
         ("model", {"name": "unet"}, "model: no architecture 'unet'; there are: deeplabv3, deeplabv3plus"),
         ("model", {"output_stride": 12}, "output_stride is one of (4, 8, 16, 32)"),
         ("augment", {"scale": [2, 0.5]}, "smallest ≤ largest, not [2.0, 0.5]"),
-        ("augment", {"scale": [1]}, "augment.scale.1: Field required"),
+        ("augment", {"scale": [1]}, "augment.scale: Field required"),
         ("augment", {"crop": 16}, "greater than or equal to 32 (found: 16)"),
         ("training", {"batch_size": 8, "accumulate": 3}, "batch_size 8 does not divide into accumulate = 3"),
         ("training", {"ema": 1.0}, "less than 1 (found: 1.0)"),
