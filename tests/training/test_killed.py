@@ -58,3 +58,24 @@ def test_ten_kills_change_nothing(make_recipe: Callable[..., Recipe], tmp_path: 
     assert sorted(p.name for p in (tmp_path / "whole").iterdir()) == sorted(
         p.name for p in (tmp_path / "killed").iterdir()
     )
+
+
+@pytest.mark.slow
+def test_a_failed_run_leaves_no_worker_behind(
+    make_recipe: Callable[..., Recipe], squares: Path, tmp_path: Path
+) -> None:
+    photo = squares / "images/3.png"
+    photo.write_bytes(photo.read_bytes()[:-2000])
+    file = tmp_path / "recipe.json"
+    file.write_text(make_recipe(data__workers=2, training__epochs=5).model_dump_json())
+    code = (
+        "import sys; from pathlib import Path; from atrous.training.recipe import Recipe; "
+        "from atrous.training.trainer import train; "
+        "train(Recipe.model_validate_json(Path(sys.argv[1]).read_text()), sys.argv[2])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, file, tmp_path / "run"], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 1
+    assert "ImageError" in done.stderr
+    assert "3.png" in done.stderr

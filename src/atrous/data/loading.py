@@ -94,8 +94,8 @@ def _raise_errors(stream: Iterator[Batch | Exception]) -> Iterator[Batch]:
 
 
 def _quiet_worker(_: int) -> None:
-    for wish in (signal.SIGINT, signal.SIGTERM):  # often sent to all processes; the training still wants its batch
-        signal.signal(wish, signal.SIG_IGN)
+    # Ctrl-C is sent to all processes, and the training still wants its batch; SIGTERM is how it ends its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 

@@ -282,7 +282,12 @@ class Run:
         stream = self.batches(start)
         self.make_trainable()
         for step in range(start, self.steps):
-            progress, stop = self.step(step, stream)
+            try:
+                progress, stop = self.step(step, stream)
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                raise self._say_readers_died(error) from error
             if not self.judged_so_far and step + 1 - start >= self.per_epoch:
                 raise RecipeError(
                     f"nothing to learn: in a whole epoch of {self.train_set.name} "
@@ -359,15 +364,17 @@ class Run:
         return Progress(step + 1, self.steps, loss, lr, norm, speed, waited / took), stop
 
     def _read(self, stream: Iterator[Batch]) -> list[Batch]:
-        try:
-            return [next(stream) for _ in range(self.recipe.training.accumulate)]
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise MemoryShortageError(
-                f"a process that reads pictures died ({str(error).splitlines()[0]}), most often for lack of memory; "
-                f"try fewer: --set data.workers={self.recipe.data.workers // 2}"
-            ) from error
+        return [next(stream) for _ in range(self.recipe.training.accumulate)]
+
+    def _say_readers_died(self, error: RuntimeError) -> Stopped | MemoryShortageError:
+        """What the end of a process that reads pictures means; torch tells it at any point of a step."""
+        if self.interrupts.asked or "Terminated" in str(error):  # somebody ended all processes at once
+            kept = "nothing was kept yet" if self.kept is None else f"--resume goes on after step {self.kept}"
+            return Stopped(f"stopped, and the processes that read pictures with it; {kept}")
+        return MemoryShortageError(
+            f"a process that reads pictures died ({str(error).splitlines()[0]}), most often for lack of memory; "
+            f"try fewer: --set data.workers={self.recipe.data.workers // 2}"
+        )
 
     def _backward(self, parts: list[Batch], step: int) -> tuple[float, bool]:
         """Leave the gradients of a step's loss, over all its parts and all processes; returns the loss, and whether
