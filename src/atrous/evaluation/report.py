@@ -27,7 +27,7 @@ def table(evaluation: Evaluation, *, min_pictures: int = 10) -> str:
     classes = [["class", "pictures", "IoU %", "accuracy %"]]
     for name, pictures, iou, accuracy in zip(names, confusion.pictures, scores.iou, scores.accuracy, strict=True):
         classes.append([name, str(pictures), percent(iou), percent(accuracy)])
-    return "\n\n".join([_aligned(summary), _aligned(classes), *_absent(evaluation)])
+    return "\n\n".join([aligned(summary), aligned(classes), *_absent(evaluation)])
 
 
 def markdown(evaluation: Evaluation, *, min_pictures: int = 10) -> str:
@@ -66,7 +66,7 @@ def _absent(evaluation: Evaluation) -> list[str]:
     return ["\n".join(told)]
 
 
-def _aligned(rows: list[list[str]]) -> str:
+def aligned(rows: list[list[str]]) -> str:
     """A markdown table whose columns line up: the first to the left, numbers to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [

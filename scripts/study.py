@@ -1,0 +1,156 @@
+"""Train and judge the rows of a study, one after the other, and write its table: a paper's ablation from one command.
+
+    python scripts/study.py fcn_skips                  everything that is not done yet, then the table
+    python scripts/study.py fcn_skips --data CamVid    only on some data
+    python scripts/study.py fcn_skips --table          only the table, of what is done
+
+A study is a file in recipes/studies: data (a recipe each, and what is set for a CPU or a GPU) times rows (what differs).
+A run that was cut off goes on; one that is done is not trained again. The result stands in results/studies, the runs and
+pictures of the rows side by side in runs/studies.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from PIL import Image
+
+import atrous
+from atrous.data.datasets import open_dataset
+from atrous.evaluation.report import aligned, percent
+from atrous.inference.predictor import predict, write_atomically
+from atrous.provenance import provenance
+from atrous.training.recipe import Recipe, load_recipe
+from atrous.training.trainer import Progress, train
+from atrous.viz import overlay
+
+ROOT = Path(__file__).resolve().parents[1]
+PICTURES = 6
+"""How many pictures are shown with what each row made of them."""
+EVERY = 50
+"""Steps between two lines about a training."""
+Table = dict[str, Any]
+
+
+def main(
+    name: Annotated[str, typer.Argument(help="A file of recipes/studies, without .toml.")],
+    data: Annotated[list[str] | None, typer.Option(help="Only on these data.")] = None,
+    rows: Annotated[list[str] | None, typer.Option("--row", help="Only these rows.")] = None,
+    table: Annotated[bool, typer.Option("--table", help="Train nothing; write the table of what is done.")] = False,
+) -> None:
+    """Run a study and write its table."""
+    study = tomllib.loads((ROOT / "recipes" / "studies" / f"{name}.toml").read_text(encoding="utf-8"))
+    for where in study["data"]:
+        for row in study["row"]:
+            if not table and where["name"] in (data or [where["name"]]) and row["name"] in (rows or [row["name"]]):
+                run(name, where, row)
+    text = "\n".join(
+        [f"# {study['title']}\n", study["paper"].strip(), *(section(name, w, study) for w in study["data"])]
+    )
+    result = ROOT / "results" / "studies" / f"{name}.md"
+    result.parent.mkdir(parents=True, exist_ok=True)
+    result.write_text(text + "\n", encoding="utf-8")
+    typer.echo(text)
+
+
+def folder(study: str, where: Table, row: Table) -> Path:
+    """Where the run of one row on some data stands."""
+    return ROOT / "runs" / "studies" / study / where["name"] / row["name"].replace("/", "-").replace(" ", "_")
+
+
+def run(study: str, where: Table, row: Table) -> None:
+    """Train a row, unless it is done, and judge it in float32."""
+    out = folder(study, where, row)
+    if (out / "judged.json").exists():
+        return
+    settings = where["gpu"] if torch.cuda.is_available() else where["set"]
+    recipe = load_recipe(ROOT / "recipes" / where["recipe"], [*settings, *row.get("set", [])])
+    typer.echo(f"{where['name']}, {row['name']}:")
+    train(recipe, out, resume=(out / "state").exists(), on_step=tell)
+    judge(out, recipe)
+
+
+def tell(now: Progress) -> None:
+    """A line now and then."""
+    if now.step % EVERY == 0 or now.step == now.steps:
+        typer.echo(f"  step {now.step}/{now.steps}  loss {now.loss:.3f}  {now.images_per_second:.1f} images/s")
+
+
+def judge(out: Path, recipe: Recipe) -> None:
+    """Judge what a run ended with, and keep the result beside it."""
+    model = atrous.load(out / "last")
+    dataset = open_dataset(recipe.data.val or recipe.data.train, str(recipe.data.val_split))
+    evaluation = atrous.evaluate(model, dataset)
+    facts = evaluation.to_dict() | {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "minutes": training_minutes(out),
+        "provenance": provenance(),
+    }
+    write_atomically(out / "judged.json", (json.dumps(facts, indent=2) + "\n").encode())
+
+
+def training_minutes(out: Path) -> float:
+    """Wall-clock time of a run by its log, validations included."""
+    times = [json.loads(line)["time"] for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    return float(times[-1] - times[0]) / 60
+
+
+def section(study: str, where: Table, contents: Table) -> str:
+    """The table of one data set, with the budget and where it was computed."""
+    done = [(row, out) for row in contents["row"] if ((out := folder(study, where, row)) / "judged.json").exists()]
+    if not done:
+        return f"\n## {where['name']}\n\nNot run yet: `python scripts/study.py {study} --data {where['name']}`."
+    facts = [json.loads((out / "judged.json").read_text(encoding="utf-8")) for _, out in done]
+    recipe = Recipe.model_validate(json.loads((done[0][1] / "run.json").read_text(encoding="utf-8"))["recipe"])
+    four = ("pixel_accuracy", "mean_accuracy", "mean_iou", "frequency_weighted_iou")
+    header = [
+        "network",
+        "pixel acc.",
+        "mean acc.",
+        "mean IU",
+        "f.w. IU",
+        "frequent",
+        *where["classes"],
+        "params",
+        "min",
+    ]
+    lines = [header]
+    for (row, _), found in zip(done, facts, strict=True):
+        ious = {entry["name"]: entry["iou"] for entry in found["classes"]}
+        numbers = [found[key] for key in four] + [found["mean_iou_of_frequent_classes"]["mean_iou"]]
+        numbers += [ious[name] for name in where["classes"]]
+        shown = [percent(float("nan") if n is None else n) for n in numbers]
+        lines.append([row["name"], *shown, f"{found['parameters'] / 1e6:.2f} M", f"{found['minutes']:.0f}"])
+    strip(study, where, done, recipe)
+    return f"""
+## {where["name"]}
+
+{facts[0]["pictures"]} pictures of {facts[0]["data"]}, each at its own size, in one confusion matrix; %; "frequent" is the mean IoU over the classes (and
+background) in at least {facts[0]["mean_iou_of_frequent_classes"]["min_pictures"]} of them; "min" are minutes of training, on a machine with other work beside it.
+Budget of each row: {recipe.training.epochs:g} epochs over {recipe.data.train_split}, batch {recipe.training.batch_size}, crop {recipe.augment.crop}, seed {recipe.training.seed}, backbone {recipe.model.backbone}; recipe
+`recipes/{where["recipe"]}`. Hardware: {facts[0]["provenance"]["hardware"]}; commit {facts[0]["provenance"]["commit"]}. Again: `python scripts/study.py {study} --data {where["name"]}`.
+
+{aligned(lines)}"""
+
+
+def strip(study: str, where: Table, done: list[tuple[Table, Path]], recipe: Recipe) -> None:
+    """Photo, truth and what each row made of it, side by side, for some pictures spread over the split."""
+    dataset = open_dataset(recipe.data.val or recipe.data.train, str(recipe.data.val_split))
+    models = [atrous.load(out / "last") for _, out in done]
+    for index in np.linspace(0, len(dataset) - 1, PICTURES).astype(int):
+        sample = dataset[int(index)]
+        masks = [sample.mask, *(predict(model, sample.image).labels for model in models)]
+        pictures = [sample.image, *(overlay(sample.image, mask, dataset.labels, legend=False) for mask in masks)]
+        target = ROOT / "runs" / "studies" / study / where["name"] / "pictures" / f"{index:04d}.png"
+        target.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.concatenate(pictures, axis=1)).save(target)
+
+
+if __name__ == "__main__":
+    typer.run(main)
