@@ -4,9 +4,9 @@
     python scripts/study.py fcn_skips --data CamVid    only on some data
     python scripts/study.py fcn_skips --table          only the table, of what is done
 
-A study is a file in recipes/studies: data (a recipe each, and what is set for a CPU or a GPU) times rows (what differs).
-A run that was cut off goes on; one that is done is not trained again. The result stands in results/studies, the runs and
-pictures of the rows side by side in runs/studies.
+A study is a file in recipes/studies: data (a recipe each, and what is set for a CPU or a GPU) times rows (what
+differs). A run that was cut off goes on; one that is done is not trained again. The result stands in results/studies,
+the runs and pictures of the rows side by side in runs/studies.
 """
 
 from __future__ import annotations
@@ -128,13 +128,19 @@ def section(study: str, where: Table, contents: Table) -> str:
         shown = [percent(float("nan") if n is None else n) for n in numbers]
         lines.append([row["name"], *shown, f"{found['parameters'] / 1e6:.2f} M", f"{found['minutes']:.0f}"])
     strip(study, where, done, recipe)
+    judged, training, trained = facts[0], recipe.training, facts[0]["provenance"]
+    frequent = judged["mean_iou_of_frequent_classes"]["min_pictures"]
     return f"""
 ## {where["name"]}
 
-{facts[0]["pictures"]} pictures of {facts[0]["data"]}, each at its own size, in one confusion matrix; %; "frequent" is the mean IoU over the classes (and
-background) in at least {facts[0]["mean_iou_of_frequent_classes"]["min_pictures"]} of them; "min" are minutes of training, on a machine with other work beside it.
-Budget of each row: {recipe.training.epochs:g} epochs over {recipe.data.train_split}, batch {recipe.training.batch_size}, crop {recipe.augment.crop}, seed {recipe.training.seed}, backbone {recipe.model.backbone}; recipe
-`recipes/{where["recipe"]}`. Hardware: {facts[0]["provenance"]["hardware"]}; commit {facts[0]["provenance"]["commit"]}. Again: `python scripts/study.py {study} --data {where["name"]}`.
+{judged["pictures"]} pictures of {judged["data"]}, each at its own size, in one confusion matrix; in %.
+"frequent" is the mean IoU over the classes (and background) in at least {frequent} of them; "min" are minutes of
+training, on a machine with other work beside it.
+
+- Budget of each row: {training.epochs:g} epochs over {recipe.data.train_split}, batch {training.batch_size}, crop
+  {recipe.augment.crop}, seed {training.seed}, backbone {recipe.model.backbone}; recipe `recipes/{where["recipe"]}`.
+- Hardware: {trained["hardware"]}; commit {trained["commit"]}.
+- Again, and with the whole budget where there is a GPU: `python scripts/study.py {study} --data {where["name"]}`.
 
 {aligned(lines)}"""
 
