@@ -23,7 +23,7 @@ from atrous.models.geometry import Grid
 SURFACE = {
     "demo": "--device --model --out",
     "predict": "--device --json --model --no-overlay --out --output-stride --overwrite --precision --scores INPUT",
-    "evaluate": "--data --device --json --model --output-stride --precision --split",
+    "evaluate": "--data --device --json --model --output-stride --precision --split --trimap",
     "train": "--dry-run --out --resume --set RECIPE",
     "models": "",
     "data check": "--fix --json --split SPEC",

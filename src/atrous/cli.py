@@ -156,6 +156,9 @@ def evaluate(
     device: Device = None,
     output_stride: OutputStride = None,
     precision: Precision = "float32",
+    trimap: Annotated[
+        str | None, typer.Option("--trimap", help="Judge bands along boundaries too, of these widths: 1,3,5,10")
+    ] = None,
 ) -> None:
     """Judge a model: one confusion matrix over the split, every picture at its own size."""
     from json import dumps
@@ -165,12 +168,13 @@ def evaluate(
     from atrous.evaluation.report import table
     from atrous.inference.predictor import write_atomically
 
+    widths = _numbers("--trimap", trimap)
     dataset = open_dataset(data, split)
     network = _load(model, device)
     if output_stride:
         network.output_stride = output_stride
     with _bar("evaluating") as progress:
-        evaluation = judge(network, dataset, precision=precision, progress=progress)
+        evaluation = judge(network, dataset, precision=precision, progress=progress, trimap=widths)
     typer.echo(table(evaluation))
     if json:
         write_atomically(json, (dumps(evaluation.to_dict(), indent=2) + "\n").encode())
@@ -353,6 +357,14 @@ def data_stats(
     if stats.broken:
         typer.secho(f"`atrous data check {spec}` says what mends these", fg="yellow", err=True)
         raise typer.Exit(1)
+
+
+def _numbers(option: str, text: str | None) -> list[int]:
+    """Whole numbers, separated by commas."""
+    try:
+        return [int(part) for part in (text or "").split(",") if part]
+    except ValueError:
+        raise ValueError(f"{option} takes whole numbers separated by commas, such as 1,3,5, not '{text}'") from None
 
 
 def _write_json(file: Path | None, facts: Any) -> None:

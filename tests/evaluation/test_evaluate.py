@@ -144,3 +144,15 @@ def test_a_trained_architecture_is_judged():
     result = evaluate(model, Blocks(((33, 41), (20, 65))))
     assert result.model == "deeplabv3plus"
     assert result.confusion.matrix.sum() == 33 * 41 + 20 * 65
+
+
+def test_bands_are_counted_beside_the_whole():
+    result = evaluate(Reader(), Blocks(((8, 8),)), trimap=(1, 3))
+    assert result.confusion.matrix.sum() == 64
+    assert {width: band.matrix.sum() for width, band in result.trimap.items()} == {1: 16, 3: 48}
+    assert [entry["width"] for entry in result.to_dict()["trimap"]] == [1, 3]
+
+
+def test_a_band_needs_a_width():
+    with pytest.raises(ValueError, match="1 or more pixels"):
+        evaluate(Reader(), Blocks(), trimap=(0,))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 
 from atrous.data.datasets import Dataset, Sample
 from atrous.evaluation.metrics import ConfusionMatrix, Scores
+from atrous.evaluation.trimap import trimap as near_boundaries
 from atrous.inference.labelmap import scores_to_labels
 from atrous.labels import LabelSet
 from atrous.models.base import SegmentationModel
@@ -33,6 +34,7 @@ class Evaluation:
         seconds: how long it took, reading included.
         precision: in which the network computed.
         device: on which it computed.
+        trimap: the counts near boundaries alone, by the width of the band in pixels.
     """
 
     model: str
@@ -42,6 +44,7 @@ class Evaluation:
     seconds: float
     precision: Precision
     device: str
+    trimap: dict[int, ConfusionMatrix] = field(default_factory=dict)
 
     @property
     def labels(self) -> LabelSet:
@@ -76,6 +79,10 @@ class Evaluation:
                     self.labels.names, self.confusion.pictures, scores.iou, scores.accuracy, strict=True
                 )
             ],
+            "trimap": [
+                {"width": width, "mean_iou": _defined(near.mean_iou), "pixel_accuracy": _defined(near.pixel_accuracy)}
+                for width, near in ((width, band.scores()) for width, band in self.trimap.items())
+            ],
             "absent": list(scores.absent),
             "confusion": self.confusion.matrix.tolist(),
         }
@@ -89,6 +96,7 @@ def evaluate(
     precision: Precision = "float32",
     progress: Callable[[int, int], None] | None = None,
     part: tuple[int, int] = (0, 1),
+    trimap: Sequence[int] = (),
 ) -> Evaluation:
     """Judge a model on every picture of a data set, at the picture's own size.
 
@@ -102,19 +110,23 @@ def evaluate(
         progress: called with the number of pictures done and their total after each picture.
         part: number of this process and how many there are: it counts every so-manieth picture alone, and the counts
             of all are to be added.
+        trimap: count the pixels near boundaries apart too, in bands of these widths (1, 3, 5, 10 pixels, say).
 
     Returns:
         The counts and what was judged. No scores are kept.
 
     Raises:
-        ValueError: the classes of data and model differ, or the data set is empty.
+        ValueError: the classes of data and model differ, the data set is empty, or a band has no width.
     """
+    if any(width < 1 for width in trimap):
+        raise ValueError(f"a band along boundaries is 1 or more pixels wide, not {min(trimap)}")
     if not len(dataset):
         raise ValueError(f"there is no picture to judge in {dataset.name}")
     _check_classes(model.labels, dataset.labels)
     where = torch.device(device) if device is not None else next(model.parameters()).device
     model.to(where).to(memory_format=torch.channels_last)
     confusion = ConfusionMatrix(dataset.labels)
+    bands = {width: ConfusionMatrix(dataset.labels) for width in trimap}
     mine = range(len(dataset))[part[0] :: part[1]]
     begin = time.perf_counter()
     with (
@@ -126,11 +138,14 @@ def evaluate(
             photo = torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1)[None].to(where)
             images = model.preprocess(photo).contiguous(memory_format=torch.channels_last)
             scores, grid = model.scores(images)
-            confusion.update(sample.mask, scores_to_labels(scores, grid, sample.mask.shape)[0])
+            labels = scores_to_labels(scores, grid, sample.mask.shape)[0]
+            confusion.update(sample.mask, labels)
+            for width, band in bands.items():
+                band.update(near_boundaries(sample.mask, width), labels)
             if progress:
                 progress(done, len(mine))
     seconds = time.perf_counter() - begin
-    return Evaluation(model.name, dataset.name, confusion, len(dataset), seconds, precision, str(where))
+    return Evaluation(model.name, dataset.name, confusion, len(dataset), seconds, precision, str(where), bands)
 
 
 def _read_ahead(dataset: Dataset, indices: Sequence[int]) -> Iterator[Sample]:

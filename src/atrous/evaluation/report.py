@@ -27,7 +27,7 @@ def table(evaluation: Evaluation, *, min_pictures: int = 10) -> str:
     classes = [["class", "pictures", "IoU %", "accuracy %"]]
     for name, pictures, iou, accuracy in zip(names, confusion.pictures, scores.iou, scores.accuracy, strict=True):
         classes.append([name, str(pictures), percent(iou), percent(accuracy)])
-    return "\n\n".join([aligned(summary), aligned(classes), *_absent(evaluation)])
+    return "\n\n".join([aligned(summary), *_boundaries(evaluation), aligned(classes), *_absent(evaluation)])
 
 
 def markdown(evaluation: Evaluation, *, min_pictures: int = 10) -> str:
@@ -51,6 +51,17 @@ def _selection(frequent: tuple[str, ...], min_pictures: int) -> str:
     others = len(frequent) - background
     noun = "class" if others == 1 else "classes"
     return f"mean IoU over {'background and ' * background}the {others} {noun} in at least {min_pictures} pictures"
+
+
+def _boundaries(evaluation: Evaluation) -> list[str]:
+    """The scores near boundaries, where they were asked for."""
+    if not evaluation.trimap:
+        return []
+    rows = [["pixels from a boundary, at most", "mean IoU %", "pixel accuracy %"]]
+    for width, band in evaluation.trimap.items():
+        scores = band.scores()
+        rows.append([str(width), percent(scores.mean_iou), percent(scores.pixel_accuracy)])
+    return [aligned(rows)]
 
 
 def _absent(evaluation: Evaluation) -> list[str]:
