@@ -134,3 +134,19 @@ def test_a_whole_picture_stays_itself_or_is_scaled_and_mirrored() -> None:
     larger = Augmentation(None, (2.0, 2.0))(Sample(image, mask, "a"), random)
     assert larger.image.shape == (14, 22, 3)
     assert larger.mask.shape == (14, 22)
+
+
+def test_further_masks_and_channels_go_with_the_photo_and_keep_their_colours() -> None:
+    random = np.random.default_rng(0)
+    sample = ramp(50, 60)
+    deep = random.integers(0, 255, (50, 60, 3), np.uint8)
+    six = Sample(np.dstack([sample.image, deep]), sample.mask, "six", {"shape": sample.mask // 2})
+    jitter = {"brightness": 0.5, "hue": 90.0, "crop": 65, "fill": (*FILL, 7.0, 8.0, 9.0)}
+    result = warped(six, 3, **jitter)
+    colored = warped(sample, 3, **{**jitter, "fill": FILL})
+    np.testing.assert_array_equal(result.image[..., :3], colored.image)
+    inside = result.mask != IGNORE
+    np.testing.assert_array_equal(result.further["shape"][inside], result.mask[inside] // 2)
+    assert (result.further["shape"][~inside] == IGNORE).all()
+    uncolored = warped(Sample(deep, sample.mask, "deep"), 3, **{**jitter, "fill": (7.0, 8.0, 9.0)}, colored=False)
+    np.testing.assert_array_equal(uncolored.image, result.image[..., 3:])

@@ -336,9 +336,12 @@ def test_a_gradient_that_is_no_number_stops_the_run_before_it_spoils_a_weight(
             return gradients[0] * float("inf")
 
     true = trainer.CrossEntropy.__call__
-    monkeypatch.setattr(
-        trainer.CrossEntropy, "__call__", lambda self, logits, *rest: true(self, [*map(Spoilt.apply, logits)], *rest)
-    )
+
+    def spoilt(*given: Any) -> tuple[Tensor, Tensor]:
+        loss, size = true(*given)
+        return Spoilt.apply(loss), size
+
+    monkeypatch.setattr(trainer.CrossEntropy, "__call__", spoilt)
     with pytest.raises(NonFiniteLossError, match=r"the norm of the gradient is (nan|inf) at step 1"):
         train(make_recipe(), tmp_path / "run")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -23,11 +24,19 @@ __all__ = ["READERS", "Dataset", "DatasetError", "PairedDataset", "Sample", "ope
 
 @dataclass(frozen=True)
 class Sample:
-    """A photo ``(H, W, 3)`` uint8 RGB, its mask ``(H, W)`` uint8 with 255 for ignored pixels, and the photo's name."""
+    """A photo, what it shows, and its name.
+
+    Args:
+        image: uint8 ``(H, W, C)``: RGB, or with more channels behind it (:class:`atrous.data.layouts.Extras`).
+        mask: uint8 ``(H, W)``, 255 for ignored pixels.
+        name: of the photo's file.
+        further: more masks of the same form by the names of what they tell apart, for models of several heads.
+    """
 
     image: NDArray[np.uint8]
     mask: Mask
     name: str
+    further: Mapping[str, Mask] = field(default_factory=dict)
 
 
 class Dataset(Protocol):

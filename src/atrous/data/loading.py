@@ -18,16 +18,19 @@ from atrous.data.transforms import Augmentation
 
 
 class Batch(NamedTuple):
-    """uint8 photos ``(B, 3, H, W)`` in channels-last memory, uint8 masks ``(B, H, W)``, and the photos' names."""
+    """uint8 photos ``(B, C, H, W)`` in channels-last memory, uint8 masks ``(B, H, W)``, the photos' names, and further
+    masks by name.
+    """
 
     photos: Tensor
     masks: Tensor
     names: tuple[str, ...]
+    further: dict[str, Tensor]
 
 
 Place = tuple[int, int]
 """The epoch of an example and its number; numbers beyond the dataset's length are the same pictures once more."""
-Example = tuple[Tensor, Tensor, str]
+Example = tuple[Tensor, Tensor, str, dict[str, Tensor]]
 
 
 class _Examples(TorchDataset[Example | Exception]):
@@ -43,7 +46,8 @@ class _Examples(TorchDataset[Example | Exception]):
         except (ValueError, OSError) as error:
             return error  # a value, since raised in a worker it would arrive wrapped in the worker's traceback
         sample = self.augmentation(sample, np.random.default_rng((self.seed, epoch, number)))
-        return torch.from_numpy(sample.image), torch.from_numpy(sample.mask), sample.name
+        further = {name: torch.from_numpy(mask) for name, mask in sample.further.items()}
+        return torch.from_numpy(sample.image), torch.from_numpy(sample.mask), sample.name, further
 
 
 class _Order:
@@ -82,8 +86,13 @@ def _stack(examples: Sequence[Example | Exception]) -> Batch | Exception:
         if isinstance(example, Exception):
             return example
         good.append(example)
-    photos, masks, names = zip(*good, strict=True)
-    return Batch(torch.stack(photos).permute(0, 3, 1, 2), torch.stack(masks), tuple(names))
+    photos, masks, names, further = zip(*good, strict=True)
+    return Batch(
+        torch.stack(photos).permute(0, 3, 1, 2),
+        torch.stack(masks),
+        tuple(names),
+        {name: torch.stack([masks[name] for masks in further]) for name in further[0]},
+    )
 
 
 def _raise_errors(stream: Iterator[Batch | Exception]) -> Iterator[Batch]:

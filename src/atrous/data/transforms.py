@@ -1,4 +1,4 @@
-"""Augmentation in uint8: photo and mask are scaled, cropped and mirrored together, in one pass over each."""
+"""Augmentation in uint8: photo and masks are scaled, cropped and mirrored together, in one pass over each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atrous.data.datasets import Sample
-from atrous.labels import IGNORE
+from atrous.labels import IGNORE, Mask
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class Augmentation:
         flip: mirror every second picture.
         brightness, contrast, saturation: largest change as a share; 0 leaves colours alone.
         hue: largest turn in degrees.
-        fill: RGB value of padding, 0–255: the mean of the network's pictures.
+        fill: value of padding, 0–255, one a channel: the mean of the network's pictures.
+        colored: whether the first three channels are red, green and blue; only they change their colours.
     """
 
     crop: int | None = 513
@@ -33,7 +34,8 @@ class Augmentation:
     contrast: float = 0.0
     saturation: float = 0.0
     hue: float = 0.0
-    fill: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    fill: tuple[float, ...] = (123.675, 116.28, 103.53)
+    colored: bool = True
 
     def __call__(self, sample: Sample, random: np.random.Generator) -> Sample:
         """Make ``(crop, crop)`` of a sample (or all of it); the same generator state gives the same result."""
@@ -47,17 +49,21 @@ class Augmentation:
         across, down = (self.crop or width), (self.crop or height)
         shown = np.s_[:down, :across]
         photo = cv2.resize(sample.image[source], (width, height), interpolation=cv2.INTER_LINEAR)[shown]
-        labels = cv2.resize(sample.mask[source], (width, height), interpolation=cv2.INTER_NEAREST_EXACT)[shown]
         if colors is not None:
-            photo = cv2.transform(photo, colors)
-
-        image = np.empty((down, across, 3), np.uint8)
-        mask = np.full((down, across), IGNORE, np.uint8)
-        bottom, right = labels.shape
+            photo[..., :3] = cv2.transform(photo[..., :3], colors)
+        bottom, right = photo.shape[:2]
+        image = np.empty((down, across, photo.shape[2]), np.uint8)
         image[bottom:] = image[:, right:] = np.round(self.fill)
         image[:bottom, :right] = photo[:, ::mirror]
-        mask[:bottom, :right] = labels[:, ::mirror]
-        return Sample(image, mask, sample.name)
+
+        def warped(mask: Mask) -> Mask:
+            labels = cv2.resize(mask[source], (width, height), interpolation=cv2.INTER_NEAREST_EXACT)[shown]
+            result = np.full((down, across), IGNORE, np.uint8)
+            result[:bottom, :right] = labels[:, ::mirror]
+            return result
+
+        further = {name: warped(mask) for name, mask in sample.further.items()}
+        return Sample(image, warped(sample.mask), sample.name, further)
 
     def _window(self, side: int, factor: float, random: np.random.Generator) -> tuple[int, int, int]:
         """Where the crop begins in the source, how much of it it shows, and the size this has when scaled."""
@@ -66,7 +72,7 @@ class Augmentation:
 
     def _color_matrix(self, random: np.random.Generator) -> NDArray[np.float64] | None:
         """Brightness, contrast, saturation and hue are all linear in RGB: one 3×4 matrix does them in a single pass."""
-        if not (self.brightness or self.contrast or self.saturation or self.hue):
+        if not (self.colored and (self.brightness or self.contrast or self.saturation or self.hue)):
             return None
         ranges = self.brightness, self.contrast, self.saturation
         gain, contrast, saturation = (1 + random.uniform(-r, r) for r in ranges)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from atrous.labels import IGNORE
+from atrous.models.base import Output
+
+MAIN = "main"
+"""The labels that outputs without labels of their own are compared with, and the output that a model predicts with."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class CrossEntropy:
     several processes are averaged once, over everything.
 
     Args:
-        class_weights: float32 ``(C,)``; the average is then weighted too.
+        class_weights: float32 ``(C,)``, of the main labels; the average is then weighted too.
         label_smoothing: share of each pixel's target that is spread evenly over the classes.
         hard_below: pixels whose probability of the true class is below this are learnt from; beside them
         hard_share: this share of each picture's judged pixels, those whose true class is least probable.
@@ -33,43 +37,57 @@ class CrossEntropy:
     hard_below: float | None = None
 
     def __call__(
-        self, logits: Sequence[Tensor], labels: Tensor, weights: Sequence[float] = (1.0,), easy: float = 0.0
+        self, outputs: Sequence[Output], labels: Mapping[str, Tensor], easy: float = 0.0
     ) -> tuple[Tensor, Tensor]:
-        """Sum up the losses of one or more score maps.
+        """Sum up the losses of the score maps of a network, each by its weight.
 
         Args:
-            logits: score maps ``(B, C, H, W)``, the model's prediction first; computed in float32 whatever they come
-                in. Which pixels are hard is decided by the first.
-            labels: uint8 or int64 ``(B, H, W)``, 255 ignored.
-            weights: the share of each map in the sum.
+            outputs: score maps, the model's prediction first; computed in float32 whatever they come in.
+            labels: uint8 or int64 ``(B, H, W)``, 255 ignored: ``main``, and further ones by name. An output is
+                compared with the labels of its name, or if there are none with ``main``; labels without an output are
+                left aside. Which pixels are hard is decided, for each of the labels, by the first output of theirs.
             easy: moves the share of hard pixels towards all of them: 0 leaves it, 1 takes every pixel.
 
         Returns:
-            Two float32 scalars: the sum, and the number of its pixels (or the sum of their class weights). Both are
-            zero where nothing is judged.
+            Two float32 scalars: the sum, and the number of pixels that any of its labels judge (main labels count by
+            their class weights). Both are zero where nothing is judged.
         """
-        labels = labels.long()
         share = self.hard_share + easy * (1 - self.hard_share)
+        total = outputs[0].logits.new_zeros((), dtype=torch.float32)
+        size, seen = total, torch.zeros_like(labels[MAIN], dtype=torch.bool)
+        for name, truth in labels.items():
+            mine = [output for output in outputs if (output.name if output.name in labels else MAIN) == name]
+            if mine:
+                weights = self.class_weights if name == MAIN else None
+                loss, judged = self._compare(mine, truth.long(), weights, share)
+                total, size = total + loss, size + _size(truth, judged & ~seen, weights)
+                seen |= judged
+        return total, size
+
+    def _compare(
+        self, outputs: Sequence[Output], labels: Tensor, class_weights: Tensor | None, share: float
+    ) -> tuple[Tensor, Tensor]:
+        """The loss of outputs of the same labels, and which pixels it is of: bool ``(B, H, W)``."""
+        maps = [output.at((labels.shape[-2], labels.shape[-1])) for output in outputs]
         if share < 1:
-            labels = labels.masked_fill(~self._hard(logits[0].detach(), labels, share), IGNORE)
-        total = logits[0].new_zeros((), dtype=torch.float32)
-        for weight, scores in zip(weights, logits, strict=True):
-            total = total + weight * F.cross_entropy(
-                scores.float(),
+            labels = labels.masked_fill(~self._hard(maps[0].detach(), labels, share), IGNORE)
+        losses = [
+            output.weight
+            * F.cross_entropy(
+                scores,
                 labels,
-                self.class_weights,
+                class_weights,
                 ignore_index=IGNORE,
                 reduction="sum",
                 label_smoothing=self.label_smoothing,
             )
-        judged = labels != IGNORE
-        if self.class_weights is None:
-            return total, judged.sum().float()
-        return total, self.class_weights[labels[judged]].sum()
+            for output, scores in zip(outputs, maps, strict=True)
+        ]
+        return torch.stack(losses).sum(), labels != IGNORE
 
     def _hard(self, logits: Tensor, labels: Tensor, share: float) -> Tensor:
         """Bool ``(B, H, W)``: the pixels to learn from."""
-        surprise = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="none").flatten(1)
+        surprise = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none").flatten(1)
         judged = (labels != IGNORE).flatten(1)
         hardest_first = surprise.masked_fill(~judged, -1.0).argsort(dim=1, descending=True, stable=True)
         wanted = (share * judged.sum(1, keepdim=True)).ceil()
@@ -79,3 +97,8 @@ class CrossEntropy:
         if self.hard_below is not None:
             chosen |= surprise > -math.log(self.hard_below)
         return chosen.view_as(labels)
+
+
+def _size(labels: Tensor, counted: Tensor, class_weights: Tensor | None) -> Tensor:
+    """The number of counted pixels, or the sum of their classes' weights."""
+    return counted.sum().float() if class_weights is None else class_weights[labels[counted].long()].sum()

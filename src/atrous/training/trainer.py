@@ -30,7 +30,7 @@ from atrous.data.transforms import Augmentation
 from atrous.evaluation.evaluate import Evaluation, evaluate
 from atrous.inference.predictor import encode_jpeg, write_atomically
 from atrous.labels import IGNORE
-from atrous.models.base import SegmentationModel
+from atrous.models.base import Output, SegmentationModel
 from atrous.provenance import provenance
 from atrous.training.building import build_model, build_optimizer, freeze, update_average
 from atrous.training.checkpoint import (
@@ -44,7 +44,7 @@ from atrous.training.checkpoint import (
     save_state,
 )
 from atrous.training.interrupts import Interrupts
-from atrous.training.losses import CrossEntropy
+from atrous.training.losses import MAIN, CrossEntropy
 from atrous.training.parallel import SynchronisedBatchNorm, share_buffers
 from atrous.training.recipe import Recipe, RecipeError, check_recipe
 from atrous.training.schedules import poly
@@ -165,15 +165,14 @@ def stages(recipe: Recipe, out: Path) -> list[tuple[Recipe, Path]]:
 
 
 class _Trained(nn.Module):
-    """A model as the loss sees it: all its score maps at full size, with the weights of their losses."""
+    """A model as the loss sees it: all its score maps."""
 
     def __init__(self, model: SegmentationModel) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, images: Tensor) -> list[tuple[float, Tensor]]:
-        size = (images.shape[-2], images.shape[-1])
-        return [(output.weight, output.at(size)) for output in self.model.outputs(images)]
+    def forward(self, images: Tensor) -> list[Output]:
+        return self.model.outputs(images)
 
 
 class Run:
@@ -318,11 +317,11 @@ class Run:
                     'augment.crop = "whole": pictures differ in size, so each part of a batch holds one: '
                     f"training.accumulate = batch_size / processes = {recipe.training.batch_size // self.world}"
                 )
-        red, green, blue = (255 * share for share in self.model.preprocessing.mean)
+        fill = tuple(255 * share for share in self.model.preprocessing.mean)
         try:
             return batches(
                 self.train_set,
-                Augmentation(**settings, fill=(red, green, blue)),
+                Augmentation(**settings, fill=fill),
                 batch_size=recipe.training.batch_size,
                 parts=recipe.training.accumulate,
                 seed=recipe.training.seed,
@@ -387,8 +386,8 @@ class Run:
             with self.accelerator.no_sync(self.network) if number < len(parts) else nullcontext():
                 loss, size = self._loss(part, easy)
                 self.accelerator.backward(loss)
-            judged = (part.masks != IGNORE).any().to(loss)
-            sums += torch.stack([loss.detach(), size, judged, torch.zeros_like(loss)])
+            judged = any((mask != IGNORE).any() for mask in (part.masks, *part.further.values()))
+            sums += torch.stack([loss.detach(), size, torch.full_like(loss, judged), torch.zeros_like(loss)])
         sums[3] = self.interrupts.asked
         total, size, judged_parts, asked = self.accelerator.reduce(sums, "sum").tolist()
         self.judged_so_far = self.judged_so_far or judged_parts > 0
@@ -400,7 +399,8 @@ class Run:
 
     def _loss(self, part: Batch, easy: float) -> tuple[Tensor, Tensor]:
         photos = part.photos.to(self.device, non_blocking=True)
-        labels = part.masks.to(self.device, non_blocking=True)
+        masks = {MAIN: part.masks, **part.further}
+        labels = {name: mask.to(self.device, non_blocking=True) for name, mask in masks.items()}
         images = self.model.preprocess(photos).contiguous(memory_format=torch.channels_last)
         low = self.recipe.training.precision == "bfloat16"
         together = self.world > 1 and self.recipe.training.batch_norm == "synchronised"
@@ -408,8 +408,8 @@ class Run:
             torch.autocast(self.device.type, torch.bfloat16, enabled=low),
             SynchronisedBatchNorm() if together else nullcontext(),
         ):
-            weights, logits = zip(*self.network(images), strict=True)
-        return self.loss(logits, labels, weights, easy)
+            outputs = self.network(images)
+        return self.loss(outputs, labels, easy)
 
     def _gradients(self) -> list[Tensor]:
         return [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
