@@ -38,29 +38,6 @@ def awake(model: SegmentationModel) -> SegmentationModel:
     return model
 
 
-@pytest.fixture
-def thin(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The papers' trunks with a sixteenth of their channels: the same geometry in a hundredth of the time."""
-    build = classics._classifier
-
-    def classifier(name: str) -> nn.Module:
-        with torch.device("meta"):
-            net = build(name)
-        for key, layer in list(net.named_modules()):
-            if isinstance(layer, nn.Conv2d):
-                sides = layer.in_channels // 16 or 3, layer.out_channels // 16
-                net.set_submodule(
-                    key, nn.Conv2d(*sides, layer.kernel_size, layer.stride, layer.padding, groups=layer.groups)
-                )
-            elif isinstance(layer, nn.Linear):
-                net.set_submodule(key, nn.Linear(layer.in_features // 16, layer.out_features // 16))
-        for parameter in net.parameters():  # so that something is left of a picture after fifteen layers
-            nn.init.normal_(parameter, std=math.sqrt(2 / parameter[0].numel()) if parameter.ndim > 1 else 0.1)
-        return net
-
-    monkeypatch.setattr(classics, "_classifier", classifier)
-
-
 class TestTheReleasedForm:
     @pytest.mark.parametrize(
         ("name", "backbone", "count"),

@@ -1,0 +1,194 @@
+"""The released FCNs (github.com/shelhamer/fcn.berkeleyvision.org): their layers' names, and where these belong here.
+
+All have the form of :class:`atrous.models.fcn.PaddedFCN`. NYUDv2's early fusion reads blue, green, red and depth
+(``conv1_1_bgrd``), its late fusion has two trunks (``conv1_1color``, ``conv1_1hha``, ...) whose scores are averaged;
+SIFT Flow's nets have two heads (``score_fr_sem``, ``score_fr_geo``). Deconvolutions are bilinear and fixed, so their
+arrays are looked at and left; where those between the skips are others, the net learned them (2015 text, §4.3).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from atrous.convert.source import ConversionError, Source
+from atrous.labels import VOC, LabelSet
+from atrous.models.base import Preprocessing, SegmentationModel, create_model
+from atrous.models.layers import bilinear_kernel
+
+
+class Colors(NamedTuple):
+    """What a trunk sees: the mean of each channel (0–255), in our order, and where each lies in the file's order."""
+
+    mean: tuple[float, ...]
+    order: tuple[int, ...]
+
+
+_BGR = (2, 1, 0)
+INPUTS = {
+    "voc": Colors((122.67892, 116.66877, 104.00699), _BGR),
+    "siftflow": Colors((108.353, 115.294, 114.578), _BGR),
+    "nyud": Colors((92.318, 97.203, 116.190), _BGR),
+    "nyud-hha": Colors((132.431, 94.076, 118.477), (0, 1, 2)),
+    "nyud-color-d": Colors((92.318, 97.203, 116.190, 7.844), (*_BGR, 3)),
+}
+"""The pictures of the released nets. Those of PASCAL-Context are like ``voc``. Depth is the natural logarithm of what
+is stored, HHA has the order of its files.
+"""
+UPSAMPLING = {
+    "fcn32s": {"upscore": 32},
+    "fcn16s": {"upscore2": 2, "upscore16": 16},
+    "fcn8s": {"upscore2": 2, "upscore_pool4": 2, "upscore8": 8},
+}
+"""The deconvolutions of each net, and by how much they enlarge."""
+_SKIPS = {"pool4": 0.01, "pool3": 0.0001}  # the Scale layers of the nets trained at once (SPEC 1.3)
+
+
+def fcn_from(source: Source, architecture: str, labels: LabelSet | None, inputs: str | None) -> SegmentationModel:
+    """The model that a file's tensors, named as Caffe's layers, describe.
+
+    Args:
+        source: ``conv1_1.weight``, ``conv1_1.bias`` and so on; everything is taken.
+        architecture: ``fcn32s``, ``fcn16s`` or ``fcn8s``.
+        labels: the classes' names; VOC's for 21, else numbers, when left out.
+        inputs: one of ``INPUTS``; told by the number of channels, heads and classes when left out, which can't tell
+            ``nyud-hha`` from ``nyud``.
+
+    Raises:
+        ConversionError: the file holds something else; the message lists what.
+        ValueError: another number of labels than the file has classes.
+    """
+    trunks = ("color", "hha") if "conv1_1color.weight" in source else ("",)
+    heads = ("_sem", "_geo") if "score_fr_sem.weight" in source else ("",)
+    backbone, first = _trunk(source, trunks)
+    colors = _colors(source, first, heads, trunks, inputs)
+    counts = [source.shape(f"score_fr{head}{trunks[0]}.weight")[0] for head in heads]
+    if labels is None:
+        labels = VOC if counts[0] == len(VOC) else LabelSet.numbered(counts[0])
+    if len(labels) != counts[0]:
+        raise ValueError(f"{len(labels)} classes were named, but {source.file} scores {counts[0]}")
+    options = _options(source, architecture, backbone, heads)
+    if len(heads) > 1:
+        options["heads"] = {"geometric": counts[1]}
+    with torch.device("meta"):
+        model = create_model(
+            architecture,
+            backbone="+".join([backbone] * len(trunks)),
+            labels=labels,
+            in_channels=sum(len(seen.mean) for seen in colors),
+            **options,
+        )
+    names = _Names(first, trunks, heads, counts, [seen.order for seen in colors])
+    weights = {key: names.take(source, key, tuple(slot.shape)) for key, slot in model.state_dict().items()}
+    source.finish(f"{architecture} on {model.backbone.name}")
+    model.load_state_dict(weights, assign=True)
+    mean = tuple(value / 255 for seen in colors for value in seen.mean)
+    model.preprocessing = Preprocessing(mean, (1 / 255,) * len(mean))
+    return model.eval()
+
+
+class _Names(NamedTuple):
+    """Which of a file's tensors make one of ours."""
+
+    first: str
+    trunks: tuple[str, ...]
+    heads: tuple[str, ...]
+    counts: list[int]
+    orders: list[tuple[int, ...]]
+
+    def take(self, source: Source, key: str, shape: tuple[int, ...]) -> Tensor:
+        *path, layer, kind = key.split(".")
+        if layer.startswith("upscore"):
+            return self._learned(source, layer, shape)
+        if layer.startswith("score"):
+            return self._scorer(source, layer, kind, shape)
+        trunk = int(path[path.index("trunks") + 1]) if "trunks" in path else 0
+        if layer not in ("conv1", "conv1_1"):
+            return source.take(f"{layer}{self.trunks[trunk]}.{kind}", shape)
+        tensor = source.take(f"{self.first}{self.trunks[trunk]}.{kind}", shape)
+        return tensor[:, list(self.orders[trunk])] if kind == "weight" else tensor
+
+    def _scorer(self, source: Source, layer: str, kind: str, shape: tuple[int, ...]) -> Tensor:
+        """One below the other for heads, side by side for trunks, whose scores are averaged."""
+        parts = []
+        for head, count in zip(self.heads, self.counts, strict=True):
+            sides = (count, shape[1] // len(self.trunks), 1, 1) if kind == "weight" else (count,)
+            both = [source.take(f"{layer}{head}{trunk}.{kind}", sides) for trunk in self.trunks]
+            parts.append((torch.cat(both, 1) if kind == "weight" else torch.stack(both).sum(0)) / len(both))
+        return torch.cat(parts)
+
+    def _learned(self, source: Source, layer: str, shape: tuple[int, ...]) -> Tensor:
+        weight, begin = torch.zeros(shape), 0
+        for head, count in zip(self.heads, self.counts, strict=True):
+            part = slice(begin, begin + count)
+            weight[part, part] = source.take(f"{layer}{head}.weight", (count, count, *shape[2:]))
+            begin += count
+        return weight
+
+
+def _trunk(source: Source, trunks: tuple[str, ...]) -> tuple[str, str]:
+    """Our name of the trunk, and the file's of its first layer."""
+    if "conv1.weight" in source:
+        return "caffenet", "conv1"
+    for backbone, last in (("vgg19", "conv3_4"), ("vgg16", "conv3_3"), ("vgg13", "conv2_2"), ("vgg11", "conv1_1")):
+        if f"{last}{trunks[0]}.weight" in source:
+            return backbone, "conv1_1_bgrd" if "conv1_1_bgrd.weight" in source else "conv1_1"
+    raise ConversionError(
+        f"{source.file} is no FCN: expected layers conv1_1 … (VGG) or conv1 … (AlexNet), "
+        f"found {', '.join(source.names()[:3])}, …"
+    )
+
+
+def _colors(
+    source: Source, first: str, heads: tuple[str, ...], trunks: tuple[str, ...], inputs: str | None
+) -> list[Colors]:
+    channels = source.shape(f"{first}{trunks[0]}.weight")[1]
+    if len(trunks) > 1:
+        return [INPUTS["nyud"], INPUTS["nyud-hha"]]
+    if inputs is None:
+        nyud = source.shape(f"score_fr{heads[0]}.weight")[0] == 40
+        inputs = "nyud-color-d" if channels == 4 else "siftflow" if len(heads) > 1 else "nyud" if nyud else "voc"
+    if inputs not in INPUTS:
+        raise ValueError(f"no inputs '{inputs}'; there are: {', '.join(INPUTS)}")
+    colors = INPUTS[inputs]
+    if channels != len(colors.mean):
+        raise ConversionError(f"{source.file} reads {channels} channels, but '{inputs}' has {len(colors.mean)}")
+    return [colors]
+
+
+def _options(source: Source, architecture: str, backbone: str, heads: tuple[str, ...]) -> dict[str, Any]:
+    """What the file says of learned upsampling and of training at once; takes the arrays that a model does without."""
+    factors = {f"{layer}{head}.weight": n for layer, n in UPSAMPLING[architecture].items() for head in heads}
+    kernels = {n: bilinear_kernel(2 * n - (backbone == "caffenet")).numpy() for n in factors.values()}
+    found = [name for name in factors if name in source]
+    learned = [name for name in found if not _is_bilinear(source.look(name), kernels[factors[name]])]
+    for name in found:
+        if factors[name] != 2 and name in learned:
+            side = len(kernels[factors[name]])
+            raise ConversionError(
+                f"{source.file}: {name} is not the bilinear {side}×{side} that {architecture} on {backbone} ends with"
+            )
+        if factors[name] != 2 or not learned:
+            source.drop(name)
+    options: dict[str, Any] = {"learn_upsampling": True} if learned else {}
+    for pool, value in _SKIPS.items():
+        name = f"scale_{pool}.weight"
+        if architecture == "fcn8s" and name in source:
+            if not np.allclose(source.look(name), value, rtol=1e-3):
+                raise ConversionError(f"{source.file}: {name} is not {value} throughout, as training at once has it")
+            source.drop(name)
+            options["at_once"] = True
+    return options
+
+
+def _is_bilinear(weight: NDArray[np.float32], kernel: NDArray[np.float32]) -> bool:
+    """Whether each channel is enlarged by itself with a kernel: dense, with zeros elsewhere, or in groups of one."""
+    outputs, inputs = weight.shape[:2]
+    if weight.shape[2:] != kernel.shape:
+        return False
+    shares = np.ones((outputs, 1)) if inputs == 1 else np.eye(outputs, inputs)
+    return bool(np.allclose(weight, shares[..., None, None] * kernel, atol=1e-4))

@@ -1,0 +1,115 @@
+"""The tensors of a foreign file, each of which is to be used once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+SHOWN = 5
+"""How many tensors of a kind an error names."""
+
+
+class ConversionError(ValueError):
+    """A file that does not hold the network that it was said to hold."""
+
+
+class Source:
+    """Takes tensors out of a file by their names there, and keeps count.
+
+    Args:
+        file: what errors call it.
+        tensors: arrays or tensors by their names.
+    """
+
+    def __init__(self, file: Path, tensors: Mapping[str, NDArray[Any] | Tensor]) -> None:
+        self.file = file
+        self._left = dict(tensors)
+        self._missing: list[str] = []
+        self._unfit: list[str] = []
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._left
+
+    def names(self) -> list[str]:
+        """Those that have not been taken, in the file's order."""
+        return list(self._left)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor in the file.
+
+        Raises:
+            ConversionError: there is none of that name.
+        """
+        if name not in self._left:
+            raise ConversionError(f"{self.file} has no '{name}'; it begins with {', '.join(self.names()[:SHOWN])}")
+        return tuple(self._left[name].shape)
+
+    def take(self, name: str, shape: Sequence[int]) -> Tensor:
+        """A tensor as float32 of a shape: its own but for leading ones, or that of a convolution which does what a
+        fully connected layer ``(O, C × h × w)`` did.
+
+        What is missing or of another shape is zeros, and told by :meth:`finish`.
+        """
+        found = self._left.pop(name, None)
+        wanted = tuple(shape)
+        if found is None:
+            self._missing.append(f"{name} {_dimensions(wanted)}")
+        elif not _fits(tuple(found.shape), wanted):
+            self._unfit.append(f"{name} is {_dimensions(tuple(found.shape))}, expected {_dimensions(wanted)}")
+        else:
+            return _float32(found).reshape(wanted)
+        return torch.zeros(1).expand(wanted)
+
+    def look(self, name: str) -> NDArray[np.float32]:
+        """A tensor of the file, which stays to be taken."""
+        return _float32(self._left[name]).numpy()
+
+    def drop(self, name: str) -> None:
+        """Take a tensor that the model does without."""
+        del self._left[name]
+
+    def finish(self, what: str) -> None:
+        """Make sure that the file held what was taken, and nothing else.
+
+        Raises:
+            ConversionError: it did not; the message lists what is missing, left over, and of another shape.
+        """
+        left = [f"{name} {_dimensions(tuple(tensor.shape))}" for name, tensor in self._left.items()]
+        problems = {"missing": self._missing, "not used": left, "of another shape": self._unfit}
+        if any(problems.values()):
+            said = "; ".join(f"{len(names)} {kind}: {_listed(names)}" for kind, names in problems.items() if names)
+            raise ConversionError(f"{self.file} does not hold {what}: {said}")
+
+
+def _fits(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    found, wanted = _stripped(found), _stripped(wanted)
+    connected = len(found) == 2 and len(wanted) == 4 and found == (wanted[0], math.prod(wanted[1:]))
+    return found == wanted or connected
+
+
+def _stripped(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Without leading ones: Caffe once gave every array four dimensions."""
+    first = next((i for i, side in enumerate(shape) if side != 1), len(shape))
+    return shape[first:]
+
+
+def _float32(found: NDArray[Any] | Tensor) -> Tensor:
+    if isinstance(found, Tensor):
+        return found.to(torch.float32)
+    return torch.from_numpy(np.array(found, np.float32, order="C"))  # a copy: the file's are mapped, and not aligned
+
+
+def _dimensions(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape)) or "a number"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
