@@ -86,9 +86,12 @@ class Backbone(nn.Module):
     def output_stride(self, value: int) -> None:
         if value == self._output_stride:
             return
-        set_output_stride(self.net, value, self.in_channels)
+        self._make_dense(value)
         self.grids = trace(self.net, self.in_channels, self.fitting_size(4 * NATIVE_STRIDE)).outputs
         self._output_stride = value
+
+    def _make_dense(self, output_stride: int) -> None:
+        set_output_stride(self.net, output_stride, self.in_channels)
 
     def feature_at(self, stride: int) -> int:
         """The index of the deepest feature map of a native stride.

@@ -6,7 +6,7 @@ import inspect
 import json
 import shutil
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,7 @@ class SegmentationModel(nn.Module):
         aux_classifier: a second head on the stride-16 features (asked for by ``aux``), which only training looks at.
         labels: names and colours of the classes.
         preprocessing: what turns photos into this network's input.
+        pad_to: smallest side that a picture is brought to in eval mode, at the bottom and right, with the mean colour.
         config: architecture name and arguments, enough to build the model again.
     """
 
@@ -94,6 +95,7 @@ class SegmentationModel(nn.Module):
             self.aux_classifier = FCNHead(backbone.channels[backbone.feature_at(AUXILIARY_STRIDE)], len(labels))
         self.labels = labels
         self.preprocessing = Preprocessing(backbone.mean, backbone.std)
+        self.pad_to = 0
         self.card: dict[str, Any] = {}
 
     @property
@@ -120,6 +122,10 @@ class SegmentationModel(nn.Module):
 
     def _follow_output_stride(self) -> None:
         """Adapt what depends on the output stride."""
+
+    def inherited(self) -> Iterator[nn.Parameter]:
+        """The parameters that come from a classifier, and learn at its rate; the others are new."""
+        return self.backbone.parameters()
 
     @abstractmethod
     def _scores(self, features: list[Tensor]) -> tuple[Tensor, Grid]:
@@ -153,7 +159,8 @@ class SegmentationModel(nn.Module):
         Raises:
             ValueError: not four dimensions, or another number of channels than the network has.
         """
-        return self._scores(self._features(images))
+        main = self._predict(images)
+        return main.logits, main.grid
 
     def outputs(self, images: Tensor) -> list[Output]:
         """What the loss is computed on: the scores, and those of auxiliary heads where a network has them.
@@ -169,17 +176,21 @@ class SegmentationModel(nn.Module):
         logits = self.aux_classifier(features[middle])
         return [main, Output("aux", logits, self.backbone.grids[middle], AUXILIARY_WEIGHT)]
 
+    def _predict(self, images: Tensor) -> Output:
+        return self._main(self._features(images))
+
     def _main(self, features: list[Tensor]) -> Output:
         return Output("main", *self._scores(features))
 
     def _features(self, images: Tensor) -> list[Tensor]:
-        self._check_shape(images)
-        height, width = images.shape[-2:]
-        below, right = (self.backbone.fitting_size(n) - n for n in (height, width))
-        if below or right:
-            images = F.pad(images, (0, right, 0, below))
-        features: list[Tensor] = self.backbone(images)
+        features: list[Tensor] = self.backbone(self._padded(images))
         return features
+
+    def _padded(self, images: Tensor) -> Tensor:
+        self._check_shape(images)
+        least = 0 if self.training else self.pad_to
+        below, right = (self.backbone.fitting_size(max(n, least)) - n for n in images.shape[-2:])
+        return F.pad(images, (0, right, 0, below)) if below or right else images
 
     def _check_shape(self, images: Tensor) -> None:
         if images.dim() != 4 or images.shape[1] != self.backbone.in_channels:
@@ -190,7 +201,7 @@ class SegmentationModel(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Preprocessed pictures ``(B, in_channels, H, W)`` → float32 logits ``(B, num_classes, H, W)``."""
-        return self._main(self._features(images)).at((images.shape[-2], images.shape[-1]))
+        return self._predict(images).at((images.shape[-2], images.shape[-1]))
 
     def start_from(self, source: SegmentationModel) -> None:
         """Take over the weights and the preprocessing of another model of the same network, in place.

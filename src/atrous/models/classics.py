@@ -64,12 +64,10 @@ class ClassicBackbone(Backbone):
     ) -> None:
         nn.Module.__init__(self)  # what Backbone makes of a name is timm's
         self.name, self.in_channels = name, in_channels
-        classifier = _classifier(name)
-        if pretrained is not False:
-            _fill(classifier, name, pretrained)
-        _widen(next(m for m in classifier.modules() if isinstance(m, nn.Conv2d)), in_channels)
         self.padded = name != "googlenet"
-        sliding = convolutionalize(classifier, 227 if name == "caffenet" else 224)
+        sliding = convolutionalize(
+            make_classifier(name, in_channels, pretrained), 227 if name == "caffenet" else 224, in_channels
+        )
         self.net = _padded(sliding, name) if self.padded else _googlenet(sliding)
         mean, std = {"googlenet": _UNIT, "caffenet": CAFFE}.get(name, IMAGENET)
         self.mean, self.std = as_many(mean, in_channels), as_many(std, in_channels)
@@ -144,6 +142,25 @@ class Tapped(nn.Sequential):
         return maps
 
 
+def make_classifier(name: str, in_channels: int, pretrained: bool | str | Path) -> nn.Module:
+    """A classifier of torchvision's, or ``caffenet``, for pictures of any number of channels.
+
+    Args:
+        name: as torchvision has it.
+        in_channels: channels of the picture; see :class:`ClassicBackbone`.
+        pretrained: ``True`` takes torchvision's hub; a path takes a file in torchvision's names; ``False`` starts at
+            random.
+
+    Raises:
+        WeightsNotFoundError: pretrained weights asked for that can't be had.
+    """
+    net = _classifier(name)
+    if pretrained is not False:
+        _fill(net, name, pretrained)
+    _widen(next(m for m in net.modules() if isinstance(m, nn.Conv2d)), in_channels)
+    return net
+
+
 def _classifier(name: str) -> nn.Module:
     if name == "caffenet":
         return CaffeNet()
@@ -162,25 +179,31 @@ _KINDS = {
 }
 
 
-def _padded(net: nn.Module, name: str) -> Tapped:
-    """Up to fc7, with the layers' names in the released models: conv1_1, ..., pool5, fc6, fc7 (AlexNet: conv1, ...)."""
+def named_layers(net: nn.Module, name: str) -> tuple[dict[str, Any], dict[str, int]]:
+    """The convolutional layers of AlexNet or VGG by their names in the released models: conv1_1, ..., pool5 (AlexNet:
+    conv1, ...); and the channels of each pool.
+    """
     layers: dict[str, Any] = {}
-    taps: list[str] = []
-    channels: list[int] = []
+    pools: dict[str, int] = {}
     block, count = 1, 0
     for layer in net.get_submodule("features").children():
         if isinstance(layer, nn.Conv2d):
             count, width = count + 1, layer.out_channels
-            if not layers:
-                layer.padding = (PADDING, PADDING)
         place = f"{block}_{count}" if name in VGGS else str(count)
         if isinstance(layer, nn.MaxPool2d):
-            layer.ceil_mode = True
             place = place.partition("_")[0]
-            taps.append(f"pool{place}")
-            channels.append(width)
+            pools[f"pool{place}"] = width
             block, count = (block + 1, 0) if name in VGGS else (block, count)
         layers[f"{_KINDS[type(layer)]}{place}"] = layer
+    return layers, pools
+
+
+def _padded(net: nn.Module, name: str) -> Tapped:
+    """Up to fc7, padded, with pools that round up."""
+    layers, pools = named_layers(net, name)
+    next(iter(layers.values())).padding = (PADDING, PADDING)
+    for pool in pools:
+        layers[pool].ceil_mode = True
     number = 5
     for layer in net.get_submodule("classifier").children():
         connected = isinstance(layer, nn.Conv2d)
@@ -188,7 +211,9 @@ def _padded(net: nn.Module, name: str) -> Tapped:
         if number == 8 or (number == 7 and isinstance(layer, nn.Dropout)):  # the last dropout is the head's
             break
         layers[f"{'fc' if connected else _KINDS[type(layer)]}{number}"] = layer
-    return Tapped(layers, [*taps[:-1], next(reversed(layers))], (*channels[:-1], layers["fc7"].out_channels))
+    *taps, _ = pools
+    *channels, _ = pools.values()
+    return Tapped(layers, [*taps, next(reversed(layers))], (*channels, layers["fc7"].out_channels))
 
 
 def _googlenet(net: nn.Module) -> Tapped:

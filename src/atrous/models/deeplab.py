@@ -1,0 +1,236 @@
+"""DeepLab v1 (Chen et al., ICLR 2015, arXiv 1412.7062) and v2 (Chen et al., TPAMI 2017, arXiv 1606.00915).
+
+On ``vgg11`` to ``vgg19_bn`` and on ``resnet50``, ``resnet101`` and ``resnet152`` the networks have their published
+form, at output stride 8; the heads go on any timm backbone too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from atrous.labels import LabelSet
+from atrous.models.backbones import Backbone
+from atrous.models.base import SegmentationModel, register
+from atrous.models.classics import VGGS
+from atrous.models.deeplab_trunks import PUBLISHED_STRIDE, DeepLabTrunk, decimate, deeplab_backbone
+from atrous.models.geometry import PIXELS, Grid, resample
+from atrous.models.layers import init_convolutions
+
+FC_WIDTH = 1024
+
+
+class DeepLab(SegmentationModel):
+    """Scores that are the sum over branches of one atrous rate each (v2, §3.1): one branch is LargeFOV, four are ASPP.
+
+    A branch is fc6 (atrous), fc7 and fc8 as the VGG networks have them, each hidden layer with ReLU and dropout 0.5; or
+    a bare atrous classifier, as the ResNets have it. Layers are named as in the released models: ``fc6``, ``fc7``,
+    ``fc8`` or ``fc1`` for one branch, ``fc6_1`` … ``fc8_4`` or ``fc1_c0`` … ``fc1_c3`` for four.
+
+    Args:
+        backbone: the trunk.
+        labels: the classes.
+        rates: of the branches, at output stride 8; at another one each keeps its field of view in pixels.
+        kernel: side of the atrous convolutions.
+        width: channels of fc6 and fc7; 0 for bare classifiers; 1024 on VGG, 0 elsewhere when None.
+        seed: chooses the filters of a pretrained VGG that fc6 and fc7 begin with.
+        pad_to: as :class:`SegmentationModel` has it.
+    """
+
+    _optional = (*SegmentationModel._optional, "msc.")
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        labels: LabelSet,
+        rates: Sequence[int],
+        kernel: int,
+        width: int | None,
+        seed: int,
+        pad_to: int,
+    ) -> None:
+        super().__init__(backbone, labels)
+        self.pad_to, self.rates, self.kernel = pad_to, tuple(rates), kernel
+        published = backbone.name in VGGS
+        self.width = (FC_WIDTH if published else 0) if width is None else width
+        self.inherits_head = published and self.width > 0
+        self.dropout = nn.Dropout(0.5)
+        single = len(self.rates) == 1
+        self.branches: list[tuple[str, ...]] = []
+        for number in range(len(self.rates)):
+            if self.width:
+                names = tuple(f"fc{layer}" if single else f"fc{layer}_{number + 1}" for layer in (6, 7, 8))
+            else:
+                names = ("fc1" if single else f"fc1_c{number}",)
+            self._add_branch(names)
+            self.branches.append(names)
+        if isinstance(backbone, DeepLabTrunk) and backbone.connected and self.width:
+            for number, (fc6, fc7, _) in enumerate(self.branches):
+                tensors = decimate(*backbone.connected, kernel=kernel, width=self.width, seed=seed + number)
+                for slot, tensor in zip(self._parameters_of(fc6, fc7), tensors, strict=True):
+                    slot.data = tensor
+        if isinstance(backbone, DeepLabTrunk):
+            backbone.connected = None  # most of a VGG's weights
+        self._follow_output_stride()
+
+    def _add_branch(self, names: Sequence[str]) -> None:
+        widths = [self.backbone.channels[-1], *(self.width for _ in names[1:]), self.num_classes]
+        for name, kernel, inputs, outputs in zip(names, (self.kernel, 1, 1), widths, widths[1:], strict=False):
+            self.add_module(name, nn.Conv2d(inputs, outputs, kernel))
+        init_convolutions(self.get_submodule(name) for name in names[:-1])
+        for parameter in self._parameters_of(*names):
+            if parameter.ndim == 1:
+                nn.init.zeros_(parameter)
+        nn.init.normal_(self.get_submodule(names[-1]).weight, std=0.01)  # type: ignore[arg-type]
+
+    def _parameters_of(self, *names: str) -> Iterator[nn.Parameter]:
+        return chain.from_iterable(self.get_submodule(name).parameters() for name in names)
+
+    def inherited(self) -> Iterator[nn.Parameter]:
+        """The backbone's parameters, and fc6 and fc7 on VGG, which come from its classifier (v1, §3.2)."""
+        hidden = [name for names in self.branches for name in names[:-1]] if self.inherits_head else []
+        return chain(super().inherited(), self._parameters_of(*hidden))
+
+    def _follow_output_stride(self) -> None:
+        for rate, names in zip(self.rates, self.branches, strict=True):
+            atrous = self.get_submodule(names[0])
+            assert isinstance(atrous, nn.Conv2d)
+            scaled = self._scaled(rate)
+            atrous.dilation = (scaled, scaled)
+            atrous.padding = (self._front(scaled),) * 2
+
+    def _scaled(self, rate: int) -> int:
+        return max(1, rate * PUBLISHED_STRIDE // self.output_stride)
+
+    def _front(self, rate: int) -> int:
+        """Padding before a map; an even kernel of an odd rate needs one position more behind it."""
+        return (self.kernel - 1) * rate // 2
+
+    def _hidden(self, features: list[Tensor]) -> list[Tensor]:
+        """What each branch's classifier reads."""
+        maps = []
+        for rate, names in zip(self.rates, self.branches, strict=True):
+            behind = (self.kernel - 1) * self._scaled(rate) % 2
+            x = F.pad(features[-1], (0, behind, 0, behind)) if behind else features[-1]
+            for name in names[:-1]:
+                x = self.dropout(self.get_submodule(name)(x).relu_())
+            maps.append(x)
+        return maps
+
+    def _scores(self, features: list[Tensor]) -> tuple[Tensor, Grid]:
+        classifiers = (self.get_submodule(names[-1]) for names in self.branches)
+        scores = [classifier(x) for classifier, x in zip(classifiers, self._hidden(features), strict=True)]
+        return torch.stack(scores).sum(0), self._grid()
+
+    def _grid(self) -> Grid:
+        """Where the scores sit: with the features, but for an even kernel that can't be centred."""
+        rate = self._scaled(self.rates[0])
+        return self.backbone.grids[-1].window(self.kernel, 1, self._front(rate), rate)
+
+
+class DeepLabMSc(DeepLab):
+    """LargeFOV to whose scores the picture itself and the maps before the last one add theirs (v1, §4.3): each through
+    a two-layer perceptron and a classifier of its own, as released; a sum of scores is a classifier of concatenated
+    features.
+
+    The perceptrons' first layer takes the stride that is left to the output stride. All that is new lies in ``msc``,
+    with the released names (``data_conv``, ``data_fc``, ``data_ms``, ``pool1_conv``, ...); the published training
+    leaves the rest at what LargeFOV has learnt (``training.only = ["msc."]`` in a recipe).
+    """
+
+    CHANNELS = 128
+    sources: tuple[str, ...] = ()
+
+    def __init__(self, backbone: Backbone, labels: LabelSet, rate: int, *args: Any) -> None:
+        super().__init__(backbone, labels, (rate,), *args)
+        self.sources = ("data", *(f"pool{stride.bit_length() - 1}" for stride in backbone.strides[:-1]))
+        self.msc = nn.ModuleDict()
+        for name, inputs in zip(self.sources, (backbone.in_channels, *backbone.channels), strict=False):
+            self.msc[f"{name}_conv"] = nn.Conv2d(inputs, self.CHANNELS, 3, padding=1)
+            self.msc[f"{name}_fc"] = nn.Conv2d(self.CHANNELS, self.CHANNELS, 1)
+            self.msc[f"{name}_ms"] = nn.Conv2d(self.CHANNELS, len(labels), 1)
+        for key, parameter in self.msc.named_parameters():
+            nn.init.normal_(parameter, std=(0.01 if "_ms." in key else 0.001) * key.endswith("weight"))
+        self._follow_output_stride()
+
+    def _follow_output_stride(self) -> None:
+        super()._follow_output_stride()
+        for name, grid in zip(self.sources, (PIXELS, *self.backbone.grids), strict=False):
+            stride = max(1, int(self.output_stride // grid.stride))
+            self.msc[f"{name}_conv"].stride = (stride, stride)  # type: ignore[assignment]
+
+    def _features(self, images: Tensor) -> list[Tensor]:
+        images = self._padded(images)
+        return [images, *self.backbone(images)]
+
+    def _scores(self, features: list[Tensor]) -> tuple[Tensor, Grid]:
+        scores, target = super()._scores(features)
+        size = (scores.shape[-2], scores.shape[-1])
+        for name, x, grid in zip(self.sources, features, (PIXELS, *self.backbone.grids), strict=False):
+            conv = self.msc[f"{name}_conv"]
+            assert isinstance(conv, nn.Conv2d)
+            x = self.dropout(conv(x).relu_())
+            x = self.dropout(self.msc[f"{name}_fc"](x).relu_())
+            place = grid.window(3, conv.stride[0], 1)
+            scores = scores + resample(self.msc[f"{name}_ms"](x), place, target, size)
+        return scores, target
+
+
+@register("deeplab_largefov", backbone=deeplab_backbone, output_stride=PUBLISHED_STRIDE)
+def deeplab_largefov(
+    *,
+    backbone: Backbone,
+    labels: LabelSet,
+    kernel: int = 3,
+    rate: int = 12,
+    width: int | None = None,
+    seed: int = 0,
+    pad_to: int = 0,
+) -> DeepLab:
+    """DeepLab-LargeFOV: one atrous branch, ``rate`` at output stride 8.
+
+    v1's other forms on ``vgg16`` are ``kernel=7, rate=4``, ``kernel=4, rate=4`` and ``kernel=4, rate=8``, each with
+    ``width=4096``; v2's plain ResNet is ``kernel=1``. ``width=0`` is a bare classifier, which all but VGG have when it
+    is left out. On a pretrained VGG, ``seed`` chooses the filters of its classifier that fc6 and fc7 begin with.
+    ``pad_to=513`` brings smaller pictures to the published size before they are labelled.
+    """
+    return DeepLab(backbone, labels, (rate,), kernel, width, seed, pad_to)
+
+
+@register("deeplab_msc_largefov", backbone=deeplab_backbone, output_stride=PUBLISHED_STRIDE)
+def deeplab_msc_largefov(
+    *,
+    backbone: Backbone,
+    labels: LabelSet,
+    kernel: int = 3,
+    rate: int = 12,
+    width: int | None = None,
+    seed: int = 0,
+    pad_to: int = 0,
+) -> DeepLabMSc:
+    """DeepLab-MSc-LargeFOV: with the scores of the picture and of the maps before the last. The arguments are those of
+    :func:`deeplab_largefov`.
+    """
+    return DeepLabMSc(backbone, labels, rate, kernel, width, seed, pad_to)
+
+
+@register("deeplab_aspp", backbone=deeplab_backbone, output_stride=PUBLISHED_STRIDE)
+def deeplab_aspp(
+    *,
+    backbone: Backbone,
+    labels: LabelSet,
+    rates: Sequence[int] = (6, 12, 18, 24),
+    width: int | None = None,
+    seed: int = 0,
+    pad_to: int = 0,
+) -> DeepLab:
+    """DeepLab v2: ASPP that sums the scores of several rates, ASPP-L; ASPP-S has rates 2, 4, 8 and 12.
+
+    The other arguments are those of :func:`deeplab_largefov`.
+    """
+    return DeepLab(backbone, labels, rates, 3, width, seed, pad_to)
