@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from atrous.crf import DenseCRF
     from atrous.data.datasets import open_dataset
     from atrous.evaluation.evaluate import evaluate
     from atrous.inference.predictor import Segmentation, predict
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from atrous.models.zoo import load
 
 __all__ = [
+    "DenseCRF",
     "LabelSet",
     "Segmentation",
     "create_model",
@@ -26,6 +28,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "DenseCRF": "atrous.crf",
     "LabelSet": "atrous.labels",
     "Segmentation": "atrous.inference.predictor",
     "create_model": "atrous.models",

@@ -1,0 +1,210 @@
+"""Fully connected CRFs with Gaussian edge potentials (Krähenbühl and Koltun, 2011), by mean field (SPEC §5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from atrous.crf.inputs import read_images, read_unary
+from atrous.crf.kernels import Kernel, Order
+from atrous.crf.mean_field import Messages, Normalization, Pairwise, mean_field, tracked_mean_field
+from atrous.crf.published import PUBLISHED
+
+Array = TypeVar("Array", NDArray[Any], Tensor)
+Image = NDArray[Any] | Tensor | None
+
+
+@dataclass(frozen=True)
+class Tracked(Generic[Array]):
+    """A mean field and how it came to be.
+
+    Attributes:
+        q: the distribution, as :class:`DenseCRF` returns it.
+        free_energies: KL(Q‖P) up to a constant, summed over the pixels: what mean field makes smaller. Of the first
+            guess and after each iteration; shorter where the CRF's tolerance stopped it.
+    """
+
+    q: Array
+    free_energies: list[float]
+
+
+class DenseCRF(nn.Module):
+    """Refines class energies so that pixels that are near and alike agree.
+
+    ``DenseCRF([Gaussian(sxy=3, weight=3), Bilateral(sxy=80, srgb=13, weight=10)])(image, unary)``
+
+    On a CPU, and where no gradient is asked for, a fused form computes in float32 with as many threads as torch has;
+    elsewhere plain torch does, in the dtype of the unary, with gradients in the unary, the kernels' weights and their
+    compatibilities.
+
+    Args:
+        kernels: :class:`Gaussian`, :class:`Bilateral` and :class:`Custom` ones, any number.
+        iterations: mean-field steps, 0 or more.
+        normalization: of each kernel K by its sums n = K(1): ``"symmetric"`` n^-½ K n^-½ (pydensecrf's default),
+            ``"before"`` K n^-1, ``"after"`` n^-1 K (DeepLab's release), or ``"none"``.
+        order: which position comes first among the features, on which the lattice's approximation depends a little:
+            ``"xy"`` as in pydensecrf's 2-D interface, or ``"yx"`` as its general one is used.
+        spatial_dims: axes of a picture besides channels: 2, or 3 for videos and volumes ``(C, T, H, W)``.
+        tolerance: stop early once no probability changes by more than this in an iteration.
+        trainable: weights and compatibilities ask for gradients (``crf.requires_grad_()`` does the same later).
+
+    Attributes:
+        weights: a parameter for each kernel, ``()`` or ``(C,)``.
+        compatibilities: ``(C, C)`` parameters by the number of their kernel, for kernels that have one.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        kernels: Sequence[Kernel],
+        iterations: int = 10,
+        *,
+        normalization: Normalization = "symmetric",
+        order: Order = "xy",
+        spatial_dims: int = 2,
+        tolerance: float | None = None,
+        trainable: bool = False,
+    ) -> None:
+        super().__init__()
+        if iterations < 0 or spatial_dims < 1:
+            raise ValueError(
+                f"iterations must be 0 or more and spatial_dims 1 or more, not {iterations}, {spatial_dims}"
+            )
+        for given, choices in ((normalization, get_args(Normalization)), (order, get_args(Order))):
+            if given not in choices:
+                raise ValueError(f"{given!r} is none of {', '.join(choices)}")
+        if tolerance is not None and not tolerance > 0:
+            raise ValueError(f"tolerance is a change of probability above 0, or None, not {tolerance}")
+        self.kernels = tuple(kernels)
+        self.iterations = iterations
+        self.normalization: Normalization = normalization
+        self.order: Order = order
+        self.spatial_dims = spatial_dims
+        self.tolerance = tolerance
+        self.weights = nn.ParameterList(_parameter("weight", kernel.weight, (0, 1)) for kernel in kernels)
+        self.compatibilities = nn.ParameterDict(
+            {
+                str(i): _parameter("compatibility", kernel.compatibility, (2,))
+                for i, kernel in enumerate(kernels)
+                if kernel.compatibility is not None
+            }
+        )
+        self.requires_grad_(trainable)
+
+    @classmethod
+    def published(cls, name: str) -> DenseCRF:
+        """A CRF with a published set of parameters (SPEC §5.5), of those :data:`PUBLISHED` lists.
+
+        Raises:
+            ValueError: there is no such set; the message lists those there are.
+        """
+        if name not in PUBLISHED:
+            raise ValueError(f"no published CRF is called {name!r}; there are {', '.join(PUBLISHED)}")
+        kernels, iterations, normalization = PUBLISHED[name]
+        return cls(kernels, iterations, normalization=normalization)
+
+    def forward(self, image: Image, unary: Array) -> Array:
+        """The mean field: how likely each class is for each pixel.
+
+        Args:
+            image: ``(H, W, channels)``, or ``(B, H, W, channels)`` with a batch of unaries; height before width; uint8,
+                or floating in the same units (0–255 for the published widths). None will do for Gaussian kernels.
+            unary: floating energies ``(C, H, W)`` or ``(B, C, H, W)``, finite, the lower the likelier: see
+                :func:`unary_from_probabilities`, :func:`unary_from_scores` and :func:`unary_from_labels`.
+
+        Returns:
+            Probabilities of the kind (numpy or torch), shape, dtype and device of ``unary``.
+
+        Raises:
+            ValueError: shapes do not fit each other or the CRF, something is not finite, or a width is too small.
+        """
+        energies, images = self._read(image, unary)
+        fields = [self._mean_field(picture, e) for picture, e in zip(images, energies, strict=True)]
+        return _like(unary, torch.stack(fields).reshape(unary.shape))
+
+    def labels(self, image: Image, unary: Array) -> Array:
+        """The likeliest class of each pixel after :meth:`forward`.
+
+        Returns:
+            uint8 ``(H, W)`` or ``(B, H, W)`` (int64 above 255 classes), numpy or torch as ``unary`` is.
+        """
+        energies, images = self._read(image, unary)
+        dtype = torch.uint8 if energies.shape[1] <= 255 else torch.int64
+        labels = torch.empty(len(energies), *energies.shape[2:], dtype=dtype, device=energies.device)
+        with torch.no_grad():
+            for i, (picture, e) in enumerate(zip(images, energies, strict=True)):
+                labels[i] = self._mean_field(picture, e).argmax(0)
+        return _like(unary, labels if unary.ndim == energies.ndim else labels[0])
+
+    def track(self, image: Image, unary: Array) -> Tracked[Array]:
+        """The mean field of one picture, in plain torch, with the free energy of each step.
+
+        Args:
+            image: as in :meth:`forward`, of one picture.
+            unary: ``(C, H, W)``.
+        """
+        energies, images = self._read(image, unary)
+        if unary.ndim != 1 + self.spatial_dims:
+            raise ValueError(f"track looks at one picture, a unary (C, H, W), not at {tuple(unary.shape)}")
+        messages = Messages(self._pairwise(images[0], energies[0]), self.normalization)
+        with torch.no_grad():
+            points = energies[0].flatten(1).T
+            q, free = tracked_mean_field(points, messages, self.iterations, self.tolerance)
+        return Tracked(_like(unary, q.T.reshape(unary.shape)), free)
+
+    def extra_repr(self) -> str:
+        return f"{list(self.kernels)}, iterations={self.iterations}, normalization={self.normalization!r}"
+
+    def _read(self, image: Image, unary: NDArray[Any] | Tensor) -> tuple[Tensor, list[Tensor | None]]:
+        """Energies ``(B, C, *size)``, and a picture ``(*size, channels)`` for each."""
+        energies = read_unary(unary, self.spatial_dims)
+        classes = energies.shape[1]
+        for parameter in [*self.weights, *self.compatibilities.values()]:
+            if parameter.ndim and len(parameter) != classes:
+                raise ValueError(f"the unary has {classes} classes, but a kernel's weights are for {len(parameter)}")
+        return energies, read_images(image, energies, batched=unary.ndim == energies.ndim)
+
+    def _mean_field(self, image: Tensor | None, unary: Tensor) -> Tensor:
+        """The distribution ``(C, *size)`` of one picture."""
+        pairwise = self._pairwise(image, unary)
+        messages = Messages(pairwise, self.normalization)
+        q = mean_field(unary.flatten(1).T, messages, self.iterations, self.tolerance)
+        return q.T.reshape(unary.shape)
+
+    def _pairwise(self, image: Tensor | None, unary: Tensor) -> list[Pairwise]:
+        """The kernels over one picture."""
+        return [
+            Pairwise(
+                kernel.features(image, unary.shape[1:], self.order).to(unary.device),
+                self.weights[i],
+                self.compatibilities.get(str(i)),
+            )
+            for i, kernel in enumerate(self.kernels)
+        ]
+
+
+def _parameter(name: str, values: Any, axes: tuple[int, ...]) -> nn.Parameter:
+    """A weight or compatibility as a parameter of its own."""
+    tensor = torch.as_tensor(np.asarray(values) if not isinstance(values, Tensor) else values).detach().clone().float()
+    if (
+        tensor.ndim not in axes
+        or not bool(tensor.isfinite().all())
+        or (2 in axes and tensor.shape[0] != tensor.shape[1])
+    ):
+        form = (
+            "one number, or one for each class" if name == "weight" else "as many rows as columns, one for each class"
+        )
+        raise ValueError(f"a kernel's {name} is {form}, all finite; not {tuple(tensor.shape)} {values}")
+    return nn.Parameter(tensor)
+
+
+def _like(given: Array, result: Tensor) -> Array:
+    return result if isinstance(given, Tensor) else result.numpy()

@@ -1,0 +1,93 @@
+"""Reading what a dense CRF is given: pictures and energies as batches of tensors that fit each other."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from atrous.crf.unary import check_finite
+
+_SAMPLE = 64
+"""How many pixels are looked at for energies that are really probabilities."""
+
+
+def read_unary(unary: NDArray[Any] | Tensor, spatial_dims: int) -> Tensor:
+    """Energies as a batch ``(B, C, *size)``.
+
+    Raises:
+        ValueError: they have no such shape, are no floating numbers, or are not all finite.
+    """
+    energies = unary if isinstance(unary, Tensor) else torch.from_numpy(np.ascontiguousarray(unary))
+    shape = f"(C{', H, W' if spatial_dims == 2 else ', …'}), {1 + spatial_dims} axes, or a batch of such"
+    if energies.ndim not in (1 + spatial_dims, 2 + spatial_dims):
+        raise ValueError(f"unary must be {shape}, not {tuple(energies.shape)}")
+    if not energies.is_floating_point():
+        raise ValueError(
+            f"unary must hold floating energies, not {energies.dtype}; labels go through unary_from_labels"
+        )
+    if energies.ndim == 1 + spatial_dims:
+        energies = energies[None]
+    if 0 in energies.shape:
+        raise ValueError(f"unary must be {shape}, with at least one class and pixel, not {tuple(unary.shape)}")
+    check_finite("unary", energies)
+    _warn_of_probabilities(energies)
+    return energies
+
+
+def read_images(image: NDArray[Any] | Tensor | None, unary: Tensor, *, batched: bool) -> list[Tensor | None]:
+    """For each unary of a batch its picture, float32 ``(*size, channels)`` on the device of the unary.
+
+    Args:
+        image: ``(*size, channels)``, uint8 or floating; with a batch in front where ``batched``; or None.
+        unary: ``(B, C, *size)``.
+        batched: whether the unary was given as a batch.
+
+    Raises:
+        ValueError: the picture is of another size than the unary, or is not finite.
+    """
+    if image is None:
+        return [None] * len(unary)
+    pictures = image if isinstance(image, Tensor) else torch.from_numpy(np.ascontiguousarray(image))
+    size = tuple(unary.shape[2:])
+    expected = (*unary.shape[:1], *size) if batched else size
+    if pictures.ndim != len(expected) + 1 or tuple(pictures.shape[:-1]) != expected:
+        raise ValueError(_misfit(tuple(pictures.shape), expected))
+    if pictures.is_floating_point():
+        check_finite("image", pictures)
+        if pictures.shape[-1] == 3 and pictures.numel() and 0 < float(pictures.max()) <= 1:
+            warnings.warn("the image's values are at most 1; colours are expected to be 0–255", stacklevel=4)
+    elif pictures.dtype != torch.uint8:
+        raise ValueError(f"image must be uint8 or floating, not {pictures.dtype}")
+    pictures = pictures.detach().to(unary.device, torch.float32)
+    return list(pictures if batched else pictures[None])
+
+
+def _misfit(image: tuple[int, ...], expected: tuple[int, ...]) -> str:
+    """What to say of a picture whose shape does not go with the unary's."""
+    say = f"image is {image}, but the unary asks for {expected} and channels behind"
+    if len(image) != len(expected) + 1:
+        return f"{say}: {'a picture for each unary of the batch' if len(image) == len(expected) else 'as many axes'}"
+    if image[-len(expected) :] == expected:
+        return f"{say}: channels come last (image.transpose or permute)"
+    *outer, height, width = expected
+    if image[:-1] == (*outer, width, height):
+        return f"{say}: did you swap height and width? Height comes first in both"
+    return f"{say}: resize the scores to the picture's size, not the picture"
+
+
+def _warn_of_probabilities(unary: Tensor) -> None:
+    """Energies that sum to 1 in all of some pixels are surely probabilities."""
+    flat = unary.detach().flatten(2)
+    sample = flat[:, :, :: max(1, flat.shape[2] // _SAMPLE)]
+    varied = bool((sample != sample[:, :1]).any())
+    if varied and float(sample.min()) >= 0 and float((sample.sum(1) - 1).abs().max()) < 1e-3:
+        warnings.warn(
+            "the unary sums to 1 in each pixel: these look like probabilities, where energies are expected; use "
+            "unary_from_probabilities",
+            stacklevel=4,
+        )

@@ -1,0 +1,177 @@
+"""The permutohedral lattice of Adams, Baek and Davis (2010): Gaussian filtering of scattered points in four steps.
+
+Embed: each point finds the simplex of the lattice it lies in. Splat: its value is shared out to that simplex's corners.
+Blur: along each direction of the lattice. Slice: each point reads its corners back (SPEC §5.4).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+FARTHEST = 1 << 22
+"""How far from the origin a point may lie, in lattice units: float32 still tells neighbouring simplices apart there."""
+_KEY_BITS = 62
+
+
+class Lattice:
+    """The corners of all simplices that hold one of the given points, and the Gaussian filter over them.
+
+    Args:
+        features: ``(N, d)``, the points, each axis divided by its standard deviation; any device. Positions are
+            computed in float32. The approximation depends on the order of the axes.
+
+    Attributes:
+        vertices: int64 ``(N, d+1)``, the corners of each point's simplex, counted from 0.
+        weights: float32 ``(N, d+1)``, its barycentric weights; they add up to 1.
+        neighbours: int64 ``(d+1, 2, M)``, the corners beside each corner in each direction; *M* stands for none.
+
+    Raises:
+        ValueError: a point lies farther out than :data:`FARTHEST`, or is no number.
+    """
+
+    def __init__(self, features: Tensor) -> None:
+        n, d = features.shape
+        keys, self.weights = embed(features)
+        strides = key_strides(keys)
+        packed, ids = torch.unique(keys @ strides, return_inverse=True)
+        self.vertices = ids.reshape(n, d + 1)
+        steps = directions(strides)[:, None]
+        self.neighbours = _find(packed, torch.stack([packed - steps, packed + steps], dim=1))
+
+    def filter(self, values: Tensor) -> Tensor:
+        """Blur ``(N, C)`` values over the points: approximately sums weighted by a Gaussian of standard deviation 1.
+
+        Differentiable in the values. The sums are not normalised: filter a constant 1 for what to divide by.
+        """
+        result: Tensor = _Filter.apply(values, self, False)
+        return result
+
+    def splat(self, values: Tensor) -> Tensor:
+        """Share out ``(N, C)`` values to the corners, ``(M + 1, C)``; the last row, for no corner, is zero."""
+        table = values.new_zeros(self.neighbours.shape[2] + 1, values.shape[1])
+        for vertices, weights in self._corners(values):
+            table.index_add_(0, vertices, values * weights)
+        return table
+
+    def blur(self, table: Tensor, *, reverse: bool) -> Tensor:
+        """Blur ``(M + 1, C)`` with (½, 1, ½) along each direction in turn; the last direction first if ``reverse``."""
+        for before, after in self.neighbours.flip(0) if reverse else self.neighbours:
+            blurred = table.clone()
+            blurred[:-1] += 0.5 * (table[before] + table[after])
+            table = blurred
+        return table
+
+    def slice(self, table: Tensor) -> Tensor:
+        """Read ``(N, C)`` values back from the corners."""
+        values = table.new_zeros(len(self.vertices), table.shape[1])
+        for vertices, weights in self._corners(values):
+            values += table[vertices] * weights
+        return values * gain(self.vertices.shape[1] - 1)
+
+    def _corners(self, values: Tensor) -> list[tuple[Tensor, Tensor]]:
+        weights = self.weights.to(values.dtype)
+        return [(self.vertices[:, corner], weights[:, corner, None]) for corner in range(weights.shape[1])]
+
+
+class _Filter(torch.autograd.Function):
+    """Splat, blur and slice: linear, so its gradient is the filter with the directions in the opposite order."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, lattice: Lattice, reverse: bool) -> Tensor:
+        ctx.lattice, ctx.reverse = lattice, reverse
+        return lattice.slice(lattice.blur(lattice.splat(values), reverse=reverse))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return _Filter.apply(gradients[0], ctx.lattice, not ctx.reverse), None, None
+
+
+def embed(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Find the simplex of each point.
+
+    Returns:
+        The first *d* of the *d* + 1 coordinates of its corners, int64 ``(N, d+1, d)``, and its barycentric weights,
+        float32 ``(N, d+1)``. The operations and their order are the reference implementation's: points on the
+        boundary of two simplices, of which pictures have many, fall to the same one.
+    """
+    n, d = features.shape
+    elevated = _elevate(features.float())
+    if n and not float(elevated.abs().max()) < FARTHEST:
+        raise ValueError(
+            "features are not finite, or too large for the lattice: standard deviations are too small for the picture "
+            f"(found {float(features.abs().max()):.3g} standard deviations, expected less than {FARTHEST // (2 * d)})"
+        )
+    down = elevated.new_tensor(1 / (d + 1))
+    rounded = (elevated * down).round()
+    nearest = rounded * (d + 1)  # the closest point whose coordinates are all multiples of d + 1
+    order = (elevated - nearest).argsort(dim=1, descending=True, stable=True)
+    rank = order.argsort(dim=1) + rounded.sum(dim=1, keepdim=True).long()
+    wrap = (d + 1) * ((rank < 0).long() - (rank > d).long())  # back to where the coordinates sum to zero
+    rank, nearest = rank + wrap, nearest + wrap
+
+    falling = torch.zeros_like(elevated).scatter_(1, rank, (elevated - nearest) * down)  # (N, d+1), by rank
+    weights = falling.flip(1)
+    weights[:, 1:] -= falling.flip(1)[:, :-1]
+    weights[:, 0] += 1 - falling[:, 0]
+
+    corner, place = torch.meshgrid(torch.arange(d + 1), torch.arange(d + 1), indexing="ij")
+    canonical = torch.where(place <= d - corner, corner, corner - (d + 1)).to(rank.device)
+    return nearest[:, None, :d].long() + canonical[:, rank[:, :d]].movedim(0, 1), weights
+
+
+def _elevate(features: Tensor) -> Tensor:
+    """Put points ``(N, d)`` onto the plane of ``(N, d+1)`` coordinates that sum to zero (Adams et al., p. 5)."""
+    n, d = features.shape
+    elevated, total = features.new_empty(n, d + 1), features.new_zeros(n)
+    for j, factor in reversed(list(enumerate(scale_factors(d), start=1))):
+        scaled = features[:, j - 1] * factor
+        elevated[:, j] = total - j * scaled
+        total = total + scaled
+    elevated[:, 0] = total
+    return elevated
+
+
+def scale_factors(d: int) -> list[float]:
+    """What each axis is multiplied with, so that the filter's standard deviation is 1."""
+    return [math.sqrt(2 / 3) * (d + 1) / math.sqrt((i + 1) * (i + 2)) for i in range(d)]
+
+
+def gain(d: int) -> float:
+    """What sliced values are multiplied with."""
+    return 1 / (1 + 2.0**-d)
+
+
+def key_strides(keys: Tensor) -> Tensor:
+    """Numbers, int64 ``(d,)``, that make one number of each corner's coordinates by their scalar product.
+
+    Different corners, and the neighbours of corners, get different numbers. Only where more than 2⁶² places lie in the
+    box of all corners, in many dimensions, the product wraps around, and that rests on the odds (10⁻⁵ for 10⁷ corners).
+    """
+    d = keys.shape[-1]
+    flat = keys.reshape(-1, d)
+    if len(flat) == 0:
+        return keys.new_ones(d)
+    extents = [int(e) + 2 * (d + 1) for e in flat.amax(0) - flat.amin(0) + 1]
+    strides = [math.prod(extents[:i]) for i in range(d + 1)]
+    if strides[-1] >= 1 << _KEY_BITS:
+        generator = torch.Generator().manual_seed(0)
+        return (torch.randint(1 << _KEY_BITS, (d,), generator=generator) | 1).to(keys.device)
+    return torch.tensor(strides[:-1], device=keys.device)
+
+
+def directions(strides: Tensor) -> Tensor:
+    """The step to the next corner in each of the d + 1 directions, int64 ``(d+1,)``, as difference of keys."""
+    d = len(strides)
+    return torch.cat([(d + 1) * strides, strides.new_zeros(1)]) - strides.sum()
+
+
+def _find(sorted_keys: Tensor, wanted: Tensor) -> Tensor:
+    """The places of ``wanted`` in ``sorted_keys``; their number where there is no such key."""
+    wanted = wanted.contiguous()
+    places = torch.searchsorted(sorted_keys, wanted)
+    found = sorted_keys[places.clamp(max=len(sorted_keys) - 1)] == wanted
+    return torch.where(found, places, len(sorted_keys))

@@ -1,0 +1,86 @@
+"""Mean field for a fully connected CRF in plain torch: any device, differentiable (SPEC §5.2, §5.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from atrous.crf.lattice import Lattice
+
+Normalization = Literal["symmetric", "before", "after", "none"]
+
+_NO_ZERO = 1e-20
+
+
+@dataclass(frozen=True)
+class Pairwise:
+    """How the classes of some pixels bear on each other through one kernel.
+
+    Attributes:
+        features: ``(N, d)``, each over its standard deviation.
+        weight: ``()`` or ``(C,)``.
+        compatibility: ``(C, C)`` penalties, or None for Potts.
+    """
+
+    features: Tensor
+    weight: Tensor
+    compatibility: Tensor | None
+
+
+class Messages:
+    """What all pixels tell each other through some kernels, each normalised by its sums n = K(1)."""
+
+    def __init__(self, pairwise: Sequence[Pairwise], normalization: Normalization) -> None:
+        self._pairwise = pairwise
+        self._lattices = [Lattice(p.features) for p in pairwise]
+        self._norms = [_norms(lattice, normalization) for lattice in self._lattices]
+
+    def __call__(self, q: Tensor) -> Tensor:
+        """The messages ``(N, C)`` of a distribution ``(N, C)``: what agreeing is worth, to be set against the unary."""
+        total = torch.zeros_like(q)
+        for pairwise, lattice, (before, after) in zip(self._pairwise, self._lattices, self._norms, strict=True):
+            filtered = after.to(q) * lattice.filter(before.to(q) * q)
+            if pairwise.compatibility is not None:
+                filtered = -filtered @ pairwise.compatibility.to(q).T
+            total = total + pairwise.weight.to(q) * filtered
+        return total
+
+
+def mean_field(unary: Tensor, messages: Messages, iterations: int, tolerance: float | None) -> Tensor:
+    """The distribution ``(N, C)`` for energies ``(N, C)``, after some iterations or once it settles."""
+    q = (-unary).softmax(1)
+    for _ in range(iterations):
+        last, q = q, (messages(q) - unary).softmax(1)
+        if tolerance is not None and float((q - last).detach().abs().max()) <= tolerance:
+            break
+    return q
+
+
+def tracked_mean_field(
+    unary: Tensor, messages: Messages, iterations: int, tolerance: float | None
+) -> tuple[Tensor, list[float]]:
+    """What :func:`mean_field` gives, and the free energy of the first guess and after each iteration."""
+    q, energies = (-unary).softmax(1), []
+    while True:
+        message = messages(q)
+        energies.append(float((q * (q.clamp(min=_NO_ZERO).log() + unary - message / 2)).sum()))
+        if len(energies) > iterations:
+            return q, energies
+        last, q = q, (message - unary).softmax(1)
+        if tolerance is not None and float((q - last).abs().max()) <= tolerance:
+            iterations = len(energies)
+
+
+def _norms(lattice: Lattice, normalization: Normalization) -> tuple[Tensor, Tensor]:
+    """What values are multiplied with before and after the filter, each ``(N, 1)``."""
+    ones = torch.ones(len(lattice.vertices), 1, device=lattice.vertices.device)
+    sums = lattice.filter(ones) + _NO_ZERO
+    if normalization == "symmetric":
+        return sums.rsqrt(), sums.rsqrt()
+    if normalization == "before":
+        return 1 / sums, ones
+    return (ones, 1 / sums) if normalization == "after" else (ones, ones)
