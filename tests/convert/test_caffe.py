@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from atrous.convert.caffe import convert_caffe
+from atrous.convert.pytorch import convert_pytorch
 from atrous.convert.source import ConversionError
 from atrous.labels import VOC, LabelSet
 from atrous.models import load
@@ -267,6 +268,25 @@ def test_alexnet(thin: None, write_caffemodel: Write) -> None:
     assert model.backbone.name == "caffenet"
 
 
+@pytest.mark.parametrize(("layout", "scales"), [("wkentaro", (1.0, 1.0)), ("wkentaro-atonce", (0.01, 0.0001))])
+def test_wkentaros_state_dicts_have_the_same_names(
+    thin: None, tmp_path: Path, layout: str, scales: tuple[float, float]
+) -> None:
+    blobs = vgg16() | scorers("fcn8s", 21)
+    kinds = ("weight", "bias")
+    weights = {
+        f"{name}.{k}": torch.from_numpy(a) for name, both in blobs.items() for k, a in zip(kinds, both, strict=False)
+    }
+    torch.save({"epoch": 1, "model_state_dict": weights}, tmp_path / "fcn8s.pth")
+    model = convert_pytorch(tmp_path / "fcn8s.pth", "fcn8s", layout)
+    for pool, width, scale in (("pool4", 32, scales[0]), ("pool3", 16, scales[1])):
+        blobs[f"scale_{pool}"] = [np.full(width, scale, np.float32)]
+    caffe = Caffe(blobs)
+    with torch.no_grad():
+        theirs = caffe.head("fcn8s", caffe.vgg16(blue_first(PHOTO, BGR["voc"])), (37, 50))
+        close(model(model.preprocess(PHOTO)), theirs)
+
+
 class TestWhatDoesNotFit:
     def test_a_finer_net_has_more_than_a_coarser_one_needs(self, thin: None, write_caffemodel: Write) -> None:
         file = write_caffemodel(vgg16() | scorers("fcn16s", 21))
@@ -278,7 +298,7 @@ class TestWhatDoesNotFit:
             convert_caffe(file, "fcn32s")
         with pytest.raises(
             ConversionError,
-            match=r"vgg16: 2 missing: score_pool3\.weight 21×16×1×1, score_pool3\.bias 21; 1 not used: upscore16\.weight",
+            match=r"vgg16: 2 missing: score_pool3\.weight 21×16×1×1, score_pool3\.bias 21; 1 not used: upscore16\.",
         ):
             convert_caffe(file, "fcn8s")
 
@@ -310,7 +330,7 @@ class TestWhatDoesNotFit:
             ConversionError, match=r"has no 'score_fr\.weight'; it begins with conv1_1\.weight, conv1_1"
         ):
             convert_caffe(write_caffemodel(vgg16()), "fcn32s")
-        with pytest.raises(ValueError, match=r"a \.caffemodel can become fcn32s, fcn16s, fcn8s.*, not 'deeplabv3'"):
+        with pytest.raises(ValueError, match=r"layout 'caffe' is of fcn32s, fcn16s, fcn8s, .*, not 'deeplabv3'"):
             convert_caffe(file, "deeplabv3")
         with pytest.raises(ValueError, match=r"3 classes were named, but .*net\.caffemodel scores 21"):
             convert_caffe(write_caffemodel(caffenet()), "fcn32s", labels=LabelSet(("a", "b", "c")))

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from atrous.convert.caffemodel import CaffeLayer, read_caffemodel
-from atrous.convert.fcn import UPSAMPLING, fcn_from
+import numpy as np
+
+from atrous.convert.build import build
+from atrous.convert.caffemodel import Array, CaffeLayer, read_caffemodel
 from atrous.convert.source import ConversionError, Source
 from atrous.labels import LabelSet
 from atrous.models.base import SegmentationModel
 
-ARCHITECTURES = tuple(UPSAMPLING)
-"""What can be made of a ``.caffemodel``."""
-_PARTS = {3: ("mean", "variance", "scale_factor")}  # of BatchNorm; other layers have a weight and perhaps a bias
+_COPIES = ("_res05", "_res075")
+"""Ends of the names of DeepLab v2's layers for smaller pictures, which share their parameters with the others."""
 
 
 def convert_caffe(
-    file: str | Path, architecture: str, *, labels: LabelSet | None = None, inputs: str | None = None
+    file: str | Path,
+    architecture: str,
+    *,
+    labels: LabelSet | None = None,
+    inputs: str | None = None,
+    rates: Sequence[int] | None = None,
 ) -> SegmentationModel:
     """Make a model of a released Caffe net: the same scores, for RGB photos, with its own mean colour.
 
     Args:
         file: a ``.caffemodel``; no other file is needed.
-        architecture: what it holds, one of ``ARCHITECTURES``.
+        architecture: what it holds: an FCN, ``deeplab_largefov`` or ``deeplab_aspp``.
         labels: names of the classes; when left out, VOC's for 21, else numbers.
-        inputs: what the net looks at, one of ``atrous.convert.fcn.INPUTS``; when left out, what the file tells.
+        inputs: what an FCN looks at, one of ``atrous.convert.fcn.INPUTS``; when left out, what the file tells.
+        rates: of a DeepLab's branches; when left out, the published ones.
 
     Returns:
         The model in eval mode; ``save`` makes a model folder of it.
@@ -32,25 +40,32 @@ def convert_caffe(
     Raises:
         CaffeModelError: a file that can't be read.
         ConversionError: a file that holds something else.
-        ValueError: an unknown architecture or input, or another number of labels than classes.
+        ValueError: an unknown architecture or input, an option of the other family, or a number of labels or rates
+            that does not fit.
     """
-    if architecture not in ARCHITECTURES:
-        raise ValueError(f"a .caffemodel can become {', '.join(ARCHITECTURES)}, not '{architecture}'")
-    model = fcn_from(_source(Path(file)), architecture, labels, inputs)
-    model.card = {"converted_from": Path(file).name}
-    return model
+    return build(_source(Path(file)), architecture, "caffe", labels=labels, inputs=inputs, rates=rates)
 
 
 def _source(file: Path) -> Source:
-    tensors = {}
+    layers: dict[str, CaffeLayer] = {}
     for layer in read_caffemodel(file):
-        for name, blob in zip(_names(layer), layer.blobs, strict=True):
-            if name in tensors:
-                raise ConversionError(f"{file} has two layers '{layer.name}'")
-            tensors[name] = blob
+        if layer.name in layers:
+            raise ConversionError(f"{file} has two layers '{layer.name}'")
+        layers[layer.name] = layer
+    for name in [name for name in layers if name.endswith(_COPIES)]:
+        original = layers.get(name.rpartition("_")[0])
+        if not (original and all(map(np.array_equal, original.blobs, layers[name].blobs))):
+            raise ConversionError(f"{file}: {name} should share its parameters with {name.rpartition('_')[0]}")
+        del layers[name]
+    tensors = {f"{layer.name}.{part}": blob for layer in layers.values() for part, blob in _parts(layer)}
     return Source(file, tensors)
 
 
-def _names(layer: CaffeLayer) -> list[str]:
-    parts = _PARTS.get(len(layer.blobs)) or ("weight", "bias", *map(str, range(2, len(layer.blobs))))
-    return [f"{layer.name}.{part}" for part in parts[: len(layer.blobs)]]
+def _parts(layer: CaffeLayer) -> Iterator[tuple[str, Array]]:
+    """The arrays of a layer by their names in PyTorch; batch norm's are sums, and its third says of how many."""
+    if len(layer.blobs) == 3 and layer.blobs[2].size == 1:
+        factor = layer.blobs[2].item()
+        for name, blob in zip(("running_mean", "running_var"), layer.blobs, strict=False):
+            yield name, blob / factor if factor else np.zeros_like(blob)
+        return
+    yield from zip(("weight", "bias", *map(str, range(2, len(layer.blobs)))), layer.blobs, strict=False)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atrous.convert.source import ConversionError, Source
-from atrous.labels import VOC, LabelSet
+from atrous.labels import LabelSet
 from atrous.models.base import Preprocessing, SegmentationModel, create_model
 from atrous.models.layers import bilinear_kernel
 
@@ -48,7 +48,9 @@ UPSAMPLING = {
 _SKIPS = {"pool4": 0.01, "pool3": 0.0001}  # the Scale layers of the nets trained at once (SPEC 1.3)
 
 
-def fcn_from(source: Source, architecture: str, labels: LabelSet | None, inputs: str | None) -> SegmentationModel:
+def fcn_from(
+    source: Source, architecture: str, labels: LabelSet | None, inputs: str | None, at_once: bool
+) -> SegmentationModel:
     """The model that a file's tensors, named as Caffe's layers, describe.
 
     Args:
@@ -57,6 +59,7 @@ def fcn_from(source: Source, architecture: str, labels: LabelSet | None, inputs:
         labels: the classes' names; VOC's for 21, else numbers, when left out.
         inputs: one of ``INPUTS``; told by the number of channels, heads and classes when left out, which can't tell
             ``nyud-hha`` from ``nyud``.
+        at_once: whether an ``fcn8s`` scales its features, also where the file does not say so.
 
     Raises:
         ConversionError: the file holds something else; the message lists what.
@@ -67,18 +70,16 @@ def fcn_from(source: Source, architecture: str, labels: LabelSet | None, inputs:
     backbone, first = _trunk(source, trunks)
     colors = _colors(source, first, heads, trunks, inputs)
     counts = [source.shape(f"score_fr{head}{trunks[0]}.weight")[0] for head in heads]
-    if labels is None:
-        labels = VOC if counts[0] == len(VOC) else LabelSet.numbered(counts[0])
-    if len(labels) != counts[0]:
-        raise ValueError(f"{len(labels)} classes were named, but {source.file} scores {counts[0]}")
     options = _options(source, architecture, backbone, heads)
+    if at_once:
+        options["at_once"] = True
     if len(heads) > 1:
         options["heads"] = {"geometric": counts[1]}
     with torch.device("meta"):
         model = create_model(
             architecture,
             backbone="+".join([backbone] * len(trunks)),
-            labels=labels,
+            labels=source.labels(labels, counts[0]),
             in_channels=sum(len(seen.mean) for seen in colors),
             **options,
         )

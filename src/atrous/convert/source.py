@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from atrous.labels import VOC, LabelSet
+
 SHOWN = 5
 """How many tensors of a kind an error names."""
 
@@ -72,8 +74,20 @@ class Source:
         return _float32(self._left[name]).numpy()
 
     def drop(self, name: str) -> None:
-        """Take a tensor that the model does without."""
-        del self._left[name]
+        """Take a tensor that the model does without, where there is one."""
+        self._left.pop(name, None)
+
+    def labels(self, given: LabelSet | None, count: int) -> LabelSet:
+        """The label set for a number of classes: the given one, VOC's for 21, else numbers.
+
+        Raises:
+            ValueError: one for another number was given.
+        """
+        if given is None:
+            return VOC if count == len(VOC) else LabelSet.numbered(count)
+        if len(given) != count:
+            raise ValueError(f"{len(given)} classes were named, but {self.file} scores {count}")
+        return given
 
     def finish(self, what: str) -> None:
         """Make sure that the file held what was taken, and nothing else.

@@ -1,0 +1,65 @@
+"""From the tensors of a file to a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from atrous.convert.deeplab import deeplab_from
+from atrous.convert.fcn import UPSAMPLING, fcn_from
+from atrous.convert.source import Source
+from atrous.labels import LabelSet
+from atrous.models.base import SegmentationModel
+
+AT_ONCE = "wkentaro-atonce"
+FCNS, ASPP = tuple(UPSAMPLING), ("deeplab_aspp",)
+LAYOUTS = {
+    "caffe": (*FCNS, "deeplab_largefov", *ASPP),
+    "wkentaro": FCNS,
+    AT_ONCE: ("fcn8s",),
+    "kazuto1011": ASPP,
+    "isht7": ASPP,
+    "adaptsegnet": ASPP,
+}
+"""Ways of naming tensors, and the architectures known by them. github.com/wkentaro/pytorch-fcn has the names of Caffe's
+nets; that its FCN8sAtOnce scales two features can't be told from a file.
+"""
+
+
+def build(
+    source: Source,
+    architecture: str,
+    layout: str,
+    *,
+    labels: LabelSet | None,
+    inputs: str | None,
+    rates: Sequence[int] | None,
+) -> SegmentationModel:
+    """The model that a file's tensors describe, in eval mode; its card says which file.
+
+    Args:
+        source: the tensors by the file's names.
+        architecture: what the file holds.
+        layout: whose names these are, one of ``LAYOUTS``.
+        labels: names of the classes; when left out, VOC's for 21, else numbers.
+        inputs: what an FCN looks at, one of :data:`atrous.convert.fcn.INPUTS`.
+        rates: those of a DeepLab's branches.
+
+    Raises:
+        ConversionError: the file holds something else; the message lists what.
+        ValueError: an architecture that the layout does not know, an option of the other family, or a number of labels
+            or rates that does not fit.
+    """
+    if layout not in LAYOUTS:
+        raise ValueError(f"no layout '{layout}'; there are: {', '.join(LAYOUTS)}")
+    if architecture not in LAYOUTS[layout]:
+        raise ValueError(f"layout '{layout}' is of {', '.join(LAYOUTS[layout])}, not '{architecture}'")
+    if architecture in FCNS:
+        if rates is not None:
+            raise ValueError(f"rates are for a DeepLab, not for {architecture}")
+        model = fcn_from(source, architecture, labels, inputs, at_once=layout == AT_ONCE)
+    else:
+        if inputs is not None:
+            raise ValueError(f"inputs are for an FCN, not for {architecture}")
+        model = deeplab_from(source, architecture, layout, labels, rates)
+    model.card = {"converted_from": source.file.name}
+    return model
