@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from atrous.data.images import DecodedImage, FoundImage, ImageError, Pixels, find_images, open_image
+from atrous.inference.method import Method
 from atrous.inference.predictor import Precision, Segmentation, encode_jpeg, prepared, segment, write_atomically
 from atrous.labels import encode_mask
 from atrous.models.base import SegmentationModel
@@ -72,6 +73,7 @@ def predict_files(
     device: torch.device | str | None = None,
     output_stride: int | None = None,
     precision: Precision = "float32",
+    method: Method | None = None,
     overlays: bool = True,
     json: bool = False,
     scores: bool = False,
@@ -98,6 +100,7 @@ def predict_files(
         device: as in :func:`atrous.inference.predictor.predict`, like the next two.
         output_stride: see there.
         precision: see there.
+        method: how a photo becomes labels; one look when left out.
         overlays: write ``x.overlay.jpg``.
         json: write ``x.json``.
         scores: write ``x.scores.npz``.
@@ -135,7 +138,7 @@ def predict_files(
     ):
         for image, stem, reading in zip(found, stems, _read_ahead(found), strict=True):
             try:
-                segmentation = segment(model, reading.result(), where, scores)
+                segmentation = segment(model, reading.result(), where, method or Method(), scores)
             except (ImageError, MemoryError, RuntimeError) as error:
                 pending.append(pool.submit(_failed, image, error))
             else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
+from atrous.crf.dense_crf import DenseCRF
+from atrous.crf.tune import stored_crf
 from atrous.data.images import DecodedImage, Pixels, open_image, to_rgb
-from atrous.inference.labelmap import scores_to_labels
+from atrous.inference.method import Merge, Method, View
 from atrous.labels import LabelSet, Mask, encode_mask
 from atrous.models.base import SegmentationModel
 from atrous.models.geometry import Grid, evaluating
@@ -46,7 +47,7 @@ class Segmentation:
 
     Args:
         labels: uint8 ``(H, W)``, the class of each pixel.
-        image: uint8 RGB ``(H, W, 3)``, upright.
+        image: uint8 RGB ``(H, W, 3)``, upright; of more channels, the first three.
         label_set: names and colours of the classes.
         notes: what a person should know about how the picture was read.
         scores: the probabilities, where ``keep_scores=True`` asked for them.
@@ -85,25 +86,36 @@ def predict(
     device: torch.device | str | None = None,
     output_stride: int | None = None,
     precision: Precision = "float32",
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+    merge: Merge = "probabilities",
+    crf: bool | DenseCRF = False,
     keep_scores: bool = False,
 ) -> Segmentation:
     """Find the class of every pixel of a picture.
 
     Args:
         model: any model of this package; its mode and output stride are as before afterwards.
-        image: a path, a uint8 RGB array ``(H, W, 3)``, or a Pillow image of any mode (turned upright).
+        image: a path, a uint8 RGB array ``(H, W, 3)``, or a Pillow image of any mode (turned upright); for a network of
+            other channels, an array ``(H, W, C)`` of them.
         device: where to compute, and where the model is moved; where it is already when left out.
         output_stride: run the network at this stride instead of its own: smaller is finer and slower.
         precision: "bfloat16" runs the network under autocast: faster where the hardware has it, slightly other scores.
-        keep_scores: keep the class probabilities at network resolution.
+        scales: look at the picture at these sizes, as :class:`atrous.inference.method.Method` says, like the next two.
+        flip: look at the mirror image too.
+        merge: how what was seen is merged.
+        crf: refine the result with a dense CRF: this one, or the one that was tuned for the model.
+        keep_scores: keep the class probabilities at network resolution, before any CRF.
 
     Raises:
         ImageError: the file cannot be read.
-        ValueError: an array of another shape or dtype, or an output stride that the network cannot have.
+        ValueError: an array of another shape or dtype, or an output stride or scales that the network cannot have.
     """
     decoded = _decode(image)
+    chosen = crf if isinstance(crf, DenseCRF) else stored_crf(model.card) if crf else None
+    method = Method(tuple(scales), flip, merge, chosen)
     with prepared(model, device, output_stride, precision) as where:
-        return segment(model, decoded, where, keep_scores)
+        return segment(model, decoded, where, method, keep_scores)
 
 
 @contextmanager
@@ -141,18 +153,23 @@ def prepared(
             model.output_stride = stride
 
 
-def segment(model: SegmentationModel, decoded: DecodedImage, where: torch.device, keep_scores: bool) -> Segmentation:
+def segment(
+    model: SegmentationModel, decoded: DecodedImage, where: torch.device, method: Method, keep_scores: bool
+) -> Segmentation:
     """Find the class of every pixel of a decoded picture, with a model that is :func:`prepared`."""
     photo = torch.from_numpy(decoded.pixels).permute(2, 0, 1)[None].to(where)  # (1, 3, H, W)
-    logits, grid = model.scores(model.preprocess(photo).contiguous(memory_format=torch.channels_last))
-    height, width = decoded.pixels.shape[:2]
-    labels = scores_to_labels(logits, grid, (height, width))[0].cpu().numpy()
-    scores = ClassScores(_probabilities(logits), grid) if keep_scores else None
-    return Segmentation(labels, decoded.pixels, model.labels, decoded.notes, scores)
+    labels, views = method(model, photo)
+    scores = _probabilities(method, views, decoded.pixels.shape[1]) if keep_scores else None
+    shown = np.ascontiguousarray(decoded.pixels[..., :3])
+    return Segmentation(labels.cpu().numpy(), shown, model.labels, decoded.notes, scores)
 
 
-def _probabilities(logits: Tensor) -> NDArray[np.float16]:
-    return logits[0].float().softmax(0).half().cpu().numpy()
+def _probabilities(method: Method, views: Sequence[View], width: int) -> ClassScores:
+    """The merged probabilities where the first view's positions sit."""
+    scores, grid = views[0].scores, views[0].grid
+    merged = method.merged(views, grid, grid, (scores.shape[-2], scores.shape[-1]), width)[0]
+    averaged = len(views) > 1 and method.merge == "probabilities"
+    return ClassScores((merged if averaged else merged.softmax(0)).half().cpu().numpy(), grid)
 
 
 def _decode(image: Source) -> DecodedImage:
@@ -162,7 +179,7 @@ def _decode(image: Source) -> DecodedImage:
         return to_rgb(image)
     if not isinstance(image, np.ndarray):
         raise ValueError(f"a picture is a path, a NumPy array or a Pillow image, not a {type(image).__name__}")
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] < 3 or not image.size:
         raise ValueError(
             f"expected an RGB picture as uint8 (H, W, 3) with values 0–255, not {image.dtype} {image.shape}"
         )

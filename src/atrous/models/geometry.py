@@ -57,7 +57,9 @@ def _taps(source: Grid, target: Grid, size: int, length: int, fade: bool) -> Ten
     return (1 - distance.abs()).clamp(min=0).float()
 
 
-def resample(x: Tensor, source: Grid, target: Grid, size: tuple[int, int], *, fade: bool = False) -> Tensor:
+def resample(
+    x: Tensor, source: Grid, target: Grid | tuple[Grid, Grid], size: tuple[int, int], *, fade: bool = False
+) -> Tensor:
     """Sample a feature map bilinearly at the places of another grid; beyond its outermost positions it is constant.
 
     Two small matrix products: exact for any size, differentiable, and deterministic on every device. The memory
@@ -66,7 +68,7 @@ def resample(x: Tensor, source: Grid, target: Grid, size: tuple[int, int], *, fa
     Args:
         x: features ``(B, C, h, w)`` on the grid ``source``.
         source: where the positions of ``x`` sit.
-        target: where the positions of the result sit.
+        target: where the positions of the result sit; two grids where its rows and its columns differ.
         size: height and width of the result.
         fade: beyond its outermost positions the map fades to zero within one step instead: what a transposed
             convolution with a bilinear kernel gives, cropped to the target (FCN, arXiv 1411.4038, §3.3).
@@ -76,13 +78,14 @@ def resample(x: Tensor, source: Grid, target: Grid, size: tuple[int, int], *, fa
     """
     batch, channels, h, w = x.shape
     height, width = size
-    if source == target and (h, w) == (height, width):
+    rows, columns = target if isinstance(target, tuple) else (target, target)
+    if source == rows == columns and (h, w) == (height, width):
         return x
-    down = _taps(source, target, height, h, fade).to(x)
-    across = _taps(source, target, width, w, fade).to(x)
+    down = _taps(source, rows, height, h, fade).to(x)
+    across = _taps(source, columns, width, w, fade).to(x)
     if channels > 1 and x.is_contiguous(memory_format=torch.channels_last):
-        rows = x.permute(0, 2, 3, 1).reshape(batch, h, w * channels)  # (B, h, w·C), a view
-        mixed = (down @ rows).view(batch * height, w, channels)
+        lines = x.permute(0, 2, 3, 1).reshape(batch, h, w * channels)  # (B, h, w·C), a view
+        mixed = (down @ lines).view(batch * height, w, channels)
         return (across @ mixed).view(batch, height, width, channels).permute(0, 3, 1, 2)
     return down @ (x @ across.T)
 

@@ -1,0 +1,103 @@
+"""A CRF as five numbers, which papers publish, a search finds and a model keeps (DeepLab v1 §5, v2 §4.1; SPEC §5.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from itertools import product
+from typing import Any
+
+from atrous.crf.dense_crf import DenseCRF
+from atrous.crf.kernels import Bilateral, Gaussian, Kernel
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The two usual kernels, normalised symmetrically.
+
+    Args:
+        weight: of the appearance kernel (w1 in DeepLab).
+        sxy: its width in pixels (σ_α).
+        srgb: its width in colour, 0–255 (σ_β).
+        smoothness: weight of the smoothness kernel (w2).
+        smoothness_sxy: its width in pixels (σ_γ).
+        iterations: mean-field steps.
+    """
+
+    weight: float = 4
+    sxy: float = 67
+    srgb: float = 3
+    smoothness: float = 3
+    smoothness_sxy: float = 3
+    iterations: int = 10
+
+    def build(self) -> DenseCRF:
+        """The CRF with these numbers."""
+        kernels: list[Kernel] = [
+            Gaussian(self.smoothness_sxy, self.smoothness),
+            Bilateral(self.sxy, self.srgb, self.weight),
+        ]
+        return DenseCRF(kernels, self.iterations)
+
+    def __str__(self) -> str:
+        return (
+            f"weight {self.weight:g}, sxy {self.sxy:g}, srgb {self.srgb:g}; smoothness {self.smoothness:g}, "
+            f"sxy {self.smoothness_sxy:g}; {self.iterations} iterations"
+        )
+
+
+COARSE = {"weight": (1.0, 3.0, 6.0), "sxy": (20.0, 50.0, 100.0), "srgb": (3.0, 6.0, 12.0)}
+"""Where a search begins: the span of the papers' (w1 3–10, σ_α 30–100, σ_β 3–13), and weaker ones for networks that
+need little."""
+FINER = (1.4, 1.2)
+"""Factors by which the rounds after the coarse one look to either side of the best so far, one number at a time."""
+
+
+def search(score: Callable[[Settings], float], start: Settings | None = None) -> tuple[Settings, dict[Settings, float]]:
+    """Coarse to fine over the appearance kernel; the smoothness kernel stays (DeepLab v2 §4.1.1).
+
+    Args:
+        score: the higher the better; called once for each setting.
+        start: what is not searched.
+
+    Returns:
+        The best, the first of equals, and the scores of all that were tried, in their order.
+    """
+    start = start or Settings()
+    tried: dict[Settings, float] = {}
+
+    def best() -> Settings:
+        return max(tried, key=tried.__getitem__)
+
+    def attempt(settings: Settings) -> None:
+        if settings not in tried:
+            tried[settings] = score(settings)
+
+    for values in product(*COARSE.values()):
+        attempt(_changed(start, dict(zip(COARSE, values, strict=True))))
+    for factor in FINER:
+        for name in COARSE:
+            middle = best()
+            for value in (getattr(middle, name) / factor, getattr(middle, name) * factor):
+                attempt(_changed(middle, {name: float(f"{value:.3g}")}))
+    return best(), tried
+
+
+def _changed(settings: Settings, changes: Mapping[str, float]) -> Settings:
+    return Settings(**(asdict(settings) | dict(changes)))
+
+
+def stored_settings(card: Mapping[str, Any]) -> Settings | None:
+    """What was tuned for a model, by its card; None if nothing was."""
+    stored = card.get("crf")
+    return Settings(**{f.name: stored["settings"][f.name] for f in fields(Settings)}) if stored else None
+
+
+def stored_crf(card: Mapping[str, Any]) -> DenseCRF:
+    """The CRF that was tuned for a model, or else one with DeepLab v2's numbers."""
+    return (stored_settings(card) or Settings()).build()
+
+
+def to_card(settings: Settings, **facts: Any) -> dict[str, Any]:
+    """What a model's card keeps of its tuning, as JSON values."""
+    return {"settings": asdict(settings), **facts}

@@ -1,0 +1,137 @@
+"""How a photo becomes labels: looking once or several times, scaled and mirrored (DeepLab §3.2, v3 §4.2), and a CRF."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from atrous.crf.dense_crf import DenseCRF
+from atrous.crf.unary import unary_from_probabilities, unary_from_scores
+from atrous.inference.labelmap import in_strips, scores_to_labels
+from atrous.models.base import SegmentationModel
+from atrous.models.geometry import PIXELS, Grid, resample
+
+Merge = Literal["probabilities", "scores", "maximum"]
+
+
+@dataclass(frozen=True)
+class View:
+    """What a network said about one version of a picture.
+
+    Args:
+        scores: float32 ``(B, C, h, w)``.
+        grid: where their positions sit in the picture itself (in its mirror image, if mirrored).
+        mirrored: whether the network saw the picture from behind.
+    """
+
+    scores: Tensor
+    grid: Grid
+    mirrored: bool = False
+
+    def sample(self, rows: Grid, columns: Grid, size: tuple[int, int], width: int) -> Tensor:
+        """Logits ``(B, C, *size)`` at places of the picture, which is ``width`` pixels wide."""
+        if not self.mirrored:
+            return resample(self.scores, self.grid, (rows, columns), size)
+        last = columns.stride * (size[1] - 1) + columns.offset
+        behind = Grid(columns.stride, width - 1 - last)
+        return resample(self.scores, self.grid, (rows, behind), size).flip(-1)
+
+
+@dataclass(frozen=True)
+class Method:
+    """Which versions of a picture a network looks at, how their scores are merged, and what refines them.
+
+    Args:
+        scales: factors; a side of ``n`` pixels becomes ``int((n - 1) * scale) + 1``, sampled bilinearly at every
+            ``1 / scale``-th pixel, the first corner staying where it is (aligned corners where that divides evenly).
+        flip: look at the mirror image too, at each scale.
+        merge: the mean of the ``probabilities`` (DeepLabv3 and v3+) or of the ``scores``, or the ``maximum`` of the
+            scores (DeepLab v2).
+        crf: refines the merged scores at the picture's own size.
+
+    Raises:
+        ValueError: no scale, one that is not positive, or the same one twice.
+    """
+
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+    merge: Merge = "probabilities"
+    crf: DenseCRF | None = None
+
+    def __post_init__(self) -> None:
+        if not self.scales or len(set(self.scales)) < len(self.scales):
+            raise ValueError(f"scales are one or more different factors, not {list(self.scales)}")
+        for scale in self.scales:
+            if not (math.isfinite(scale) and scale > 0):
+                raise ValueError(f"a scale is a positive factor such as 0.75, not {scale}")
+
+    def __call__(self, model: SegmentationModel, photo: Tensor) -> tuple[Tensor, list[View]]:
+        """The class of every pixel of a photo.
+
+        Args:
+            model: in eval mode.
+            photo: uint8 ``(1, C, H, W)``, on the model's device.
+
+        Returns:
+            Labels uint8 ``(H, W)``, and what the network said.
+        """
+        views = self.look(model, model.preprocess(photo))
+        size = (photo.shape[-2], photo.shape[-1])
+        return self.refine(views, photo) if self.crf else self.labels(views, size)[0], views
+
+    def look(self, model: SegmentationModel, images: Tensor) -> list[View]:
+        """The network's scores of each version.
+
+        Args:
+            model: in eval mode.
+            images: preprocessed pictures ``(B, C, H, W)``.
+        """
+        views = []
+        for scale in self.scales:
+            size = (int((images.shape[-2] - 1) * scale) + 1, int((images.shape[-1] - 1) * scale) + 1)
+            for mirrored in (False, True)[: 1 + self.flip]:
+                seen = images.flip(-1) if mirrored else images
+                if scale != 1:
+                    seen = resample(seen, PIXELS, Grid(1 / scale, 0), size)
+                scores, grid = model.scores(seen.contiguous(memory_format=torch.channels_last))
+                views.append(View(scores.float(), Grid(grid.stride / scale, grid.offset / scale), mirrored))
+        return views
+
+    def refine(self, views: Sequence[View], photo: Tensor) -> Tensor:
+        """Labels ``(H, W)`` by the CRF, whose unary is −log of what the views say together."""
+        assert self.crf
+        size = (photo.shape[-2], photo.shape[-1])
+        averaged = len(views) > 1 and self.merge == "probabilities"
+        unary = unary_from_probabilities if averaged else unary_from_scores
+        merged = self.merged(views, PIXELS, PIXELS, size, size[1])
+        with torch.autocast(photo.device.type, enabled=False):
+            labels = self.crf.to(photo.device).labels(photo[0].permute(1, 2, 0), unary(merged[0]))
+        return labels.to(torch.uint8)
+
+    def merged(self, views: Sequence[View], rows: Grid, columns: Grid, size: tuple[int, int], width: int) -> Tensor:
+        """What all views say together, at some places of a picture ``width`` pixels wide: ``(B, C, *size)``, mean
+        probabilities where there are several of them, else logits.
+        """
+        step: Callable[[Tensor, Tensor], Tensor] = torch.maximum if self.merge == "maximum" else torch.Tensor.add_
+        total: Tensor | None = None
+        for view in views:
+            sampled = view.sample(rows, columns, size, width)
+            if self.merge == "probabilities" and len(views) > 1:
+                sampled = sampled.softmax(1)
+            total = sampled if total is None else step(total, sampled)
+        assert total is not None
+        return total if self.merge == "maximum" or len(views) == 1 else total / len(views)
+
+    def labels(self, views: Sequence[View], size: tuple[int, int]) -> Tensor:
+        """The best class of every pixel of each picture, uint8 ``(B, H, W)``; full-size scores exist for some rows at
+        a time only.
+        """
+        first = views[0]
+        if len(views) == 1:
+            return scores_to_labels(first.scores, first.grid, size)
+        return in_strips(lambda rows, strip: self.merged(views, rows, PIXELS, strip, size[1]), first.scores, size)

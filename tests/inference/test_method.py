@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+import torch
+
+import atrous
+from atrous.crf import Bilateral, DenseCRF, Gaussian
+from atrous.inference.method import Method
+from atrous.models.geometry import PIXELS, Grid, resample
+
+PHOTO = torch.randint(0, 256, (1, 3, 61, 83), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+class Places:
+    """A network whose two scores are the row and the column at which it looks, in pixels of what it is shown."""
+
+    grid = Grid(4, 1.5)
+
+    def preprocess(self, photo):
+        height, width = photo.shape[-2:]
+        rows = torch.arange(height).view(1, 1, -1, 1).expand(1, 1, height, width)
+        columns = torch.arange(width).view(1, 1, 1, -1).expand(1, 1, height, width)
+        return torch.cat([rows, columns], 1).float()
+
+    def scores(self, images):
+        size = ((images.shape[-2] - 1) // 4 + 1, (images.shape[-1] - 1) // 4 + 1)
+        return resample(images, PIXELS, self.grid, size), self.grid
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return atrous.create_model("fcn8s", backbone="mobilenetv2_035", num_classes=5).eval()
+
+
+@pytest.mark.parametrize("scales", [(1.0,), (0.5,), (0.75, 1.3)])
+@pytest.mark.parametrize("flip", [False, True])
+def test_whatever_is_looked_at_scores_belong_to_their_place_in_the_picture(scales, flip):
+    method = Method(scales, flip, "scores")
+    views = method.look(Places(), Places().preprocess(PHOTO))
+    assert len(views) == len(scales) * (1 + flip)
+    for view in views:
+        seen = view.sample(PIXELS, PIXELS, (61, 83), 83)[0, :, 8:-8, 8:-8]  # beyond its last position a map is constant
+        assert torch.allclose(seen[0], torch.arange(8.0, 53).view(-1, 1).expand(-1, 67), atol=1e-3)
+        assert torch.allclose(seen[1], torch.arange(8.0, 75).expand(45, -1), atol=1e-3)
+
+
+def test_sizes_follow_the_published_rule():
+    sizes = []
+
+    class Sizes(Places):
+        def scores(self, images):
+            sizes.append(tuple(images.shape[-2:]))
+            return super().scores(images)
+
+    Method((1.0, 0.75, 0.5)).look(Sizes(), torch.zeros(1, 2, 513, 321))
+    assert sizes == [(513, 321), (385, 241), (257, 161)]
+
+
+@pytest.mark.parametrize(
+    ("merge", "expected"),
+    [
+        ("probabilities", lambda maps: torch.stack([m.softmax(1) for m in maps]).mean(0)),
+        ("scores", lambda maps: torch.stack(maps).mean(0)),
+        ("maximum", lambda maps: torch.stack(maps).amax(0)),
+    ],
+)
+def test_labels_come_from_the_merged_full_size_scores(model, merge, expected, monkeypatch):
+    monkeypatch.setattr("atrous.inference.labelmap._STRIP_VALUES", 5 * 83 * 7)  # seven rows at a time
+    method = Method((0.75, 1.0), True, merge)
+    with torch.inference_mode():
+        labels, views = method(model, PHOTO)
+        full = expected([view.sample(PIXELS, PIXELS, (61, 83), 83) for view in views])
+    assert (labels == full.argmax(1)[0]).float().mean() > 0.999  # rounding ties
+
+
+def test_a_mirror_image_gives_mirrored_labels(model):
+    with torch.inference_mode():
+        method = Method((1.0, 0.6), True)
+        straight, behind = method(model, PHOTO)[0], method(model, PHOTO.flip(-1))[0]
+    assert (straight == behind.flip(-1)).float().mean() > 0.999
+
+
+def test_a_crf_without_weight_changes_nothing_and_one_with_weight_smooths(model):
+    def boundaries(labels):
+        return int((labels[1:] != labels[:-1]).sum())
+
+    with torch.no_grad():
+        plain, _ = Method()(model, PHOTO)
+        idle, _ = Method(crf=DenseCRF([Gaussian(3, 0)]))(model, PHOTO)
+        smooth, _ = Method(crf=DenseCRF([Gaussian(3, 5), Bilateral(20, 50, 5)]))(model, PHOTO)
+    assert (idle == plain).float().mean() > 0.999
+    assert boundaries(smooth) <= boundaries(plain)
+
+
+def test_predict_takes_the_whole_method_and_keeps_probabilities(model):
+    photo = PHOTO[0].permute(1, 2, 0).numpy()
+    found = atrous.predict(model, photo, scales=(0.5, 1.0), flip=True, crf=True, keep_scores=True)
+    assert found.labels.shape == (61, 83)
+    assert found.scores is not None
+    assert np.allclose(found.scores.probabilities.astype(np.float32).sum(0), 1, atol=0.01)
+
+
+@pytest.mark.parametrize("scales", [(), (1.0, 1.0), (0.0,), (-1.0,), (float("nan"),)])
+def test_scales_that_make_no_sense_are_refused(scales):
+    with pytest.raises(ValueError, match="scale"):
+        Method(scales)
