@@ -267,7 +267,7 @@ def test_pair_of_two_sizes_is_an_error_that_names_both_and_a_turned_photo(folder
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        ("nowhere", "names no dataset; write one of voc:PATH, camvid:PATH, folder:PATH"),
+        ("nowhere", "names no dataset; write one of voc:PATH, camvid:PATH, folder:PATH, nyud:PATH"),
         ("imagenet:{}", "names no dataset"),
         ("voc:{}/none", "there is no folder"),
         ("voc:{}", "is no VOC dataset: expected JPEGImages"),

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from atrous.data.datasets import DatasetError, Sample
+from atrous.data.layouts import Extras
 from atrous.data.loading import Batch, batches, steps_per_epoch
 from atrous.data.transforms import Augmentation
 from atrous.labels import LabelSet
@@ -15,7 +16,7 @@ from atrous.labels import LabelSet
 class Noise:
     """Pictures of noise; ``broken`` can't be read."""
 
-    name, labels = "noise", LabelSet(("a", "b"))
+    name, labels, extras = "noise", LabelSet(("a", "b")), Extras()
 
     def __init__(self, length: int = 11, broken: int = -1) -> None:
         self.length, self.broken = length, broken

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from atrous.data.datasets import DatasetError, Sample
+from atrous.data.layouts import Extras
 from atrous.data.sheet import choose, contact_sheet
 from atrous.data.stats import ClassCounts, count_classes, inverse_log, measure, median_frequency
 from atrous.labels import LabelSet
@@ -21,6 +22,7 @@ class Masks:
     masks: list[np.ndarray | None]
     name: str = "masks"
     labels: LabelSet = LabelSet(("a", "b", "never"))  # noqa: RUF009 - frozen
+    extras: Extras = Extras()  # noqa: RUF009 - frozen
 
     def __len__(self) -> int:
         return len(self.masks)

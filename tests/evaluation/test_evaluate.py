@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 from atrous.data.datasets import Sample
+from atrous.data.layouts import Extras
 from atrous.evaluation.evaluate import evaluate
+from atrous.inference.method import Method
 from atrous.labels import LabelSet
 from atrous.models.geometry import Grid
 
@@ -42,7 +44,7 @@ class Reader(nn.Module):
 class Blocks:
     """Pictures of several sizes whose red channel is the mask, in blocks that every other pixel shows."""
 
-    name, labels = "blocks:val", LABELS
+    name, labels, extras = "blocks:val", LABELS, Extras()
 
     def __init__(self, sizes=((5, 7), (1, 1), (9, 3))):
         self.sizes, self.threads = sizes, set()
@@ -156,3 +158,10 @@ def test_bands_are_counted_beside_the_whole():
 def test_a_band_needs_a_width():
     with pytest.raises(ValueError, match="1 or more pixels"):
         evaluate(Reader(), Blocks(), trimap=(0,))
+
+
+def test_a_method_looks_several_times_and_is_judged_as_a_whole():
+    model = Reader()
+    result = evaluate(model, Blocks(((8, 8),)), method=Method((1.0, 2.0), flip=True))
+    assert len(model.seen) == 4
+    assert result.scores.pixel_accuracy == 1

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atrous.data.findings import DatasetError
-from atrous.data.images import open_image, turn
-from atrous.data.layouts import list_pairs
+from atrous.data.images import DecodedImage, Pixels, open_image, turn
+from atrous.data.layouts import Extras, list_pairs
 from atrous.data.listing import absent_files
 from atrous.data.masks import MaskForm, read_mask
 from atrous.data.orientation import agreement, disagreement, shown, size_of
@@ -27,7 +27,7 @@ class Sample:
     """A photo, what it shows, and its name.
 
     Args:
-        image: uint8 ``(H, W, C)``: RGB, or with more channels behind it (:class:`atrous.data.layouts.Extras`).
+        image: uint8 ``(H, W, C)``: RGB, or other channels (:class:`atrous.data.layouts.Extras`).
         mask: uint8 ``(H, W)``, 255 for ignored pixels.
         name: of the photo's file.
         further: more masks of the same form by the names of what they tell apart, for models of several heads.
@@ -38,6 +38,11 @@ class Sample:
     name: str
     further: Mapping[str, Mask] = field(default_factory=dict)
 
+    @property
+    def shown(self) -> Pixels:
+        """The first three channels, for people: uint8 ``(H, W, 3)``."""
+        return np.ascontiguousarray(self.image[..., :3])
+
 
 class Dataset(Protocol):
     """What training and evaluation need of a dataset."""
@@ -47,6 +52,9 @@ class Dataset(Protocol):
 
     @property
     def labels(self) -> LabelSet: ...
+
+    @property
+    def extras(self) -> Extras: ...
 
     def __len__(self) -> int: ...
 
@@ -61,11 +69,13 @@ class PairedDataset:
         name: what it is called in reports, for example ``voc:val``.
         form: its classes, and how its masks are written.
         pairs: photo and mask of each item.
+        extras: more channels, and more masks.
     """
 
     name: str
     form: MaskForm
     pairs: tuple[tuple[Path, Path], ...]
+    extras: Extras = field(default_factory=Extras)
 
     @property
     def labels(self) -> LabelSet:
@@ -75,30 +85,47 @@ class PairedDataset:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> Sample:
-        """The photo and mask of an item.
+        """The photo and mask of an item, with what else belongs to it.
 
         Raises:
-            DatasetError: the two differ in size or in orientation, or it can't be told whether they do.
+            DatasetError: two of its files differ in size or in orientation, or it can't be told whether they do.
             ImageError, MaskError: one of them can't be read.
         """
         photo, mask_file = self.pairs[index]
         image = open_image(photo)
-        mask = read_mask(mask_file, self.form)
-        size, drawn = size_of(image.pixels), size_of(mask)
-        found = agreement(drawn, size, image.orientation, self.form.orientation)
-        if found == "turn it":
-            mask = turn(mask, image.orientation)
-        elif found != "fits":
-            sizes = f"{photo} is {shown(size)} but its mask {mask_file} is {shown(drawn)}"
-            raise DatasetError(f"{sizes}; {disagreement(found, drawn, size)}")
-        return Sample(image.pixels, mask, photo.name)
+        pixels = [image.pixels]
+        for layer in self.extras.layers:
+            file = layer.folder / photo.name
+            pixels.append(layer.read(file))
+            if size_of(pixels[-1]) != size_of(image.pixels):
+                sizes = f"{photo} is {shown(size_of(image.pixels))} but {file} {shown(size_of(pixels[-1]))}"
+                raise DatasetError(f"{sizes}; both must have one size")
+        further = {
+            name: _fitting(masks.folder / mask_file.name, masks.form, photo, image)
+            for name, masks in self.extras.masks.items()
+        }
+        whole = np.dstack(pixels) if len(pixels) > 1 else image.pixels
+        return Sample(whole, _fitting(mask_file, self.form, photo, image), photo.name, further)
+
+
+def _fitting(file: Path, form: MaskForm, photo: Path, image: DecodedImage) -> Mask:
+    """Read a mask as it lies on its photo."""
+    mask = read_mask(file, form)
+    size, drawn = size_of(image.pixels), size_of(mask)
+    found = agreement(drawn, size, image.orientation, form.orientation)
+    if found == "turn it":
+        return turn(mask, image.orientation)
+    if found != "fits":
+        sizes = f"{photo} is {shown(size)} but its mask {file} is {shown(drawn)}"
+        raise DatasetError(f"{sizes}; {disagreement(found, drawn, size)}")
+    return mask
 
 
 def open_dataset(spec: str, split: str) -> PairedDataset:
     """Open a dataset by its specification.
 
     Args:
-        spec: ``voc:PATH``, ``camvid:PATH`` or ``folder:PATH``.
+        spec: ``READER:PATH``, with one of :data:`READERS`.
         split: a split's name; several joined by ``+`` make one (``train+val``).
 
     Raises:
@@ -112,4 +139,4 @@ def open_dataset(spec: str, split: str) -> PairedDataset:
     if findings := absent_files(layout, {split: pairs}):
         raise DatasetError(f"'{spec}', split '{split}': " + "\n".join(finding.sentence() for finding in findings))
     name = f"{spec.partition(':')[0]}:{split}"
-    return PairedDataset(name, layout.form(), tuple((pair.photo, pair.mask) for pair in pairs))
+    return PairedDataset(name, layout.form(), tuple((pair.photo, pair.mask) for pair in pairs), layout.extras)

@@ -23,7 +23,7 @@ def check(spec: str, splits: Sequence[str] = (), progress: Progress | None = Non
     """Read every photo and mask of a dataset, and find all that is wrong with it.
 
     Args:
-        spec: ``voc:PATH``, ``camvid:PATH`` or ``folder:PATH``.
+        spec: ``READER:PATH``, as ``folder:PATH``.
         splits: what to look at; ``train``, ``val``, and ``test`` if it is there, when left out.
         progress: called with the number of pairs read and their total after each pair.
 
@@ -69,7 +69,7 @@ def require_healthy(spec: str, splits: Sequence[str]) -> list[Finding]:
     """Refuse a dataset that :func:`quick_check` finds errors in, naming all of them.
 
     Args:
-        spec: ``voc:PATH``, ``camvid:PATH`` or ``folder:PATH``.
+        spec: ``READER:PATH``, as ``folder:PATH``.
         splits: what will be read of it, ``["train", "val"]``; ``train+val`` is one split.
 
     Returns:

@@ -13,6 +13,7 @@ from PIL import Image, ImageMode
 
 from atrous.data.images import JPEG_FORMATS, DecodedImage, ImageError, Pixels, open_image, orientation_of, upright_size
 from atrous.data.masks import MaskError, MaskForm, open_mask
+from atrous.data.matlab import matrix_size
 from atrous.data.orientation import Size, agreement, size_of, upright_fit
 from atrous.labels import Color, Mask
 
@@ -123,6 +124,8 @@ def _photo_facts(image: DecodedImage, digest: bytes = b"") -> PhotoFacts:
 
 def _glance_at_mask(path: Path) -> MaskFacts | str:
     try:
+        if path.suffix == ".mat":
+            return MaskFacts(matrix_size(path), "L", is_jpeg=False)
         with Image.open(path) as picture:
             return MaskFacts(picture.size[::-1], picture.mode, picture.format in JPEG_FORMATS)
     except Exception:  # as above

@@ -9,7 +9,7 @@ from pathlib import Path
 from atrous.data.findings import DatasetError, Finding
 from atrous.data.forms import guess_form, read_form, values_seen
 from atrous.data.images import SUFFIXES, ImageError, find_images
-from atrous.data.layouts import Listed, closest, did_you_mean, folders_in, read_lines
+from atrous.data.layouts import Extras, Listed, closest, did_you_mean, folders_in, read_lines
 from atrous.data.masks import MaskError, MaskForm
 
 VALIDATION_SHARE = 0.2
@@ -31,6 +31,7 @@ class Folder:
     """
 
     kind = "folder"
+    extras = Extras()
 
     def __init__(self, root: Path) -> None:
         self.root = root

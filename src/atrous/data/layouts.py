@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from atrous.data.findings import DatasetError, Finding
 from atrous.data.forms import read_text
+from atrous.data.images import Pixels
 from atrous.data.masks import MaskForm
 
 
@@ -18,6 +20,64 @@ class Listed(NamedTuple):
     name: str
     photo: Path
     mask: Path
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Pictures that give photos more channels.
+
+    Args:
+        folder: where they lie, each under its photo's name.
+        mean: of each channel, 0–255.
+        read: a file → uint8 ``(H, W, C)``.
+    """
+
+    folder: Path
+    mean: tuple[float, ...]
+    read: Callable[[Path], Pixels]
+
+
+@dataclass(frozen=True)
+class FurtherMasks:
+    """Masks that tell other things apart in the same photos.
+
+    Args:
+        folder: where they lie, each under the name of the photo's main mask.
+        form: how they are written.
+    """
+
+    folder: Path
+    form: MaskForm
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a dataset has beyond photos in colour with one mask each: for most, nothing.
+
+    Args:
+        layers: further channels, behind those of the photos.
+        masks: further masks by the name of what they tell apart.
+        uncolored: where photos are no colours, but three other measures (HHA): the mean of each, 0–255.
+    """
+
+    layers: tuple[Layer, ...] = ()
+    masks: Mapping[str, FurtherMasks] = field(default_factory=dict)
+    uncolored: tuple[float, ...] = ()
+
+    @property
+    def channels(self) -> int:
+        """How many channels its pictures have."""
+        return len(self.means((0, 0, 0)))
+
+    def means(self, colors: Sequence[float]) -> tuple[float, ...]:
+        """The mean of each channel as a share, 0–1, those of red, green and blue being given."""
+        first = tuple(mean / 255 for mean in self.uncolored) or colors
+        return (*first, *(mean / 255 for layer in self.layers for mean in layer.mean))
+
+    def folders(self) -> dict[Path, Literal["photo", "mask"]]:
+        """The folders of its files, and whose names these have."""
+        masks: dict[Path, Literal["photo", "mask"]] = {further.folder: "mask" for further in self.masks.values()}
+        return masks | {layer.folder: "photo" for layer in self.layers}
 
 
 class Layout(Protocol):
@@ -32,6 +92,9 @@ class Layout(Protocol):
 
     root: Path
     """The folder its files lie below."""
+
+    extras: Extras
+    """What it has beyond photos and masks."""
 
     @property
     def labels_file(self) -> Path | None:

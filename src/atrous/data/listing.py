@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 
@@ -25,6 +25,7 @@ def absent_files(layout: Layout, lists: Lists) -> list[Finding]:
         _not_there(layout, without_photo, {pair.name for pair in pairs if there[pair.photo]}),
         *_missing_masks(layout, without_mask, len(pairs)),
         _shared_masks(layout, pairs),
+        _missing_extras(layout, pairs),
     ]
     return [finding for finding in findings if finding]
 
@@ -74,6 +75,23 @@ def _missing_masks(layout: Layout, pairs: Sequence[Listed], total: int) -> list[
     ]
 
 
+def _missing_extras(layout: Layout, pairs: Iterable[Listed]) -> Finding | None:
+    items = []
+    for folder, named in layout.extras.folders().items():
+        files = {pair: folder / getattr(pair, named).name for pair in pairs}
+        items += [Item(str(pair.photo), f"needs {file}") for pair, file in files.items() if not file.is_file()]
+    if not items:
+        return None
+    return Finding(
+        "missing-file",
+        "error",
+        f"{number(len(items), 'photo lacks', 'photos lack')} a file that {layout.kind} needs beside it and its mask",
+        "a file of the same name for each",
+        "add them, or take the photos out of the list",
+        tuple(items),
+    )
+
+
 def _names_in(folder: Path) -> list[tuple[str, str]]:
     """The files of a folder in small letters, in order, each with its true name."""
     return sorted((file.name.lower(), file.name) for file in folder.iterdir()) if folder.is_dir() else []
@@ -120,12 +138,15 @@ def read_lists(layout: Layout, splits: Sequence[str] = ()) -> tuple[dict[str, li
 
     Args:
         layout: where the files lie.
-        splits: what to list; ``train``, and ``val`` and ``test`` if they are there, when left out.
+        splits: what to list; ``train``, ``val``, and ``test`` if it is there, when left out (``trainval`` and ``test``
+            of a dataset without ``train``).
     """
     lists: dict[str, list[Listed]] = {}
     findings = []
     there = layout.splits()
-    for split in splits or [name for name in USUAL_SPLITS if name != "test" or name in there]:
+    whole = "trainval" in there and "train" not in there
+    usual = ("trainval", "test") if whole else [name for name in USUAL_SPLITS if name != "test" or name in there]
+    for split in splits or usual:
         try:
             lists[split] = list_pairs(layout, split)
         except DatasetError as error:

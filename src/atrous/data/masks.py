@@ -1,4 +1,4 @@
-"""Reading masks: palette, index and declared-RGB pictures become uint8 labels with 255 for ignored pixels."""
+"""Reading masks: palette, index and declared-RGB pictures and matrices become uint8 labels, 255 for ignored pixels."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from atrous.data.images import JPEG_FORMATS, open_picture
+from atrous.data.matlab import MatrixError, read_matrix
 from atrous.labels import IGNORE, VOID_COLOR, Color, LabelSet, Mask, labels_from_colors
 
 Encoding = Literal["index", "rgb"]
@@ -115,17 +116,21 @@ class MaskFile:
 
 
 def open_mask(path: Path) -> MaskFile:
-    """Decode a mask, whatever its form.
+    """Decode a mask, whatever its form: a picture, or the matrix in a ``.mat`` file.
 
     Raises:
         MaskError: missing or unreadable.
     """
     try:
+        if path.suffix == ".mat":
+            return MaskFile(path, Image.fromarray(read_matrix(path)), "MAT")
         with open_picture(path.read_bytes()) as picture:
             picture.load()
             return MaskFile(path, picture, picture.format)
     except FileNotFoundError as error:
         raise MaskError(f"{path}: there is no such mask") from error
+    except MatrixError as error:
+        raise MaskError(f"{path}: {error}") from error
     except Exception as error:  # a damaged file can raise nearly anything inside a decoder
         raise MaskError(f"{path}: not a readable picture ({error}); expected a PNG mask, write it again") from error
 

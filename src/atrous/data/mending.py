@@ -114,9 +114,15 @@ def mend(checkup: Checkup, folder: Path, progress: Progress | None = None) -> Me
         progress: called with the number of pairs written and their total.
 
     Raises:
-        DatasetError: ``folder`` is in use, ``labels.toml`` must be corrected first, or nothing is left to write.
+        DatasetError: ``folder`` is in use, ``labels.toml`` must be corrected first, nothing is left to write, or the
+            dataset has more than a folder of photos and masks can hold.
     """
     check_target(folder, checkup.layout.root)
+    if checkup.layout.extras.folders():
+        raise DatasetError(
+            f"{checkup.layout.spec} has more than photos with one mask each, and a mended copy would lose it; mend its "
+            "own files as the findings say"
+        )
     if unclear := [finding for finding in checkup.findings if finding.kind == "labels-file"]:
         raise DatasetError(f"{unclear[0].found}; correct that first, since nothing else says what the masks mean")
     plans, left_out = _plan_all(checkup)

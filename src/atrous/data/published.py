@@ -1,20 +1,52 @@
-"""The layouts of published datasets: one small class each."""
+"""The layouts of PASCAL VOC and CamVid, and what published datasets have in common."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from atrous.data.findings import DatasetError, Finding
-from atrous.data.layouts import Listed, read_lines
+from atrous.data.layouts import Extras, Listed, read_lines
 from atrous.data.masks import MaskForm
 from atrous.labels import CAMVID, VOC
 
 
-class Voc:
+class Published:
+    """What published datasets have in common: nobody needs to say how their masks are written.
+
+    Attributes:
+        kind: the name before the colon of its specification.
+        written: how its masks are written.
+        root: the folder its files lie below.
+    """
+
+    kind: str
+    written: MaskForm
+    root: Path
+    labels_file = None
+    extras = Extras()
+
+    @property
+    def spec(self) -> str:
+        return f"{self.kind}:{self.root}"
+
+    def form(self) -> MaskForm:
+        return self.written
+
+    def likely_form(self) -> tuple[MaskForm, list[Finding]]:
+        return self.form(), []
+
+    def spare_masks(self) -> list[Path]:
+        return []
+
+    def spare_photos(self) -> list[Path]:
+        return []  # most have photos that are in no list
+
+
+class Voc(Published):
     """PASCAL VOC 2012 as published; ``trainaug`` takes its masks from ``SegmentationClassAug`` (SPEC §6.1)."""
 
     kind = "voc"
-    labels_file = None
+    written = MaskForm(VOC)
 
     def __init__(self, root: Path) -> None:
         places = (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012")
@@ -43,34 +75,21 @@ class Voc:
                 pairs.append(Listed(line, self.root / "JPEGImages" / f"{line}.jpg", self.root / masks / f"{line}.png"))
         return pairs
 
-    @property
-    def spec(self) -> str:
-        return f"{self.kind}:{self.root}"
-
-    def form(self) -> MaskForm:
-        return MaskForm(VOC)
-
-    def likely_form(self) -> tuple[MaskForm, list[Finding]]:
-        return self.form(), []
-
     def spare_masks(self) -> list[Path]:
         photos = {file.stem for file in (self.root / "JPEGImages").iterdir()}
         masks = sorted(self.root.glob("SegmentationClass*/*.png"))
         return [mask for mask in masks if mask.stem not in photos]
-
-    def spare_photos(self) -> list[Path]:
-        return []  # most of VOC's photos have no mask
 
     @property
     def _lists(self) -> Path:
         return self.root / "ImageSets" / "Segmentation"
 
 
-class CamVid:
+class CamVid(Published):
     """CamVid in the SegNet split: ``train train.txt trainannot`` and so on, 11 classes, value 11 is void."""
 
     kind = "camvid"
-    labels_file = None
+    written = MaskForm(CAMVID, ignore=(11,))
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -90,22 +109,9 @@ class CamVid:
             pairs.append(Listed(stem, photo, self.root / f"{split}annot" / f"{stem}.png"))
         return pairs
 
-    @property
-    def spec(self) -> str:
-        return f"{self.kind}:{self.root}"
-
-    def form(self) -> MaskForm:
-        return MaskForm(CAMVID, ignore=(11,))
-
-    def likely_form(self) -> tuple[MaskForm, list[Finding]]:
-        return self.form(), []
-
     def spare_masks(self) -> list[Path]:
         spare = []
         for split in self.splits():
             photos = {file.stem for file in (self.root / split).iterdir()}
             spare += [mask for mask in sorted((self.root / f"{split}annot").glob("*.png")) if mask.stem not in photos]
         return spare
-
-    def spare_photos(self) -> list[Path]:
-        return []

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from atrous.data.findings import DatasetError
 from atrous.data.folder import Folder
 from atrous.data.layouts import Layout, closest, did_you_mean, folders_in
 from atrous.data.published import CamVid, Voc
+from atrous.data.scenes import NYUD_INPUTS, Nyud, PascalContext, SiftFlow
 
-READERS: dict[str, Callable[[Path], Layout]] = {"voc": Voc, "camvid": CamVid, "folder": Folder}
+READERS: dict[str, Callable[[Path], Layout]] = {
+    "voc": Voc,
+    "camvid": CamVid,
+    "folder": Folder,
+    **{kind: partial(Nyud, kind=kind) for kind in NYUD_INPUTS},
+    "siftflow": SiftFlow,
+    "pascalcontext": PascalContext,
+}
 """The readers, by the name that stands before the colon of a data specification."""
 
 
 def find_layout(spec: str) -> Layout:
-    """The layout of a dataset by its specification, ``voc:PATH``, ``camvid:PATH`` or ``folder:PATH``.
+    """The layout of a dataset by its specification, ``READER:PATH`` with one of :data:`READERS`.
 
     Raises:
-        DatasetError: an unknown reader, or no such dataset there.
+        DatasetError: an unknown reader, no such dataset there, or its reader needs what is not installed.
         ImageError: a folder without pictures.
     """
     kind, colon, place = spec.partition(":")

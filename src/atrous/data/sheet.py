@@ -74,7 +74,7 @@ def _cell(sample: Sample, dataset: Dataset) -> Image.Image:
     height, width = sample.mask.shape
     scale = SIDE / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    photo = cv2.resize(sample.image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    photo = cv2.resize(sample.shown, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     mask = cv2.resize(sample.mask, size, interpolation=cv2.INTER_NEAREST_EXACT)
     drawn = overlay(np.asarray(photo, np.uint8), np.asarray(mask, np.uint8), dataset.labels)
     cell = Image.new("RGB", (max(SIDE, drawn.shape[1]), _CAPTION + drawn.shape[0]), _PAPER)

@@ -15,6 +15,7 @@ from atrous.data.datasets import Dataset, Sample
 from atrous.evaluation.metrics import ConfusionMatrix, Scores
 from atrous.evaluation.trimap import trimap as near_boundaries
 from atrous.inference.labelmap import scores_to_labels
+from atrous.inference.method import Method
 from atrous.labels import LabelSet
 from atrous.models.base import SegmentationModel
 from atrous.models.geometry import evaluating
@@ -35,6 +36,7 @@ class Evaluation:
         precision: in which the network computed.
         device: on which it computed.
         trimap: the counts near boundaries alone, by the width of the band in pixels.
+        further: the counts of further heads, by name.
     """
 
     model: str
@@ -45,6 +47,7 @@ class Evaluation:
     precision: Precision
     device: str
     trimap: dict[int, ConfusionMatrix] = field(default_factory=dict)
+    further: dict[str, ConfusionMatrix] = field(default_factory=dict)
 
     @property
     def labels(self) -> LabelSet:
@@ -67,6 +70,7 @@ class Evaluation:
             "pixel_accuracy": _defined(scores.pixel_accuracy),
             "mean_accuracy": _defined(scores.mean_accuracy),
             "mean_iou": _defined(scores.mean_iou),
+            "mean_iou_of_true_classes": _defined(scores.mean_iou_of_true_classes),
             "frequency_weighted_iou": _defined(scores.frequency_weighted_iou),
             "mean_iou_of_frequent_classes": {
                 "min_pictures": min_pictures,
@@ -83,6 +87,14 @@ class Evaluation:
                 {"width": width, "mean_iou": _defined(near.mean_iou), "pixel_accuracy": _defined(near.pixel_accuracy)}
                 for width, near in ((width, band.scores()) for width, band in self.trimap.items())
             ],
+            "further": {
+                name: {
+                    "pixel_accuracy": _defined(judged.pixel_accuracy),
+                    "mean_accuracy": _defined(judged.mean_accuracy),
+                    "mean_iou": _defined(judged.mean_iou),
+                }
+                for name, judged in ((name, confusion.scores()) for name, confusion in self.further.items())
+            },
             "absent": list(scores.absent),
             "confusion": self.confusion.matrix.tolist(),
         }
@@ -97,6 +109,7 @@ def evaluate(
     progress: Callable[[int, int], None] | None = None,
     part: tuple[int, int] = (0, 1),
     trimap: Sequence[int] = (),
+    method: Method | None = None,
 ) -> Evaluation:
     """Judge a model on every picture of a data set, at the picture's own size.
 
@@ -104,13 +117,14 @@ def evaluate(
 
     Args:
         model: the model; it is in eval mode meanwhile, and each of its modules gets its own mode back.
-        dataset: pictures and masks; its classes must be the model's.
+        dataset: pictures and masks; its classes must be the model's. Heads with further masks there are judged too.
         device: where to compute, and where the model is moved; where it is already when left out.
         precision: "bfloat16" runs the network under autocast: faster where the hardware has it, and slightly different.
         progress: called with the number of pictures done and their total after each picture.
         part: number of this process and how many there are: it counts every so-manieth picture alone, and the counts
             of all are to be added.
         trimap: count the pixels near boundaries apart too, in bands of these widths (1, 3, 5, 10 pixels, say).
+        method: how a photo becomes labels: scales, mirror images, a CRF; one look when left out.
 
     Returns:
         The counts and what was judged. No scores are kept.
@@ -123,10 +137,14 @@ def evaluate(
     if not len(dataset):
         raise ValueError(f"there is no picture to judge in {dataset.name}")
     _check_classes(model.labels, dataset.labels)
+    masks = dataset.extras.masks
+    heads = model.config["options"].get("heads") or {} if masks else {}
     where = torch.device(device) if device is not None else next(model.parameters()).device
     model.to(where).to(memory_format=torch.channels_last)
+    method = method or Method()
     confusion = ConfusionMatrix(dataset.labels)
     bands = {width: ConfusionMatrix(dataset.labels) for width in trimap}
+    further = {name: ConfusionMatrix(masks[name].form.labels) for name in heads if name in masks}
     mine = range(len(dataset))[part[0] :: part[1]]
     begin = time.perf_counter()
     with (
@@ -136,16 +154,18 @@ def evaluate(
     ):
         for done, sample in enumerate(_read_ahead(dataset, mine), 1):
             photo = torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1)[None].to(where)
-            images = model.preprocess(photo).contiguous(memory_format=torch.channels_last)
-            scores, grid = model.scores(images)
-            labels = scores_to_labels(scores, grid, sample.mask.shape)[0]
+            labels, _ = method(model, photo)
             confusion.update(sample.mask, labels)
             for width, band in bands.items():
                 band.update(near_boundaries(sample.mask, width), labels)
+            for output in model.outputs(model.preprocess(photo)) if further else ():
+                if output.name in further:
+                    found = scores_to_labels(output.logits, output.grid, sample.mask.shape)[0]
+                    further[output.name].update(sample.further[output.name], found)
             if progress:
                 progress(done, len(mine))
     seconds = time.perf_counter() - begin
-    return Evaluation(model.name, dataset.name, confusion, len(dataset), seconds, precision, str(where), bands)
+    return Evaluation(model.name, dataset.name, confusion, len(dataset), seconds, precision, str(where), bands, further)
 
 
 def _read_ahead(dataset: Dataset, indices: Sequence[int]) -> Iterator[Sample]:

@@ -24,6 +24,9 @@ class Scores:
         mean_accuracy: mean of ``accuracy`` over the classes that occur in the truth.
         mean_iou: mean of ``iou`` over the classes that occur in the truth or in the prediction; one that is only
             predicted counts as 0.
+        mean_iou_of_true_classes: mean of ``iou`` over the classes that occur in the truth, as the FCN paper judges SIFT
+            Flow, whose test set lacks three (SPEC §1.6); a pixel that is wrongly called one of these costs the class
+            that it is.
         frequency_weighted_iou: mean of ``iou`` weighted by the true pixels of each class.
         iou: intersection over union of each class ``(C,)``.
         accuracy: correct pixels among the true pixels of each class ``(C,)``.
@@ -33,6 +36,7 @@ class Scores:
     pixel_accuracy: float
     mean_accuracy: float
     mean_iou: float
+    mean_iou_of_true_classes: float
     frequency_weighted_iou: float
     iou: Floats
     accuracy: Floats
@@ -100,6 +104,7 @@ class ConfusionMatrix:
             pixel_accuracy=float(_ratio(self.matrix.trace(), true.sum())),
             mean_accuracy=_mean(accuracy[occurs]),
             mean_iou=_mean(iou[union > 0]),
+            mean_iou_of_true_classes=_mean(iou[occurs]),
             frequency_weighted_iou=float(_ratio(true[occurs] @ iou[occurs], true.sum())),
             iou=iou,
             accuracy=accuracy,

@@ -8,13 +8,14 @@ from atrous.evaluation.evaluate import Evaluation
 
 
 def table(evaluation: Evaluation, *, min_pictures: int = 10) -> str:
-    """The four scores, then each class with the pictures it occurs in, and what is missing; in percent.
+    """The four scores and the accuracy of further heads, then each class, and what is missing; in percent.
 
     Args:
         evaluation: what to show.
         min_pictures: a further mean is given over the classes that occur in at least so many pictures.
     """
     scores, confusion, names = evaluation.scores, evaluation.confusion, evaluation.labels.names
+    further = evaluation.further
     frequent = confusion.frequent_classes(min_pictures)
     summary = [
         ["score", "%"],
@@ -23,6 +24,7 @@ def table(evaluation: Evaluation, *, min_pictures: int = 10) -> str:
         ["mean IoU", percent(scores.mean_iou)],
         ["frequency-weighted IoU", percent(scores.frequency_weighted_iou)],
         [_selection(frequent, min_pictures), percent(confusion.mean_iou_over(min_pictures))],
+        *([f"{name}: pixel accuracy", percent(head.scores().pixel_accuracy)] for name, head in further.items()),
     ]
     classes = [["class", "pictures", "IoU %", "accuracy %"]]
     for name, pictures, iou, accuracy in zip(names, confusion.pictures, scores.iou, scores.accuracy, strict=True):
@@ -74,6 +76,8 @@ def _absent(evaluation: Evaluation) -> list[str]:
     invented = [name for name in absent if not math.isnan(iou[name])]
     if invented:
         told.append(f"Predicted all the same, and counted as IoU 0 in the mean: {', '.join(invented)}.")
+        judged = percent(evaluation.scores.mean_iou_of_true_classes)
+        told.append(f"Mean IoU over the classes that do occur, as the FCN paper judges SIFT Flow: {judged} %.")
     return ["\n".join(told)]
 
 

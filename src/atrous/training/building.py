@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -14,25 +16,28 @@ from atrous.training.recipe import Recipe, RecipeError
 
 
 def build_model(recipe: Recipe, dataset: Dataset) -> SegmentationModel:
-    """The recipe's network for a dataset's classes, in train mode.
+    """The recipe's network for a dataset's classes and channels, in train mode.
 
     Raises:
-        RecipeError: options or a backbone that the architecture can't use, or a start_from of another network.
+        RecipeError: options or a backbone that the architecture can't use, heads that the data have no masks for, or a
+            start_from of another network.
     """
     section = recipe.model
-    if section.options.get("heads"):
-        raise RecipeError("model.options.heads: each head has masks of its own, and no reader gives more than one yet")
+    _check_heads(section.options.get("heads") or {}, dataset)
     try:
         model = create_model(
             section.name,
             backbone=section.backbone,
             labels=dataset.labels,
             output_stride=section.output_stride,
+            in_channels=dataset.extras.channels,
             pretrained=section.pretrained if not section.start_from else False,
             **section.options,
         )
     except (TypeError, ValueError) as error:
         raise RecipeError(f"model: {error}") from error
+    means = dataset.extras.means(model.preprocessing.mean[:3])
+    model.preprocessing = replace(model.preprocessing, mean=means)
     if section.start_from:
         source = load(section.start_from)
         try:
@@ -40,6 +45,16 @@ def build_model(recipe: Recipe, dataset: Dataset) -> SegmentationModel:
         except ValueError as error:
             raise RecipeError(f"model.start_from: '{section.start_from}' is {error}") from error
     return model.train()
+
+
+def _check_heads(heads: object, dataset: Dataset) -> None:
+    there = {name: len(masks.form.labels) for name, masks in dataset.extras.masks.items()}
+    if not isinstance(heads, dict) or any(there.get(name) != classes for name, classes in heads.items()):
+        has = ", ".join(f"{name} = {classes}" for name, classes in there.items())
+        raise RecipeError(
+            f"model.options.heads: each head learns from masks of its own; {dataset.name} has "
+            + (f"heads = {{ {has} }}, not {heads}" if has else "none beside the main ones")
+        )
 
 
 def freeze(model: SegmentationModel, until_stride: int, batch_norm: bool) -> list[nn.Module]:

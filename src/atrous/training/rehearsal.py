@@ -102,7 +102,7 @@ def _bytes(tensors: list[Tensor]) -> int:
 def batch_sheet(batch: Batch, labels: LabelSet) -> Pixels:
     """A batch's pictures with their masks over them, in rows; RGB uint8 ``(H, W, 3)``."""
     pictures = [
-        overlay(np.ascontiguousarray(photo.permute(1, 2, 0).numpy()), mask.numpy(), labels, legend=False)
+        overlay(np.ascontiguousarray(photo[:3].permute(1, 2, 0).numpy()), mask.numpy(), labels, legend=False)
         for photo, mask in zip(batch.photos[:SHOWN], batch.masks[:SHOWN], strict=True)
     ]
     across = math.ceil(math.sqrt(len(pictures)))

@@ -59,6 +59,8 @@ def tell_trackers(accelerator: Accelerator, step: int, values: dict[str, Any], p
     for entry in values.get("classes", ()):
         if entry["iou"] is not None:
             numbers[f"{prefix}/iou/{entry['name']}"] = entry["iou"]
+    for name, scores in values.get("further", {}).items():
+        numbers[f"{prefix}/{name}/pixel_accuracy"] = scores["pixel_accuracy"] or 0.0
     accelerator.log(numbers, step=step)
 
 
@@ -81,7 +83,7 @@ def sample_sheet(model: SegmentationModel, dataset: Dataset, count: int) -> Pixe
     for index in range(min(count, len(dataset))):
         sample = dataset[index]
         masks = sample.mask, predict(model, sample.image).labels
-        pair = [_fitted(overlay(sample.image, mask, dataset.labels)) for mask in masks]
+        pair = [_fitted(overlay(sample.shown, mask, dataset.labels)) for mask in masks]
         height = max(len(picture) for picture in pair)
         rows.append(np.hstack([_filled(picture, height + GAP) for picture in pair]))
     return np.vstack(rows)

@@ -321,7 +321,7 @@ class Run:
         try:
             return batches(
                 self.train_set,
-                Augmentation(**settings, fill=fill),
+                Augmentation(**settings, fill=fill, colored=not self.train_set.extras.uncolored),
                 batch_size=recipe.training.batch_size,
                 parts=recipe.training.accumulate,
                 seed=recipe.training.seed,
@@ -435,7 +435,7 @@ class Run:
         folder = self.out / f"diverged-{step:06}"
         for part in parts:
             for name, photo, mask in zip(part.names, part.photos, part.masks, strict=True):
-                pixels = photo.permute(1, 2, 0).contiguous().numpy()
+                pixels = photo[:3].permute(1, 2, 0).contiguous().numpy()
                 drawn = encode_jpeg(overlay(pixels, mask.numpy(), self.train_set.labels))
                 write_atomically(folder / f"{Path(name).stem}.jpg", drawn)
         what = f"the norm of the gradient is {norm:g}" if math.isfinite(loss) else f"the loss is {loss:g}"
@@ -576,10 +576,10 @@ class Run:
         part = (self.accelerator.process_index, self.world)
         evaluation = evaluate(self.judged, self.val_set, precision=self.recipe.training.precision, part=part)
         if self.world > 1:
-            confusion = evaluation.confusion
-            counts = torch.from_numpy(np.vstack([confusion.matrix, confusion.pictures])).to(self.device)
-            counts = self.accelerator.reduce(counts, "sum").cpu().numpy()
-            confusion.matrix, confusion.pictures = counts[:-1], counts[-1]
+            for confusion in (evaluation.confusion, *evaluation.further.values()):
+                counts = torch.from_numpy(np.vstack([confusion.matrix, confusion.pictures])).to(self.device)
+                counts = self.accelerator.reduce(counts, "sum").cpu().numpy()
+                confusion.matrix, confusion.pictures = counts[:-1], counts[-1]
         return evaluation
 
 
@@ -599,6 +599,9 @@ def _open(recipe: Recipe) -> tuple[PairedDataset, PairedDataset | None]:
             f"data.val has other classes ({', '.join(val_set.labels.names)}) "
             f"than data.train ({', '.join(train_set.labels.names)})"
         )
+    black = (0.0, 0.0, 0.0)
+    if val_set.extras.means(black) != train_set.extras.means(black):
+        raise RecipeError(f"data.val has pictures of other channels ({judge}) than data.train ({data.train})")
     return train_set, val_set
 
 
