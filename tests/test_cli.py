@@ -26,6 +26,8 @@ SURFACE = {
     "evaluate": "--data --device --json --model --output-stride --precision --split --trimap",
     "train": "--dry-run --out --resume --set RECIPE",
     "models": "",
+    "convert caffe": "--as --classes --data --inputs --out --rates FILE",
+    "convert pytorch": "--as --classes --data --inputs --layout --out --rates FILE",
     "data check": "--fix --json --split SPEC",
     "data stats": "--json --sheet --split SPEC",
 }

@@ -1,0 +1,98 @@
+"""`atrous convert` from file to model folder."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from atrous.cli import app
+from atrous.models import load
+
+Write = Callable[..., Path]
+
+
+def atrous(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def caffemodel(thin: None, write_caffemodel: Write) -> Path:
+    """FCN-32s on AlexNet for three classes, the least of the nets."""
+    shapes = {
+        "conv1": (6, 3, 11),
+        "conv2": (16, 3, 5),
+        "conv3": (24, 16, 3),
+        "conv4": (24, 12, 3),
+        "conv5": (16, 12, 3),
+    }
+    shapes |= {"fc6": (256, 16, 6), "fc7": (256, 256, 1), "score_fr": (3, 256, 1)}
+    random = np.random.default_rng(0)
+    blobs = {name: (random.normal(0, 0.05, (o, i, k, k)), np.zeros(o)) for name, (o, i, k) in shapes.items()}
+    return write_caffemodel(blobs, name="fcn-alexnet.caffemodel")
+
+
+def test_a_converted_net_is_a_model_folder(caffemodel: Path, tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("road\n\nsky\ntree\n")
+    done = atrous(
+        "convert", "caffe", caffemodel, "--as", "fcn32s", "--classes", tmp_path / "names.txt", "--out", tmp_path / "m"
+    )
+    assert done.exit_code == 0, done.output
+    assert "fcn32s on caffenet, " in done.stdout
+    assert "3 classes: road, sky, tree" in done.stdout
+    model = load(tmp_path / "m")
+    assert (model.labels.names, model.card["converted_from"]) == (("road", "sky", "tree"), "fcn-alexnet.caffemodel")
+    Image.new("RGB", (30, 20)).save(tmp_path / "photo.png")
+    predicted = atrous("predict", tmp_path / "photo.png", "--model", tmp_path / "m", "--out", tmp_path / "masks")
+    assert predicted.exit_code == 0, predicted.output
+
+
+def test_classes_may_be_those_of_a_dataset(caffemodel: Path, tmp_path: Path) -> None:
+    for kind in ("images", "masks"):
+        (tmp_path / "data" / kind).mkdir(parents=True)
+        Image.new("L", (4, 4)).save(tmp_path / "data" / kind / "a.png")
+    (tmp_path / "data/labels.toml").write_text('names = ["a", "b", "c"]')
+    spec = f"folder:{tmp_path / 'data'}"
+    done = atrous("convert", "caffe", caffemodel, "--as", "fcn32s", "--data", spec, "--out", tmp_path / "m")
+    assert done.exit_code == 0, done.output
+    assert load(tmp_path / "m").labels.names == ("a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--as", "fcn8s"], "does not hold fcn8s on caffenet: 4 missing: score_pool4.weight"),
+        (["--as", "fcn9s"], "layout 'caffe' is of fcn32s, fcn16s, fcn8s, deeplab_largefov, deeplab_aspp, not 'fcn9s'"),
+        (["--as", "fcn32s", "--inputs", "nyud-color-d"], "reads 3 channels, but 'nyud-color-d' has 4"),
+        (["--as", "fcn32s", "--rates", "six"], "--rates takes whole numbers"),
+        (["--as", "fcn32s", "--classes", "names.txt"], "2 classes were named, but"),
+        (["--as", "fcn32s", "--classes", "names.txt", "--data", "voc:."], "--classes and --data both name the classes"),
+        (["--as", "fcn32s", "--classes", "twice.txt"], "twice.txt: class names must differ"),
+        (["--as", "fcn32s", "--classes", "no.txt"], "no.txt"),
+        (["--as", "fcn32s", "--out", "."], "is there and is no model folder"),
+    ],
+)
+def test_what_can_not_be_is_said_in_one_line(
+    caffemodel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("names.txt").write_text("a\nb\n")
+    Path("twice.txt").write_text("a\na\n")
+    out = [] if "--out" in options else ["--out", "m"]
+    done = atrous("convert", "caffe", caffemodel, *options, *out)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not Path("m").exists()
+
+
+def test_a_missing_file_and_another_kind(tmp_path: Path) -> None:
+    for kind in (["caffe"], ["pytorch", "--layout", "isht7"]):
+        missing = atrous("convert", *kind, tmp_path / "no.file", "--as", "deeplab_aspp", "--out", tmp_path / "m")
+        assert missing.exit_code == 2
+        assert "no.file" in missing.stderr
+    (tmp_path / "a.caffemodel").write_bytes(b"PK\3\4")
+    other = atrous("convert", "caffe", tmp_path / "a.caffemodel", "--as", "fcn8s", "--out", tmp_path / "m")
+    assert "`atrous convert pytorch` reads those" in other.stderr
