@@ -1,5 +1,7 @@
 """What holds for every model and backbone: one class of checks."""
 
+import copy
+import functools
 import json
 from pathlib import Path
 
@@ -23,6 +25,15 @@ SMALL: dict[str, dict[str, object]] = {"deeplabv3": {"channels": 32}, "deeplabv3
 
 
 def make(name: str = "deeplabv3plus", backbone: str = "test_efficientnet", **options: object) -> SegmentationModel:
+    return _build(name, backbone, **options) if options else copy.deepcopy(_plain(name, backbone))
+
+
+@functools.cache
+def _plain(name: str, backbone: str) -> SegmentationModel:
+    return _build(name, backbone)
+
+
+def _build(name: str, backbone: str, **options: object) -> SegmentationModel:
     model = create_model(name, backbone=backbone, **({"num_classes": 4} | SMALL.get(name, {}) | options))
     for key, parameter in model.named_parameters():
         if key.startswith("score_"):  # an FCN's scorers start at zero and would say nothing

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import shutil
-from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from atrous.labels import LabelSet
 from atrous.models.backbones import Backbone
 from atrous.models.geometry import PIXELS, Grid, resample
-from atrous.models.layers import FCNHead
+from atrous.models.layers import FCNHead, full_precision
 
 FORMAT = 1
 """Version of the checkpoint folder; a reader refuses a newer one."""
@@ -63,7 +62,7 @@ class Output:
 
     def at(self, size: tuple[int, int]) -> Tensor:
         """The logits at the picture's own size, float32 ``(B, C, H, W)``."""
-        with torch.autocast(self.logits.device.type, enabled=False):
+        with full_precision(self.logits):
             return resample(self.logits.float().contiguous(), self.grid, PIXELS, size, fade=self.fade)
 
 
@@ -72,8 +71,8 @@ AUXILIARY_STRIDE, AUXILIARY_WEIGHT = 16, 0.5
 
 
 class SegmentationModel(nn.Module):
-    """A network that labels pixels. Subclasses say how features become scores (:meth:`_scores`) and what follows the
-    output stride.
+    """A network that labels pixels. Subclasses say how features become scores (:meth:`_embed`, :meth:`_classify`) and
+    what follows the output stride.
 
     Attributes:
         backbone: the feature extractor.
@@ -85,6 +84,7 @@ class SegmentationModel(nn.Module):
     """
 
     config: dict[str, Any]
+    fade = False  # as Output has it
     _optional: tuple[str, ...] = ("aux_classifier.",)  # tensors that a model may have and one it starts from not
 
     def __init__(self, backbone: Backbone, labels: LabelSet, *, aux: bool = False) -> None:
@@ -127,9 +127,18 @@ class SegmentationModel(nn.Module):
         """The parameters that come from a classifier, and learn at its rate; the others are new."""
         return self.backbone.parameters()
 
-    @abstractmethod
-    def _scores(self, features: list[Tensor]) -> tuple[Tensor, Grid]:
-        """The backbone's features → logits ``(B, num_classes, h, w)`` and where they sit."""
+    @property
+    def embedding_channels(self) -> int:
+        """Channels of what the classifiers read, over all of them."""
+        return self.backbone.channels[-1]
+
+    def _embed(self, features: list[Tensor]) -> tuple[list[Tensor], Grid]:
+        """The backbone's features → what each classifier reads, ``(B, C, h, w)``, and where it sits."""
+        return [features[-1]], self.backbone.grids[-1]
+
+    def _classify(self, embedding: list[Tensor], features: list[Tensor]) -> tuple[Tensor, Grid]:
+        """What the classifiers read, and the features → logits ``(B, num_classes, h, w)`` and where they sit."""
+        raise NotImplementedError
 
     def preprocess(self, photos: Tensor) -> Tensor:
         """uint8 RGB photos ``(B, 3, H, W)`` → this network's input, float32 ``(B, 3, H, W)``.
@@ -180,7 +189,8 @@ class SegmentationModel(nn.Module):
         return self._main(self._features(images))
 
     def _main(self, features: list[Tensor]) -> Output:
-        return Output("main", *self._scores(features))
+        embedding, _ = self._embed(features)
+        return Output("main", *self._classify(embedding, features), fade=self.fade)
 
     def _features(self, images: Tensor) -> list[Tensor]:
         features: list[Tensor] = self.backbone(self._padded(images))
@@ -341,8 +351,7 @@ def create_model(
         ValueError: an unknown name, class counts that disagree, or a backbone that does not fit.
         TypeError: an option that the architecture does not have.
     """
-    if name not in ARCHITECTURES:
-        raise ValueError(f"no model '{name}'; there are: {', '.join(sorted(ARCHITECTURES))}")
+    everything = _checked(name, options)
     if labels is None:
         if num_classes is None:
             raise ValueError("create_model needs num_classes or labels")
@@ -351,28 +360,52 @@ def create_model(
         labels = LabelSet(tuple(labels))
     if num_classes not in (None, len(labels)):
         raise ValueError(f"num_classes is {num_classes}, but there are {len(labels)} labels")
-    architecture = ARCHITECTURES[name]
-    builder = architecture.build
-    accepted = {
-        k: p.default for k, p in inspect.signature(builder).parameters.items() if k not in ("backbone", "labels")
-    }
-    unknown = sorted(set(options) - set(accepted))
-    if unknown:
-        raise TypeError(f"'{name}' has no option {', '.join(unknown)}; it has: {', '.join(sorted(accepted))}")
-    trunk = architecture.backbone(
+    owner = _known(everything.get("base", name))  # what shares a network has its trunk
+    trunk = owner.backbone(
         backbone,
         in_channels=in_channels,
         pretrained=pretrained,
-        output_stride=output_stride or architecture.output_stride,
+        output_stride=output_stride or owner.output_stride,
     )
-    model = builder(backbone=trunk, labels=labels, **options)
+    return build_on(trunk, name, labels, everything)
+
+
+def build_on(trunk: Backbone, name: str, labels: LabelSet, options: dict[str, Any]) -> SegmentationModel:
+    """Build a model on a trunk that is there.
+
+    Args:
+        trunk: of the kind that the architecture takes.
+        name: the architecture.
+        labels: the classes.
+        options: arguments of the architecture.
+
+    Raises:
+        ValueError, TypeError: as for :func:`create_model`.
+    """
+    options = _checked(name, options)
+    model = ARCHITECTURES[name].build(backbone=trunk, labels=labels, **options)
     model.config = {
         "architecture": name,
-        "backbone": backbone,
-        "in_channels": in_channels,
-        "options": json.loads(json.dumps(accepted | options)),  # as it comes back from config.json: tuples are lists
+        "backbone": trunk.name,
+        "in_channels": trunk.in_channels,
+        "options": json.loads(json.dumps(options)),  # as it comes back from config.json: tuples are lists
     }
     return model
+
+
+def _known(name: str) -> Architecture:
+    if name not in ARCHITECTURES:
+        raise ValueError(f"no model '{name}'; there are: {', '.join(sorted(ARCHITECTURES))}")
+    return ARCHITECTURES[name]
+
+
+def _checked(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Options of an architecture with what is left out; none that it does not have."""
+    signature = inspect.signature(_known(name).build).parameters
+    accepted = {k: p.default for k, p in signature.items() if k not in ("backbone", "labels")}
+    if unknown := sorted(set(options) - set(accepted)):
+        raise TypeError(f"'{name}' has no option {', '.join(unknown)}; it has: {', '.join(sorted(accepted))}")
+    return accepted | options
 
 
 class CheckpointError(ValueError):

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from atrous.labels import LabelSet
 from atrous.models.backbones import Backbone
-from atrous.models.base import SegmentationModel, register
+from atrous.models.base import SegmentationModel, build_on, register
 from atrous.models.classics import VGGS
 from atrous.models.deeplab_trunks import PUBLISHED_STRIDE, DeepLabTrunk, decimate, deeplab_backbone
 from atrous.models.geometry import PIXELS, Grid, resample
 from atrous.models.layers import init_convolutions
+from atrous.models.scales import MultiScale
 
 FC_WIDTH = 1024
 
@@ -111,21 +112,33 @@ class DeepLab(SegmentationModel):
         """Padding before a map; an even kernel of an odd rate needs one position more behind it."""
         return (self.kernel - 1) * rate // 2
 
-    def _hidden(self, features: list[Tensor]) -> list[Tensor]:
-        """What each branch's classifier reads."""
-        maps = []
-        for rate, names in zip(self.rates, self.branches, strict=True):
-            behind = (self.kernel - 1) * self._scaled(rate) % 2
-            x = F.pad(features[-1], (0, behind, 0, behind)) if behind else features[-1]
-            for name in names[:-1]:
-                x = self.dropout(self.get_submodule(name)(x).relu_())
-            maps.append(x)
-        return maps
+    @property
+    def embedding_channels(self) -> int:
+        """Channels of fc7, over all branches; of the features where classifiers are bare."""
+        return len(self.branches) * self.width or self.backbone.channels[-1]
 
-    def _scores(self, features: list[Tensor]) -> tuple[Tensor, Grid]:
-        classifiers = (self.get_submodule(names[-1]) for names in self.branches)
-        scores = [classifier(x) for classifier, x in zip(classifiers, self._hidden(features), strict=True)]
+    def _embed(self, features: list[Tensor]) -> tuple[list[Tensor], Grid]:
+        if not self.width:
+            return super()._embed(features)
+        maps = []
+        for rate, (fc6, fc7, _) in zip(self.rates, self.branches, strict=True):
+            x = self.dropout(self._atrous(fc6, rate, features[-1]).relu_())
+            maps.append(self.dropout(self.get_submodule(fc7)(x).relu_()))
+        return maps, self._grid()
+
+    def _classify(self, embedding: list[Tensor], features: list[Tensor]) -> tuple[Tensor, Grid]:  # noqa: ARG002
+        if self.width:
+            scores = [self.get_submodule(names[-1])(x) for names, x in zip(self.branches, embedding, strict=True)]
+        else:
+            scores = [
+                self._atrous(name, rate, embedding[0]) for rate, (name,) in zip(self.rates, self.branches, strict=True)
+            ]
         return torch.stack(scores).sum(0), self._grid()
+
+    def _atrous(self, name: str, rate: int, x: Tensor) -> Tensor:
+        behind = (self.kernel - 1) * self._scaled(rate) % 2
+        result: Tensor = self.get_submodule(name)(F.pad(x, (0, behind, 0, behind)) if behind else x)
+        return result
 
     def _grid(self) -> Grid:
         """Where the scores sit: with the features, but for an even kernel that can't be centred."""
@@ -168,8 +181,8 @@ class DeepLabMSc(DeepLab):
         images = self._padded(images)
         return [images, *self.backbone(images)]
 
-    def _scores(self, features: list[Tensor]) -> tuple[Tensor, Grid]:
-        scores, target = super()._scores(features)
+    def _classify(self, embedding: list[Tensor], features: list[Tensor]) -> tuple[Tensor, Grid]:
+        scores, target = super()._classify(embedding, features)
         size = (scores.shape[-2], scores.shape[-1])
         for name, x, grid in zip(self.sources, features, (PIXELS, *self.backbone.grids), strict=False):
             conv = self.msc[f"{name}_conv"]
@@ -228,9 +241,14 @@ def deeplab_aspp(
     width: int | None = None,
     seed: int = 0,
     pad_to: int = 0,
-) -> DeepLab:
+    scales: Sequence[float] = (1,),
+) -> DeepLab | MultiScale:
     """DeepLab v2: ASPP that sums the scores of several rates, ASPP-L; ASPP-S has rates 2, 4, 8 and 12.
 
-    The other arguments are those of :func:`deeplab_largefov`.
+    ``scales`` are those of the picture whose scores' maximum counts, each trained beside it: v2 has (1, 0.75, 0.5). The
+    other arguments are those of :func:`deeplab_largefov`.
     """
-    return DeepLab(backbone, labels, rates, 3, width, seed, pad_to)
+    if tuple(scales) == (1,):
+        return DeepLab(backbone, labels, rates, 3, width, seed, pad_to)
+    options = {"rates": rates, "width": width, "seed": seed, "pad_to": pad_to}
+    return MultiScale(build_on(backbone, "deeplab_aspp", labels, options), scales, "max", extra_supervision=True)

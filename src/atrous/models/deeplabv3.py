@@ -99,8 +99,16 @@ class DeepLabV3(SegmentationModel):
     def _follow_output_stride(self) -> None:
         self.aspp.follow(self.output_stride)
 
-    def _scores(self, features: list[Tensor]) -> tuple[Tensor, Grid]:
-        return self.classifier(self.aspp(features[-1])), self.backbone.grids[-1]
+    @property
+    def embedding_channels(self) -> int:
+        """Width of ASPP, and of the decoder."""
+        return self.classifier.in_channels
+
+    def _embed(self, features: list[Tensor]) -> tuple[list[Tensor], Grid]:
+        return [self.aspp(features[-1])], self.backbone.grids[-1]
+
+    def _classify(self, embedding: list[Tensor], features: list[Tensor]) -> tuple[Tensor, Grid]:  # noqa: ARG002
+        return self.classifier(embedding[0]), self.backbone.grids[-1]
 
 
 class DeepLabV3Plus(DeepLabV3):
@@ -128,11 +136,14 @@ class DeepLabV3Plus(DeepLabV3):
         )
         self._initialise()
 
-    def _scores(self, features: list[Tensor]) -> tuple[Tensor, Grid]:
+    def _embed(self, features: list[Tensor]) -> tuple[list[Tensor], Grid]:
         coarse, fine = self.backbone.grids[-1], self.backbone.grids[self.low_level]
         detail = self.project_low_level(features[self.low_level])
         encoded = resample(self.aspp(features[-1]), coarse, fine, (detail.shape[-2], detail.shape[-1]))
-        return self.classifier(self.decoder(torch.cat([encoded, detail], 1))), fine
+        return [self.decoder(torch.cat([encoded, detail], 1))], fine
+
+    def _classify(self, embedding: list[Tensor], features: list[Tensor]) -> tuple[Tensor, Grid]:  # noqa: ARG002
+        return self.classifier(embedding[0]), self.backbone.grids[self.low_level]
 
 
 @register("deeplabv3")

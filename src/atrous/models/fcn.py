@@ -54,6 +54,7 @@ class FCN(SegmentationModel):
         self.heads = {"main": len(labels), **heads}
         self.width = sum(self.heads.values())
         self.coarse = backbone.feature_at(NATIVE_STRIDE)
+        self.fade = backbone.padded
         self.dropout = nn.Dropout((0.5 if backbone.padded else 0.1) if dropout is None else dropout)
         self.score_fr = self._scorer(self.coarse)
         self.skips: list[Skip] = []
@@ -83,12 +84,17 @@ class FCN(SegmentationModel):
         place = self.backbone.grids[skip.feature]
         return resample(scores, grid, place, (fine.shape[-2], fine.shape[-1])) + fine, place
 
-    def _scores(self, features: list[Tensor]) -> tuple[Tensor, Grid]:
+    @property
+    def embedding_channels(self) -> int:
+        """Channels of the coarsest features."""
+        return self.backbone.channels[self.coarse]
+
+    def _embed(self, features: list[Tensor]) -> tuple[list[Tensor], Grid]:
+        return [features[self.coarse]], self.backbone.grids[self.coarse]
+
+    def _classify(self, embedding: list[Tensor], features: list[Tensor]) -> tuple[Tensor, Grid]:  # noqa: ARG002
         scores, grid = self._all_scores(features)
         return scores[:, : self.num_classes], grid
-
-    def _main(self, features: list[Tensor]) -> Output:
-        return Output("main", *self._scores(features), fade=self.backbone.padded)
 
     def outputs(self, images: Tensor) -> list[Output]:
         """The scores of the classes, and those of each further head: the loss compares them with labels of their own
@@ -96,7 +102,7 @@ class FCN(SegmentationModel):
         """
         scores, grid = self._all_scores(self._features(images))
         parts = zip(self.heads, scores.split_with_sizes(list(self.heads.values()), 1), strict=True)
-        return [Output(name, logits, grid, fade=self.backbone.padded) for name, logits in parts]
+        return [Output(name, logits, grid, fade=self.fade) for name, logits in parts]
 
 
 class PaddedFCN(FCN):
@@ -287,8 +293,8 @@ class DilatedFCN(SegmentationModel):
         super().__init__(backbone, labels, aux=aux)
         self.classifier = FCNHead(backbone.channels[-1], len(labels))
 
-    def _scores(self, features: list[Tensor]) -> tuple[Tensor, Grid]:
-        return self.classifier(features[-1]), self.backbone.grids[-1]
+    def _classify(self, embedding: list[Tensor], features: list[Tensor]) -> tuple[Tensor, Grid]:  # noqa: ARG002
+        return self.classifier(embedding[0]), self.backbone.grids[-1]
 
     def load_torchvision(self, weights: Mapping[str, Tensor]) -> None:
         """Take the state dict of torchvision's ``fcn_resnet50`` or ``fcn_resnet101``, and its preprocessing.

@@ -1,0 +1,87 @@
+"""Attention to Scale (Chen et al., CVPR 2016, arXiv 1511.03339): how much each scale counts at each place is learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from atrous.labels import LabelSet
+from atrous.models.backbones import Backbone
+from atrous.models.base import Output, SegmentationModel, build_on, register
+from atrous.models.geometry import Grid, resample
+from atrous.models.layers import full_precision
+from atrous.models.scales import Merge, MultiScale, Scale
+
+ATTENTION_WIDTH = 512
+
+
+class AttentionToScale(MultiScale):
+    """A network over several scales whose scores are summed with weights of their own at each place (eq. 1–2).
+
+    The weights are a softmax over the scales, the same for all classes. A 3×3 convolution with 512 filters, ReLU and a
+    1×1 convolution make them of what the classifiers read at all scales, brought to the finest one's map and
+    concatenated. ``model.merge = "average"`` leaves them aside.
+    """
+
+    merges: tuple[Merge, ...] = ("attention", "average", "max")
+
+    def __init__(self, base: SegmentationModel, scales: Sequence[float], extra_supervision: bool) -> None:
+        super().__init__(base, scales, "attention", extra_supervision)
+        count = len(self.scales)
+        self.attention = nn.Sequential(
+            nn.Conv2d(count * base.embedding_channels, ATTENTION_WIDTH, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(ATTENTION_WIDTH, count, 1),
+        )
+        for parameter in self.attention.parameters():
+            nn.init.normal_(parameter, std=0.01 * (parameter.ndim > 1))
+
+    def attend(self, images: Tensor) -> tuple[Output, Tensor]:
+        """The merged scores, and the weights of the scales at the same places: float32 ``(B, S, h, w)`` in the order of
+        ``scales``, one in sum.
+
+        Args:
+            images: preprocessed pictures ``(B, in_channels, H, W)``.
+        """
+        seen = self._look(images)
+        merged = self._merged(seen)
+        return merged, self._weights(seen, merged.grid, (merged.logits.shape[-2], merged.logits.shape[-1]))
+
+    def _combine(self, scores: Tensor, seen: list[Scale]) -> Tensor:
+        if self.merge != "attention":
+            return super()._combine(scores, seen)
+        weights = self._weights(seen, seen[self.finest].output.grid, (scores.shape[-2], scores.shape[-1]))
+        return (weights.transpose(0, 1).unsqueeze(2) * scores).sum(0)
+
+    def _weights(self, seen: list[Scale], target: Grid, size: tuple[int, int]) -> Tensor:
+        finest = seen[self.finest]
+        height, width = finest.embedding[0].shape[-2:]
+        maps = [resample(x, scale.grid, finest.grid, (height, width)) for scale in seen for x in scale.embedding]
+        logits = self.attention(torch.cat(maps, 1))
+        with full_precision(logits):
+            return resample(logits.float(), finest.grid, target, size).softmax(1)
+
+
+@register("attention_to_scale")
+def attention_to_scale(
+    *,
+    backbone: Backbone,
+    labels: LabelSet,
+    base: str = "deeplab_largefov",
+    scales: Sequence[float] = (1, 0.75, 0.5),
+    merge: Merge = "attention",
+    extra_supervision: bool = True,
+    base_options: Mapping[str, Any] | None = None,
+) -> MultiScale:
+    """Attention to Scale over any ``base`` with its ``base_options``; its output stride is the base's own.
+
+    ``merge="average"`` and ``"max"`` are built without attention; ``extra_supervision`` trains each scale's scores
+    beside the merged ones.
+    """
+    network = build_on(backbone, base, labels, dict(base_options or {}))
+    if merge == "attention":
+        return AttentionToScale(network, scales, extra_supervision)
+    return MultiScale(network, scales, merge, extra_supervision)
