@@ -114,6 +114,44 @@ def predict_files(
         ImageError: there is no picture in the inputs.
         ValueError: ``out`` is a file, or the network cannot have that output stride.
     """
+    chosen = method or Method()
+    with prepared(model, device, output_stride, precision) as where:
+        return label_files(
+            inputs,
+            out,
+            lambda _, decoded: segment(model, decoded, where, chosen, scores),
+            overlays=overlays,
+            json=json,
+            scores=scores,
+            overwrite=overwrite,
+            progress=progress,
+        )
+
+
+def label_files(
+    inputs: Sequence[str | Path],
+    out: str | Path,
+    label: Callable[[FoundImage, DecodedImage], Segmentation],
+    *,
+    overlays: bool = True,
+    json: bool = False,
+    scores: bool = False,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """What :func:`predict_files` does, with any way of labelling a picture.
+
+    Args:
+        label: finds the labels of a picture; an ``ImageError``, ``ValueError``, ``MemoryError`` or ``RuntimeError`` of
+            it is about this picture, and the rest goes on.
+        inputs: as for :func:`predict_files`, like all others.
+        out: see there.
+        overlays: see there.
+        json: see there.
+        scores: see there.
+        overwrite: see there.
+        progress: see there.
+    """
     begin = time.perf_counter()
     out = Path(out)
     if out.exists() and not out.is_dir():
@@ -132,14 +170,11 @@ def predict_files(
             if progress:
                 progress(len(finished), len(found))
 
-    with (
-        ThreadPoolExecutor(workers, "write") as pool,
-        prepared(model, device, output_stride, precision) as where,
-    ):
+    with ThreadPoolExecutor(workers, "write") as pool:
         for image, stem, reading in zip(found, stems, _read_ahead(found), strict=True):
             try:
-                segmentation = segment(model, reading.result(), where, method or Method(), scores)
-            except (ImageError, MemoryError, RuntimeError) as error:
+                segmentation = label(image, reading.result())
+            except (ImageError, ValueError, MemoryError, RuntimeError) as error:
                 pending.append(pool.submit(_failed, image, error))
             else:
                 pending.append(pool.submit(writer.write, image, stem, segmentation))

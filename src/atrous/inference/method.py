@@ -81,8 +81,7 @@ class Method:
             Labels uint8 ``(H, W)``, and what the network said.
         """
         views = self.look(model, model.preprocess(photo))
-        size = (photo.shape[-2], photo.shape[-1])
-        return self.refine(views, photo) if self.crf else self.labels(views, size)[0], views
+        return self.decide(views, photo), views
 
     def look(self, model: SegmentationModel, images: Tensor) -> list[View]:
         """The network's scores of each version.
@@ -102,10 +101,13 @@ class Method:
                 views.append(View(scores.float(), Grid(grid.stride / scale, grid.offset / scale), mirrored))
         return views
 
-    def refine(self, views: Sequence[View], photo: Tensor) -> Tensor:
-        """Labels ``(H, W)`` by the CRF, whose unary is −log of what the views say together."""
-        assert self.crf
+    def decide(self, views: Sequence[View], photo: Tensor) -> Tensor:
+        """The labels ``(H, W)`` of a photo by what was seen of it, refined by the CRF where there is one: its unary is
+        −log of what the views say together.
+        """
         size = (photo.shape[-2], photo.shape[-1])
+        if not self.crf:
+            return self._best(views, size)
         averaged = len(views) > 1 and self.merge == "probabilities"
         unary = unary_from_probabilities if averaged else unary_from_scores
         merged = self.merged(views, PIXELS, PIXELS, size, size[1])
@@ -127,11 +129,9 @@ class Method:
         assert total is not None
         return total if self.merge == "maximum" or len(views) == 1 else total / len(views)
 
-    def labels(self, views: Sequence[View], size: tuple[int, int]) -> Tensor:
-        """The best class of every pixel of each picture, uint8 ``(B, H, W)``; full-size scores exist for some rows at
-        a time only.
-        """
+    def _best(self, views: Sequence[View], size: tuple[int, int]) -> Tensor:
+        """The best class of every pixel; full-size scores exist for some rows at a time only."""
         first = views[0]
         if len(views) == 1:
-            return scores_to_labels(first.scores, first.grid, size)
-        return in_strips(lambda rows, strip: self.merged(views, rows, PIXELS, strip, size[1]), first.scores, size)
+            return scores_to_labels(first.scores, first.grid, size)[0]
+        return in_strips(lambda rows, strip: self.merged(views, rows, PIXELS, strip, size[1]), first.scores, size)[0]

@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from atrous.crf.tune import COARSE, Settings, search, stored_crf, stored_settings
+from atrous.data.datasets import Sample
+from atrous.evaluation.tuning import tune_crf
+from atrous.labels import LabelSet
+from atrous.models.geometry import Grid
+
+LABELS = LabelSet(("background", "thing"))
+
+
+def test_the_search_ends_near_the_best_place():
+    def score(settings):
+        best = {"weight": 4.0, "sxy": 60.0, "srgb": 7.0}
+        return -sum(abs(np.log(getattr(settings, name) / value)) for name, value in best.items())
+
+    found, tried = search(score)
+    assert score(found) == max(tried.values())
+    assert len(tried) <= 27 + 2 * 6
+    assert found.weight == pytest.approx(4, rel=0.25)
+    assert found.sxy == pytest.approx(60, rel=0.25)
+    assert found.srgb == pytest.approx(7, rel=0.25)
+
+
+def test_what_is_not_searched_stays():
+    found, tried = search(lambda settings: -settings.weight, Settings(smoothness=0, iterations=2))
+    assert {(s.smoothness, s.iterations) for s in tried} == {(0, 2)}
+    assert found.weight < COARSE["weight"][0]
+
+
+class Blurred(nn.Module):
+    """A model that sees the red channel only at every eighth pixel, and not sure of it."""
+
+    name, labels = "blurred", LABELS
+
+    def __init__(self):
+        super().__init__()
+        self.nothing = nn.Parameter(torch.zeros(()))
+
+    def preprocess(self, photos):
+        return photos.float()
+
+    def scores(self, images):
+        red = images[:, :1, ::8, ::8] / 128 - 1
+        return torch.cat([-red, red], 1), Grid(8, 0)
+
+
+class Discs:
+    """Bright discs on a dark ground."""
+
+    name, labels = "discs:val", LABELS
+
+    def __init__(self, count):
+        self.count = count
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        y, x = np.mgrid[:64, :72]
+        mask = ((y - 25 - index) ** 2 + (x - 30 - 2 * index) ** 2 < 300).astype(np.uint8)
+        noise = np.random.default_rng(index).integers(0, 20, (64, 72, 3))
+        return Sample((mask[..., None] * 200 + noise).astype(np.uint8), mask, f"{index}.png")
+
+
+def test_a_model_that_is_vague_about_boundaries_gains_and_the_card_says_so(monkeypatch):
+    monkeypatch.setattr("atrous.evaluation.tuning.search", lambda score, start: search_few(score, start))
+    told = []
+    found = tune_crf(Blurred(), Discs(4), pictures=2, on_try=lambda settings, score: told.append(score))
+    assert found.pictures == (2, 2)
+    assert found.helps
+    assert found.after[0] > found.before[0]
+    assert found.after[1] > found.before[1]
+    assert len(told) == len(found.tried) == 2
+    assert "helps on pictures it was not tuned on" in found.text()
+    card = {"crf": found.to_card()}
+    assert stored_settings(card) == found.settings
+    assert stored_crf(card).iterations == found.settings.iterations
+
+
+def search_few(score, start):
+    tried = {settings: score(settings) for settings in (Settings(weight=0, smoothness=0), Settings(6, 20, 30, 1, 3, 5))}
+    return max(tried, key=tried.get), tried
+
+
+def test_one_picture_is_too_few():
+    with pytest.raises(ValueError, match="tuned on some and judged on others"):
+        tune_crf(Blurred(), Discs(1))
+
+
+def test_without_a_tuning_the_crf_has_the_published_numbers():
+    assert stored_settings({}) is None
+    assert stored_crf({}).kernels[1].srgb == 3

@@ -1,0 +1,115 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from atrous.crf import Bilateral, DenseCRF, Gaussian
+from atrous.inference.refining import ScoresError, refine_files
+from atrous.labels import LabelSet
+
+CRF = DenseCRF([Gaussian(2, 2), Bilateral(10, 10, 4)], iterations=5)
+SIZE = (20, 30)
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """A photo whose right half is bright, in a folder of its own."""
+    pixels = np.full((*SIZE, 3), 40, np.uint8)
+    pixels[:, 15:] = 200
+    file = tmp_path / "photos" / "a.png"
+    file.parent.mkdir()
+    Image.fromarray(pixels).save(file)
+    return file
+
+
+def spotted():
+    """Probabilities (2, H, W) of the right half, wrong in some spots."""
+    p = np.where(np.arange(30) >= 15, 0.8, 0.2) * np.ones(SIZE)
+    p[4:6, 3:5] = 0.7
+    p[14:16, 22:25] = 0.3
+    return np.stack([1 - p, p]).astype(np.float32)
+
+
+def refined(photo, tmp_path, **options):
+    report = refine_files([photo], tmp_path / "scores", tmp_path / "out", CRF, **options)
+    assert not report.failed, report.failed
+    return np.asarray(Image.open(report.done[0].mask))
+
+
+def truth():
+    return (np.arange(30) >= 15).astype(np.uint8) * np.ones(SIZE, np.uint8)
+
+
+def save(tmp_path, kind):
+    folder = tmp_path / "scores"
+    folder.mkdir()
+    p = spotted()
+    if kind == "npy":
+        np.save(folder / "a.npy", p)
+    elif kind == "npz":
+        np.savez(folder / "a.npz", p)
+    elif kind == "ours":
+        np.savez(
+            folder / "a.scores.npz",
+            probabilities=p[:, ::2, ::2].astype(np.float16),
+            names=np.array(["left", "right"]),
+            size=np.array(SIZE),
+            stride=np.array(2.0),
+            offset=np.array(0.0),
+        )
+    elif kind == "png":
+        Image.fromarray((p[1] * 255).round().astype(np.uint8)).save(folder / "a.png")
+    elif kind == "16 bits":
+        Image.fromarray((p[1] * 65535).round().astype(np.uint16)).save(folder / "a.png")
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "ours", "png", "16 bits"])
+def test_scores_of_every_form_are_refined(photo, tmp_path, kind):
+    save(tmp_path, kind)
+    assert np.array_equal(refined(photo, tmp_path), truth())
+
+
+def test_logits_and_hard_labels_are_refined_too(photo, tmp_path):
+    folder = tmp_path / "scores"
+    folder.mkdir()
+    np.save(folder / "a.npy", np.log(spotted()) + 3)
+    assert np.array_equal(refined(photo, tmp_path, kind="scores"), truth())
+    (folder / "a.npy").unlink()
+    Image.fromarray(spotted().argmax(0).astype(np.uint8)).save(folder / "a.png")
+    assert np.array_equal(refined(photo, tmp_path, confidence=0.7, overwrite=True), truth())
+
+
+def test_names_in_the_file_are_kept(photo, tmp_path):
+    save(tmp_path, "ours")
+    report = refine_files([photo], tmp_path / "scores", tmp_path / "out", CRF)
+    assert set(report.done[0].fractions) == {"left", "right"}
+    report = refine_files([photo], tmp_path / "scores", tmp_path / "named", CRF, labels=LabelSet(("dark", "light")))
+    assert set(report.done[0].fractions) == {"dark", "light"}
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((2, 30, 20), np.float32), "did you swap height and width"),
+        (np.zeros((20, 30, 2), np.float32), "put the classes first"),
+        (np.zeros((2, 20, 30), np.uint8), "floating"),
+        (np.zeros((2, 20, 30), np.float32), "sum to 1"),
+        (np.full((2, 20, 30), np.nan, np.float32), "finite"),
+    ],
+)
+def test_wrong_scores_are_named_and_the_rest_goes_on(photo, tmp_path, array, message):
+    save(tmp_path, "npy")
+    np.save(tmp_path / "scores" / "b.npy", array)
+    other = photo.with_name("b.png")
+    other.write_bytes(photo.read_bytes())
+    third = photo.with_name("c.png")
+    third.write_bytes(photo.read_bytes())
+    report = refine_files([photo.parent], tmp_path / "scores", tmp_path / "out", CRF)
+    assert [done.path for done in report.done] == [photo]
+    assert message in report.failed[0].reason
+    assert "b.npy" in report.failed[0].reason
+    assert "no scores" in report.failed[1].reason
+
+
+def test_scores_are_in_a_folder(photo, tmp_path):
+    with pytest.raises(ScoresError, match="is no folder"):
+        refine_files([photo], tmp_path / "nowhere", tmp_path / "out", CRF)
