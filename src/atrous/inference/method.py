@@ -15,6 +15,7 @@ from atrous.crf.unary import unary_from_probabilities, unary_from_scores
 from atrous.inference.labelmap import in_strips, scores_to_labels
 from atrous.models.base import SegmentationModel
 from atrous.models.geometry import PIXELS, Grid, resample
+from atrous.models.scales import scaled
 
 Merge = Literal["probabilities", "scores", "maximum"]
 
@@ -47,8 +48,7 @@ class Method:
     """Which versions of a picture a network looks at, how their scores are merged, and what refines them.
 
     Args:
-        scales: factors; a side of ``n`` pixels becomes ``int((n - 1) * scale) + 1``, sampled bilinearly at every
-            ``1 / scale``-th pixel, the first corner staying where it is (aligned corners where that divides evenly).
+        scales: factors; a side of ``n`` pixels becomes ``(n − 1) · scale + 1``, sampled bilinearly.
         flip: look at the mirror image too, at each scale.
         merge: the mean of the ``probabilities`` (DeepLabv3 and v3+) or of the ``scores``, or the ``maximum`` of the
             scores (DeepLab v2).
@@ -92,12 +92,9 @@ class Method:
         """
         views = []
         for scale in self.scales:
-            size = (int((images.shape[-2] - 1) * scale) + 1, int((images.shape[-1] - 1) * scale) + 1)
             for mirrored in (False, True)[: 1 + self.flip]:
                 seen = images.flip(-1) if mirrored else images
-                if scale != 1:
-                    seen = resample(seen, PIXELS, Grid(1 / scale, 0), size)
-                scores, grid = model.scores(seen.contiguous(memory_format=torch.channels_last))
+                scores, grid = model.scores(scaled(seen, scale).contiguous(memory_format=torch.channels_last))
                 views.append(View(scores.float(), Grid(grid.stride / scale, grid.offset / scale), mirrored))
         return views
 
