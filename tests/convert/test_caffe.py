@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from atrous.convert.caffe import convert_caffe
 from atrous.convert.pytorch import convert_pytorch
 from atrous.convert.source import ConversionError
+from atrous.data.scenes import read_log_depth
 from atrous.labels import VOC, LabelSet
 from atrous.models import load
 from atrous.models.fcn import FCN
@@ -188,17 +190,23 @@ def test_sift_flows_heads_are_one_behind_the_other(
         _, geometric = model.outputs(x)
         close(geometric.at((37, 50)), caffe.head(architecture, maps, (37, 50), "_geo"))
     assert geometric.name == "geometric"
+    assert model.labels.names[:2] == ("awning", "balcony")
 
 
-def test_nyud_with_depth_as_a_fourth_channel(thin: None, write_caffemodel: Write) -> None:
+def test_nyud_with_depth_as_a_fourth_channel(thin: None, write_caffemodel: Write, tmp_path: Path) -> None:
     blobs = vgg16(4, first="conv1_1_bgrd") | scorers("fcn32s", 40)
     model = convert_caffe(write_caffemodel(blobs), "fcn32s")
-    depth = torch.rand(1, 1, 37, 50) * 2 + 7  # its logarithm
+    photo = tmp_path / "depth.png"
+    Image.fromarray(np.random.default_rng(0).integers(600, 9000, (37, 50)).astype(np.uint16)).save(photo)
+    channel = torch.from_numpy(read_log_depth(photo)).permute(2, 0, 1)[None]
+    depth = torch.from_numpy(np.asarray(Image.open(photo), np.float32)).log()[None, None]
+    seen = model.preprocess(torch.cat([PHOTO, channel], 1))
+    torch.testing.assert_close(seen[:, 3:], depth - 7.844, rtol=0, atol=0.0063)  # a step is 1.2 %
     caffe = Caffe(blobs)
     with torch.no_grad():
-        x = torch.cat([blue_first(PHOTO, BGR["nyud"]), depth - 7.844], 1)
+        x = torch.cat([blue_first(PHOTO, BGR["nyud"]), seen[:, 3:]], 1)
         theirs = caffe.head("fcn32s", caffe.vgg16(x, first="conv1_1_bgrd"), (37, 50))
-        close(model(model.preprocessing(torch.cat([PHOTO, depth], 1))), theirs)
+        close(model(seen), theirs)
 
 
 def test_nyud_of_two_trunks(thin: None, write_caffemodel: Write) -> None:
@@ -215,6 +223,7 @@ def test_nyud_of_two_trunks(thin: None, write_caffemodel: Write) -> None:
         theirs = caffe.up("upscore", fused, 32)[..., 19 : 19 + 37, 19 : 19 + 50]
         close(model(model.preprocess(torch.cat([PHOTO, hha], 1))), theirs)
     assert model.backbone.name == "vgg16+vgg16"
+    assert model.labels.names[:2] == ("wall", "floor")
 
 
 def test_what_the_three_channels_are_can_be_said(thin: None, write_caffemodel: Write) -> None:
@@ -226,8 +235,8 @@ def test_what_the_three_channels_are_can_be_said(thin: None, write_caffemodel: W
     assert torch.equal(ours, theirs.flip(1))  # HHA is read as it lies
     with pytest.raises(ValueError, match="no inputs 'depth'; there are: voc, siftflow, nyud, nyud-hha"):
         convert_caffe(file, "fcn32s", inputs="depth")
-    with pytest.raises(ConversionError, match="reads 3 channels, but 'nyud-color-d' has 4"):
-        convert_caffe(file, "fcn32s", inputs="nyud-color-d")
+    with pytest.raises(ConversionError, match="reads 3 channels, but 'nyud-rgbd' has 4"):
+        convert_caffe(file, "fcn32s", inputs="nyud-rgbd")
 
 
 def caffenet() -> Blobs:

@@ -65,7 +65,7 @@ def test_classes_may_be_those_of_a_dataset(caffemodel: Path, tmp_path: Path) -> 
     [
         (["--as", "fcn8s"], "does not hold fcn8s on caffenet: 4 missing: score_pool4.weight"),
         (["--as", "fcn9s"], "layout 'caffe' is of fcn32s, fcn16s, fcn8s, deeplab_largefov, deeplab_aspp, not 'fcn9s'"),
-        (["--as", "fcn32s", "--inputs", "nyud-color-d"], "reads 3 channels, but 'nyud-color-d' has 4"),
+        (["--as", "fcn32s", "--inputs", "nyud-rgbd"], "reads 3 channels, but 'nyud-rgbd' has 4"),
         (["--as", "fcn32s", "--rates", "six"], "--rates takes whole numbers"),
         (["--as", "fcn32s", "--classes", "names.txt"], "2 classes were named, but"),
         (["--as", "fcn32s", "--classes", "names.txt", "--data", "voc:."], "--classes and --data both name the classes"),

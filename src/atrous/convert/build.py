@@ -40,7 +40,7 @@ def build(
         source: the tensors by the file's names.
         architecture: what the file holds.
         layout: whose names these are, one of ``LAYOUTS``.
-        labels: names of the classes; when left out, VOC's for 21, else numbers.
+        labels: names of the classes; when left out, those of the released net with as many, or numbers.
         inputs: what an FCN looks at, one of :data:`atrous.convert.fcn.INPUTS`.
         rates: those of a DeepLab's branches.
 

@@ -30,7 +30,7 @@ def convert_caffe(
     Args:
         file: a ``.caffemodel``; no other file is needed.
         architecture: what it holds: an FCN, ``deeplab_largefov`` or ``deeplab_aspp``.
-        labels: names of the classes; when left out, VOC's for 21, else numbers.
+        labels: names of the classes; when left out, those of the released net with as many, or numbers.
         inputs: what an FCN looks at, one of ``atrous.convert.fcn.INPUTS``; when left out, what the file tells.
         rates: of a DeepLab's branches; when left out, the published ones.
 

@@ -54,7 +54,7 @@ def deeplab_from(
         source: the tensors by the file's names; everything is taken.
         architecture: ``deeplab_largefov`` or ``deeplab_aspp``.
         layout: one of ``LAYOUTS``.
-        labels: the classes' names; VOC's for 21, else numbers, when left out.
+        labels: names of the classes; when left out, those of the released net with as many, or numbers.
         rates: those of the branches at output stride 8; the published ones when left out.
 
     Raises:

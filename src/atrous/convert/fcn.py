@@ -16,28 +16,34 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atrous.convert.source import ConversionError, Source
+from atrous.data.scenes import FARTHEST, HHA_MEAN, LOG_DEPTH_MEAN, NEAREST
 from atrous.labels import LabelSet
 from atrous.models.base import Preprocessing, SegmentationModel, create_model
 from atrous.models.layers import bilinear_kernel
 
 
 class Colors(NamedTuple):
-    """What a trunk sees: the mean of each channel (0–255), in our order, and where each lies in the file's order."""
+    """What a trunk sees: the mean of each channel (0–255) in our order, where each lies in the file's order, and by how
+    much it is enlarged after that.
+    """
 
     mean: tuple[float, ...]
     order: tuple[int, ...]
+    gain: tuple[float, ...] = (1.0, 1.0, 1.0)
 
 
 _BGR = (2, 1, 0)
+_NYUD = (92.318, 97.203, 116.190)
+_STEP = (FARTHEST - NEAREST) / 255  # of the depth's logarithm, from one value of its channel to the next
 INPUTS = {
     "voc": Colors((122.67892, 116.66877, 104.00699), _BGR),
     "siftflow": Colors((108.353, 115.294, 114.578), _BGR),
-    "nyud": Colors((92.318, 97.203, 116.190), _BGR),
-    "nyud-hha": Colors((132.431, 94.076, 118.477), (0, 1, 2)),
-    "nyud-color-d": Colors((92.318, 97.203, 116.190, 7.844), (*_BGR, 3)),
+    "nyud": Colors(_NYUD, _BGR),
+    "nyud-hha": Colors(HHA_MEAN, (0, 1, 2)),
+    "nyud-rgbd": Colors((*_NYUD, (LOG_DEPTH_MEAN - NEAREST) / _STEP), (*_BGR, 3), (1.0, 1.0, 1.0, _STEP)),
 }
-"""The pictures of the released nets. Those of PASCAL-Context are like ``voc``. Depth is the natural logarithm of what
-is stored, HHA has the order of its files.
+"""The pictures of the released nets. Those of PASCAL-Context are like ``voc``. HHA has the order of its files. Of depth
+the nets see the natural logarithm; here it is the channel that :func:`atrous.data.scenes.read_log_depth` reads.
 """
 UPSAMPLING = {
     "fcn32s": {"upscore": 32},
@@ -56,7 +62,7 @@ def fcn_from(
     Args:
         source: ``conv1_1.weight``, ``conv1_1.bias`` and so on; everything is taken.
         architecture: ``fcn32s``, ``fcn16s`` or ``fcn8s``.
-        labels: the classes' names; VOC's for 21, else numbers, when left out.
+        labels: names of the classes; when left out, those of the released net with as many, or numbers.
         inputs: one of ``INPUTS``; told by the number of channels, heads and classes when left out, which can't tell
             ``nyud-hha`` from ``nyud``.
         at_once: whether an ``fcn8s`` scales its features, also where the file does not say so.
@@ -87,8 +93,11 @@ def fcn_from(
     weights = {key: names.take(source, key, tuple(slot.shape)) for key, slot in model.state_dict().items()}
     source.finish(f"{architecture} on {model.backbone.name}")
     model.load_state_dict(weights, assign=True)
-    mean = tuple(value / 255 for seen in colors for value in seen.mean)
-    model.preprocessing = Preprocessing(mean, (1 / 255,) * len(mean))
+    mean, std = (
+        tuple(value / 255 for seen in colors for value in seen.mean),
+        tuple(1 / (255 * gain) for seen in colors for gain in seen.gain),
+    )
+    model.preprocessing = Preprocessing(mean, std)
     return model.eval()
 
 
@@ -152,7 +161,7 @@ def _colors(
         return [INPUTS["nyud"], INPUTS["nyud-hha"]]
     if inputs is None:
         nyud = source.shape(f"score_fr{heads[0]}.weight")[0] == 40
-        inputs = "nyud-color-d" if channels == 4 else "siftflow" if len(heads) > 1 else "nyud" if nyud else "voc"
+        inputs = "nyud-rgbd" if channels == 4 else "siftflow" if len(heads) > 1 else "nyud" if nyud else "voc"
     if inputs not in INPUTS:
         raise ValueError(f"no inputs '{inputs}'; there are: {', '.join(INPUTS)}")
     colors = INPUTS[inputs]

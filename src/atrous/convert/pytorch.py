@@ -35,7 +35,7 @@ def convert_pytorch(
         file: a PyTorch file (nothing in it is run) or safetensors.
         architecture: what it holds.
         layout: whose names these are, one of ``atrous.convert.build.LAYOUTS``.
-        labels: names of the classes; when left out, VOC's for 21, else numbers.
+        labels: names of the classes; when left out, those of the released net with as many, or numbers.
         inputs: what an FCN looks at, one of :data:`atrous.convert.fcn.INPUTS`.
         rates: of a DeepLab's branches; when left out, the published ones.
 

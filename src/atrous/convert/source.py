@@ -12,8 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from atrous.data.classes import NYUD, PASCAL_CONTEXT, SIFT_FLOW
 from atrous.labels import VOC, LabelSet
 
+PUBLISHED = {len(labels): labels for labels in (VOC, NYUD, SIFT_FLOW, PASCAL_CONTEXT)}
+"""Label sets of the released nets by their number of classes: 21, 40, 33 and 60."""
 SHOWN = 5
 """How many tensors of a kind an error names."""
 
@@ -78,13 +81,13 @@ class Source:
         self._left.pop(name, None)
 
     def labels(self, given: LabelSet | None, count: int) -> LabelSet:
-        """The label set for a number of classes: the given one, VOC's for 21, else numbers.
+        """The label set for a number of classes: the given one, a published one of ``PUBLISHED``, or numbers.
 
         Raises:
             ValueError: one for another number was given.
         """
         if given is None:
-            return VOC if count == len(VOC) else LabelSet.numbered(count)
+            return PUBLISHED.get(count) or LabelSet.numbered(count)
         if len(given) != count:
             raise ValueError(f"{len(given)} classes were named, but {self.file} scores {count}")
         return given
