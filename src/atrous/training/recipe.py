@@ -55,7 +55,8 @@ class DataSection(_Section):
     """The pictures."""
 
     train: str
-    """Data specification: voc:PATH, camvid:PATH or folder:PATH; a relative path starts where the command is run."""
+    """Data specification: a reader and a place, as folder:PATH or voc:PATH (all of them: docs/data.md); a relative path
+    starts where the command is run."""
     train_split: str = "train"
     """Split to train on; several joined by + make one."""
     val: str | None = None
