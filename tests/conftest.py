@@ -41,6 +41,8 @@ def thin(monkeypatch: pytest.MonkeyPatch) -> None:
                 )
             elif isinstance(layer, nn.Linear):
                 net.set_submodule(key, nn.Linear(layer.in_features // 16, layer.out_features // 16))
+            elif isinstance(layer, nn.BatchNorm2d):
+                net.set_submodule(key, nn.BatchNorm2d(layer.num_features // 16))
         for parameter in net.parameters():  # so that something is left of a picture after fifteen layers
             nn.init.normal_(parameter, std=math.sqrt(2 / parameter[0].numel()) if parameter.ndim > 1 else 0.1)
         return net

@@ -79,11 +79,12 @@ def _resnet(classifier: nn.Module) -> Tapped:
     layers = dict(classifier.named_children())
     del layers["avgpool"], layers["fc"]
     layers["maxpool"].ceil_mode = True  # type: ignore[assignment]
-    for block in classifier.modules():
+    channels = {}
+    for name, block in classifier.named_modules():
         if isinstance(block, Bottleneck):
             block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
-    taps = ("layer1", "layer2", "layer3", "layer4")
-    return Tapped(layers, taps, (256, 512, 1024, 2048))
+            channels[name.partition(".")[0]] = block.conv3.out_channels
+    return Tapped(layers, list(channels), tuple(channels.values()))
 
 
 def _connected(classifier: nn.Module, in_channels: int) -> tuple[nn.Conv2d, nn.Conv2d]:

@@ -57,7 +57,7 @@ class MultiScale(SegmentationModel):
         self.aux_classifier = None
         self.labels, self.preprocessing, self.fade = base.labels, base.preprocessing, base.fade
         self.pad_to, base.pad_to = base.pad_to, 0  # before the picture is scaled
-        self.card, self.config = {}, {}
+        self.card = {}
         self.merge = merge
 
     @property
@@ -67,7 +67,7 @@ class MultiScale(SegmentationModel):
 
     @property
     def merge(self) -> Merge:
-        """How the scales' scores become one; may be set at any time."""
+        """How the scales' scores become one; may be set at any time. What is saved has the one it was built with."""
         return self._merge
 
     @merge.setter
@@ -75,8 +75,6 @@ class MultiScale(SegmentationModel):
         if value not in self.merges:
             raise ValueError(f"merge is one of {', '.join(self.merges)}, not '{value}'")
         self._merge = value
-        if "merge" in self.config.get("options", {}):
-            self.config["options"]["merge"] = value
 
     @property
     def finest(self) -> int:
