@@ -142,7 +142,25 @@ training, on a machine with other work beside it.
 - Hardware: {trained["hardware"]}; commit {trained["commit"]}.
 - Again, and with the whole budget where there is a GPU: `python scripts/study.py {study} --data {where["name"]}`.
 
-{aligned(lines)}"""
+{aligned(lines)}
+{curves(done)}"""
+
+
+def curves(done: list[tuple[Table, Path]]) -> str:
+    """How each row learnt, where it was validated more than once: the loss since the time before, and mean IU."""
+    lines = [["network", "step", "loss", "mean IU"]]
+    for row, out in done:
+        losses: list[float] = []
+        points: list[list[str]] = []
+        for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines():
+            told = json.loads(line)
+            if "loss" in told:
+                losses.append(told["loss"])
+            if told.get("mean_iou") is not None:
+                points.append([row["name"], str(told["step"]), f"{np.mean(losses):.3f}", percent(told["mean_iou"])])
+                losses = []
+        lines += points if len(points) > 1 else []
+    return f"\n{aligned(lines)}" if len(lines) > 1 else ""
 
 
 def strip(study: str, where: Table, done: list[tuple[Table, Path]], recipe: Recipe) -> None:

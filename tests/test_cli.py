@@ -22,10 +22,20 @@ from atrous.models.geometry import Grid
 
 SURFACE = {
     "demo": "--device --model --out",
-    "predict": "--device --json --model --no-overlay --out --output-stride --overwrite --precision --scores INPUT",
-    "evaluate": "--data --device --json --model --output-stride --precision --split --trimap",
+    "predict": (
+        "--crf --device --flip --json --merge --model --no-overlay --out --output-stride --overwrite --precision "
+        "--scales --scores INPUT"
+    ),
+    "evaluate": (
+        "--crf --data --device --flip --json --merge --model --output-stride --precision --scales --split --trimap"
+    ),
     "train": "--dry-run --out --resume --set RECIPE",
     "models": "",
+    "crf refine": (
+        "--classes --confidence --iterations --kind --no-overlay --out --overwrite --published --scores --smoothness "
+        "--smoothness-sxy --srgb --sxy --weight INPUT"
+    ),
+    "crf tune": "--data --device --flip --json --merge --model --out --pictures --scales --split",
     "convert caffe": "--as --classes --data --inputs --out --rates FILE",
     "convert pytorch": "--as --classes --data --inputs --layout --out --rates FILE",
     "data check": "--fix --json --split SPEC",
@@ -42,6 +52,7 @@ class ByChannel(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(1))
+        self.card: dict[str, Any] = {}
 
     def preprocess(self, photos: Tensor) -> Tensor:
         return photos.float() / 255
@@ -341,3 +352,45 @@ def test_demo_says_what_it_found_and_what_to_try(tmp_path: Path, loaded: list[st
     assert "grace_hopper.jpg: " in result.stdout
     assert "atrous predict YOUR_PHOTO.jpg --out masks" in result.stdout
     assert (tmp_path / "demo/grace_hopper.side_by_side.jpg").is_file()
+
+
+def test_predict_looks_several_times_and_a_crf_is_noted_when_it_was_not_tuned(
+    loaded: list[str], tmp_path: Path
+) -> None:
+    photo = red_photo(tmp_path / "photo.png")
+    result = atrous(
+        "predict", photo, "--model", "fake", "--out", tmp_path / "out", "--scales", "0.5,1", "--flip", "--crf"
+    )
+    assert result.exit_code == 0, result.output
+    assert "red 100%" in result.stdout
+    assert "no CRF was tuned" in result.stderr
+    result = atrous("predict", photo, "--model", "fake", "--out", tmp_path / "out", "--scales", "half")
+    assert result.exit_code == 2
+    assert "--scales takes factors" in result.stderr
+
+
+def test_crf_refine_takes_scores_of_any_program(tmp_path: Path) -> None:
+    photo = red_photo(tmp_path / "photo.png")
+    (tmp_path / "scores").mkdir()
+    np.save(tmp_path / "scores" / "photo.npy", np.full((2, 6, 8), 0.5, np.float32) + np.float32([[[0.2]], [[-0.2]]]))
+    (tmp_path / "names.txt").write_text("ground\nthing\n")
+    options = ("--scores", tmp_path / "scores", "--classes", tmp_path / "names.txt", "--published", "deeplab_largefov")
+    result = atrous("crf", "refine", photo, "--out", tmp_path / "out", *options)
+    assert result.exit_code == 0, result.output
+    assert "ground 100%" in result.stdout
+    np.save(tmp_path / "scores" / "photo.npy", np.zeros((2, 8, 6), np.float32))
+    result = atrous("crf", "refine", photo, "--out", tmp_path / "out", *options)
+    assert result.exit_code == 1
+    assert "did you swap height and width?" in result.stderr
+
+
+def test_crf_tune_says_whether_it_helps(
+    dataset: Path, loaded: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("atrous.crf.tune.COARSE", {"weight": (0.0,), "sxy": (5.0,), "srgb": (5.0,)})
+    monkeypatch.setattr("atrous.crf.tune.FINER", ())
+    file = tmp_path / "tuned.json"
+    result = atrous("crf", "tune", "--model", "fake", "--data", f"folder:{dataset}", "--split", "train", "--json", file)
+    assert result.exit_code == 0, result.output
+    assert "others, with CRF" in result.stdout
+    assert json.loads(file.read_text())["settings"]["weight"] == 0

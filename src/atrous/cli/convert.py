@@ -1,0 +1,106 @@
+"""Weights of other programs: convert caffe, convert pytorch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from atrous.cli.common import numbers, read_classes
+
+if TYPE_CHECKING:
+    from atrous.labels import LabelSet
+    from atrous.models.base import SegmentationModel
+
+convert_app = typer.Typer(no_args_is_help=True)
+
+
+@convert_app.callback()
+def _convert() -> None:
+    """Make model folders of weights that other programs trained; every tensor of a file is used, or named."""
+
+
+Weights = Annotated[Path, typer.Argument(metavar="FILE", help="The file of weights.")]
+ModelFolder = Annotated[Path, typer.Option("--out", help="The model folder to write.")]
+Classes = Annotated[
+    Path | None, typer.Option("--classes", help="A text file of class names, one a line; else by their number.")
+]
+ClassesOf = Annotated[str | None, typer.Option("--data", help="A dataset whose class names these are: voc:PATH, ...")]
+Rates = Annotated[
+    str | None, typer.Option("--rates", help="A DeepLab's rates where they are not the published: 2,4,8,12.")
+]
+Inputs = Annotated[
+    str | None, typer.Option("--inputs", help="What an FCN looks at, where the file can't tell: nyud-hha.")
+]
+
+
+@convert_app.command("caffe")
+def convert_caffe(
+    file: Weights,
+    architecture: Annotated[
+        str, typer.Option("--as", help="What it holds: fcn32s, fcn16s, fcn8s, deeplab_largefov, deeplab_aspp.")
+    ],
+    out: ModelFolder,
+    classes: Classes = None,
+    data: ClassesOf = None,
+    rates: Rates = None,
+    inputs: Inputs = None,
+) -> None:
+    """Convert a released Caffe net (.caffemodel): an FCN or a DeepLab."""
+    from atrous.convert.caffe import convert_caffe as convert
+
+    _check_model_folder(out)
+    labels = _class_names(classes, data)
+    _keep_converted(
+        convert(file, architecture, labels=labels, rates=numbers("--rates", rates) or None, inputs=inputs), out
+    )
+
+
+@convert_app.command("pytorch")
+def convert_pytorch(
+    file: Weights,
+    architecture: Annotated[str, typer.Option("--as", help="What it holds: deeplab_aspp, fcn8s, ...")],
+    layout: Annotated[
+        str, typer.Option("--layout", help="Whose names it has: kazuto1011, isht7, adaptsegnet, wkentaro[-atonce].")
+    ],
+    out: ModelFolder,
+    classes: Classes = None,
+    data: ClassesOf = None,
+    rates: Rates = None,
+    inputs: Inputs = None,
+) -> None:
+    """Convert the state dict (.pth or .safetensors) of a PyTorch reproduction."""
+    from atrous.convert.pytorch import convert_pytorch as convert
+
+    _check_model_folder(out)
+    labels = _class_names(classes, data)
+    _keep_converted(
+        convert(file, architecture, layout, labels=labels, rates=numbers("--rates", rates) or None, inputs=inputs), out
+    )
+
+
+def _class_names(file: Path | None, data: str | None) -> LabelSet | None:
+    from atrous.data.readers import find_layout
+
+    if file and data:
+        raise ValueError("--classes and --data both name the classes; give one of them")
+    if data:
+        return find_layout(data).form().labels
+    return read_classes(file)
+
+
+def _check_model_folder(out: Path) -> None:
+    """Fail before the work, and before a folder of something else is replaced."""
+    if out.exists() and not (out / "config.json").is_file() and not (out.is_dir() and not any(out.iterdir())):
+        raise ValueError(f"{out} is there and is no model folder: name a new one")
+
+
+def _keep_converted(model: SegmentationModel, out: Path) -> None:
+    model.save(out)
+    size = sum(parameter.numel() for parameter in model.parameters())
+    names = ", ".join(model.labels.names)
+    typer.echo(f"{model.name} on {model.backbone.name}, {size:,} parameters, {model.num_classes} classes: {names}")
+    if options := {key: value for key, value in model.config["options"].items() if value}:
+        typer.echo(f"options: {', '.join(f'{key} {value}' for key, value in options.items())}")
+    typer.echo(f"try it: atrous predict YOUR_PHOTO.jpg --model {out} --out masks")

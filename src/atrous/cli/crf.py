@@ -1,0 +1,121 @@
+"""The dense CRF by itself: crf refine, crf tune."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from atrous.cli.common import (
+    Device,
+    Flip,
+    JsonFile,
+    Merge,
+    Model,
+    Scales,
+    bar,
+    check_writable,
+    load_model,
+    make_method,
+    read_classes,
+    write_json,
+)
+from atrous.cli.use import print_report
+
+crf_app = typer.Typer(no_args_is_help=True)
+
+
+@crf_app.callback()
+def _crf() -> None:
+    """Refine anybody's class scores along the edges of the photo, or find the CRF that suits a model."""
+
+
+@crf_app.command("refine")
+def crf_refine(
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="Photos, folders, or patterns in quotes.")],
+    scores: Annotated[
+        Path, typer.Option("--scores", help="Folder with NAME.npy (C, H, W), NAME.npz or NAME.png for each photo NAME.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the masks and overlays.")],
+    kind: Annotated[
+        Literal["probabilities", "scores"],
+        typer.Option("--kind", help="What the files hold: probabilities, or logits."),
+    ] = "probabilities",
+    confidence: Annotated[
+        float | None, typer.Option("--confidence", help="PNGs hold hard labels that are right with this probability.")
+    ] = None,
+    classes: Annotated[Path | None, typer.Option("--classes", help="A text file of class names, one a line.")] = None,
+    published: Annotated[
+        str | None, typer.Option("--published", help="A published set of parameters instead: deeplab_largefov, ...")
+    ] = None,
+    weight: Annotated[float, typer.Option("--weight", help="Weight of appearance.")] = 4,
+    sxy: Annotated[float, typer.Option("--sxy", help="How far it reaches, in pixels.")] = 67,
+    srgb: Annotated[float, typer.Option("--srgb", help="How different colours may be, of 255.")] = 3,
+    smoothness: Annotated[float, typer.Option("--smoothness", help="Weight of smoothness.")] = 3,
+    smoothness_sxy: Annotated[float, typer.Option("--smoothness-sxy", help="How far it reaches, in pixels.")] = 3,
+    iterations: Annotated[int, typer.Option("--iterations", help="Mean-field steps.")] = 10,
+    no_overlay: Annotated[bool, typer.Option("--no-overlay", help="Write masks only.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that are not results of the same photo too.")
+    ] = False,
+) -> None:
+    """Refine scores of any program: masks and overlays; exit code 1 if some could not be refined."""
+    from atrous.crf.dense_crf import DenseCRF
+    from atrous.crf.tune import Settings
+    from atrous.inference.refining import refine_files
+
+    settings = Settings(weight, sxy, srgb, smoothness, smoothness_sxy, iterations)
+    crf = DenseCRF.published(published) if published else settings.build()
+    with bar("refining") as progress:
+        report = refine_files(
+            inputs,
+            scores,
+            out,
+            crf,
+            labels=read_classes(classes),
+            kind=kind,
+            confidence=confidence,
+            overlays=not no_overlay,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    print_report(report, out)
+
+
+@crf_app.command("tune")
+def crf_tune(
+    model: Model,
+    data: Annotated[str, typer.Option("--data", help="voc:PATH, camvid:PATH, folder:PATH, ...")],
+    split: Annotated[str, typer.Option("--split", help="Split to search and judge on.")] = "val",
+    pictures: Annotated[int, typer.Option("--pictures", help="How many to search on; the others judge.")] = 100,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write the model with its CRF to this folder, for predict --crf.")
+    ] = None,
+    scales: Scales = None,
+    flip: Flip = False,
+    merge: Merge = "probabilities",
+    json: JsonFile = None,
+    device: Device = None,
+) -> None:
+    """Search the CRF that suits a model, coarse to fine, and say whether it helps on pictures it was not tuned on."""
+    from atrous.data.datasets import open_dataset
+    from atrous.evaluation.tuning import tune_crf
+
+    check_writable(json)
+    dataset = open_dataset(data, split)
+    network = load_model(model, device)
+    method = make_method(network, scales, flip, merge, crf=False)
+    tried: list[dict[str, Any]] = []
+
+    def tell(settings: Any, score: float) -> None:
+        tried.append({"settings": str(settings), "mean_iou": score})
+        typer.secho(f"{len(tried):3}  {100 * score:.2f} %  {settings}", err=True)
+
+    with bar("looking") as progress:
+        found = tune_crf(network, dataset, pictures=pictures, method=method, progress=progress, on_try=tell)
+    typer.echo(found.text())
+    if out:
+        network.card["crf"] = found.to_card()
+        typer.echo(f"the model with its CRF: {network.save(out)}")
+    write_json(json, found.to_card() | {"tried": tried})

@@ -1,0 +1,115 @@
+"""Training: train."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from atrous.training.recipe import Recipe
+    from atrous.training.trainer import Progress as TrainingProgress
+
+SECONDS_BETWEEN_LINES = 30
+"""How often a training whose output is no terminal says where it stands."""
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A TOML file, or a name from `atrous models`.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the run; best/ and last/ in it are models.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="key=value", help="Change the recipe: training.epochs=5")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Build everything, take two steps, draw the batch; keep nothing.")
+    ] = False,
+) -> None:
+    """Train a model as a recipe says."""
+    from atrous.training.parallel import is_first_process
+    from atrous.training.recipe import load_recipe
+    from atrous.training.trainer import train as run
+
+    checked = load_recipe(recipe, overrides or [])
+    if dry_run:
+        _rehearse(checked, out)
+        return
+    try:
+        with _training_bar() as (on_step, tell):
+            result = run(
+                checked,
+                out,
+                resume=resume,
+                on_step=on_step,
+                on_validation=lambda step, evaluation: tell(
+                    f"step {step}: mean IoU {100 * evaluation.scores.mean_iou:.2f} %"
+                ),
+                on_note=tell,
+            )
+    except KeyboardInterrupt as stopped:
+        typer.secho(str(stopped) or f"stopped at once; --resume goes on from what {out} holds", fg="yellow", err=True)
+        raise
+    if not is_first_process():
+        return
+    reached = "" if result.mean_iou is None else f", mean IoU {100 * result.mean_iou:.2f} %"
+    typer.echo(f"best model: {result.best}{reached}")
+    typer.echo(f"try it: atrous predict YOUR_PHOTO.jpg --model {result.best} --out masks")
+
+
+def _rehearse(recipe: Recipe, out: Path) -> None:
+    from atrous.training.rehearsal import rehearse
+
+    found = rehearse(recipe, out, typer.echo)
+    for name, shape in found.shapes.items():
+        typer.echo(f"{name}: {' × '.join(map(str, shape))}")
+    parts = ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in found.memory.items())
+    peak = f"; most at once on the GPU: {found.peak / 1e6:.0f} MB" if found.peak else ""
+    typer.echo(f"memory: {parts}{peak}")
+    minutes = found.seconds * found.steps / 60
+    typer.echo(
+        f"a step: loss {found.loss:.4f}, {found.seconds:.2f} s; {found.steps} of them: about "
+        + (f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h")
+        + ", validations not counted"
+    )
+    typer.echo(f"the first batch, as the network sees it: {found.picture}")
+
+
+@contextmanager
+def _training_bar() -> Iterator[tuple[Callable[[TrainingProgress], None], Callable[[str], None]]]:
+    """A progress bar with loss, learning rate, speed and time left, and a function that prints a line above it."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("training"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+        told = float("-inf")  # the first step is told
+
+        def on_step(now: TrainingProgress) -> None:
+            nonlocal told
+            said = f"loss {now.loss:.4f}  lr {now.lr:.2e}  {now.images_per_second:.1f} images/s"
+            bar.update(task, completed=now.step, total=now.steps, description=said)
+            if not console.is_terminal and time.monotonic() - told > SECONDS_BETWEEN_LINES:  # a log file
+                told = time.monotonic()
+                console.print(f"step {now.step}/{now.steps}  {said}", highlight=False, markup=False)
+
+        yield on_step, lambda line: console.print(line, highlight=False, markup=False)

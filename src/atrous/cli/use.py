@@ -1,0 +1,176 @@
+"""Using a model: demo, predict, evaluate, models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from atrous.cli.common import (
+    Crf,
+    Device,
+    Flip,
+    MaybeModel,
+    Merge,
+    Model,
+    OutputStride,
+    Precision,
+    Scales,
+    bar,
+    load_model,
+    make_method,
+    numbers,
+)
+
+if TYPE_CHECKING:
+    from atrous.inference.files import Report
+
+SHOWN = 20
+"""How many pictures `atrous predict` lists one by one."""
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path("atrous-demo"),
+    model: MaybeModel = None,
+    device: Device = None,
+) -> None:
+    """Segment sample photos that installed packages carry, and show what happened."""
+    from atrous.inference.demo import run_demo
+
+    network = load_model(model, device)
+    pictures = run_demo(network, out)
+    typer.echo(f"{network.name} ({', '.join(network.labels.names)}) looked at {len(pictures)} sample photo(s):")
+    for picture in pictures:
+        typer.echo(f"  {picture.photo.name}: {_shares(picture.fractions)} ({picture.seconds:.2f} s)")
+    typer.echo(f"See {pictures[0].sheet}, and the masks and overlays beside it. Next, with a photo of yours:")
+    typer.echo("  atrous predict YOUR_PHOTO.jpg --out masks")
+
+
+def predict(
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="Photos, folders, or patterns in quotes.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the masks and overlays.")],
+    model: MaybeModel = None,
+    device: Device = None,
+    output_stride: OutputStride = None,
+    precision: Precision = "float32",
+    scales: Scales = None,
+    flip: Flip = False,
+    merge: Merge = "probabilities",
+    crf: Crf = False,
+    json: Annotated[bool, typer.Option("--json", help="Write the area of each class too.")] = False,
+    scores: Annotated[bool, typer.Option("--scores", help="Write the class probabilities too (NumPy .npz).")] = False,
+    no_overlay: Annotated[bool, typer.Option("--no-overlay", help="Write masks only.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that are not results of the same photo too.")
+    ] = False,
+) -> None:
+    """Segment photos: a mask (palette PNG) and an overlay for each; exit code 1 if some could not be read."""
+    from atrous.inference.files import predict_files
+
+    network = load_model(model, device)
+    method = make_method(network, scales, flip, merge, crf)
+    with bar("segmenting") as progress:
+        report = predict_files(
+            network,
+            inputs,
+            out,
+            output_stride=output_stride,
+            precision=precision,
+            method=method,
+            overlays=not no_overlay,
+            json=json,
+            scores=scores,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    print_report(report, out)
+
+
+def evaluate(
+    model: Model,
+    data: Annotated[str, typer.Option("--data", help="A reader and a place: folder:PATH, voc:PATH, ...")],
+    split: Annotated[str, typer.Option("--split", help="Split to judge on.")] = "val",
+    json: Annotated[Path | None, typer.Option("--json", help="Write everything to this file too.")] = None,
+    device: Device = None,
+    output_stride: OutputStride = None,
+    precision: Precision = "float32",
+    scales: Scales = None,
+    flip: Flip = False,
+    merge: Merge = "probabilities",
+    crf: Crf = False,
+    trimap: Annotated[
+        str | None, typer.Option("--trimap", help="Judge bands along boundaries too, of these widths: 1,3,5,10")
+    ] = None,
+) -> None:
+    """Judge a model: one confusion matrix over the split, every picture at its own size."""
+    from json import dumps
+
+    from atrous.data.datasets import open_dataset
+    from atrous.evaluation.evaluate import evaluate as judge
+    from atrous.evaluation.report import table
+    from atrous.inference.predictor import write_atomically
+
+    widths = numbers("--trimap", trimap)
+    dataset = open_dataset(data, split)
+    network = load_model(model, device)
+    if output_stride:
+        network.output_stride = output_stride
+    method = make_method(network, scales, flip, merge, crf)
+    with bar("evaluating") as progress:
+        evaluation = judge(network, dataset, precision=precision, progress=progress, trimap=widths, method=method)
+    typer.echo(table(evaluation))
+    if json:
+        write_atomically(json, (dumps(evaluation.to_dict(), indent=2) + "\n").encode())
+
+
+def models() -> None:
+    """List what can be built, and what is bundled with its card."""
+    from json import loads
+
+    from atrous.models import ARCHITECTURES, zoo
+    from atrous.training.recipe import shipped
+
+    typer.echo(
+        f"architectures (on any convolutional timm backbone; FCNs also on vgg16, alexnet, caffenet, googlenet in their "
+        f"papers' form): {', '.join(sorted(ARCHITECTURES))}"
+    )
+    typer.echo(f"recipes: {', '.join(shipped())}")
+    names = zoo.bundled()
+    typer.echo("bundled models:" if names else "bundled models: none")
+    for name in names:
+        folder = zoo.BUNDLE / name
+        card = loads((folder / "config.json").read_text(encoding="utf-8"))
+        default = " (default)" if name == zoo.DEFAULT else ""
+        size = (folder / "model.safetensors").stat().st_size / 1e6
+        typer.echo(f"\n{name}{default}: {card['architecture']} on {card['backbone']}, {size:.1f} MB")
+        typer.echo(f"  classes: {', '.join(card['labels']['names'])}")
+        metrics = card.get("metrics", {})
+        for key in ("pixel_accuracy", "mean_iou"):
+            if key in metrics:
+                typer.echo(f"  {key.replace('_', ' ')} on {metrics['data']}: {100 * metrics[key]:.2f} %")
+        typer.echo(f"  trained on {card.get('training_data', 'data it does not name')}")
+        typer.echo(f"  card: {folder / 'README.md'}")
+
+
+def _shares(fractions: dict[str, float]) -> str:
+    from atrous.viz import percent
+
+    return ", ".join(f"{name} {percent(share)}" for name, share in fractions.items())
+
+
+def print_report(report: Report, out: Path) -> None:
+    """Say what was segmented and what failed; exit code 1 if something did."""
+    for done in report.done[:SHOWN]:
+        typer.echo(f"{done.path} → {done.mask}: {_shares(done.fractions)}")
+    if len(report.done) > SHOWN:
+        typer.echo(f"… and {len(report.done) - SHOWN} more")
+    for note in report.notes:
+        typer.secho(f"note: {note}", fg="yellow", err=True)
+    for failed in report.failed:
+        typer.secho(f"failed: {failed.path}: {failed.reason}", fg="red", err=True)
+    good, total = len(report.done), len(report.done) + len(report.failed)
+    count = f"{good}" if good == total else f"{good} of {total}"
+    typer.echo(f"{count} {'picture' if total == 1 else 'pictures'} in {report.seconds:.1f} s, results in {out}")
+    if report.failed:
+        raise typer.Exit(1)
