@@ -23,8 +23,8 @@ from atrous.models.geometry import Grid
 SURFACE = {
     "demo": "--device --model --out",
     "predict": (
-        "--crf --device --flip --json --merge --model --no-overlay --out --output-stride --overwrite --precision "
-        "--scales --scores INPUT"
+        "--attention-maps --crf --device --flip --json --merge --model --no-overlay --out --output-stride --overwrite "
+        "--precision --scales --scores INPUT"
     ),
     "evaluate": (
         "--crf --data --device --flip --json --merge --model --output-stride --precision --scales --split --trimap"

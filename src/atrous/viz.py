@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -95,12 +96,58 @@ def side_by_side(image: Pixels, mask: Mask, labels: LabelSet) -> Pixels:
         ValueError: image and mask differ in size, or the mask holds a label that is no class.
     """
     _check(image, mask)
+    overlaid = overlay(image, mask, labels, legend=False)
+    return _panels({"photo": image, "labels": labels.colorize(mask), "overlay": overlaid}, mask, labels)
+
+
+def heat_map(image: Pixels, weights: NDArray[np.float32], *, alpha: float = 0.65) -> Pixels:
+    """Lay weights over a photo as heat: dark blue for 0, dark red for 1.
+
+    Args:
+        image: uint8 RGB ``(H, W, 3)``.
+        weights: floating ``(H, W)``, 0 to 1.
+        alpha: how much of the heat is seen, 0 to 1.
+
+    Returns:
+        uint8 RGB ``(H, W, 3)``.
+    """
+    levels = np.clip(weights * 255, 0, 255).round().astype(np.uint8)
+    heat = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB)
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)  # the heat alone has colour
+    return np.asarray(cv2.addWeighted(grey, 1 - alpha, heat, alpha, 0), np.uint8)
+
+
+def attention_figure(
+    image: Pixels, mask: Mask, labels: LabelSet, weights: NDArray[np.float32], scales: Sequence[float]
+) -> Pixels:
+    """Put photo, labels and the weight of each scale next to each other, captioned, above the legend of the labels.
+
+    Args:
+        image: uint8 RGB ``(H, W, 3)``.
+        mask: uint8 ``(H, W)``.
+        labels: the classes of the mask.
+        weights: floating ``(S, H, W)``, 0 to 1.
+        scales: the factor of each.
+
+    Returns:
+        uint8 RGB.
+
+    Raises:
+        ValueError: image and mask differ in size, or the mask holds a label that is no class.
+    """
+    _check(image, mask)
+    panels = {"photo": image, "labels": overlay(image, mask, labels, legend=False)}
+    for scale, weight in zip(scales, weights, strict=True):
+        panels[f"scale {scale:g}: weight {weight.mean():.2f}"] = heat_map(image, weight)
+    return _panels(panels, mask, labels)
+
+
+def _panels(panels: Mapping[str, Pixels], mask: Mask, labels: LabelSet) -> Pixels:
+    """Pictures of the mask's size in a row, captioned, above a legend."""
     height, width = mask.shape
     text = _text_size(height, width)
     font, gap, caption = _font(text), text, round(1.9 * text)
-    colors = labels.colorize(mask)
-    panels = {"photo": image, "labels": colors, "overlay": overlay(image, mask, labels, legend=False)}
-    sheet = Image.new("RGB", (3 * width + 4 * gap, caption + height), _PAPER)
+    sheet = Image.new("RGB", (len(panels) * (width + gap) + gap, caption + height), _PAPER)
     draw = ImageDraw.Draw(sheet)
     for place, (title, panel) in enumerate(panels.items()):
         left = gap + place * (width + gap)

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+import atrous
 from atrous.data.images import FoundImage, ImageError
 from atrous.inference import files
 from atrous.inference.files import Report, predict_files, tell_apart
@@ -241,3 +242,29 @@ def test_the_overlay_of_a_huge_photo_is_drawn_smaller(tmp_path: Path, monkeypatc
     run([photo(tmp_path / "a.jpg", size=(1000, 10))], tmp_path / "out")
     assert size_of(tmp_path / "out/a.png") == (1000, 10)
     assert size_of(tmp_path / "out/a.overlay.jpg")[0] == 200
+
+
+def test_attention_maps_are_drawn_and_are_no_input_the_next_time(tmp_path):
+    torch.manual_seed(0)
+    options = {"base_options": {"kernel": 1}, "scales": (1, 0.5)}
+    model = atrous.create_model("attention_to_scale", backbone="mobilenetv2_035", num_classes=3, **options).eval()
+    Image.new("RGB", (70, 50), "red").save(tmp_path / "a.png")
+    for _ in range(2):
+        report = predict_files(model, [tmp_path], tmp_path, attention_maps=True, overwrite=False)
+        assert [failed.reason.split(" would")[0] for failed in report.failed] == [f"its result {tmp_path / 'a.png'}"]
+    report = predict_files(model, [tmp_path / "a.png"], tmp_path / "out", attention_maps=True)
+    assert not report.failed
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {"a.png", "a.overlay.jpg", "a.attention.jpg", "a.scale_1.jpg", "a.scale_0.5.jpg"}
+    again = predict_files(model, [tmp_path / "out", tmp_path / "a.png"], tmp_path / "out", attention_maps=True)
+    assert [done.path.parent for done in again.done] == [tmp_path]
+    found = atrous.predict(model, tmp_path / "a.png")
+    assert found.attention.shape == (2, 50, 70)
+    assert found.scales == (1, 0.5)
+    assert np.allclose(found.attention.sum(0), 1, atol=1e-5)
+    assert atrous.predict(model, tmp_path / "a.png", flip=True).attention is None
+
+
+def test_attention_maps_need_attention(tmp_path):
+    with pytest.raises(ValueError, match="attention maps are of an attention_to_scale"):
+        predict_files(DarkOrLight(), [tmp_path], tmp_path / "out", attention_maps=True)

@@ -60,6 +60,9 @@ def predict(
     crf: Crf = False,
     json: Annotated[bool, typer.Option("--json", help="Write the area of each class too.")] = False,
     scores: Annotated[bool, typer.Option("--scores", help="Write the class probabilities too (NumPy .npz).")] = False,
+    attention_maps: Annotated[
+        bool, typer.Option("--attention-maps", help="Draw how much each scale counts (attention_to_scale).")
+    ] = False,
     no_overlay: Annotated[bool, typer.Option("--no-overlay", help="Write masks only.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that are not results of the same photo too.")
@@ -81,6 +84,7 @@ def predict(
             overlays=not no_overlay,
             json=json,
             scores=scores,
+            attention_maps=attention_maps,
             overwrite=overwrite,
             progress=progress,
         )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import time
 import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from json import dumps
 from pathlib import Path
@@ -17,17 +19,20 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from atrous.data.images import DecodedImage, FoundImage, ImageError, Pixels, find_images, open_image
 from atrous.inference.method import Method
 from atrous.inference.predictor import Precision, Segmentation, encode_jpeg, prepared, segment, write_atomically
 from atrous.labels import encode_mask
+from atrous.models.attention_to_scale import AttentionToScale
 from atrous.models.base import SegmentationModel
-from atrous.viz import areas, overlay
+from atrous.viz import areas, attention_figure, heat_map, overlay
 
 OVERLAY_SIDE = 8192
 """The longest side of an overlay that is written; a larger photo is drawn smaller, its mask is not."""
 
+_ENDINGS = re.compile(r"\.(overlay|attention|scale_[\d.e+-]+)\.jpg$")  # pictures beside a mask
 _ORIGIN = b"tEXtatrous-source\0"  # the PNG chunk, first after the header, in which a mask tells which picture it is of
 
 
@@ -77,6 +82,7 @@ def predict_files(
     overlays: bool = True,
     json: bool = False,
     scores: bool = False,
+    attention_maps: bool = False,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
@@ -85,7 +91,8 @@ def predict_files(
     ``photos/sub/x.jpg``, found in the folder ``photos``, becomes ``OUT/sub/x.png`` (palette mask of the photo's own
     size) and ``x.overlay.jpg``, and on request ``x.json`` (size, pixels and share of each class) and ``x.scores.npz``
     (``probabilities`` float16 ``(C, h, w)``, ``names``, ``size`` ``(H, W)``, ``stride``, ``offset``: position *i* sits
-    at pixel ``stride * i + offset``). Pictures that would get the same name are told apart by the folders they come
+    at pixel ``stride * i + offset``), and ``x.attention.jpg`` with a heat map ``x.scale_0.5.jpg`` for each scale of a
+    network that attends to scales. Pictures that would get the same name are told apart by the folders they come
     from, or keep their ending (``x.jpg.png``), and a note says so.
 
     Results are written only over results of the same picture, so that a command can be repeated: a mask remembers in a
@@ -104,6 +111,7 @@ def predict_files(
         overlays: write ``x.overlay.jpg``.
         json: write ``x.json``.
         scores: write ``x.scores.npz``.
+        attention_maps: write ``x.attention.jpg`` and the heat maps.
         overwrite: write also over files that are not results of the same picture (never over an input).
         progress: called with the number of pictures finished and their total after each picture.
 
@@ -112,9 +120,14 @@ def predict_files(
 
     Raises:
         ImageError: there is no picture in the inputs.
-        ValueError: ``out`` is a file, or the network cannot have that output stride.
+        ValueError: ``out`` is a file, or the network cannot have that output stride, or has no attention to show.
     """
     chosen = method or Method()
+    if attention_maps and (not isinstance(model, AttentionToScale) or len(chosen.scales) > 1 or chosen.flip):
+        raise ValueError(
+            f"attention maps are of an attention_to_scale that looks once; this is {model.name}, "
+            f"at the scales {', '.join(f'{scale:g}' for scale in chosen.scales)}{', mirrored too' * chosen.flip}"
+        )
     with prepared(model, device, output_stride, precision) as where:
         return label_files(
             inputs,
@@ -123,6 +136,7 @@ def predict_files(
             overlays=overlays,
             json=json,
             scores=scores,
+            attention_maps=attention_maps,
             overwrite=overwrite,
             progress=progress,
         )
@@ -136,6 +150,7 @@ def label_files(
     overlays: bool = True,
     json: bool = False,
     scores: bool = False,
+    attention_maps: bool = False,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
@@ -149,6 +164,7 @@ def label_files(
         overlays: see there.
         json: see there.
         scores: see there.
+        attention_maps: see there.
         overwrite: see there.
         progress: see there.
     """
@@ -159,7 +175,8 @@ def label_files(
     found, skipped = _without_results(find_images(inputs), out)
     stems, renamed = tell_apart(found)
     notes = [*skipped, *renamed]
-    writer = _Writer(out, overlays, json, scores, overwrite, frozenset(os.path.realpath(image.path) for image in found))
+    given = frozenset(os.path.realpath(image.path) for image in found)
+    writer = _Writer(out, overlays, json, scores, attention_maps, overwrite, given)
     finished: list[Done | Failed] = []
     pending: deque[Future[Done | Failed]] = deque()
     workers = min(4, os.cpu_count() or 1)
@@ -261,6 +278,7 @@ class _Writer:
     overlays: bool
     json: bool
     scores: bool
+    attention_maps: bool
     overwrite: bool
     inputs: frozenset[str]
 
@@ -276,6 +294,8 @@ class _Writer:
             makers[_beside(base, ".json")] = lambda: _describe(image.path, segmentation)
         if self.scores:
             makers[_beside(base, ".scores.npz")] = lambda: _encode_scores(segmentation)
+        if self.attention_maps:
+            makers |= {_beside(base, ending): make for ending, make in _draw_attention(segmentation).items()}
         try:
             self._check(image.path, mask, list(makers))
             for path, make in makers.items():
@@ -339,7 +359,7 @@ def _without_results(found: list[FoundImage], out: Path) -> tuple[list[FoundImag
 
 
 def _is_result(path: Path) -> bool:
-    name = path.name.removesuffix(".overlay.jpg")
+    name = _ENDINGS.sub("", path.name)
     return _origin_of(path if name == path.name else path.with_name(f"{name}.png")) is not None
 
 
@@ -352,6 +372,24 @@ def _overlay(segmentation: Segmentation) -> Pixels:
     image = np.asarray(cv2.resize(segmentation.image, size, interpolation=cv2.INTER_AREA), np.uint8)
     labels = np.asarray(cv2.resize(segmentation.labels, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
     return overlay(image, labels, segmentation.label_set)
+
+
+def _draw_attention(segmentation: Segmentation) -> dict[str, Callable[[], bytes]]:
+    """The figure of all scales, and the heat of each, by the ending of its file."""
+    weights, image = segmentation.attention, segmentation.image
+    if weights is None:
+        raise ValueError("the network attended to no scales")
+    labels, names, scales = segmentation.labels, segmentation.label_set, segmentation.scales
+    makers: dict[str, Callable[[], bytes]] = {
+        ".attention.jpg": lambda: encode_jpeg(attention_figure(image, labels, names, weights, scales))
+    }
+    for scale, weight in zip(scales, weights, strict=True):
+        makers[f".scale_{scale:g}.jpg"] = partial(_encode_heat, image, weight)
+    return makers
+
+
+def _encode_heat(image: Pixels, weight: NDArray[np.float32]) -> bytes:
+    return encode_jpeg(heat_map(image, weight))
 
 
 def _describe(source: Path, segmentation: Segmentation) -> bytes:

@@ -13,6 +13,7 @@ from torch import Tensor
 from atrous.crf.dense_crf import DenseCRF
 from atrous.crf.unary import unary_from_probabilities, unary_from_scores
 from atrous.inference.labelmap import in_strips, scores_to_labels
+from atrous.models.attention_to_scale import AttentionToScale
 from atrous.models.base import SegmentationModel
 from atrous.models.geometry import PIXELS, Grid, resample
 from atrous.models.scales import scaled
@@ -28,11 +29,13 @@ class View:
         scores: float32 ``(B, C, h, w)``.
         grid: where their positions sit in the picture itself (in its mirror image, if mirrored).
         mirrored: whether the network saw the picture from behind.
+        attention: the weights of the scales where the scores sit ``(B, S, h, w)``, of a network that has them.
     """
 
     scores: Tensor
     grid: Grid
     mirrored: bool = False
+    attention: Tensor | None = None
 
     def sample(self, rows: Grid, columns: Grid, size: tuple[int, int], width: int) -> Tensor:
         """Logits ``(B, C, *size)`` at places of the picture, which is ``width`` pixels wide."""
@@ -94,8 +97,9 @@ class Method:
         for scale in self.scales:
             for mirrored in (False, True)[: 1 + self.flip]:
                 seen = images.flip(-1) if mirrored else images
-                scores, grid = model.scores(scaled(seen, scale).contiguous(memory_format=torch.channels_last))
-                views.append(View(scores.float(), Grid(grid.stride / scale, grid.offset / scale), mirrored))
+                shown = scaled(seen, scale).contiguous(memory_format=torch.channels_last)
+                scores, grid, attention = _ask(model, shown)
+                views.append(View(scores.float(), Grid(grid.stride / scale, grid.offset / scale), mirrored, attention))
         return views
 
     def decide(self, views: Sequence[View], photo: Tensor) -> Tensor:
@@ -132,3 +136,11 @@ class Method:
         if len(views) == 1:
             return scores_to_labels(first.scores, first.grid, size)[0]
         return in_strips(lambda rows, strip: self.merged(views, rows, PIXELS, strip, size[1]), first.scores, size)[0]
+
+
+def _ask(model: SegmentationModel, images: Tensor) -> tuple[Tensor, Grid, Tensor | None]:
+    """Scores and where they sit, and the weights of its scales where a network attends to them."""
+    if isinstance(model, AttentionToScale) and model.merge == "attention":
+        output, attention = model.attend(images)
+        return output.logits, output.grid, attention
+    return *model.scores(images), None

@@ -6,7 +6,7 @@ import io
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +21,8 @@ from atrous.data.images import DecodedImage, Pixels, open_image, to_rgb
 from atrous.inference.method import Merge, Method, View
 from atrous.labels import LabelSet, Mask, encode_mask
 from atrous.models.base import SegmentationModel
-from atrous.models.geometry import Grid, evaluating
+from atrous.models.geometry import PIXELS, Grid, evaluating, resample
+from atrous.models.scales import MultiScale
 from atrous.viz import areas, overlay
 
 Source = str | Path | Pixels | Image.Image
@@ -51,6 +52,9 @@ class Segmentation:
         label_set: names and colours of the classes.
         notes: what a person should know about how the picture was read.
         scores: the probabilities, where ``keep_scores=True`` asked for them.
+        attention: float32 ``(S, H, W)``, one in sum: how much each scale counted at each pixel, for a network that
+            attends to scales and looked once.
+        scales: the factors of the ``S`` scales.
     """
 
     labels: Mask
@@ -58,6 +62,8 @@ class Segmentation:
     label_set: LabelSet
     notes: tuple[str, ...] = ()
     scores: ClassScores | None = None
+    attention: NDArray[np.float32] | None = None
+    scales: tuple[float, ...] = ()
 
     def overlay(self, *, alpha: float = 0.55, legend: bool = True, boundaries: bool = True) -> Pixels:
         """Lay the colours over the photo: uint8 RGB, as :func:`atrous.viz.overlay`."""
@@ -161,7 +167,12 @@ def segment(
     labels, views = method(model, photo)
     scores = _probabilities(method, views, decoded.pixels.shape[1]) if keep_scores else None
     shown = np.ascontiguousarray(decoded.pixels[..., :3])
-    return Segmentation(labels.cpu().numpy(), shown, model.labels, decoded.notes, scores)
+    found = Segmentation(labels.cpu().numpy(), shown, model.labels, decoded.notes, scores)
+    if len(views) > 1 or views[0].attention is None or not isinstance(model, MultiScale):
+        return found
+    size = (photo.shape[-2], photo.shape[-1])
+    weights = resample(views[0].attention.float(), views[0].grid, PIXELS, size)[0].cpu().numpy()
+    return replace(found, attention=weights, scales=model.scales)
 
 
 def _probabilities(method: Method, views: Sequence[View], width: int) -> ClassScores:
