@@ -35,7 +35,7 @@ def mistakes(table: dict[str, object]) -> list[str]:
 def test_an_unknown_key_lists_what_its_section_has() -> None:
     (line,) = mistakes({"data": DATA, "training": {"epoch": 3}})
     assert line.startswith(
-        "training.epoch: there is no such setting; did you mean epochs? (this section has: epochs, batch_size"
+        "training.epoch: there is no such setting; did you mean epochs? (this section has: epochs, steps, batch_size"
     )
     (line,) = mistakes({"data": DATA, "trainign": {}})
     assert "did you mean training? (this section has: description, model, data, augment, optimizer, " in line

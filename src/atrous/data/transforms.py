@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -20,6 +21,7 @@ class Augmentation:
     Args:
         crop: side of the square result in pixels; 32k + 1 suits DeepLab. None for whole pictures, each of its own size.
         scale: smallest and largest scale factor, drawn uniformly.
+        scale_set: scale factors of which one is drawn instead.
         flip: mirror every second picture.
         brightness, contrast, saturation: largest change as a share; 0 leaves colours alone.
         hue: largest turn in degrees.
@@ -29,6 +31,7 @@ class Augmentation:
 
     crop: int | None = 513
     scale: tuple[float, float] = (0.5, 2.0)
+    scale_set: Sequence[float] = ()
     flip: bool = True
     brightness: float = 0.0
     contrast: float = 0.0
@@ -39,7 +42,7 @@ class Augmentation:
 
     def __call__(self, sample: Sample, random: np.random.Generator) -> Sample:
         """Make ``(crop, crop)`` of a sample (or all of it); the same generator state gives the same result."""
-        factor = random.uniform(*self.scale)
+        factor = float(random.choice(self.scale_set)) if self.scale_set else random.uniform(*self.scale)
         (top, rows, height), (left, columns, width) = (self._window(n, factor, random) for n in sample.mask.shape)
         mirror = -1 if self.flip and random.random() < 0.5 else 1
         colors = self._color_matrix(random)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -57,19 +58,20 @@ def _check_heads(heads: object, dataset: Dataset) -> None:
         )
 
 
-def freeze(model: SegmentationModel, until_stride: int, batch_norm: bool) -> list[nn.Module]:
-    """Stop training the backbone's first layers, its batch norms, or both.
+def freeze(model: SegmentationModel, until_stride: int, batch_norm: bool, only: Sequence[str] = ()) -> list[nn.Module]:
+    """Stop training the backbone's first layers, its batch norms, or all but a few parts.
 
     Args:
         model: in place: its parameters lose their gradients.
         until_stride: layers that work up to this stride; 0 for none.
         batch_norm: every batch norm of the backbone.
+        only: beginnings of the names of all that goes on learning; nothing else does, unless this is empty.
 
     Returns:
         The modules that must stay in eval mode.
 
     Raises:
-        RecipeError: a stride at which the backbone has no features.
+        RecipeError: a stride at which the backbone has no features, or a beginning that no name has.
     """
     frozen: list[nn.Module] = []
     if until_stride:
@@ -79,10 +81,29 @@ def freeze(model: SegmentationModel, until_stride: int, batch_norm: bool) -> lis
                 frozen.append(module)
     if batch_norm:
         frozen += [m for m in model.backbone.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if only:
+        frozen += _others(model, tuple(only))
     for module in frozen:
         for parameter in module.parameters(recurse=False):
             parameter.requires_grad_(False)
     return frozen
+
+
+def _others(model: SegmentationModel, only: tuple[str, ...]) -> list[nn.Module]:
+    """The modules with parameters of which none has a name that begins so."""
+    names = [name for name, _ in model.named_parameters()]
+    for start in only:
+        if not any(name.startswith(start) for name in names):
+            parts = dict.fromkeys(name.partition(".")[0] for name in names)
+            raise RecipeError(
+                f"training.only: nothing in {model.name} begins with '{start}'; parts: {', '.join(parts)}"
+            )
+    others = []
+    for prefix, module in model.named_modules():
+        own = [name for name, _ in module.named_parameters(prefix, recurse=False)]
+        if own and not any(name.startswith(only) for name in own):
+            others.append(module)
+    return others
 
 
 def _upstream(backbone: Backbone, stride: int) -> set[int]:
@@ -100,9 +121,11 @@ def _upstream(backbone: Backbone, stride: int) -> set[int]:
 
 
 def build_optimizer(recipe: Recipe, model: SegmentationModel) -> torch.optim.Optimizer:
-    """SGD or AdamW over groups: backbone and head, each with weights (which decay), biases and norms (which do not)."""
+    """SGD or AdamW over groups: what comes from a classifier and what is new, each with weights (which decay), biases
+    and norms (which do not).
+    """
     options = recipe.optimizer
-    backbone = {id(p) for p in model.backbone.parameters()}
+    inherited = {id(p) for p in model.inherited()}
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase | nn.GroupNorm | nn.LayerNorm)]
     in_norms = {id(p) for norm in norms for p in norm.parameters(recurse=False)}
     backbone_lr = options.lr if options.backbone_lr is None else options.backbone_lr
@@ -110,14 +133,14 @@ def build_optimizer(recipe: Recipe, model: SegmentationModel) -> torch.optim.Opt
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             bias = name.endswith("bias") and id(parameter) not in in_norms
-            groups.setdefault((id(parameter) in backbone, parameter.ndim > 1, bias), []).append(parameter)
+            groups.setdefault((id(parameter) in inherited, parameter.ndim > 1, bias), []).append(parameter)
     settings = [
         {
             "params": parameters,
-            "base_lr": (backbone_lr if in_backbone else options.lr) * (options.bias_factor if bias else 1),
+            "base_lr": (backbone_lr if came else options.lr) * (options.bias_factor if bias else 1),
             "weight_decay": options.weight_decay if decays else 0.0,
         }
-        for (in_backbone, decays, bias), parameters in groups.items()
+        for (came, decays, bias), parameters in groups.items()
     ]
     if options.name == "sgd":
         return torch.optim.SGD(settings, lr=options.lr, momentum=options.momentum, fused=True)

@@ -1,10 +1,11 @@
-"""Losses over logits at the picture's own size."""
+"""Losses over logits, at the picture's own size or the network's."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -29,12 +30,14 @@ class CrossEntropy:
         label_smoothing: share of each pixel's target that is spread evenly over the classes.
         hard_below: pixels whose probability of the true class is below this are learnt from; beside them
         hard_share: this share of each picture's judged pixels, those whose true class is least probable.
+        resolution: ``picture`` interpolates scores; ``network`` takes them as they are, and the labels of their places.
     """
 
     class_weights: Tensor | None = None
     label_smoothing: float = 0.0
     hard_share: float = 1.0
     hard_below: float | None = None
+    resolution: Literal["picture", "network"] = "picture"
 
     def __call__(
         self, outputs: Sequence[Output], labels: Mapping[str, Tensor], easy: float = 0.0
@@ -53,37 +56,44 @@ class CrossEntropy:
             their class weights). Both are zero where nothing is judged.
         """
         share = self.hard_share + easy * (1 - self.hard_share)
-        total = outputs[0].logits.new_zeros((), dtype=torch.float32)
-        size, seen = total, torch.zeros_like(labels[MAIN], dtype=torch.bool)
+        total = size = outputs[0].logits.new_zeros((), dtype=torch.float32)
+        seen: Tensor | None = None
         for name, truth in labels.items():
             mine = [output for output in outputs if (output.name if output.name in labels else MAIN) == name]
             if mine:
                 weights = self.class_weights if name == MAIN else None
                 loss, judged = self._compare(mine, truth.long(), weights, share)
-                total, size = total + loss, size + _size(truth, judged & ~seen, weights)
-                seen |= judged
+                new = judged if seen is None else judged.masked_fill(seen, IGNORE)
+                total, size = total + loss, size + _size(new, weights)
+                seen = judged != IGNORE if seen is None else seen | (judged != IGNORE)
         return total, size
 
     def _compare(
         self, outputs: Sequence[Output], labels: Tensor, class_weights: Tensor | None, share: float
     ) -> tuple[Tensor, Tensor]:
-        """The loss of outputs of the same labels, and which pixels it is of: bool ``(B, H, W)``."""
-        maps = [output.at((labels.shape[-2], labels.shape[-1])) for output in outputs]
-        if share < 1:
-            labels = labels.masked_fill(~self._hard(maps[0].detach(), labels, share), IGNORE)
-        losses = [
-            output.weight
-            * F.cross_entropy(
+        """The loss of outputs of the same labels, and the labels that it is of: int64 ``(B, H, W)``, else 255."""
+        if self.resolution == "network":
+            maps = [output.logits.float() for output in outputs]
+            truths = [labels_at(output, labels) for output in outputs]
+        else:
+            maps = [output.at((labels.shape[-2], labels.shape[-1])) for output in outputs]
+            if share < 1:
+                labels = labels.masked_fill(~self._hard(maps[0].detach(), labels, share), IGNORE)
+            truths = [labels] * len(outputs)
+        losses = []
+        for output, scores, truth in zip(outputs, maps, truths, strict=True):
+            loss = output.weight * F.cross_entropy(
                 scores,
-                labels,
+                truth,
                 class_weights,
                 ignore_index=IGNORE,
                 reduction="sum",
                 label_smoothing=self.label_smoothing,
             )
-            for output, scores in zip(outputs, maps, strict=True)
-        ]
-        return torch.stack(losses).sum(), labels != IGNORE
+            if truth is not truths[0]:  # another map, another number of positions: each is averaged over its own
+                loss = loss * (_size(truths[0], class_weights) / _size(truth, class_weights).clamp(min=1e-6))
+            losses.append(loss)
+        return torch.stack(losses).sum(), truths[0]
 
     def _hard(self, logits: Tensor, labels: Tensor, share: float) -> Tensor:
         """Bool ``(B, H, W)``: the pixels to learn from."""
@@ -99,6 +109,28 @@ class CrossEntropy:
         return chosen.view_as(labels)
 
 
-def _size(labels: Tensor, counted: Tensor, class_weights: Tensor | None) -> Tensor:
-    """The number of counted pixels, or the sum of their classes' weights."""
-    return counted.sum().float() if class_weights is None else class_weights[labels[counted].long()].sum()
+def labels_at(output: Output, labels: Tensor) -> Tensor:
+    """The labels at the positions of a score map: those of the pixels that they sit on (of the nearest, where they sit
+    between), 255 beside the picture. At a stride of 8 from the first pixel on, ``labels[:, ::8, ::8]``.
+
+    Args:
+        output: score map ``(B, C, h, w)``.
+        labels: ``(B, H, W)``.
+
+    Returns:
+        ``(B, h, w)`` in the type of ``labels``.
+    """
+    places = []
+    for positions, pixels in zip(output.logits.shape[-2:], labels.shape[-2:], strict=True):
+        numbers = torch.arange(positions, dtype=torch.float64, device=labels.device)
+        nearest = (numbers * output.grid.stride + output.grid.offset + 0.5).floor().long()
+        places.append((nearest.clamp(0, pixels - 1), (nearest >= 0) & (nearest < pixels)))
+    (rows, rows_inside), (columns, columns_inside) = places
+    inside = rows_inside[:, None] & columns_inside
+    return labels[:, rows][:, :, columns].masked_fill(~inside, IGNORE)
+
+
+def _size(labels: Tensor, class_weights: Tensor | None) -> Tensor:
+    """The number of judged positions, or the sum of their classes' weights."""
+    judged = labels != IGNORE
+    return judged.sum().float() if class_weights is None else class_weights[labels[judged]].sum()

@@ -75,6 +75,8 @@ class AugmentSection(_Section):
     batch."""
     scale: tuple[float, float] = (0.5, 2.0)
     """Smallest and largest scale factor, drawn uniformly."""
+    scale_set: list[Annotated[float, Field(gt=0)]] = Field(default_factory=list)
+    """Scale factors of which each is as likely, in place of scale (DeepLab v2: [0.5, 0.75, 1.0, 1.25, 1.5])."""
     flip: bool = True
     """Mirror every second picture."""
     brightness: float = Field(default=0.0, ge=0, lt=1)
@@ -101,7 +103,8 @@ class OptimizerSection(_Section):
     lr: float = Field(default=0.007, gt=0)
     """Learning rate of the new layers."""
     backbone_lr: float | None = Field(default=None, ge=0)
-    """Learning rate of the backbone; that of the new layers when left out."""
+    """Learning rate of what comes from a classifier: the backbone, and DeepLab's fc6 and fc7 on VGG; that of the new
+    layers when left out."""
     bias_factor: float = Field(default=1.0, gt=0)
     """Learning rate of convolutions' biases, as a multiple of their weights' (Caffe's recipes: 2)."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
@@ -115,8 +118,14 @@ class OptimizerSection(_Section):
 class ScheduleSection(_Section):
     """The learning rate over the steps."""
 
+    policy: Literal["poly", "step"] = "poly"
+    """poly: lr · (1 − step / steps) ^ power; step: lr · gamma ^ (step // step_size)."""
     power: float = Field(default=0.9, ge=0)
-    """Poly policy: lr · (1 − step / steps) ^ power; 0 keeps it constant."""
+    """Of the poly policy; 0 keeps the rate constant."""
+    step_size: int = Field(default=2000, ge=1)
+    """Of the step policy: steps until the rate changes."""
+    gamma: float = Field(default=0.1, gt=0)
+    """Of the step policy: what the rate is then multiplied by."""
     warmup: int = Field(default=0, ge=0)
     """Steps over which the rate first rises linearly."""
 
@@ -126,6 +135,9 @@ class LossSection(_Section):
 
     reduction: Literal["mean", "sum"] = "mean"
     """mean over the judged pixels of a step; sum (FCN's "heavy" learning) needs rates about 1e-6 times as large."""
+    resolution: Literal["picture", "network"] = "picture"
+    """Where scores meet labels: at each pixel of the picture, scores interpolated; or at the network's own positions,
+    with the label that lies there (DeepLab v1 and v2), each output averaged over its own."""
     class_weights: Literal["none", "auto", "inverse_log"] | list[NonNegativeFloat] = "none"
     """One weight a class, or auto: median frequency over that of the class; inverse_log is milder. Counted once in the
     training split."""
@@ -142,6 +154,8 @@ class LossSection(_Section):
     def _meant(self) -> LossSection:
         if self.hard_share == 1 and (self.hard_below is not None or self.hard_warmup):
             raise ValueError("hard_below and hard_warmup need a hard_share below 1 (usual: 0.0625)")
+        if self.hard_share < 1 and self.resolution == "network":
+            raise ValueError('hard pixels (hard_share below 1) are those of the picture: resolution = "picture"')
         return self
 
 
@@ -150,6 +164,8 @@ class TrainingSection(_Section):
 
     epochs: float = Field(default=50, gt=0)
     """Length, in passes over the training split; may be a fraction."""
+    steps: int | None = Field(default=None, ge=1)
+    """Length in steps, in place of epochs."""
     batch_size: int = Field(default=16, ge=1)
     """Pictures a step, over all processes and accumulated parts."""
     accumulate: int = Field(default=1, ge=1)
@@ -163,6 +179,9 @@ class TrainingSection(_Section):
     its norms' weights, as they came (small batches)."""
     freeze_until_stride: int = Field(default=0, ge=0)
     """Backbone layers that work up to this stride stay as they came; 0 trains everything."""
+    only: list[str] = Field(default_factory=list)
+    """What learns, by the beginnings of its tensors' names (DeepLab-MSc: ["msc."]), the rest stays as it came; none is
+    everything."""
     validate_every: float = Field(default=1, gt=0)
     """Epochs between two validations."""
     seed: int = Field(default=0, ge=0, lt=2**32)

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from atrous.training.recipe import ScheduleSection
 
-def poly(step: int, steps: int, power: float = 0.9, warmup: int = 0) -> float:
-    """The factor on the base rate: ``(1 − step / steps) ^ power`` (arXiv 1606.00915, §4.1), after a linear warm-up.
 
-    Args:
-        step: from 0 to ``steps`` − 1.
-        steps: length of the run.
-        power: 0.9 in the DeepLab papers.
-        warmup: steps of linear rise, multiplied onto the policy.
-    """
-    rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
-    return float((1 - step / steps) ** power) * rise
+def rate_factor(schedule: ScheduleSection, step: int, steps: int) -> float:
+    """The factor on the base rate at a step, from 0 to ``steps`` − 1: the recipe's policy times its warm-up."""
+    policy = (
+        poly(step, steps, schedule.power)
+        if schedule.policy == "poly"
+        else step_down(step, schedule.step_size, schedule.gamma)
+    )
+    return policy * warm_up(step, schedule.warmup)
+
+
+def poly(step: int, steps: int, power: float = 0.9) -> float:
+    """``(1 − step / steps) ^ power`` (arXiv 1606.00915, §4.1), 0.9 in the DeepLab papers."""
+    return float((1 - step / steps) ** power)
+
+
+def step_down(step: int, size: int, gamma: float = 0.1) -> float:
+    """``gamma`` for each ``size`` steps that are over (arXiv 1412.7062, §5: a tenth after each 2000)."""
+    return float(gamma ** (step // size))
+
+
+def warm_up(step: int, warmup: int) -> float:
+    """A linear rise over the first ``warmup`` steps, then 1."""
+    return min(1.0, (step + 1) / warmup) if warmup else 1.0

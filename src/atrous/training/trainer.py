@@ -47,7 +47,7 @@ from atrous.training.interrupts import Interrupts
 from atrous.training.losses import MAIN, CrossEntropy
 from atrous.training.parallel import SynchronisedBatchNorm, share_buffers
 from atrous.training.recipe import Recipe, RecipeError, check_recipe
-from atrous.training.schedules import poly
+from atrous.training.schedules import rate_factor
 from atrous.training.tracking import check_trackers, sample_sheet, show_samples, start_trackers, tell_trackers
 from atrous.viz import overlay
 
@@ -206,15 +206,16 @@ class Run:
         self.train_set, self.val_set = _open(recipe)
         torch.manual_seed(options.seed)
         self.model = build_model(recipe if fresh else _untrained(recipe), self.train_set)
-        self.frozen = freeze(self.model, options.freeze_until_stride, options.batch_norm == "frozen")
+        self.frozen = freeze(self.model, options.freeze_until_stride, options.batch_norm == "frozen", options.only)
         self.model.to(self.device).to(memory_format=torch.channels_last)
         self.ema = copy.deepcopy(self.model).eval().requires_grad_(False) if options.ema else None
         self.optimizer = build_optimizer(recipe, self.model)
         self.network: nn.Module = self.accelerator.prepare_model(_Trained(self.model))
-        self.loss = CrossEntropy(None, recipe.loss.label_smoothing, recipe.loss.hard_share, recipe.loss.hard_below)
+        loss = recipe.loss
+        self.loss = CrossEntropy(None, loss.label_smoothing, loss.hard_share, loss.hard_below, loss.resolution)
         self.interrupts = Interrupts()
         self.per_epoch = steps_per_epoch(len(self.train_set), options.batch_size)
-        self.steps = max(1, round(options.epochs * self.per_epoch))
+        self.steps = options.steps or max(1, round(options.epochs * self.per_epoch))
         self.best: float | None = None
         self.kept: int | None = None
         self.kept_at = time.monotonic()
@@ -339,7 +340,7 @@ class Run:
         options = self.recipe
         # Random numbers depend on the step alone, so a resumed run draws what an uninterrupted one would.
         torch.manual_seed(options.training.seed * 1_000_003 + step * self.world + self.accelerator.process_index)
-        factor = poly(step, self.steps, options.schedule.power, options.schedule.warmup)
+        factor = rate_factor(options.schedule, step, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
         begin = time.perf_counter()
@@ -486,8 +487,9 @@ class Run:
         shown = self.recipe.shown
         processes = f", {self.world} processes" if self.world > 1 else ""
         self._say(
-            f"{self.steps} steps of {training.batch_size} pictures at {shown} ({training.epochs:g} epochs), "
-            f"{training.precision} on {self.device}{processes}, {_cores()} cores, {self.recipe.data.workers} worker(s)"
+            f"{self.steps} steps of {training.batch_size} pictures at {shown} ({self.steps / self.per_epoch:.4g} "
+            f"epochs), {training.precision} on {self.device}{processes}, {_cores()} cores, "
+            f"{self.recipe.data.workers} worker(s)"
         )
         if self.recipe.data.workers * self.world > _cores():
             self._say(
