@@ -199,8 +199,8 @@ def main() -> None:
         "The paper: 210 ms for FCN-VGG16 at 500×500 (table 1), and about 175 ms for FCN-8s on VOC, both on a K40c.",
         "Both networks hold the same random weights; ours is channels-last, and its bfloat16 is in the weights too. "
         "Pictures are preprocessed beforehand, logits are float32 at the picture's size.",
-        "Floor: our multiply-adds at the rate of a large matrix product in the same type, measured in this run; more than "
-        "100 % of it would be convolutions done with fewer multiplications, or a machine that was busy meanwhile.",
+        "Floor: our multiply-adds at the rate of a large matrix product in the same type, measured in this run; more "
+        "than 100 % of it means convolutions done with fewer multiplications, or a machine that was busy meanwhile.",
     ]
     for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else [])):
         found, said = device_rows(device)

@@ -42,30 +42,30 @@ PHOTO = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (1, 3, 37, 50
 def layer(outputs: int, inputs: int, kernel: int) -> list[np.ndarray]:
     random = np.random.default_rng(outputs + inputs + kernel)
     shape = (outputs, inputs, kernel, kernel)
-    weight = random.normal(0, np.sqrt(2 / (inputs * kernel**2)), shape)
-    return [weight.astype(np.float32), random.normal(0, 0.1, outputs).astype(np.float32)]
+    weight = random.standard_normal(shape, np.float32) * np.float32(np.sqrt(2 / (inputs * kernel**2)))
+    return [weight, random.normal(0, 0.1, outputs).astype(np.float32)]
 
 
 def bilinear(classes: int, kernel: int) -> list[np.ndarray]:
     return [(np.eye(classes)[..., None, None] * bilinear_kernel(kernel).numpy()).astype(np.float32)]
 
 
-def vgg16(channels: int = 3, suffix: str = "", first: str = "conv1_1") -> Blobs:
-    found, inputs = {}, channels
+def vgg16(channels: int = 3, suffix: str = "", first: str = "conv1_1", times: int = 1) -> Blobs:
+    found, inputs, full = {}, channels, times * FULL
     for name, kernel in VGG16.items():
-        width = WIDTHS[name[4]]
+        width = times * WIDTHS[name[4]]
         found[(first if name == "conv1_1" else name) + suffix] = layer(width, inputs, kernel)
         inputs = width
     found[f"conv1_2{suffix}"][0][:] *= 1 + len(suffix) / 10  # so that two trunks differ
-    return found | {f"fc6{suffix}": layer(FULL, 32, 7), f"fc7{suffix}": layer(FULL, FULL, 1)}
+    return found | {f"fc6{suffix}": layer(full, inputs, 7), f"fc7{suffix}": layer(full, full, 1)}
 
 
-def scorers(architecture: str, classes: int, head: str = "") -> Blobs:
-    found = {f"score_fr{head}": layer(classes, FULL, 1)}
+def scorers(architecture: str, classes: int, head: str = "", times: int = 1) -> Blobs:
+    found = {f"score_fr{head}": layer(classes, times * FULL, 1)}
     if architecture != "fcn32s":
-        found[f"score_pool4{head}"] = layer(classes, 32, 1)
+        found[f"score_pool4{head}"] = layer(classes, times * 32, 1)
     if architecture == "fcn8s":
-        found[f"score_pool3{head}"] = layer(classes, 16, 1)
+        found[f"score_pool3{head}"] = layer(classes, times * 16, 1)
     return found | {f"{name}{head}": bilinear(classes, k) for name, k in UPSCORES[architecture].items()}
 
 
@@ -140,6 +140,19 @@ def test_a_converted_net_scores_as_the_released_one(
         assert torch.equal(again(again.preprocess(PHOTO)), model(model.preprocess(PHOTO)))
     assert (again.labels, again.card["converted_from"]) == (VOC, "net.caffemodel")
     assert not model.training
+
+
+@pytest.mark.slow
+def test_in_full_size(write_caffemodel: Write) -> None:
+    blobs = vgg16(times=16) | scorers("fcn8s", 21, times=16)
+    file = write_caffemodel(blobs)
+    model = convert_caffe(file, "fcn8s")
+    file.unlink()  # half a gigabyte
+    assert sum(parameter.numel() for parameter in model.parameters()) == 134_362_751  # SPEC 1.2
+    caffe = Caffe(blobs)
+    with torch.no_grad():
+        theirs = caffe.head("fcn8s", caffe.vgg16(blue_first(PHOTO, BGR["voc"])), (37, 50))
+        close(model(model.preprocess(PHOTO)), theirs)
 
 
 def test_trained_at_once(thin: None, write_caffemodel: Write) -> None:
