@@ -4,15 +4,17 @@
     python scripts/study.py fcn_skips --data CamVid    only on some data
     python scripts/study.py fcn_skips --table          only the table, of what is done
 
-A study is a file in recipes/studies: data (a recipe each, and what is set for a CPU or a GPU) times rows (what
-differs). A run that was cut off goes on; one that is done is not trained again. The result stands in results/studies,
-the runs and pictures of the rows side by side in runs/studies.
+A study is a file in recipes/studies: data (a recipe each, and what is set for a CPU or a GPU) times rows (what is `set`
+otherwise; or the trained network `of` another row with a `change` of its attributes, or another `method`). A run that
+was cut off goes on; one that is done is not trained again. The result stands in results/studies, the runs and pictures
+of the rows side by side in runs/studies.
 """
 
 from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,11 +26,13 @@ from PIL import Image
 import atrous
 from atrous.data.datasets import open_dataset
 from atrous.evaluation.report import aligned, percent
+from atrous.inference.method import Method
 from atrous.inference.predictor import predict, write_atomically
+from atrous.labels import Mask
 from atrous.provenance import provenance
 from atrous.training.recipe import Recipe, load_recipe
 from atrous.training.trainer import Progress, train
-from atrous.viz import overlay
+from atrous.viz import Pixels, overlay
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = 6
@@ -49,7 +53,7 @@ def main(
     for where in study["data"]:
         for row in study["row"]:
             if not table and where["name"] in (data or [where["name"]]) and row["name"] in (rows or [row["name"]]):
-                run(name, where, row)
+                run(name, where, row, study.get("trimap", ()))
     text = "\n".join(
         [f"# {study['title']}\n", study["paper"].strip(), *(section(name, w, study) for w in study["data"])]
     )
@@ -64,16 +68,17 @@ def folder(study: str, where: Table, row: Table) -> Path:
     return ROOT / "runs" / "studies" / study / where["name"] / row["name"].replace("/", "-").replace(" ", "_")
 
 
-def run(study: str, where: Table, row: Table) -> None:
-    """Train a row, unless it is done, and judge it in float32."""
+def run(study: str, where: Table, row: Table, trimap: Sequence[int]) -> None:
+    """Train a row, unless it is done or of another one, and judge it in float32."""
     out = folder(study, where, row)
     if (out / "judged.json").exists():
         return
-    settings = where["gpu"] if torch.cuda.is_available() else where["set"]
-    recipe = load_recipe(ROOT / "recipes" / where["recipe"], [*settings, *row.get("set", [])])
     typer.echo(f"{where['name']}, {row['name']}:")
-    train(recipe, out, resume=(out / "state").exists(), on_step=tell)
-    judge(out, recipe)
+    if "of" not in row:
+        settings = where["gpu"] if torch.cuda.is_available() else where["set"]
+        recipe = load_recipe(ROOT / "recipes" / where["recipe"], [*settings, *row.get("set", [])])
+        train(recipe, out, resume=(out / "state").exists(), on_step=tell)
+    judge(study, where, row, trimap)
 
 
 def tell(now: Progress) -> None:
@@ -82,17 +87,43 @@ def tell(now: Progress) -> None:
         typer.echo(f"  step {now.step}/{now.steps}  loss {now.loss:.3f}  {now.images_per_second:.1f} images/s")
 
 
-def judge(out: Path, recipe: Recipe) -> None:
-    """Judge what a run ended with, and keep the result beside it."""
-    model = atrous.load(out / "last")
+def trained(study: str, where: Table, row: Table) -> Path:
+    """The run whose network a row is about."""
+    return folder(study, where, {"name": row.get("of", row["name"])})
+
+
+def network(study: str, where: Table, row: Table) -> atrous.models.SegmentationModel:
+    """What a run ended with, as the row has it."""
+    model = atrous.load(trained(study, where, row) / "last")
+    for name, value in row.get("change", {}).items():
+        setattr(model, name, value)
+    return model
+
+
+def method(row: Table) -> Method:
+    """How the row looks at a picture."""
+    settings = dict(row.get("method", {}))
+    return Method(tuple(settings.pop("scales", (1.0,))), **settings)
+
+
+def recipe_of(run: Path) -> Recipe:
+    """What a run was trained by."""
+    return Recipe.model_validate(json.loads((run / "run.json").read_text(encoding="utf-8"))["recipe"])
+
+
+def judge(study: str, where: Table, row: Table, trimap: Sequence[int]) -> None:
+    """Judge a row, and keep the result."""
+    out = trained(study, where, row)
+    recipe, model = recipe_of(out), network(study, where, row)
     dataset = open_dataset(recipe.data.val or recipe.data.train, str(recipe.data.val_split))
-    evaluation = atrous.evaluate(model, dataset)
+    evaluation = atrous.evaluate(model, dataset, trimap=trimap, method=method(row))
     facts = evaluation.to_dict() | {
         "parameters": sum(p.numel() for p in model.parameters()),
-        "minutes": training_minutes(out),
+        "minutes": training_minutes(out) if "of" not in row else None,
         "provenance": provenance(),
     }
-    write_atomically(out / "judged.json", (json.dumps(facts, indent=2) + "\n").encode())
+    target = folder(study, where, row) / "judged.json"
+    write_atomically(target, (json.dumps(facts, indent=2) + "\n").encode())
 
 
 def training_minutes(out: Path) -> float:
@@ -107,39 +138,33 @@ def section(study: str, where: Table, contents: Table) -> str:
     if not done:
         return f"\n## {where['name']}\n\nNot run yet: `python scripts/study.py {study} --data {where['name']}`."
     facts = [json.loads((out / "judged.json").read_text(encoding="utf-8")) for _, out in done]
-    recipe = Recipe.model_validate(json.loads((done[0][1] / "run.json").read_text(encoding="utf-8"))["recipe"])
+    recipe = recipe_of(trained(study, where, done[0][0]))
     four = ("pixel_accuracy", "mean_accuracy", "mean_iou", "frequency_weighted_iou")
-    header = [
-        "network",
-        "pixel acc.",
-        "mean acc.",
-        "mean IU",
-        "f.w. IU",
-        "frequent",
-        *where["classes"],
-        "params",
-        "min",
-    ]
-    lines = [header]
+    bands = [str(width) for width in contents.get("trimap", ())]
+    lines = [["network", "pixel acc.", "mean acc.", "mean IU", "f.w. IU", "frequent", *where["classes"]]]
+    lines[0] += [*(f"≤ {width} px" for width in bands), "params", "s/picture", "min"]
     for (row, _), found in zip(done, facts, strict=True):
         ious = {entry["name"]: entry["iou"] for entry in found["classes"]}
+        near = {str(band["width"]): band["mean_iou"] for band in found["trimap"]}
         numbers = [found[key] for key in four] + [found["mean_iou_of_frequent_classes"]["mean_iou"]]
-        numbers += [ious[name] for name in where["classes"]]
+        numbers += [ious[name] for name in where["classes"]] + [near[width] for width in bands]
         shown = [percent(float("nan") if n is None else n) for n in numbers]
-        lines.append([row["name"], *shown, f"{found['parameters'] / 1e6:.2f} M", f"{found['minutes']:.0f}"])
+        minutes = "" if found["minutes"] is None else f"{found['minutes']:.0f}"
+        seconds = f"{found['seconds'] / found['pictures']:.2f}"
+        lines.append([row["name"], *shown, f"{found['parameters'] / 1e6:.2f} M", seconds, minutes])
     strip(study, where, done, recipe)
-    judged, training, trained = facts[0], recipe.training, facts[0]["provenance"]
+    judged, training, facts_of = facts[0], recipe.training, facts[0]["provenance"]
     frequent = judged["mean_iou_of_frequent_classes"]["min_pictures"]
     return f"""
 ## {where["name"]}
 
 {judged["pictures"]} pictures of {judged["data"]}, each at its own size, in one confusion matrix; in %.
-"frequent" is the mean IoU over the classes (and background) in at least {frequent} of them; "min" are minutes of
-training, on a machine with other work beside it.
+"frequent" is the mean IoU over the classes (and background) in at least {frequent} of them; "≤ 3 px" the mean IoU of
+the pixels that near to a boundary; "min" are minutes of training, on a machine with other work beside it.
 
 - Budget of each row: {training.epochs:g} epochs over {recipe.data.train_split}, batch {training.batch_size}, crop
   {recipe.augment.crop}, seed {training.seed}, backbone {recipe.model.backbone}; recipe `recipes/{where["recipe"]}`.
-- Hardware: {trained["hardware"]}; commit {trained["commit"]}.
+- Hardware: {facts_of["hardware"]}; commit {facts_of["commit"]}.
 - Again, and with the whole budget where there is a GPU: `python scripts/study.py {study} --data {where["name"]}`.
 
 {aligned(lines)}
@@ -149,7 +174,7 @@ training, on a machine with other work beside it.
 def curves(done: list[tuple[Table, Path]]) -> str:
     """How each row learnt, where it was validated more than once: the loss since the time before, and mean IU."""
     lines = [["network", "step", "loss", "mean IU"]]
-    for row, out in done:
+    for row, out in ((row, out) for row, out in done if "of" not in row):
         losses: list[float] = []
         points: list[list[str]] = []
         for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines():
@@ -166,14 +191,19 @@ def curves(done: list[tuple[Table, Path]]) -> str:
 def strip(study: str, where: Table, done: list[tuple[Table, Path]], recipe: Recipe) -> None:
     """Photo, truth and what each row made of it, side by side, for some pictures spread over the split."""
     dataset = open_dataset(recipe.data.val or recipe.data.train, str(recipe.data.val_split))
-    models = [atrous.load(out / "last") for _, out in done]
+    models = [(network(study, where, row), method(row)) for row, _ in done]
     for index in np.linspace(0, len(dataset) - 1, PICTURES).astype(int):
         sample = dataset[int(index)]
-        masks = [sample.mask, *(predict(model, sample.image).labels for model in models)]
+        masks = [sample.mask, *(look(model, how, sample.image) for model, how in models)]
         pictures = [sample.image, *(overlay(sample.image, mask, dataset.labels, legend=False) for mask in masks)]
         target = ROOT / "runs" / "studies" / study / where["name"] / "pictures" / f"{index:04d}.png"
         target.parent.mkdir(exist_ok=True)
         Image.fromarray(np.concatenate(pictures, axis=1)).save(target)
+
+
+def look(model: atrous.models.SegmentationModel, how: Method, image: Pixels) -> Mask:
+    """The labels of a picture."""
+    return predict(model, image, scales=how.scales, flip=how.flip, merge=how.merge, crf=how.crf or False).labels
 
 
 if __name__ == "__main__":

@@ -118,8 +118,7 @@ def tune_crf(
     """
     if len(dataset) < 2:
         raise ValueError(f"{dataset.name} has {len(dataset)} picture(s); a CRF is tuned on some and judged on others")
-    count = max(1, min(pictures, len(dataset) // 2))
-    chosen = set(np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist())
+    chosen = searched_on(len(dataset), pictures)
     method = method or Method()
     examples = _look(model, dataset, method, progress)
     searched = [example for index, example in enumerate(examples) if index in chosen]
@@ -144,6 +143,12 @@ def tune_crf(
         scores,
         dataset.name,
     )
+
+
+def searched_on(total: int, pictures: int) -> set[int]:
+    """Which pictures of ``total`` a search takes: spread evenly, at most half of them."""
+    count = max(1, min(pictures, total // 2))
+    return set(np.linspace(0, total - 1, count).round().astype(int).tolist())
 
 
 @torch.inference_mode()
