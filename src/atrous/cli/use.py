@@ -136,8 +136,8 @@ def models() -> None:
     from atrous.training.recipe import shipped
 
     typer.echo(
-        f"architectures (on any convolutional timm backbone; FCNs also on vgg16, alexnet, caffenet, googlenet in their "
-        f"papers' form): {', '.join(sorted(ARCHITECTURES))}"
+        f"architectures (on any convolutional timm backbone; in their papers' form FCNs on vgg16, alexnet, caffenet, "
+        f"googlenet, DeepLab v1 and v2 (deeplab_*) on vgg16 and resnet101): {', '.join(sorted(ARCHITECTURES))}"
     )
     typer.echo(f"recipes: {', '.join(shipped())}")
     names = zoo.bundled()

@@ -338,10 +338,12 @@ def create_model(
 
     Args:
         name: one of ``atrous.models.ARCHITECTURES``, for example ``deeplabv3plus``.
-        backbone: a timm model name; the FCNs know more (:mod:`atrous.models.fcn`).
+        backbone: a timm model name; FCNs and DeepLab v1 and v2 know more (:mod:`atrous.models.fcn`,
+            :mod:`atrous.models.deeplab`).
         num_classes: number of real classes; not needed beside ``labels``.
         labels: class names, or a :class:`LabelSet`.
-        output_stride: 4, 8, 16 or 32; the architecture's own when left out (16, FCN skips 32, ``fcn`` 8).
+        output_stride: 4, 8, 16 or 32; the architecture's own when left out (16; FCN skips 32; ``fcn``, DeepLab
+            v1 and v2 8).
             ``model.output_stride`` changes it later.
         in_channels: channels of the pictures.
         pretrained: backbone weights: ``True`` (an installed package, else timm's hub), a file, or ``False``.
