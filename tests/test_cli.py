@@ -36,8 +36,8 @@ SURFACE = {
         "--smoothness-sxy --srgb --sxy --weight INPUT"
     ),
     "crf tune": "--data --device --flip --json --merge --model --out --pictures --scales --split",
-    "convert caffe": "--as --classes --data --inputs --out --rates FILE",
-    "convert pytorch": "--as --classes --data --inputs --layout --out --rates FILE",
+    "convert caffe": "--as --classes --data --inputs --out --rates --scales FILE",
+    "convert pytorch": "--as --classes --data --inputs --layout --out --rates --scales FILE",
     "data check": "--fix --json --split SPEC",
     "data stats": "--json --sheet --split SPEC",
 }

@@ -14,7 +14,8 @@ from atrous.convert.caffe import convert_caffe
 from atrous.convert.pytorch import convert_pytorch
 from atrous.convert.source import ConversionError
 from atrous.labels import VOC, LabelSet
-from atrous.models import load
+from atrous.models import SegmentationModel, load
+from atrous.models.scales import MultiScale
 
 Write = Callable[..., Path]
 Weights = dict[str, Tensor]
@@ -220,6 +221,10 @@ def in_caffes_names(weights: Weights) -> dict[str, list[np.ndarray]]:
     return blobs
 
 
+def one_scale(model: SegmentationModel) -> SegmentationModel:
+    return model.base if isinstance(model, MultiScale) else model
+
+
 @pytest.mark.slow
 class TestResNet101:
     @pytest.mark.parametrize("layout", ["isht7", "adaptsegnet"])
@@ -235,8 +240,9 @@ class TestResNet101:
             save_file(weights, file)
         model = convert_pytorch(file, "deeplab_aspp", layout)
         with torch.no_grad():
-            ours, _ = model.scores(model.preprocess(PHOTO))
+            ours, _ = one_scale(model).scores(model.preprocess(PHOTO))
         close(ours, scores(4 if layout == "isht7" else 2))
+        assert isinstance(model, MultiScale) == (layout == "isht7")
         assert (model.labels, model.card["converted_from"]) == (VOC, file.name)
 
     def test_adaptsegnets_second_classifier_was_for_training(
@@ -259,7 +265,7 @@ class TestResNet101:
         model = convert_pytorch(tmp_path / "kazuto.pth", "deeplab_aspp", "kazuto1011", labels=names)
         again = load(model.save(tmp_path / "model"))
         with torch.no_grad():
-            ours, _ = again.scores(again.preprocess(PHOTO))
+            ours, _ = one_scale(again).scores(again.preprocess(PHOTO))
         close(ours, scores(4))
         assert again.labels == names
 
@@ -272,10 +278,15 @@ class TestResNet101:
             "res4b22_branch2b_res05",
             "fc1_voc12_c3",
         } <= blobs.keys()
-        model = convert_caffe(write_caffemodel(blobs), "deeplab_aspp")
+        file = write_caffemodel(blobs)
+        merged, single = convert_caffe(file, "deeplab_aspp"), convert_caffe(file, "deeplab_aspp", scales=(1,))
         with torch.no_grad():
-            ours, _ = model.scores(model.preprocess(PHOTO))
+            ours, _ = single.scores(single.preprocess(PHOTO))
+            largest, _ = merged.scores(merged.preprocess(PHOTO))
         close(ours, scores(4))
+        assert isinstance(merged, MultiScale)
+        assert (merged.scales, merged.merge) == ((1, 0.75, 0.5), "max")
+        assert (largest > ours - 1e-4 * ours.abs().max()).all()
         blobs["res4b22_branch2b_res05"] = [blobs["res4b22_branch2b_res05"][0] + 1]
         with pytest.raises(
             ConversionError, match=r"res4b22_branch2b_res05 should share its parameters with res4b22_branch2b$"
@@ -296,7 +307,9 @@ class TestWhatDoesNotFit:
             convert_caffe(four, "deeplab_aspp", rates=(6, 12))
         with pytest.raises(ValueError, match="inputs are for an FCN, not for deeplab_aspp"):
             convert_caffe(four, "deeplab_aspp", inputs="voc")
-        with pytest.raises(ValueError, match="rates are for a DeepLab, not for fcn8s"):
+        with pytest.raises(ValueError, match=r"scales are for deeplab_aspp, not for deeplab_largefov"):
+            convert_caffe(one, "deeplab_largefov", scales=(1, 0.5))
+        with pytest.raises(ValueError, match="rates and scales are for a DeepLab, not for fcn8s"):
             convert_caffe(four, "fcn8s", rates=(6,))
         with pytest.raises(ConversionError, match=r"is no FCN|has no 'score_fr\.weight'"):
             convert_caffe(four, "fcn8s")

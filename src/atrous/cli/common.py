@@ -81,15 +81,20 @@ def numbers(option: str, text: str | None) -> list[int]:
         raise ValueError(f"{option} takes whole numbers separated by commas, such as 1,3,5, not '{text}'") from None
 
 
+def read_scales(text: str | None) -> tuple[float, ...]:
+    """Factors, separated by commas."""
+    try:
+        return tuple(float(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise ValueError(f"--scales takes factors separated by commas, such as 0.75,1,1.25, not '{text}'") from None
+
+
 def make_method(model: SegmentationModel, scales: str | None, flip: bool, merge: Any, crf: bool) -> Method:
     """How a photo becomes labels, by the options of a command; a note says where a CRF may do harm."""
     from atrous.crf.tune import stored_crf, stored_settings
     from atrous.inference.method import Method
 
-    try:
-        factors = tuple(float(part) for part in scales.split(",")) if scales else (1.0,)
-    except ValueError:
-        raise ValueError(f"--scales takes factors separated by commas, such as 0.75,1,1.25, not '{scales}'") from None
+    factors = read_scales(scales) or (1.0,)
     if crf and not stored_settings(model.card):
         typer.secho(
             "note: no CRF was tuned for this model (`atrous crf tune`): it gets DeepLab v2's", fg="yellow", err=True

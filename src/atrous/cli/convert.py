@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from atrous.cli.common import numbers, read_classes
+from atrous.cli.common import numbers, read_classes, read_scales
 
 if TYPE_CHECKING:
-    from atrous.labels import LabelSet
     from atrous.models.base import SegmentationModel
 
 convert_app = typer.Typer(no_args_is_help=True)
@@ -30,6 +29,9 @@ ClassesOf = Annotated[str | None, typer.Option("--data", help="A dataset whose c
 Rates = Annotated[
     str | None, typer.Option("--rates", help="A DeepLab's rates where they are not the published: 2,4,8,12.")
 ]
+BuiltInScales = Annotated[
+    str | None, typer.Option("--scales", help="A DeepLab v2's own, where not as it was trained: 1 is thrice as fast.")
+]
 Inputs = Annotated[
     str | None, typer.Option("--inputs", help="What an FCN looks at, where the file can't tell: nyud-hha.")
 ]
@@ -45,16 +47,15 @@ def convert_caffe(
     classes: Classes = None,
     data: ClassesOf = None,
     rates: Rates = None,
+    scales: BuiltInScales = None,
     inputs: Inputs = None,
 ) -> None:
     """Convert a released Caffe net (.caffemodel): an FCN or a DeepLab."""
     from atrous.convert.caffe import convert_caffe as convert
 
     _check_model_folder(out)
-    labels = _class_names(classes, data)
-    _keep_converted(
-        convert(file, architecture, labels=labels, rates=numbers("--rates", rates) or None, inputs=inputs), out
-    )
+    options = _options(classes, data, rates, scales)
+    _keep_converted(convert(file, architecture, inputs=inputs, **options), out)
 
 
 @convert_app.command("pytorch")
@@ -68,26 +69,24 @@ def convert_pytorch(
     classes: Classes = None,
     data: ClassesOf = None,
     rates: Rates = None,
+    scales: BuiltInScales = None,
     inputs: Inputs = None,
 ) -> None:
     """Convert the state dict (.pth or .safetensors) of a PyTorch reproduction."""
     from atrous.convert.pytorch import convert_pytorch as convert
 
     _check_model_folder(out)
-    labels = _class_names(classes, data)
-    _keep_converted(
-        convert(file, architecture, layout, labels=labels, rates=numbers("--rates", rates) or None, inputs=inputs), out
-    )
+    options = _options(classes, data, rates, scales)
+    _keep_converted(convert(file, architecture, layout, inputs=inputs, **options), out)
 
 
-def _class_names(file: Path | None, data: str | None) -> LabelSet | None:
+def _options(classes: Path | None, data: str | None, rates: str | None, scales: str | None) -> dict[str, Any]:
     from atrous.data.readers import find_layout
 
-    if file and data:
+    if classes and data:
         raise ValueError("--classes and --data both name the classes; give one of them")
-    if data:
-        return find_layout(data).form().labels
-    return read_classes(file)
+    labels = find_layout(data).form().labels if data else read_classes(classes)
+    return {"labels": labels, "rates": numbers("--rates", rates) or None, "scales": read_scales(scales) or None}
 
 
 def _check_model_folder(out: Path) -> None:

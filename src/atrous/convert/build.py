@@ -33,6 +33,7 @@ def build(
     labels: LabelSet | None,
     inputs: str | None,
     rates: Sequence[int] | None,
+    scales: Sequence[float] | None,
 ) -> SegmentationModel:
     """The model that a file's tensors describe, in eval mode; its card says which file.
 
@@ -43,6 +44,7 @@ def build(
         labels: names of the classes; when left out, those of the released net with as many, or numbers.
         inputs: what an FCN looks at, one of :data:`atrous.convert.fcn.INPUTS`.
         rates: those of a DeepLab's branches.
+        scales: those of the picture, for a DeepLab's ASPP.
 
     Raises:
         ConversionError: the file holds something else; the message lists what.
@@ -54,12 +56,12 @@ def build(
     if architecture not in LAYOUTS[layout]:
         raise ValueError(f"layout '{layout}' is of {', '.join(LAYOUTS[layout])}, not '{architecture}'")
     if architecture in FCNS:
-        if rates is not None:
-            raise ValueError(f"rates are for a DeepLab, not for {architecture}")
+        if rates or scales:
+            raise ValueError(f"rates and scales are for a DeepLab, not for {architecture}")
         model = fcn_from(source, architecture, labels, inputs, at_once=layout == AT_ONCE)
     else:
         if inputs is not None:
             raise ValueError(f"inputs are for an FCN, not for {architecture}")
-        model = deeplab_from(source, architecture, layout, labels, rates)
+        model = deeplab_from(source, architecture, layout, labels, rates, scales)
     model.card = {"converted_from": source.file.name}
     return model

@@ -13,7 +13,7 @@ from atrous.convert.source import ConversionError, Source
 from atrous.labels import LabelSet
 from atrous.models.base import SegmentationModel
 
-_COPIES = ("_res05", "_res075")
+_COPIES = {"_res075": 0.75, "_res05": 0.5}
 """Ends of the names of DeepLab v2's layers for smaller pictures, which share their parameters with the others."""
 
 
@@ -24,6 +24,7 @@ def convert_caffe(
     labels: LabelSet | None = None,
     inputs: str | None = None,
     rates: Sequence[int] | None = None,
+    scales: Sequence[float] | None = None,
 ) -> SegmentationModel:
     """Make a model of a released Caffe net: the same scores, for RGB photos, with its own mean colour.
 
@@ -33,6 +34,7 @@ def convert_caffe(
         labels: names of the classes; when left out, those of the released net with as many, or numbers.
         inputs: what an FCN looks at, one of ``atrous.convert.fcn.INPUTS``; when left out, what the file tells.
         rates: of a DeepLab's branches; when left out, the published ones.
+        scales: of the picture, for a DeepLab's ASPP; when left out, those it was trained with.
 
     Returns:
         The model in eval mode; ``save`` makes a model folder of it.
@@ -43,7 +45,7 @@ def convert_caffe(
         ValueError: an unknown architecture or input, an option of the other family, or a number of labels or rates
             that does not fit.
     """
-    return build(_source(Path(file)), architecture, "caffe", labels=labels, inputs=inputs, rates=rates)
+    return build(_source(Path(file)), architecture, "caffe", labels=labels, inputs=inputs, rates=rates, scales=scales)
 
 
 def _source(file: Path) -> Source:
@@ -52,13 +54,14 @@ def _source(file: Path) -> Source:
         if layer.name in layers:
             raise ConversionError(f"{file} has two layers '{layer.name}'")
         layers[layer.name] = layer
-    for name in [name for name in layers if name.endswith(_COPIES)]:
+    scales = (1.0, *(scale for end, scale in _COPIES.items() if any(name.endswith(end) for name in layers)))
+    for name in [name for name in layers if name.endswith(tuple(_COPIES))]:
         original = layers.get(name.rpartition("_")[0])
         if not (original and all(map(np.array_equal, original.blobs, layers[name].blobs))):
             raise ConversionError(f"{file}: {name} should share its parameters with {name.rpartition('_')[0]}")
         del layers[name]
     tensors = {f"{layer.name}.{part}": blob for layer in layers.values() for part, blob in _parts(layer)}
-    return Source(file, tensors)
+    return Source(file, tensors, scales)
 
 
 def _parts(layer: CaffeLayer) -> Iterator[tuple[str, Array]]:

@@ -4,8 +4,8 @@ All read blue, green, red, 0 to 255 less Caffe's mean colour. Layouts:
 
 - ``caffe``: the authors' VGG-16 (``fc6``, ``fc7``, ``fc8_voc12``; for ASPP ``fc6_1`` … ``fc8_voc12_4``) and ResNet-101
   (``res2a_branch2a``, ``bn2a_branch2a``, ``scale2a_branch2a``, ``fc1_voc12_c0`` …);
-- ``kazuto1011``: github.com/kazuto1011/deeplab-pytorch;
-- ``isht7``: github.com/isht7/pytorch-deeplab-resnet;
+- ``kazuto1011``: github.com/kazuto1011/deeplab-pytorch, with a prefix ``base.`` where it looks at three scales;
+- ``isht7``: github.com/isht7/pytorch-deeplab-resnet, with ``Scale.`` likewise;
 - ``adaptsegnet``: github.com/wasidennis/AdaptSegNet and what builds on it, with isht7's names. Its classifier returns
   from within its loop, so that it is the sum of the first two rates only; the other two were never trained. Its second
   classifier, on the stage before, served training.
@@ -24,11 +24,14 @@ from atrous.convert.source import ConversionError, Source
 from atrous.labels import LabelSet
 from atrous.models.base import Preprocessing, SegmentationModel, create_model
 from atrous.models.deeplab import FC_WIDTH, DeepLab
+from atrous.models.scales import MultiScale
 
 MEAN = (122.675, 116.669, 104.008)
 ASPP_RATES = (6, 12, 18, 24)
 RATE_OF_KERNEL = {1: 1, 3: 12, 4: 4, 7: 4}
 """The rates of the published nets; a file does not tell them."""
+SCALES = (1.0, 0.75, 0.5)
+"""Those of DeepLab v2 (§3.2), whose scores it merges by their maximum."""
 
 
 class Naming(NamedTuple):
@@ -38,15 +41,22 @@ class Naming(NamedTuple):
         backbone: what it is here.
         branches: the layers of each branch, the last of which is its classifier.
         trunk: gives our name of a layer's tensor (``layer1.0.bn2``, ``running_mean``) that of the file.
+        scales: of the picture, as the network was trained.
     """
 
     backbone: str
     branches: Sequence[tuple[str, ...]]
     trunk: Callable[[str, str], str]
+    scales: tuple[float, ...] = (1.0,)
 
 
 def deeplab_from(
-    source: Source, architecture: str, layout: str, labels: LabelSet | None, rates: Sequence[int] | None
+    source: Source,
+    architecture: str,
+    layout: str,
+    labels: LabelSet | None,
+    rates: Sequence[int] | None,
+    scales: Sequence[float] | None,
 ) -> SegmentationModel:
     """The model that a file's tensors describe.
 
@@ -56,10 +66,11 @@ def deeplab_from(
         layout: one of ``LAYOUTS``.
         labels: names of the classes; when left out, those of the released net with as many, or numbers.
         rates: those of the branches at output stride 8; the published ones when left out.
+        scales: of the picture, whose scores are merged by their maximum; those it was trained with when left out.
 
     Raises:
         ConversionError: the file holds something else; the message lists what.
-        ValueError: another number of rates than branches, or of labels than classes.
+        ValueError: another number of rates than branches, or of labels than classes; scales for other than ASPP.
     """
     naming = LAYOUTS[layout](source)
     first, last = (naming.branches[0][i] for i in (0, -1))
@@ -75,6 +86,11 @@ def deeplab_from(
     options: dict[str, Any] = {"rates": tuple(rates)} if aspp else {"rate": rates[0], "kernel": kernel}
     if len(naming.branches[0]) > 1 and (width := source.shape(f"{first}.weight")[0]) != FC_WIDTH:
         options["width"] = width
+    scales = tuple(scales or naming.scales)
+    if scales != (1.0,):
+        if not aspp:
+            raise ValueError(f"scales are for deeplab_aspp, not for {architecture}")
+        options["scales"] = scales
     with torch.device("meta"):
         model = create_model(
             architecture,
@@ -82,10 +98,11 @@ def deeplab_from(
             labels=source.labels(labels, source.shape(f"{last}.weight")[0]),
             **options,
         )
-    assert isinstance(model, DeepLab)
-    weights = _weights(source, model, naming)
+    network = model.base if isinstance(model, MultiScale) else model
+    assert isinstance(network, DeepLab)
+    weights = _weights(source, network, naming)
     source.finish(f"{architecture} on {naming.backbone}")
-    model.load_state_dict(weights, assign=True)
+    network.load_state_dict(weights, assign=True)
     model.preprocessing = Preprocessing(tuple(value / 255 for value in MEAN), (1 / 255,) * 3)
     return model.eval()
 
@@ -118,9 +135,9 @@ def _caffe(source: Source) -> Naming:
         if len(hidden) != len(vgg):
             raise ConversionError(f"{source.file}: {len(hidden)} fc6, but {len(vgg)} classifiers: {', '.join(vgg)}")
         branches = [(*names, classifier) for names, classifier in zip(hidden, sorted(vgg), strict=True)]
-        return Naming("vgg16", branches, "{}.{}".format)
+        return Naming("vgg16", branches, "{}.{}".format, source.scales)
     if "res2a_branch1" in layers and resnet:
-        return Naming("resnet101", [(name,) for name in sorted(resnet)], _caffe_resnet)
+        return Naming("resnet101", [(name,) for name in sorted(resnet)], _caffe_resnet, source.scales)
     raise ConversionError(
         f"{source.file} is no DeepLab: expected conv1_1 … fc8_… (VGG-16) or res2a_branch1 … fc1_… (ResNet-101), "
         f"found {', '.join(list(layers)[:3])}, …"
@@ -160,13 +177,14 @@ def _kazuto(source: Source) -> Naming:
         stage, block, part = _place(layer)
         return f"{prefix}layer{stage + 1}.block{block + 1}.{_KAZUTO[part]}.{kind}"
 
-    return Naming("resnet101", [(f"{prefix}aspp.c{i}",) for i in range(4)], trunk)
+    return Naming("resnet101", [(f"{prefix}aspp.c{i}",) for i in range(4)], trunk, SCALES if prefix else (1.0,))
 
 
 def _isht7(source: Source) -> Naming:
     prefix = "Scale." if "Scale.conv1.weight" in source else ""
     branches = [(f"{prefix}layer5.conv2d_list.{i}",) for i in range(4)]
-    return Naming("resnet101", branches, lambda layer, kind: f"{prefix}{layer}.{kind}")
+    scales = SCALES if prefix else (1.0,)
+    return Naming("resnet101", branches, lambda layer, kind: f"{prefix}{layer}.{kind}", scales)
 
 
 def _adaptsegnet(source: Source) -> Naming:

@@ -28,6 +28,7 @@ def convert_pytorch(
     labels: LabelSet | None = None,
     inputs: str | None = None,
     rates: Sequence[int] | None = None,
+    scales: Sequence[float] | None = None,
 ) -> SegmentationModel:
     """Make a model of a state dict in another program's names: the same scores, for RGB photos.
 
@@ -38,6 +39,7 @@ def convert_pytorch(
         labels: names of the classes; when left out, those of the released net with as many, or numbers.
         inputs: what an FCN looks at, one of :data:`atrous.convert.fcn.INPUTS`.
         rates: of a DeepLab's branches; when left out, the published ones.
+        scales: of the picture, for a DeepLab's ASPP; when left out, those it was trained with.
 
     Returns:
         The model in eval mode; ``save`` makes a model folder of it.
@@ -46,7 +48,7 @@ def convert_pytorch(
         ConversionError: a file that can't be read, or that holds something else.
         ValueError: as :func:`atrous.convert.build.build` has it.
     """
-    return build(_source(Path(file)), architecture, layout, labels=labels, inputs=inputs, rates=rates)
+    return build(_source(Path(file)), architecture, layout, labels=labels, inputs=inputs, rates=rates, scales=scales)
 
 
 def _source(file: Path) -> Source:

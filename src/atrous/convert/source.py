@@ -31,10 +31,13 @@ class Source:
     Args:
         file: what errors call it.
         tensors: arrays or tensors by their names.
+        scales: of a picture that the file has copies of its layers for.
     """
 
-    def __init__(self, file: Path, tensors: Mapping[str, NDArray[Any] | Tensor]) -> None:
-        self.file = file
+    def __init__(
+        self, file: Path, tensors: Mapping[str, NDArray[Any] | Tensor], scales: tuple[float, ...] = (1.0,)
+    ) -> None:
+        self.file, self.scales = file, scales
         self._left = dict(tensors)
         self._missing: list[str] = []
         self._unfit: list[str] = []
