@@ -39,7 +39,7 @@ def test_pictures_of_published_sizes_are_scaled_with_aligned_corners(scale: floa
     x = torch.randn(1, 3, 65, 129)
     size = (int(64 * scale) + 1, int(128 * scale) + 1)
     expected = F.interpolate(x.double(), size=size, mode="bilinear", align_corners=True).float()
-    torch.testing.assert_close(scaled(x, scale), expected, rtol=0, atol=2e-6)
+    torch.testing.assert_close(scaled(x, scale), expected, rtol=0, atol=1e-4)  # it looks up in float32
 
 
 def test_pictures_of_any_size_keep_the_scale_in_both_directions() -> None:
@@ -137,9 +137,10 @@ def test_starts_from_a_network_of_one_scale() -> None:
     model.start_from(simple)
     kept = simple.state_dict()
     assert all(torch.equal(v, kept[k]) for k, v in model.base.state_dict().items() if not k.startswith("fc1"))
-    other = two()
+    other = two(merge="attention")
     other.start_from(model)
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(model.base.parameters(), other.base.parameters(), strict=True))
+    model.start_from(other)
     with pytest.raises(ValueError, match="another network"):
         model.start_from(create_model("deeplabv3", backbone="resnet18", num_classes=4))
 

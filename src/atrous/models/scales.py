@@ -12,11 +12,12 @@ from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atrous.models.backbones import Backbone
 from atrous.models.base import Output, SegmentationModel
-from atrous.models.geometry import PIXELS, Grid, resample
+from atrous.models.geometry import Grid, resample
 from atrous.models.layers import full_precision
 
 Merge = Literal["max", "average", "attention"]
@@ -45,6 +46,7 @@ class MultiScale(SegmentationModel):
     """
 
     merges: tuple[Merge, ...] = ("max", "average")
+    _optional = (*SegmentationModel._optional, "attention.")
 
     def __init__(self, base: SegmentationModel, scales: Sequence[float], merge: Merge, extra_supervision: bool) -> None:
         nn.Module.__init__(self)  # the backbone is the base's
@@ -138,9 +140,21 @@ def scaled_size(size: int, scale: float) -> int:
 
 def scaled(images: Tensor, scale: float) -> Tensor:
     """Pictures ``(B, C, H, W)`` at a scale: bilinear, the first pixel stays where it is."""
-    height, width = (scaled_size(n, scale) for n in images.shape[-2:])
+    if scale == 1:
+        return images
+    # Not resample: at the picture's own size, its matrices would be larger than the picture.
+    rows, columns = (_places(n, scale, images.device) for n in images.shape[-2:])
+    places = torch.stack([columns.expand(len(rows), -1), rows[:, None].expand(-1, len(columns))], -1)  # (h, w, 2)
+    places = places.expand(images.shape[0], -1, -1, -1)
     with full_precision(images):
-        return resample(images, PIXELS, Grid(1 / scale, 0), (height, width))
+        result = F.grid_sample(images.float(), places, "bilinear", "border", align_corners=True)
+    return result.to(images)
+
+
+def _places(size: int, scale: float, device: torch.device) -> Tensor:
+    """Where the positions of a side at a scale are looked up: −1 is the first pixel, 1 the last."""
+    positions = torch.arange(scaled_size(size, scale), dtype=torch.float64) / scale
+    return (2 * positions / max(1, size - 1) - 1).to(device, torch.float32)
 
 
 def _unscaled(grid: Grid, scale: float) -> Grid:
