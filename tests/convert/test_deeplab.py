@@ -64,7 +64,8 @@ def caffe_vgg(blobs: dict[str, list[np.ndarray]], x: Tensor, rates: tuple[int, .
     scores = []
     for number, rate in enumerate(rates, 1):
         ending = "" if len(rates) == 1 else f"_{number}"
-        hidden = conv(f"fc6{ending}", x, padding=rate * (blobs[f"fc6{ending}"][0].shape[-1] // 2), dilation=rate).relu()
+        padding = rate * (blobs[f"fc6{ending}"][0].shape[-1] - 1) // 2
+        hidden = conv(f"fc6{ending}", x, padding=padding, dilation=rate).relu()
         scores.append(conv(f"fc8_voc12{ending}", conv(f"fc7{ending}", hidden).relu()))
     return sum(scores[1:], scores[0])
 
@@ -74,6 +75,8 @@ def caffe_vgg(blobs: dict[str, list[np.ndarray]], x: Tensor, rates: tuple[int, .
     [
         ("deeplab_largefov", 1, 3, (12,), None),
         ("deeplab_largefov", 1, 7, (4,), None),
+        ("deeplab_largefov", 1, 4, (4,), None),
+        ("deeplab_largefov", 1, 4, (8,), (8,)),
         ("deeplab_aspp", 4, 3, (6, 12, 18, 24), None),
         ("deeplab_aspp", 4, 3, (2, 4, 8, 12), (2, 4, 8, 12)),  # ASPP-S: a file does not tell
     ],
