@@ -142,7 +142,7 @@ def section(study: str, where: Table, contents: Table) -> str:
     four = ("pixel_accuracy", "mean_accuracy", "mean_iou", "frequency_weighted_iou")
     bands = [str(width) for width in contents.get("trimap", ())]
     lines = [["network", "pixel acc.", "mean acc.", "mean IU", "f.w. IU", "frequent", *where["classes"]]]
-    lines[0] += [*(f"≤ {width} px" for width in bands), "params", "s/picture", "min"]
+    lines[0] += [*(f"≤ {width} px" for width in bands), "params", "min"]
     for (row, _), found in zip(done, facts, strict=True):
         ious = {entry["name"]: entry["iou"] for entry in found["classes"]}
         near = {str(band["width"]): band["mean_iou"] for band in found["trimap"]}
@@ -150,8 +150,7 @@ def section(study: str, where: Table, contents: Table) -> str:
         numbers += [ious[name] for name in where["classes"]] + [near[width] for width in bands]
         shown = [percent(float("nan") if n is None else n) for n in numbers]
         minutes = "" if found["minutes"] is None else f"{found['minutes']:.0f}"
-        seconds = f"{found['seconds'] / found['pictures']:.2f}"
-        lines.append([row["name"], *shown, f"{found['parameters'] / 1e6:.2f} M", seconds, minutes])
+        lines.append([row["name"], *shown, f"{found['parameters'] / 1e6:.2f} M", minutes])
     strip(study, where, done, recipe)
     judged, training, facts_of = facts[0], recipe.training, facts[0]["provenance"]
     frequent = judged["mean_iou_of_frequent_classes"]["min_pictures"]
@@ -159,16 +158,25 @@ def section(study: str, where: Table, contents: Table) -> str:
 ## {where["name"]}
 
 {judged["pictures"]} pictures of {judged["data"]}, each at its own size, in one confusion matrix; in %.
-"frequent" is the mean IoU over the classes (and background) in at least {frequent} of them; "≤ 3 px" the mean IoU of
-the pixels that near to a boundary; "min" are minutes of training, on a machine with other work beside it.
+"frequent" is the mean IoU over the classes (and background) in at least {frequent} of them; "min" are minutes of
+training, on a machine with other work beside it.
 
-- Budget of each row: {training.epochs:g} epochs over {recipe.data.train_split}, batch {training.batch_size}, crop
-  {recipe.augment.crop}, seed {training.seed}, backbone {recipe.model.backbone}; recipe `recipes/{where["recipe"]}`.
+- Budget of each row: {training.epochs:g} epochs over {recipe.data.train_split}, batch {training.batch_size},
+  crop {recipe.augment.crop}, seed {training.seed}, backbone {recipe.model.backbone}; recipe `recipes/{where["recipe"]}`.
 - Hardware: {facts_of["hardware"]}; commit {facts_of["commit"]}.
 - Again, and with the whole budget where there is a GPU: `python scripts/study.py {study} --data {where["name"]}`.
 
 {aligned(lines)}
+
+By mean IU: {order(done, facts, "mean_iou")}. By that of the frequent classes: {order(done, facts, "frequent")}.
 {curves(done)}"""
+
+
+def order(done: list[tuple[Table, Path]], facts: list[Table], score: str) -> str:
+    """The rows from the worst to the best."""
+    frequent = "mean_iou_of_frequent_classes"
+    scores = [found[frequent]["mean_iou"] if score == "frequent" else found[score] for found in facts]
+    return " < ".join(row["name"] for _, (row, _) in sorted(zip(scores, done, strict=True), key=lambda pair: pair[0]))
 
 
 def curves(done: list[tuple[Table, Path]]) -> str:
