@@ -37,6 +37,7 @@ SURFACE = {
     ),
     "crf tune": "--data --device --flip --json --merge --model --out --pictures --scales --split",
     "convert caffe": "--as --classes --data --inputs --out --rates --scales FILE",
+    "convert classifier": "--as --out FILE",
     "convert pytorch": "--as --classes --data --inputs --layout --out --rates --scales FILE",
     "data check": "--fix --json --split SPEC",
     "data stats": "--json --sheet --split SPEC",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from atrous.cli.common import numbers, read_classes, read_scales
+from atrous.cli.common import check_writable, numbers, read_classes, read_scales
 
 if TYPE_CHECKING:
     from atrous.models.base import SegmentationModel
@@ -78,6 +78,20 @@ def convert_pytorch(
     _check_model_folder(out)
     options = _options(classes, data, rates, scales)
     _keep_converted(convert(file, architecture, layout, inputs=inputs, **options), out)
+
+
+@convert_app.command("classifier")
+def convert_classifier(
+    file: Weights,
+    architecture: Annotated[str, typer.Option("--as", help="What it is: vgg16, vgg19, ..., caffenet.")],
+    out: Annotated[Path, typer.Option("--out", help="The .safetensors to write, for model.pretrained.")],
+) -> None:
+    """Convert an ImageNet classifier of Caffe (.caffemodel) to weights that a training starts from."""
+    from atrous.convert.classifier import convert_classifier as convert
+
+    check_writable(out)
+    convert(file, architecture, out)
+    typer.echo(f"start from it: atrous train RECIPE --set model.backbone={architecture} --set model.pretrained={out}")
 
 
 def _options(classes: Path | None, data: str | None, rates: str | None, scales: str | None) -> dict[str, Any]:

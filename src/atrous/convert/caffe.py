@@ -45,10 +45,18 @@ def convert_caffe(
         ValueError: an unknown architecture or input, an option of the other family, or a number of labels or rates
             that does not fit.
     """
-    return build(_source(Path(file)), architecture, "caffe", labels=labels, inputs=inputs, rates=rates, scales=scales)
+    return build(
+        read_source(Path(file)), architecture, "caffe", labels=labels, inputs=inputs, rates=rates, scales=scales
+    )
 
 
-def _source(file: Path) -> Source:
+def read_source(file: Path) -> Source:
+    """The tensors of a ``.caffemodel``, each named after its layer.
+
+    Raises:
+        CaffeModelError: a file that can't be read.
+        ConversionError: two layers of one name, or copies that are none.
+    """
     layers: dict[str, CaffeLayer] = {}
     for layer in read_caffemodel(file):
         if layer.name in layers:

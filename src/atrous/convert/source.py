@@ -60,8 +60,8 @@ class Source:
         return tuple(self._left[name].shape)
 
     def take(self, name: str, shape: Sequence[int]) -> Tensor:
-        """A tensor as float32 of a shape: its own but for leading ones, or that of a convolution which does what a
-        fully connected layer ``(O, C × h × w)`` did.
+        """A tensor as float32 of a shape: its own but for leading ones, or, where one is a fully connected layer
+        ``(O, C × h × w)`` and the other a convolution that does the same, that of the other.
 
         What is missing or of another shape is zeros, and told by :meth:`finish`.
         """
@@ -110,7 +110,8 @@ class Source:
 
 def _fits(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     found, wanted = _stripped(found), _stripped(wanted)
-    connected = len(found) == 2 and len(wanted) == 4 and found == (wanted[0], math.prod(wanted[1:]))
+    flat, deep = sorted((found, wanted), key=len)
+    connected = len(flat) == 2 and len(deep) == 4 and flat == (deep[0], math.prod(deep[1:]))
     return found == wanted or connected
 
 
