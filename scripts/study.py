@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import cv2
 import numpy as np
 import torch
 import typer
@@ -25,9 +26,11 @@ from PIL import Image
 
 import atrous
 from atrous.data.datasets import open_dataset
+from atrous.data.images import open_image
 from atrous.evaluation.report import aligned, percent
+from atrous.inference.demo import find_demo_photos
 from atrous.inference.method import Method
-from atrous.inference.predictor import predict, write_atomically
+from atrous.inference.predictor import encode_jpeg, predict, write_atomically
 from atrous.labels import Mask
 from atrous.provenance import provenance
 from atrous.training.recipe import Recipe, load_recipe
@@ -37,6 +40,8 @@ from atrous.viz import Pixels, overlay
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = 6
 """How many pictures are shown with what each row made of them."""
+WIDTH = 320
+"""Of the sample photos, in pixels."""
 EVERY = 50
 """Steps between two lines about a training."""
 Table = dict[str, Any]
@@ -47,6 +52,9 @@ def main(
     data: Annotated[list[str] | None, typer.Option(help="Only on these data.")] = None,
     rows: Annotated[list[str] | None, typer.Option("--row", help="Only these rows.")] = None,
     table: Annotated[bool, typer.Option("--table", help="Train nothing; write the table of what is done.")] = False,
+    pictures: Annotated[
+        bool, typer.Option("--pictures", help="Show what each row makes of sample photos of installed packages, too.")
+    ] = False,
 ) -> None:
     """Run a study and write its table."""
     study = tomllib.loads((ROOT / "recipes" / "studies" / f"{name}.toml").read_text(encoding="utf-8"))
@@ -60,6 +68,8 @@ def main(
     result = ROOT / "results" / "studies" / f"{name}.md"
     result.parent.mkdir(parents=True, exist_ok=True)
     result.write_text(text + "\n", encoding="utf-8")
+    for where in (where for where in study["data"] if pictures and where["name"] in (data or [where["name"]])):
+        samples(name, where, study)
     typer.echo(text)
 
 
@@ -162,7 +172,8 @@ def section(study: str, where: Table, contents: Table) -> str:
 training, on a machine with other work beside it.
 
 - Budget of each row: {training.epochs:g} epochs over {recipe.data.train_split}, batch {training.batch_size},
-  crop {recipe.augment.crop}, seed {training.seed}, backbone {recipe.model.backbone}; recipe `recipes/{where["recipe"]}`.
+  crop {recipe.augment.crop}, seed {training.seed}, backbone {recipe.model.backbone}; recipe
+  `recipes/{where["recipe"]}`.
 - Hardware: {facts_of["hardware"]}; commit {facts_of["commit"]}.
 - Again, and with the whole budget where there is a GPU: `python scripts/study.py {study} --data {where["name"]}`.
 
@@ -207,6 +218,24 @@ def strip(study: str, where: Table, done: list[tuple[Table, Path]], recipe: Reci
         target = ROOT / "runs" / "studies" / study / where["name"] / "pictures" / f"{index:04d}.png"
         target.parent.mkdir(exist_ok=True)
         Image.fromarray(np.concatenate(pictures, axis=1)).save(target)
+
+
+def samples(study: str, where: Table, contents: Table) -> None:
+    """What each row of a study makes of the photos that installed packages carry, as one picture that may be shown
+    anywhere; the pictures of the datasets may not.
+    """
+    rows = [row for row in contents["row"] if (folder(study, where, row) / "judged.json").exists()]
+    sheets = []
+    for photo in find_demo_photos():
+        image = open_image(photo).pixels
+        image = cv2.resize(image, (WIDTH, round(image.shape[0] * WIDTH / image.shape[1])), interpolation=cv2.INTER_AREA)
+        shown = [image]
+        for row in rows:
+            model = network(study, where, row)
+            shown.append(overlay(image, look(model, method(row), image), model.labels, legend=False))
+        sheets.append(np.concatenate(shown, axis=1))
+    target = ROOT / "results" / "studies" / f"{study}_{where['name']}.jpg"
+    write_atomically(target, encode_jpeg(np.concatenate(sheets, axis=0)))
 
 
 def look(model: atrous.models.SegmentationModel, how: Method, image: Pixels) -> Mask:
