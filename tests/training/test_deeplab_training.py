@@ -182,3 +182,29 @@ def test_the_policy_study_is_a_matter_of_settings() -> None:
             [f"schedule.policy={policy}", f"training.batch_size={batch}", f"training.steps={steps}"],
         )
         assert (recipe.schedule.policy, recipe.training.batch_size, recipe.training.steps) == (policy, batch, steps)
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+def test_vgg_16_learns_camvid_from_random_weights(shared: Path, tmp_path: Path) -> None:
+    settings = {
+        "data.train": f"camvid:{shared}/data/CamVid",
+        "data.train_split": "train",
+        "data.val_split": "none",
+        "data.workers": 0,
+        "model.pretrained": "false",
+        "augment.crop": 97,
+        "optimizer.name": "adamw",
+        "optimizer.lr": 3e-4,
+        "optimizer.backbone_lr": 3e-4,
+        "optimizer.bias_factor": 1,
+        "optimizer.clip_norm": 5,
+        "schedule.policy": "poly",
+        "schedule.warmup": 10,
+        "training.steps": 30,
+        "training.batch_size": 4,
+    }
+    recipe = load_recipe("voc_deeplab_largefov_vgg16", [f"{key}={value}" for key, value in settings.items()])
+    losses: list[float] = []
+    train(recipe, tmp_path / "run", on_step=lambda p: losses.append(p.loss))
+    assert sum(losses[-6:]) / 6 < 0.85 * sum(losses[:3]) / 3
