@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from atrous.data.loading import Batch
 from atrous.inference.predictor import encode_jpeg, write_atomically
 from atrous.labels import LabelSet
-from atrous.models.geometry import evaluating
+from atrous.models.base import Output
 from atrous.training.recipe import Recipe
 from atrous.training.trainer import OnNote, Run
 from atrous.viz import Pixels, overlay
@@ -63,10 +63,6 @@ def rehearse(recipe: Recipe, out: Path, on_note: OnNote | None = None) -> Rehear
     picture = out / "dry-run.jpg"
     write_atomically(picture, encode_jpeg(batch_sheet(batch, run.train_set.labels)))
     shapes = {"batch": tuple(batch.photos.shape)}
-    with evaluating(run.model), torch.inference_mode():
-        images = run.model.preprocess(batch.photos[:1].to(run.device))
-        for output in run.model.outputs(images):
-            shapes[output.name] = (len(batch.photos), *output.logits.shape[1:])
     run.make_trainable()
     stream = run.batches(0)
     saved: dict[int, int] = {}
@@ -76,8 +72,13 @@ def rehearse(recipe: Recipe, out: Path, on_note: OnNote | None = None) -> Rehear
         saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
+    def look(_module: nn.Module, _images: object, outputs: list[Output]) -> None:
+        shapes.update({output.name: (len(batch.photos), *output.logits.shape[1:]) for output in outputs})
+
+    hook = run.network.register_forward_hook(look)
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         run.step(0, stream)
+    hook.remove()
     held = {parameter.untyped_storage().data_ptr() for parameter in run.model.parameters()}
     begin = time.perf_counter()
     progress, _ = run.step(1, stream)
