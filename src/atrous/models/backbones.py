@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from atrous.models.geometry import GeometryError, Grid, trace
-from atrous.models.surgery import SurgeryError, set_output_stride
+from atrous.models.surgery import SurgeryError, set_multi_grid, set_output_stride
 
 # Weights of a whole classifier go into a network without its classifier: what is left over is no news.
 logging.getLogger("timm.models._builder").addFilter(lambda record: "Unexpected keys" not in record.getMessage())
@@ -62,10 +62,7 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         self.name, self.in_channels = name, in_channels
-        if not timm.is_model(name):
-            near = timm.list_models(f"*{name.split('_')[0]}*")[:8]
-            raise ValueError(f"timm has no model '{name}'" + (f"; near it: {', '.join(near)}" if near else ""))
-        self.net = _build(name, in_channels, pretrained)
+        self.net = self._network(name, in_channels, pretrained)
         info: Any = self.net.feature_info
         self.channels: tuple[int, ...] = tuple(info.channels())
         self.strides: tuple[int, ...] = tuple(info.reduction())
@@ -87,8 +84,22 @@ class Backbone(nn.Module):
         if value == self._output_stride:
             return
         self._make_dense(value)
-        self.grids = trace(self.net, self.in_channels, self.fitting_size(4 * NATIVE_STRIDE)).outputs
+        self._place()
         self._output_stride = value
+
+    def _network(self, name: str, in_channels: int, pretrained: bool | str | Path) -> nn.Module:
+        return timm_network(name, in_channels, pretrained, features_only=True)
+
+    def _place(self) -> None:
+        self.grids = trace(self.net, self.in_channels, self.fitting_size(4 * NATIVE_STRIDE)).outputs
+
+    def set_multi_grid(self, rates: Sequence[int]) -> None:
+        """Multiply the rates of the last convolutions, as :func:`atrous.models.surgery.set_multi_grid` does; they go on
+        following the output stride.
+        """
+        if rates:
+            set_multi_grid(self.net, rates, self.in_channels)
+            self._place()
 
     def _make_dense(self, output_stride: int) -> None:
         set_output_stride(self.net, output_stride, self.in_channels)
@@ -176,7 +187,22 @@ def as_many(values: tuple[float, ...], count: int) -> tuple[float, ...]:
     return (mean,) * count if count < len(values) else (*values, *(mean,) * (count - len(values)))
 
 
-def _build(name: str, in_channels: int, pretrained: bool | str | Path) -> nn.Module:
+def timm_network(name: str, in_channels: int, pretrained: bool | str | Path, *, features_only: bool) -> nn.Module:
+    """A network of timm's, whole or as a source of features.
+
+    Args:
+        name: a timm model name.
+        in_channels: channels of the picture.
+        pretrained: as for :class:`Backbone`.
+        features_only: it gives a list of feature maps; else it is the classifier.
+
+    Raises:
+        ValueError: no such timm model, or one without feature maps.
+        WeightsNotFoundError: pretrained weights asked for that can't be had.
+    """
+    if not timm.is_model(name):
+        near = timm.list_models(f"*{name.split('_')[0]}*")[:8]
+        raise ValueError(f"timm has no model '{name}'" + (f"; near it: {', '.join(near)}" if near else ""))
     net: nn.Module
     try:
         with _weights_file(name, pretrained) as file:
@@ -185,7 +211,7 @@ def _build(name: str, in_channels: int, pretrained: bool | str | Path) -> nn.Mod
                 name,
                 pretrained=bool(pretrained),
                 pretrained_cfg_overlay=overlay,
-                features_only=True,
+                features_only=features_only,
                 in_chans=in_channels,
             )
     except AttributeError as error:  # timm's answer for networks without feature maps

@@ -1,7 +1,12 @@
-"""DeepLabv3 (Chen et al., 2017, arXiv 1706.05587) and DeepLabv3+ (Chen et al., ECCV 2018, arXiv 1802.02611)."""
+"""DeepLabv3 (Chen et al., 2017, arXiv 1706.05587) and DeepLabv3+ (Chen et al., ECCV 2018, arXiv 1802.02611).
+
+On ``xception41``, ``xception65``, ``xception71``, ``resnet50_beta`` and ``resnet101_beta`` the networks have their
+released form; the heads go on any timm backbone too.
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -9,10 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atrous.labels import LabelSet
-from atrous.models.backbones import Backbone
+from atrous.models.backbones import NATIVE_STRIDE, Backbone
 from atrous.models.base import SegmentationModel, register
+from atrous.models.deeplabv3_trunks import deeplabv3_backbone
 from atrous.models.geometry import Grid, resample
-from atrous.models.layers import conv3x3, conv_bn_relu, init_convolutions
+from atrous.models.layers import Bottleneck, conv3x3, conv_bn_relu, init_classifier, init_convolutions, set_rate
 
 
 class ASPP(nn.Module):
@@ -28,6 +34,7 @@ class ASPP(nn.Module):
         rates: atrous rates at output stride 16; none leaves the 1×1 convolution and the image pooling.
         channels: width of each branch and of the result.
         separable: depthwise separable 3×3 branches (DeepLabv3+ §3.1).
+        image_pooling: the branch that sees the whole map; DeepLabv3+ on Cityscapes is better without (§4.6).
         dropout: share of the result dropped in training.
     """
 
@@ -40,48 +47,48 @@ class ASPP(nn.Module):
         channels: int = 256,
         *,
         separable: bool = False,
+        image_pooling: bool = True,
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        self.rates = tuple(rates)
-        self.pooled = conv_bn_relu(inputs, channels)
+        self.rates, self.channels = tuple(rates), channels
+        self.pooled = conv_bn_relu(inputs, channels) if image_pooling else None
         self.pointwise = conv_bn_relu(inputs, channels)
         self.atrous = nn.ModuleList(conv3x3(inputs, channels, rate=rate, separable=separable) for rate in rates)
-        self.project = conv_bn_relu((2 + len(self.rates)) * channels, channels)
+        self.project = conv_bn_relu((image_pooling + 1 + len(self.rates)) * channels, channels)
         self.dropout = nn.Dropout(dropout)
 
     def follow(self, output_stride: int) -> None:
         """Scale the rates to the output stride, so that each branch keeps its field of view in pixels."""
         for rate, branch in zip(self.rates, self.atrous, strict=True):
-            scaled = max(1, rate * self.REFERENCE_STRIDE // output_stride)
-            for conv in branch.modules():
-                if isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3):
-                    conv.dilation = conv.padding = (scaled, scaled)
+            set_rate(branch, max(1, rate * self.REFERENCE_STRIDE // output_stride))
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, inputs, h, w)`` → ``(B, channels, h, w)``."""
-        whole = self.pooled(F.adaptive_avg_pool2d(x, 1)).expand(-1, -1, *x.shape[-2:])
-        branches = [whole, self.pointwise(x), *(branch(x) for branch in self.atrous)]
+        branches = [self.pointwise(x), *(branch(x) for branch in self.atrous)]
+        if self.pooled:
+            branches.insert(0, self.pooled(F.adaptive_avg_pool2d(x, 1)).expand(-1, -1, *x.shape[-2:]))
         projected: Tensor = self.dropout(self.project(torch.cat(branches, 1)))
         return projected
 
 
 class DeepLabV3(SegmentationModel):
-    """DeepLabv3: backbone, ASPP, classifier."""
+    """DeepLabv3: backbone, ASPP, classifier.
+
+    Args:
+        backbone: the trunk.
+        labels: the classes.
+        aspp: on the trunk's last feature.
+        aux: a head for training on the stride-16 features.
+        width: channels of what the classifier reads, where it is not ASPP's result.
+    """
 
     def __init__(
-        self,
-        backbone: Backbone,
-        labels: LabelSet,
-        rates: Sequence[int],
-        separable: bool,
-        channels: int,
-        dropout: float,
-        aux: bool,
+        self, backbone: Backbone, labels: LabelSet, aspp: ASPP, *, aux: bool = False, width: int | None = None
     ) -> None:
         super().__init__(backbone, labels, aux=aux)
-        self.aspp = ASPP(backbone.channels[-1], rates, channels, separable=separable, dropout=dropout)
-        self.classifier = nn.Conv2d(channels, len(labels), 1)
+        self.aspp = aspp
+        self.classifier = nn.Conv2d(width or aspp.channels, len(labels), 1)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -91,9 +98,7 @@ class DeepLabV3(SegmentationModel):
             if name not in ("backbone", "aux_classifier")
             for module in child.modules()
         )
-        nn.init.trunc_normal_(self.classifier.weight, std=0.01)
-        if self.classifier.bias is not None:
-            nn.init.zeros_(self.classifier.bias)
+        init_classifier(self.classifier)
         self._follow_output_stride()
 
     def _follow_output_stride(self) -> None:
@@ -101,7 +106,7 @@ class DeepLabV3(SegmentationModel):
 
     @property
     def embedding_channels(self) -> int:
-        """Width of ASPP, and of the decoder."""
+        """Width of ASPP, or of the decoder."""
         return self.classifier.in_channels
 
     def _embed(self, features: list[Tensor]) -> tuple[list[Tensor], Grid]:
@@ -112,68 +117,200 @@ class DeepLabV3(SegmentationModel):
 
 
 class DeepLabV3Plus(DeepLabV3):
-    """DeepLabv3+: DeepLabv3's encoder, and a decoder that refines its result along the stride-4 features (§3.1,
-    §4.1).
+    """DeepLabv3+: DeepLabv3's encoder, and a decoder that refines its result along low-level features (§3.1, §4.1).
+
+    Args:
+        backbone: the trunk.
+        labels: the classes.
+        aspp: on the trunk's last feature.
+        aux: a head for training on the stride-16 features.
+        separable: the decoder's 3×3 convolutions are depthwise separable.
+        strides: of the low-level features, coarse to fine; at each the result so far is refined.
+        low_level_channels: to which each of them is projected.
+        convs: how many convolutions refine.
+        channels: their width.
+        kernel: their side, 1 or 3.
+
+    Raises:
+        ValueError: no strides, strides that don't go from coarse to fine, no convolutions, or another kernel.
     """
 
     def __init__(
         self,
         backbone: Backbone,
         labels: LabelSet,
-        rates: Sequence[int],
-        separable: bool,
-        channels: int,
-        dropout: float,
-        aux: bool,
-        low_level_channels: int,
+        aspp: ASPP,
+        *,
+        aux: bool = False,
+        separable: bool = False,
+        strides: Sequence[int] = (4,),
+        low_level_channels: int = 48,
+        convs: int = 2,
+        channels: int = 256,
+        kernel: int = 3,
     ) -> None:
-        super().__init__(backbone, labels, rates, separable, channels, dropout, aux)
-        self.low_level = backbone.feature_at(4)
-        self.project_low_level = conv_bn_relu(backbone.channels[self.low_level], low_level_channels)
-        self.decoder = nn.Sequential(
-            conv3x3(channels + low_level_channels, channels, separable=separable),
-            conv3x3(channels, channels, separable=separable),
-        )
+        if not strides or list(strides) != sorted(set(strides), reverse=True):
+            raise ValueError(f"low_level_strides go from coarse to fine, such as [4] or [8, 4], not {list(strides)}")
+        if convs < 1 or kernel not in (1, 3):
+            raise ValueError(
+                f"a decoder has 1 or more convolutions of side 1 or 3 (decoder_convs, decoder_kernel), "
+                f"not {convs} of side {kernel}"
+            )
+        super().__init__(backbone, labels, aspp, aux=aux, width=channels)
+        self.steps: list[tuple[int, str, str]] = []
+        inputs = aspp.channels
+        for stride in strides:
+            suffix = "" if stride == strides[-1] else f"_{stride}"
+            step = backbone.feature_at(stride), f"project_low_level{suffix}", f"decoder{suffix}"
+            widths = [inputs + low_level_channels, *[channels] * convs]
+            self.add_module(step[1], conv_bn_relu(backbone.channels[step[0]], low_level_channels))
+            self.add_module(
+                step[2],
+                nn.Sequential(
+                    *(
+                        conv3x3(a, b, separable=separable) if kernel == 3 else conv_bn_relu(a, b)
+                        for a, b in itertools.pairwise(widths)
+                    )
+                ),
+            )
+            self.steps.append(step)
+            inputs = channels
         self._initialise()
 
     def _embed(self, features: list[Tensor]) -> tuple[list[Tensor], Grid]:
-        coarse, fine = self.backbone.grids[-1], self.backbone.grids[self.low_level]
-        detail = self.project_low_level(features[self.low_level])
-        encoded = resample(self.aspp(features[-1]), coarse, fine, (detail.shape[-2], detail.shape[-1]))
-        return [self.decoder(torch.cat([encoded, detail], 1))], fine
+        x, place = self.aspp(features[-1]), self.backbone.grids[-1]
+        for level, project, decoder in self.steps:
+            detail, grid = self.get_submodule(project)(features[level]), self.backbone.grids[level]
+            x = resample(x, place, grid, (detail.shape[-2], detail.shape[-1]))
+            x, place = self.get_submodule(decoder)(torch.cat([x, detail], 1)), grid
+        return [x], place
 
     def _classify(self, embedding: list[Tensor], features: list[Tensor]) -> tuple[Tensor, Grid]:  # noqa: ARG002
-        return self.classifier(embedding[0]), self.backbone.grids[self.low_level]
+        return self.classifier(embedding[0]), self.backbone.grids[self.steps[-1][0]]
 
 
-@register("deeplabv3")
+class DeepLabV3Cascade(SegmentationModel):
+    """DeepLabv3 going deeper instead of pooling (§3.2): blocks like the backbone's last one in a row, each with twice
+    the rate of the one before, then the classifier.
+
+    The residual units of the new blocks have the form of a deeper ResNet's, and change nothing in the beginning.
+
+    Args:
+        backbone: the trunk; its last block is block4.
+        labels: the classes.
+        blocks: number of the last block; 4 is the backbone alone.
+        multi_grid: rates of a block's units, as multiples of the block's.
+        aux: a head for training on the stride-16 features.
+
+    Raises:
+        ValueError: less than four blocks.
+    """
+
+    def __init__(self, backbone: Backbone, labels: LabelSet, blocks: int, multi_grid: Sequence[int], aux: bool) -> None:
+        if blocks < 4:
+            raise ValueError(f"blocks is the number of the last one, 4 (the backbone's own) or more, not {blocks}")
+        super().__init__(backbone, labels, aux=aux)
+        self.multi_grid = tuple(multi_grid)
+        self.cascade = nn.Sequential()
+        for number in range(5, blocks + 1):
+            units = (Bottleneck(backbone.channels[-1]) for _ in multi_grid)
+            self.cascade.add_module(f"block{number}", nn.Sequential(*units))
+        self.classifier = nn.Conv2d(backbone.channels[-1], len(labels), 1)
+        init_classifier(self.classifier)
+        self._follow_output_stride()
+
+    def _follow_output_stride(self) -> None:
+        rate = NATIVE_STRIDE // self.output_stride
+        for block in self.cascade:
+            rate *= 2
+            for unit, factor in zip(block.children(), self.multi_grid, strict=True):
+                set_rate(unit, rate * factor)
+
+    def _embed(self, features: list[Tensor]) -> tuple[list[Tensor], Grid]:
+        return [self.cascade(features[-1])], self.backbone.grids[-1]
+
+    def _classify(self, embedding: list[Tensor], features: list[Tensor]) -> tuple[Tensor, Grid]:  # noqa: ARG002
+        return self.classifier(embedding[0]), self.backbone.grids[-1]
+
+
+@register("deeplabv3", backbone=deeplabv3_backbone)
 def deeplabv3(
     *,
     backbone: Backbone,
     labels: LabelSet,
     rates: Sequence[int] = (6, 12, 18),
+    multi_grid: Sequence[int] = (),
+    image_pooling: bool = True,
     separable: bool = False,
     channels: int = 256,
     dropout: float = 0.1,
     aux: bool = False,
 ) -> DeepLabV3:
-    """DeepLabv3 (arXiv 1706.05587): ASPP over a dense backbone; ``aux`` adds a head for training."""
-    return DeepLabV3(backbone, labels, rates, separable, channels, dropout, aux)
+    """DeepLabv3 (arXiv 1706.05587): ASPP over a dense backbone; ``aux`` adds a head for training.
+
+    The paper's ResNets have ``multi_grid=(1, 2, 4)``: rates of the last three convolutions, as multiples of what the
+    output stride gives them. MobileNetV2's released form has ``rates=()``.
+    """
+    backbone.set_multi_grid(multi_grid)
+    aspp = ASPP(
+        backbone.channels[-1], rates, channels, separable=separable, image_pooling=image_pooling, dropout=dropout
+    )
+    return DeepLabV3(backbone, labels, aspp, aux=aux)
 
 
-@register("deeplabv3plus")
+@register("deeplabv3_cascade", backbone=deeplabv3_backbone)
+def deeplabv3_cascade(
+    *,
+    backbone: Backbone,
+    labels: LabelSet,
+    blocks: int = 7,
+    multi_grid: Sequence[int] = (1, 2, 1),
+    aux: bool = False,
+) -> DeepLabV3Cascade:
+    """DeepLabv3's cascade (arXiv 1706.05587, §3.2): ``blocks`` is the number of the last one, ``multi_grid`` the rates
+    of the units of each, block4 included.
+    """
+    backbone.set_multi_grid(multi_grid)
+    return DeepLabV3Cascade(backbone, labels, blocks, multi_grid, aux)
+
+
+@register("deeplabv3plus", backbone=deeplabv3_backbone)
 def deeplabv3plus(
     *,
     backbone: Backbone,
     labels: LabelSet,
     rates: Sequence[int] = (6, 12, 18),
+    multi_grid: Sequence[int] = (),
+    image_pooling: bool = True,
     separable: bool = False,
     channels: int = 256,
     dropout: float = 0.1,
     aux: bool = False,
     low_level_channels: int = 48,
+    low_level_strides: Sequence[int] = (4,),
+    decoder_convs: int = 2,
+    decoder_channels: int | None = None,
+    decoder_kernel: int = 3,
 ) -> DeepLabV3Plus:
-    """DeepLabv3+ (arXiv 1802.02611): DeepLabv3 with a decoder along stride-4 features; ``aux`` adds a head for
-    training.
+    """DeepLabv3+ (arXiv 1802.02611): DeepLabv3 with a decoder along stride-4 features.
+
+    The decoder's form is that of tables 1 and 2: low-level features projected to 48 channels, two 3×3 convolutions as
+    wide as ASPP (``decoder_channels``); ``low_level_strides=(8, 4)`` refines along Conv3 before Conv2. The other
+    arguments are those of :func:`deeplabv3`.
     """
-    return DeepLabV3Plus(backbone, labels, rates, separable, channels, dropout, aux, low_level_channels)
+    backbone.set_multi_grid(multi_grid)
+    aspp = ASPP(
+        backbone.channels[-1], rates, channels, separable=separable, image_pooling=image_pooling, dropout=dropout
+    )
+    return DeepLabV3Plus(
+        backbone,
+        labels,
+        aspp,
+        aux=aux,
+        separable=separable,
+        strides=low_level_strides,
+        low_level_channels=low_level_channels,
+        convs=decoder_convs,
+        channels=decoder_channels or channels,
+        kernel=decoder_kernel,
+    )

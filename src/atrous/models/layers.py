@@ -55,11 +55,49 @@ def conv3x3(inputs: int, outputs: int, *, rate: int = 1, separable: bool) -> nn.
     return separable_conv(inputs, outputs, rate) if separable else conv_bn_relu(inputs, outputs, 3, rate)
 
 
+def set_rate(module: nn.Module, rate: int) -> None:
+    """Dilate the 3×3 convolutions of a part of a network, so that its maps keep their size."""
+    for conv in module.modules():
+        if isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3):
+            conv.dilation = conv.padding = (rate, rate)
+
+
+class Bottleneck(nn.Module):
+    """A residual unit of the deeper ResNets (1×1 to a quarter of the channels, 3×3, 1×1) that keeps its map's form.
+
+    The new unit changes nothing: its last norm starts at zero.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        width = max(1, channels // 4)
+        norm = PooledBatchNorm(channels)
+        self.residual = nn.Sequential(
+            conv_bn_relu(channels, width),
+            conv_bn_relu(width, width, 3),
+            nn.Conv2d(width, channels, 1, bias=False),
+            norm,
+        )
+        init_convolutions(self.modules())
+        nn.init.zeros_(norm.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, channels, h, w)`` → the same shape."""
+        return F.relu(x + self.residual(x))
+
+
 def init_convolutions(modules: Iterable[nn.Module]) -> None:
     """He initialisation for the convolutions of a new head."""
     for module in modules:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+def init_classifier(classifier: nn.Conv2d) -> None:
+    """Small scores in the beginning: truncated normal, 0.01."""
+    nn.init.trunc_normal_(classifier.weight, std=0.01)
+    if classifier.bias is not None:
+        nn.init.zeros_(classifier.bias)
 
 
 class FCNHead(nn.Sequential):
@@ -71,9 +109,7 @@ class FCNHead(nn.Sequential):
         classifier = nn.Conv2d(inputs // 4, outputs, 1)
         super().__init__(*conv_bn_relu(inputs, inputs // 4, 3), nn.Dropout(0.1), classifier)
         init_convolutions(self)
-        nn.init.trunc_normal_(classifier.weight, std=0.01)
-        if classifier.bias is not None:
-            nn.init.zeros_(classifier.bias)
+        init_classifier(classifier)
 
 
 def bilinear_kernel(size: int) -> Tensor:

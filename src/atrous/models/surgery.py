@@ -1,5 +1,6 @@
-"""Surgery on an existing classifier, two operations: :func:`convolutionalize` turns fully connected layers into
-convolutions, :func:`set_output_stride` is the hole algorithm ("algorithme à trous") for any convolutional backbone.
+"""Surgery on an existing classifier: :func:`convolutionalize` turns fully connected layers into convolutions,
+:func:`set_output_stride` is the hole algorithm ("algorithme à trous") for any convolutional backbone, and
+:func:`set_multi_grid` gives its last layers rates of their own.
 
 DeepLab (Chen et al., TPAMI 2017, arXiv 1606.00915, §3.1) keeps features dense by removing the last strides and
 dilating every later filter. One rule does it for any network: a layer whose native input stride is *s* and whose
@@ -11,7 +12,8 @@ its stride. The weights stay as they are, so it can be done before or after trai
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch.nn.functional as F
@@ -20,7 +22,7 @@ from torch import Tensor, nn
 from atrous.models.convolutionalize import SurgeryError, convolutionalize, input_channels
 from atrous.models.geometry import GeometryError, trace_windows
 
-__all__ = ["OUTPUT_STRIDES", "AtrousPool2d", "SurgeryError", "convolutionalize", "set_output_stride"]
+__all__ = ["OUTPUT_STRIDES", "AtrousPool2d", "SurgeryError", "convolutionalize", "set_multi_grid", "set_output_stride"]
 
 OUTPUT_STRIDES = (4, 8, 16, 32)
 
@@ -52,9 +54,7 @@ def set_output_stride(net: nn.Module, output_stride: int, in_channels: int | Non
     """
     if output_stride not in OUTPUT_STRIDES:
         raise SurgeryError(f"output_stride is one of {', '.join(map(str, OUTPUT_STRIDES))}, not {output_stride}")
-    plan = getattr(net, "_native_windows", None)
-    if plan is None:
-        plan = _native_windows(net, in_channels or input_channels(net))
+    plan = _plan(net, in_channels)
     reach = max((n.input_stride * _largest(n.stride) for n in plan.values()), default=1)
     if output_stride > reach:
         raise SurgeryError(
@@ -73,6 +73,47 @@ def set_output_stride(net: nn.Module, output_stride: int, in_channels: int | Non
         layer.stride, layer.padding, layer.dilation = stride, padding, dilation
     net._native_windows = plan  # type: ignore[assignment]
     return net
+
+
+def set_multi_grid(net: nn.Module, rates: Sequence[int], in_channels: int | None = None) -> nn.Module:
+    """Multiply the dilation of a network's last convolutions, in place (DeepLabv3, arXiv 1706.05587, §3.2.1).
+
+    They are those larger than 1×1, one for each rate: in a ResNet-50 or deeper the last three lie in the three units of
+    its last block, in Xception in the last block of the exit flow. :func:`set_output_stride` keeps the factors: rates
+    (1, 2, 4) are dilations 2, 4 and 8 at stride 16 where the whole block comes after the last stride.
+
+    Args:
+        net: as for :func:`set_output_stride`.
+        rates: the factors, in the order in which the layers work.
+        in_channels: channels of its input; those of the first convolution when left out.
+
+    Returns:
+        The same network.
+
+    Raises:
+        SurgeryError: fewer such layers than rates, or a rate below 1; nothing has been changed then.
+    """
+    plan, modules = dict(_plan(net, in_channels)), dict(net.named_modules())
+    convs = [n for n in plan if isinstance(conv := modules[n], nn.Conv2d) and max(conv.kernel_size) > 1]
+    if len(convs) < len(rates) or any(rate < 1 for rate in rates):
+        raise SurgeryError(
+            f"multi-grid rates are 1 or more, one for each of the last convolutions larger than 1×1, of which "
+            f"{type(net).__name__} has {len(convs)}; not {list(rates)}"
+        )
+    for name, rate in zip(convs[len(convs) - len(rates) :], rates, strict=True):
+        native = plan[name]
+        padding, dilation = _spread(native.padding, rate), _spread(native.dilation, rate)
+        plan[name] = replace(native, padding=padding, dilation=dilation)
+        layer: Any = modules[name]
+        layer.padding, layer.dilation = _spread(layer.padding, rate), _spread(layer.dilation, rate)
+    net._native_windows = plan  # type: ignore[assignment]
+    return net
+
+
+def _plan(net: nn.Module, in_channels: int | None) -> dict[str, _Native]:
+    """The native settings, found when they are first asked for."""
+    plan: dict[str, _Native] | None = getattr(net, "_native_windows", None)
+    return plan if plan is not None else _native_windows(net, in_channels or input_channels(net))
 
 
 def _native_windows(net: nn.Module, in_channels: int) -> dict[str, _Native]:
@@ -107,8 +148,7 @@ def _settings(native: _Native, output_stride: int) -> tuple[Any, Any, Any]:
     actual = min(native.input_stride, output_stride)
     hole = native.input_stride // actual
     stride = _each(native.stride, lambda s: max(1, min(s, output_stride // actual)))
-    padding = native.padding if isinstance(native.padding, str) else _each(native.padding, lambda p: p * hole)
-    return stride, padding, _each(native.dilation, lambda d: d * hole)
+    return stride, _spread(native.padding, hole), _spread(native.dilation, hole)
 
 
 def _check(name: str, layer: nn.Module, native: _Native, change: tuple[Any, Any, Any]) -> None:
@@ -183,6 +223,10 @@ class AtrousPool2d(nn.Module):
     def _sum(self, x: Tensor, stride: int, dilation: int) -> Tensor:
         weight = x.new_ones(x.shape[1], 1, self.kernel_size, self.kernel_size)
         return F.conv2d(x, weight, None, stride, 0, dilation, groups=x.shape[1])
+
+
+def _spread(value: Any, factor: int) -> Any:
+    return value if isinstance(value, str) else _each(value, lambda v: v * factor)
 
 
 def _each(value: Any, change: Any) -> Any:
