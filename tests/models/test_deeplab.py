@@ -279,9 +279,17 @@ class TestDecimation:
             filters = classifier.classifier[0].weight.view(256, 32, 7, 7)[..., ::3, ::3]
             assert all((filters == f).flatten(1).all(1).any() for f in fc6.weight)
         assert not torch.equal(model.fc6_1.weight, model.fc6_2.weight)
-        assert model.backbone.connected is None
+        assert model.backbone.release_connected() is None
         bare = create_model("deeplab_largefov", backbone="vgg11", num_classes=3, width=0, pretrained=file)
-        assert bare.backbone.connected is None
+        assert bare.backbone.release_connected() is None
+
+
+def test_what_can_not_be_built_is_refused() -> None:
+    for options in ({"rates": ()}, {"rates": (6, 0)}):
+        with pytest.raises(ValueError, match="at least one rate"):
+            without_data("deeplab_aspp", "resnet10t", **options)
+    with pytest.raises(ValueError, match="one of 4, 8, 16, 32"):
+        without_data("deeplab_aspp", "vgg11", output_stride=7)
 
 
 class TestMSc:

@@ -56,6 +56,8 @@ class DeepLab(SegmentationModel):
         pad_to: int,
     ) -> None:
         super().__init__(backbone, labels)
+        if not rates or min(rates) < 1 or kernel < 1:
+            raise ValueError(f"rates and kernel are positive, at least one rate: not {list(rates)} and {kernel}")
         self.pad_to, self.rates, self.kernel = pad_to, tuple(rates), kernel
         published = backbone.name in VGGS
         self.width = (FC_WIDTH if published else 0) if width is None else width
@@ -70,13 +72,9 @@ class DeepLab(SegmentationModel):
                 names = ("fc1" if single else f"fc1_c{number}",)
             self._add_branch(names)
             self.branches.append(names)
-        if isinstance(backbone, DeepLabTrunk) and backbone.connected and self.width:
-            for number, (fc6, fc7, _) in enumerate(self.branches):
-                tensors = decimate(*backbone.connected, kernel=kernel, width=self.width, seed=seed + number)
-                for slot, tensor in zip(self._parameters_of(fc6, fc7), tensors, strict=True):
-                    slot.data = tensor
-        if isinstance(backbone, DeepLabTrunk):
-            backbone.connected = None  # most of a VGG's weights
+        connected = backbone.release_connected() if isinstance(backbone, DeepLabTrunk) else None
+        if connected and self.width:
+            self._begin_with(*connected, seed)
         self._follow_output_stride()
 
     def _add_branch(self, names: Sequence[str]) -> None:
@@ -88,6 +86,12 @@ class DeepLab(SegmentationModel):
             if parameter.ndim == 1:
                 nn.init.zeros_(parameter)
         nn.init.normal_(self.get_submodule(names[-1]).weight, std=0.01)  # type: ignore[arg-type]
+
+    def _begin_with(self, classifier_fc6: nn.Conv2d, classifier_fc7: nn.Conv2d, seed: int) -> None:
+        for number, (fc6, fc7, _) in enumerate(self.branches):
+            chosen = decimate(classifier_fc6, classifier_fc7, kernel=self.kernel, width=self.width, seed=seed + number)
+            for slot, tensor in zip(self._parameters_of(fc6, fc7), chosen, strict=True):
+                slot.data = tensor
 
     def _parameters_of(self, *names: str) -> Iterator[nn.Parameter]:
         return chain.from_iterable(self.get_submodule(name).parameters() for name in names)

@@ -30,9 +30,6 @@ class DeepLabTrunk(Backbone):
         in_channels: as for :class:`atrous.models.classics.ClassicBackbone`, like ``pretrained``.
         pretrained: torchvision's weights; its ResNets learnt with the stride on the 3×3 convolution.
         output_stride: 4, 8, 16 or 32.
-
-    Attributes:
-        connected: fc6 and fc7 of a pretrained VGG, as convolutions, for a head to begin with.
     """
 
     def __init__(
@@ -48,15 +45,22 @@ class DeepLabTrunk(Backbone):
         self.size_remainder = None
         classifier = make_classifier(name, in_channels, pretrained)
         self.net = _resnet(classifier) if name in RESNETS else _vgg(classifier, name)
-        self.connected: tuple[nn.Conv2d, nn.Conv2d] | None = None
+        self._connected: tuple[nn.Conv2d, nn.Conv2d] | None = None
         if pretrained is not False and name in VGGS:
-            self.connected = _connected(classifier, in_channels)
+            self._connected = _connected(classifier, in_channels)
         mean, std = IMAGENET
         self.mean, self.std = as_many(mean, in_channels), as_many(std, in_channels)
         self.strides = tuple(int(grid.stride) for grid in trace(self.net, in_channels).outputs)
         self.channels = self.net.channels
         self._output_stride = 0
         self.output_stride = output_stride
+
+    def release_connected(self) -> tuple[nn.Conv2d, nn.Conv2d] | None:
+        """Hand over fc6 and fc7 of a pretrained VGG, as convolutions, for a head to begin with; they are most of its
+        weights, so they are not kept.
+        """
+        connected, self._connected = self._connected, None
+        return connected
 
     def _make_dense(self, output_stride: int) -> None:
         super()._make_dense(output_stride)
