@@ -27,7 +27,8 @@ SURFACE = {
         "--precision --scales --scores INPUT"
     ),
     "evaluate": (
-        "--crf --data --device --flip --json --merge --model --output-stride --precision --scales --split --trimap"
+        "--crf --data --device --flip --json --merge --model --output-stride --plot --precision --scales --split "
+        "--trimap"
     ),
     "train": "--dry-run --out --resume --set RECIPE",
     "models": "",
@@ -39,6 +40,7 @@ SURFACE = {
     "convert caffe": "--as --classes --data --inputs --out --rates --scales FILE",
     "convert classifier": "--as --out FILE",
     "convert pytorch": "--as --classes --data --inputs --layout --out --rates --scales FILE",
+    "convert tflite-arrays": "--classes --data --out FILE",
     "data check": "--fix --json --split SPEC",
     "data stats": "--json --sheet --split SPEC",
 }

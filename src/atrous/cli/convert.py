@@ -1,4 +1,4 @@
-"""Weights of other programs: convert caffe, convert pytorch."""
+"""Weights of other programs: convert caffe, pytorch, tensorflow, tflite-arrays, classifier."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from atrous.cli.common import check_writable, numbers, read_classes, read_scales
 
 if TYPE_CHECKING:
+    from atrous.labels import LabelSet
     from atrous.models.base import SegmentationModel
 
 convert_app = typer.Typer(no_args_is_help=True)
@@ -94,13 +95,29 @@ def convert_classifier(
     typer.echo(f"start from it: atrous train RECIPE --set model.backbone={architecture} --set model.pretrained={out}")
 
 
-def _options(classes: Path | None, data: str | None, rates: str | None, scales: str | None) -> dict[str, Any]:
+@convert_app.command("tflite-arrays")
+def convert_tflite_arrays(file: Weights, out: ModelFolder, classes: Classes = None, data: ClassesOf = None) -> None:
+    """Convert the arrays of a TFLite network (.npz, and .json of its layers): DeepLabv3 on MobileNetV2."""
+    from atrous.convert.tensorflow import convert_tflite_arrays as convert
+
+    _check_model_folder(out)
+    _keep_converted(convert(file, labels=_labels(classes, data)), out)
+
+
+def _labels(classes: Path | None, data: str | None) -> LabelSet | None:
     from atrous.data.readers import find_layout
 
     if classes and data:
         raise ValueError("--classes and --data both name the classes; give one of them")
-    labels = find_layout(data).form().labels if data else read_classes(classes)
-    return {"labels": labels, "rates": numbers("--rates", rates) or None, "scales": read_scales(scales) or None}
+    return find_layout(data).form().labels if data else read_classes(classes)
+
+
+def _options(classes: Path | None, data: str | None, rates: str | None, scales: str | None) -> dict[str, Any]:
+    return {
+        "labels": _labels(classes, data),
+        "rates": numbers("--rates", rates) or None,
+        "scales": read_scales(scales) or None,
+    }
 
 
 def _check_model_folder(out: Path) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import mmap
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from atrous.convert.protobuf import ProtobufError, fields, part, varint
 
 Array = NDArray[Any]
 
@@ -41,7 +42,6 @@ _FORMS = {100: _Form(name=1, blobs=7, older=None), 2: _Form(name=4, blobs=6, old
 """By their fields in NetParameter: LayerParameter and V1LayerParameter, which may hold a V0LayerParameter."""
 _SIDES = (1, 2, 3, 4)  # num, channels, height and width of a blob
 _DATA, _SHAPE, _DOUBLE_DATA = 5, 7, 8
-_VARINT, _BYTES, _FIXED = 0, 2, {1: 8, 5: 4}  # protobuf's wire types; the fixed ones with their sizes
 _OTHERS = {
     b"PK": "a zip file, as PyTorch writes them: `atrous convert pytorch` reads those",
     b"\x89HDF": "an HDF5 file: load it with Caffe and save it as a binary .caffemodel",
@@ -69,10 +69,10 @@ def read_caffemodel(file: str | Path) -> list[CaffeLayer]:
             raise CaffeModelError(f"{file} is no .caffemodel but {kind}")
     layers: list[CaffeLayer] = []
     try:
-        for number, value in _fields(data, slice(0, len(data))):
-            if number in _FORMS and (layer := _layer(data, _part(value), _FORMS[number])).blobs:
+        for number, value in fields(data, slice(0, len(data))):
+            if number in _FORMS and (layer := _layer(data, part(value), _FORMS[number])).blobs:
                 layers.append(layer)
-    except CaffeModelError as error:
+    except ProtobufError as error:
         last = f" after layer '{layers[-1].name}'" if layers else ""
         raise CaffeModelError(f"{file} is cut short or damaged{last}, or no .caffemodel: {error}") from None
     if not layers:
@@ -82,80 +82,43 @@ def read_caffemodel(file: str | Path) -> list[CaffeLayer]:
 
 def _layer(data: memoryview, place: slice, form: _Form) -> CaffeLayer:
     name, blobs = "", []
-    for number, value in _fields(data, place):
+    for number, value in fields(data, place):
         if number == form.name:
-            name = bytes(data[_part(value)]).decode(errors="replace")
+            name = bytes(data[part(value)]).decode(errors="replace")
         elif number == form.blobs:
-            blobs.append(_blob(data, _part(value)))
+            blobs.append(_blob(data, part(value)))
         elif number == form.older:
-            raise CaffeModelError("its layers have the form of 2013; Caffe's upgrade_net_proto_binary renews them")
+            raise ProtobufError("its layers have the form of 2013; Caffe's upgrade_net_proto_binary renews them")
     return CaffeLayer(name, tuple(blobs))
 
 
 def _blob(data: memoryview, place: slice) -> Array:
     sides, chunks, dtype = dict.fromkeys(_SIDES, 1), [], "<f4"
     shape: list[int] | None = None
-    for number, value in _fields(data, place):
+    for number, value in fields(data, place):
         if number in _SIDES and isinstance(value, int):
             sides[number] = value
         elif number == _SHAPE:
-            shape = _dimensions(data, _part(value))
+            shape = _dimensions(data, part(value))
         elif number in (_DATA, _DOUBLE_DATA):
-            chunks.append(data[_part(value)])
+            chunks.append(data[part(value)])
             dtype = "<f4" if number == _DATA else "<f8"
     content = chunks[0] if len(chunks) == 1 else b"".join(chunks)
     dimensions = list(sides.values()) if shape is None else shape
     if math.prod(dimensions) * np.dtype(dtype).itemsize != len(content):
-        raise CaffeModelError(f"byte {place.start}: an array of {dimensions} {dtype} in {len(content)} bytes")
+        raise ProtobufError(f"byte {place.start}: an array of {dimensions} {dtype} in {len(content)} bytes")
     return np.frombuffer(content, dtype).reshape(dimensions)
 
 
 def _dimensions(data: memoryview, place: slice) -> list[int]:
     dimensions = []
-    for number, value in _fields(data, place):
+    for number, value in fields(data, place):
         if number == 1 and isinstance(value, int):
             dimensions.append(value)
         elif number == 1:
-            part, at = _part(value), _part(value).start
-            while at < part.stop:
-                size, at = _varint(data, at, part.stop)
+            packed = part(value)
+            at = packed.start
+            while at < packed.stop:
+                size, at = varint(data, at, packed.stop)
                 dimensions.append(size)
     return dimensions
-
-
-def _fields(data: memoryview, place: slice) -> Iterator[tuple[int, int | slice]]:
-    """The fields of a message: number, and the value of an integer or the place of anything else."""
-    at: int = place.start
-    while at < place.stop:
-        begin = at
-        tag, at = _varint(data, at, place.stop)
-        number, wire = tag >> 3, tag & 7
-        if not number or wire not in (_VARINT, _BYTES, *_FIXED):
-            raise CaffeModelError(f"byte {begin}: no field of protobuf begins here")
-        if wire == _VARINT:
-            value, at = _varint(data, at, place.stop)
-            yield number, value
-            continue
-        size, at = _varint(data, at, place.stop) if wire == _BYTES else (_FIXED[wire], at)
-        if at + size > place.stop:
-            raise CaffeModelError(
-                f"byte {begin}: field {number} should be {size} bytes long, {place.stop - at} are left"
-            )
-        yield number, slice(at, at + size)
-        at += size
-
-
-def _varint(data: memoryview, at: int, stop: int) -> tuple[int, int]:
-    """An integer, and the place behind it."""
-    value = 0
-    for count, byte in enumerate(data[at : min(stop, at + 10)]):
-        value |= (byte & 127) << 7 * count
-        if byte < 128:
-            return value, at + count + 1
-    raise CaffeModelError(f"byte {at}: an integer has no end")
-
-
-def _part(value: int | slice) -> slice:
-    if isinstance(value, int):
-        raise CaffeModelError(f"the number {value} stands where a message or text is expected")
-    return value

@@ -1,0 +1,175 @@
+"""DeepLabv3 and v3+ as others name them.
+
+A file's trunk has our layers under other names; its head has them in another order: what is concatenated second there
+may be first here, and the weights that read it are turned accordingly. Where two of its convolutions stand in a row,
+with nothing in between, one of ours does what both do. Where its batch norm adds another epsilon to the variance, the
+variance makes up for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from atrous.convert.source import ConversionError, Source
+from atrous.labels import LabelSet
+from atrous.models.base import Preprocessing, SegmentationModel, create_model
+
+Layers = Mapping[str, str | tuple[str, str]]
+UNIT = Preprocessing((0.5,) * 3, (0.5,) * 3)
+"""Photos from −1 to 1."""
+
+
+class Naming(NamedTuple):
+    """What a file calls the layers of a network, and what it does otherwise.
+
+    Args:
+        backbone: what it is here.
+        trunk: gives our name of a trunk's layer (``layer1.0.bn2``) that of the file.
+        head: our names of the other layers (``aspp.project.0``) and those of the file; of two convolutions in a row,
+            both.
+        options: of our architecture.
+        output_stride: that of the network in the file.
+        eps: of the trunk's batch norm.
+        preprocessing: of its photos.
+        pooled_last: ASPP's image pooling comes last in its concatenation, not first.
+        low_level_first: the decoder's low-level features come first in theirs, not last.
+        narrow: layers of the trunk may have fewer channels than ours, whose others are nothing throughout.
+        unused: beginnings of the names of tensors that have no part in the scores.
+    """
+
+    backbone: str
+    trunk: Callable[[str], str]
+    head: Layers
+    options: Mapping[str, Any]
+    output_stride: int = 16
+    eps: float = 1e-5
+    preprocessing: Preprocessing = UNIT
+    pooled_last: bool = False
+    low_level_first: bool = False
+    narrow: bool = False
+    unused: tuple[str, ...] = ()
+
+
+def deeplabv3_from(
+    source: Source, architecture: str, naming: Naming, labels: LabelSet | None, rates: Sequence[int] | None
+) -> SegmentationModel:
+    """The model that a file's tensors describe, in eval mode.
+
+    Args:
+        source: the tensors by the file's names, of a kind and form as PyTorch has them; everything is taken.
+        architecture: ``deeplabv3``, ``deeplabv3plus`` or ``fcn``.
+        naming: of the file.
+        labels: names of the classes; when left out, those of the released net with as many, or numbers.
+        rates: those of ASPP's branches at output stride 16; the published ones when left out.
+
+    Raises:
+        ConversionError: the file holds something else; the message lists what.
+        ValueError: another number of rates than branches, or of labels than classes.
+    """
+    options = dict(naming.options)
+    if rates is not None:
+        branches = len(options.get("rates", (6, 12, 18)))
+        if len(rates) != branches:
+            raise ValueError(f"{len(rates)} rates for the {branches} atrous branches of {source.file}")
+        options["rates"] = tuple(rates)
+    classifier = naming.head.get("classifier") or naming.head["classifier.4"]
+    with torch.device("meta"):
+        model = create_model(
+            architecture,
+            backbone=naming.backbone,
+            labels=source.labels(labels, source.shape(f"{classifier}.weight")[0]),
+            output_stride=naming.output_stride,
+            **options,
+        )
+    weights = _weights(source, model, naming)
+    for name in source.names():
+        if name.startswith(naming.unused):
+            source.drop(name)
+    source.finish(f"{architecture} on {naming.backbone}")
+    model.load_state_dict(weights, assign=True)
+    model.preprocessing = naming.preprocessing
+    return model.eval()
+
+
+def _weights(source: Source, model: SegmentationModel, naming: Naming) -> dict[str, Tensor]:
+    weights = {}
+    for path, module in model.named_modules():
+        ours = path.removeprefix("backbone.net.")
+        slots = dict(module.named_parameters(recurse=False)) | dict(module.named_buffers(recurse=False))
+        if not slots:
+            continue
+        theirs = naming.trunk(ours) if path != ours else naming.head[ours]
+        if isinstance(theirs, tuple):
+            weights[f"{path}.weight"] = _merged(source, theirs, tuple(slots["weight"].shape))
+        else:
+            for kind, slot in slots.items():
+                narrow = naming.narrow and path != ours
+                weights[f"{path}.{kind}"] = _tensor(source, f"{theirs}.{kind}", tuple(slot.shape), narrow)
+        if isinstance(module, nn.BatchNorm2d) and path != ours:
+            weights[f"{path}.running_var"] = weights[f"{path}.running_var"] + (naming.eps - module.eps)
+    _reorder(weights, naming)
+    return weights
+
+
+def _tensor(source: Source, name: str, shape: tuple[int, ...], narrow: bool) -> Tensor:
+    if name.endswith(".num_batches_tracked"):
+        source.drop(name)
+        return torch.zeros((), dtype=torch.long)
+    if not narrow or name not in source:
+        return source.take(name, shape)
+    own = (*map(min, shape[:2], source.shape(name)), *shape[2:])
+    wide = torch.full(shape, 1.0 if name.endswith(".running_var") else 0.0)
+    wide[tuple(map(slice, own))] = source.take(name, own)
+    return wide
+
+
+def _merged(source: Source, names: tuple[str, str], shape: tuple[int, ...]) -> Tensor:
+    """A depthwise convolution and the pointwise one right behind it, as the one that does both."""
+    depthwise = source.take(f"{names[0]}.weight", (shape[1], 1, *shape[2:]))
+    return source.take(f"{names[1]}.weight", (*shape[:2], 1, 1)) * depthwise.transpose(0, 1)
+
+
+def _reorder(weights: dict[str, Tensor], naming: Naming) -> None:
+    if naming.pooled_last:
+        project = weights["aspp.project.0.weight"]
+        weights["aspp.project.0.weight"] = project.roll(project.shape[0], 1)
+    if naming.low_level_first:
+        first = weights["decoder.0.0.weight"]
+        low_level = len(weights["project_low_level.0.weight"])
+        weights["decoder.0.0.weight"] = first.roll(-low_level, 1)
+
+
+def unit(ours: str, theirs: str, first: int = 0) -> dict[str, str]:
+    """Names of a convolution and its batch norm in a ``Sequential``."""
+    return {f"{ours}.0": f"{theirs}.{first}", f"{ours}.1": f"{theirs}.{first + 1}"}
+
+
+_GROUPS = (1, 2, 3, 4, 3, 3, 1)  # the residual blocks of MobileNetV2, by stage
+_PARTS = {"conv_pw": 0, "bn1": 0, "conv_dw": 1, "bn2": 1, "conv_pwl": 2, "bn3": 2}
+_FIRST_PARTS = {"conv_dw": 1, "bn1": 1, "conv_pw": 2, "bn2": 2}  # it does not expand
+_WIDTHS = {112: "035", 160: "050", 240: "075", 320: "100", 448: "140"}
+
+
+def mobilenetv2(source: Source, last: str) -> str:
+    """Our name of a MobileNetV2 by the channels of its last block.
+
+    Raises:
+        ConversionError: none has so many, or the file has no such tensor.
+    """
+    channels = source.shape(last)[0]
+    if channels not in _WIDTHS:
+        raise ConversionError(f"{source.file}: a MobileNetV2 of {channels} channels is not known; {list(_WIDTHS)} are")
+    return f"mobilenetv2_{_WIDTHS[channels]}"
+
+
+def mobilenetv2_place(layer: str) -> tuple[int, int, bool]:
+    """Where a layer of MobileNetV2 (``blocks.1.0.conv_pw``) stands: number of its block in the network, and which of
+    expansion, depthwise convolution and projection it belongs to (0, 1, 2); whether it is the batch norm.
+    """
+    _, stage, block, name = layer.split(".")
+    number = sum(_GROUPS[: int(stage)]) + int(block)
+    return number, (_PARTS if number else _FIRST_PARTS)[name], name.startswith("bn")

@@ -1,0 +1,64 @@
+"""Arrays of TFLite networks: real trained ones, and a refusal of what is none."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from atrous.cli import app
+from atrous.convert.source import ConversionError
+from atrous.convert.tensorflow import convert_tflite_arrays
+from atrous.models import load
+
+
+@pytest.mark.shared
+def test_a_trained_network_gives_its_published_logits(shared: Path, tmp_path: Path) -> None:
+    weights, out = shared / "weights/deeplabv3_257_mv_gpu.npz", tmp_path / "m"
+    done = CliRunner().invoke(app, ["convert", "tflite-arrays", str(weights), "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert "deeplabv3 on mobilenetv2_050" in done.stdout
+    model = load(out)
+    assert (model.output_stride, model.labels.names[8]) == (8, "cat")
+    reference = np.load(shared / "reference/deeplabv3_mobilenetv2_x0.5_257_logits.npz")
+    photo = torch.from_numpy(reference["rgb_u8"]).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        logits = model(model.preprocess(photo))[0].permute(1, 2, 0).numpy()
+    assert np.abs(logits - reference["logits"]).max() < 1e-3
+    assert (logits.argmax(-1) == reference["logits"].argmax(-1)).all()
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_a_quantised_network_labels_pictures_as_published(shared: Path) -> None:
+    """On every tenth picture of the subset; on all, docs/weights.md has the figures."""
+    model = convert_tflite_arrays(shared / "weights/deeplabv3_mnv2_pascal_quant.npz")
+    model.pad_to = 513
+    assert (model.output_stride, model.backbone.name) == (16, "mobilenetv2_100")
+    voc = shared / "data/VOCdevkit/VOC2012"
+    right = counted = 0
+    for name in (voc / "ImageSets/Segmentation/val.txt").read_text().split()[::10]:
+        photo = np.array(Image.open(voc / f"JPEGImages/{name}.jpg").convert("RGB"))
+        mask = torch.from_numpy(np.array(Image.open(voc / f"SegmentationClass/{name}.png")))
+        with torch.no_grad():
+            found = model(model.preprocess(torch.from_numpy(photo).permute(2, 0, 1)[None]))[0].argmax(0)
+        right += int((found == mask)[mask != 255].sum())
+        counted += int((mask != 255).sum())
+    assert right / counted > 0.925
+
+
+def test_what_is_no_network_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "net.npz"
+    np.savez(file, **{"00.weight": np.zeros((4, 3, 3, 3), "f4"), "00.bias": np.zeros(4, "f4")})
+    with pytest.raises(FileNotFoundError, match=r"net\.json"):
+        convert_tflite_arrays(file)
+    layer = {"i": 0, "tensor": "MobilenetV2/Conv/weights", "layout": "OHWI", "stride": [2, 2]}
+    (tmp_path / "net.json").write_text(json.dumps([layer]))
+    with pytest.raises(ConversionError, match=r"has no 'MobilenetV2/expanded_conv_16/project\.weight'"):
+        convert_tflite_arrays(file)
+    (tmp_path / "net.json").write_text(json.dumps([layer | {"i": 1}]))
+    with pytest.raises(ConversionError, match=r"no arrays of a TFLite network: .*01\.weight"):
+        convert_tflite_arrays(file)
