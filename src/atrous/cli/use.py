@@ -18,9 +18,11 @@ from atrous.cli.common import (
     Precision,
     Scales,
     bar,
+    check_writable,
     load_model,
     make_method,
     numbers,
+    write_json,
 )
 
 if TYPE_CHECKING:
@@ -97,7 +99,9 @@ def evaluate(
     split: Annotated[str, typer.Option("--split", help="Split to judge on.")] = "val",
     json: Annotated[Path | None, typer.Option("--json", help="Write everything to this file too.")] = None,
     device: Device = None,
-    output_stride: OutputStride = None,
+    output_stride: Annotated[
+        str | None, typer.Option("--output-stride", help="Run the network at 4, 8, 16 or 32; at several: 8,16,32")
+    ] = None,
     precision: Precision = "float32",
     scales: Scales = None,
     flip: Flip = False,
@@ -106,26 +110,40 @@ def evaluate(
     trimap: Annotated[
         str | None, typer.Option("--trimap", help="Judge bands along boundaries too, of these widths: 1,3,5,10")
     ] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Draw several output strides: accuracy over time and memory (PNG).")
+    ] = None,
 ) -> None:
     """Judge a model: one confusion matrix over the split, every picture at its own size."""
-    from json import dumps
-
     from atrous.data.datasets import open_dataset
+    from atrous.evaluation import dial
     from atrous.evaluation.evaluate import evaluate as judge
     from atrous.evaluation.report import table
     from atrous.inference.predictor import write_atomically
 
-    widths = numbers("--trimap", trimap)
+    widths, strides = numbers("--trimap", trimap), numbers("--output-stride", output_stride)
+    if plot and len(set(strides)) < 2:
+        raise ValueError("--plot draws several output strides: add --output-stride 8,16,32")
+    for file in (json, plot):
+        check_writable(file)
     dataset = open_dataset(data, split)
     network = load_model(model, device)
-    if output_stride:
-        network.output_stride = output_stride
     method = make_method(network, scales, flip, merge, crf)
     with bar("evaluating") as progress:
-        evaluation = judge(network, dataset, precision=precision, progress=progress, trimap=widths, method=method)
-    typer.echo(table(evaluation))
-    if json:
-        write_atomically(json, (dumps(evaluation.to_dict(), indent=2) + "\n").encode())
+        if len(set(strides)) > 1:
+            settings = dial.turn_dial(
+                network, dataset, strides, precision=precision, progress=progress, trimap=widths, method=method
+            )
+            shown, facts = dial.table(settings), {"settings": [setting.to_dict() for setting in settings]}
+            if plot:
+                write_atomically(plot, dial.plot(settings))
+        else:
+            if strides:
+                network.output_stride = strides[0]
+            evaluation = judge(network, dataset, precision=precision, progress=progress, trimap=widths, method=method)
+            shown, facts = table(evaluation), evaluation.to_dict()
+    typer.echo(shown)
+    write_json(json, facts)
 
 
 def models() -> None:

@@ -1,0 +1,191 @@
+"""The output stride as a dial: one checkpoint, its accuracy, time and memory at several strides (DeepLabv3+, arXiv
+1802.02611, table 3).
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import re
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from atrous.data.datasets import Dataset
+from atrous.evaluation.evaluate import Evaluation, Precision, evaluate
+from atrous.evaluation.report import aligned, percent
+from atrous.inference.method import Method, View
+from atrous.models.base import SegmentationModel
+
+COUNTED_AT = 513
+"""Side of the picture that multiply-adds are counted for, as in the papers."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a model gives and costs at one output stride.
+
+    Args:
+        output_stride: at which it ran.
+        evaluation: how well it did.
+        seconds: median time from a photo to its labels; reading it is not included.
+        memory: most bytes that were held at once, weights included: on a GPU by tensors, else by the whole process;
+            None where the system can't tell.
+        multiply_adds: of one look at a picture of 513 × 513.
+    """
+
+    output_stride: int
+    evaluation: Evaluation
+    seconds: float
+    memory: int | None
+    multiply_adds: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON knows it."""
+        return {
+            "output_stride": self.output_stride,
+            "seconds_per_picture": self.seconds,
+            "peak_memory": self.memory,
+            "multiply_adds_at_513": self.multiply_adds,
+            **self.evaluation.to_dict(),
+        }
+
+
+def turn_dial(
+    model: SegmentationModel,
+    dataset: Dataset,
+    output_strides: Sequence[int],
+    *,
+    precision: Precision = "float32",
+    progress: Callable[[int, int], None] | None = None,
+    trimap: Sequence[int] = (),
+    method: Method | None = None,
+) -> list[Setting]:
+    """Judge a model at several output strides, one after the other; what depends on the stride follows.
+
+    Args:
+        model: the model; it gets its own output stride back.
+        dataset: pictures and masks.
+        output_strides: 4, 8, 16 or 32 each.
+        precision: as for :func:`atrous.evaluation.evaluate.evaluate`, like the rest.
+        progress: begins anew for each stride.
+        trimap: widths of bands along boundaries.
+        method: how a photo becomes labels.
+
+    Returns:
+        The settings, coarse to fine: memory that one has left behind does not count for the next then.
+
+    Raises:
+        ValueError: as evaluate does, or a stride that the network can't have.
+    """
+    device = next(model.parameters()).device
+    channels = dataset[0].image.shape[2]
+    own, settings = model.output_stride, []
+    try:
+        for stride in sorted(set(output_strides), reverse=True):
+            model.output_stride = stride
+            counted = multiply_adds(model, channels)
+            timed = _Timed(**vars(method or Method()))
+            _forget_peak(device)
+            evaluation = evaluate(model, dataset, precision=precision, progress=progress, trimap=trimap, method=timed)
+            settings.append(Setting(stride, evaluation, statistics.median(timed.seconds), _peak(device), counted))
+    finally:
+        model.output_stride = own
+    return settings
+
+
+def multiply_adds(model: SegmentationModel, channels: int = 3, size: int = COUNTED_AT) -> int:
+    """Multiply-adds from a picture ``(1, channels, size, size)`` to scores at network resolution, by PyTorch's counter.
+
+    The papers' figures for atrous convolutions are up to 9 % higher: they hold the padding by which TensorFlow makes
+    the sides of a map multiples of the rate.
+    """
+    twin = copy.deepcopy(model).to("meta").eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        twin.scores(torch.empty(1, channels, size, size, device="meta"))
+    return int(counter.get_total_flops()) // 2
+
+
+def table(settings: Sequence[Setting]) -> str:
+    """A row for each setting; markdown."""
+    widths = list(settings[0].evaluation.trimap)
+    head = ["output stride", "mean IoU %", *(f"within {width} px" for width in widths), "pixel accuracy %"]
+    rows = [[*head, "s per picture", "peak memory, MB", f"10⁹ multiply-adds at {COUNTED_AT}²"]]
+    for setting in settings:
+        scores, bands = setting.evaluation.scores, setting.evaluation.trimap
+        rows.append(
+            [
+                str(setting.output_stride),
+                percent(scores.mean_iou),
+                *(percent(bands[width].scores().mean_iou) for width in widths),
+                percent(scores.pixel_accuracy),
+                f"{setting.seconds:.3f}",
+                "–" if setting.memory is None else f"{setting.memory / 1e6:.0f}",
+                f"{setting.multiply_adds / 1e9:.2f}",
+            ]
+        )
+    return aligned(rows)
+
+
+def plot(settings: Sequence[Setting]) -> bytes:
+    """Mean IoU over time and over memory, as a PNG file."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    panels = {"seconds per picture": [s.seconds for s in settings]}
+    if known := [s.memory / 1e6 for s in settings if s.memory is not None]:
+        panels["peak memory, MB"] = known
+    accuracy = [100 * s.evaluation.scores.mean_iou for s in settings]
+    for axes, (name, costs) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        axes.plot(costs, accuracy, marker="o")
+        for setting, cost, value in zip(settings, costs, accuracy, strict=True):
+            axes.annotate(
+                f"output stride {setting.output_stride}", (cost, value), (6, -3), textcoords="offset points", va="top"
+            )
+        axes.set(xlabel=name, ylabel="mean IoU, %")
+        axes.margins(0.25)
+    figure.suptitle(f"{settings[0].evaluation.model} on {settings[0].evaluation.data}")
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=120)
+    return file.getvalue()
+
+
+@dataclass(frozen=True)
+class _Timed(Method):
+    """A method that notes how long each picture takes."""
+
+    seconds: list[float] = field(default_factory=list)
+
+    def __call__(self, model: SegmentationModel, photo: Tensor) -> tuple[Tensor, list[View]]:
+        begin = time.perf_counter()
+        result = super().__call__(model, photo)
+        if photo.device.type == "cuda":
+            torch.cuda.synchronize(photo.device)
+        self.seconds.append(time.perf_counter() - begin)
+        return result
+
+
+_PROCESS = Path("/proc/self")  # Linux tells a process its peak, and forgets it when asked
+
+
+def _forget_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif (_PROCESS / "clear_refs").exists():
+        (_PROCESS / "clear_refs").write_text("5")
+
+
+def _peak(device: torch.device) -> int | None:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if not (_PROCESS / "status").exists():
+        return None
+    found = re.search(r"VmHWM:\s+(\d+) kB", (_PROCESS / "status").read_text())
+    return 1024 * int(found[1]) if found else None

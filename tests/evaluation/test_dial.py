@@ -1,0 +1,101 @@
+"""One checkpoint at several output strides."""
+
+import copy
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from atrous.cli import app
+from atrous.data.datasets import Dataset, open_dataset
+from atrous.evaluation import dial
+from atrous.evaluation.dial import multiply_adds, table, turn_dial
+from atrous.evaluation.evaluate import evaluate
+from atrous.inference.method import Method
+from atrous.models import SegmentationModel, create_model
+
+
+@pytest.fixture
+def model() -> SegmentationModel:
+    return create_model("deeplabv3plus", backbone="test_efficientnet", num_classes=2, channels=16).eval()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    random = np.random.default_rng(0)
+    for kind, high in (("images", 256), ("masks", 2)):
+        (tmp_path / "data" / kind).mkdir(parents=True)
+        for name, size in (("a", (40, 50)), ("b", (33, 65)), ("c", (20, 20))):
+            shape = (*size, 3) if kind == "images" else size
+            picture = random.integers(0, high, shape).astype(np.uint8)
+            Image.fromarray(picture).save(tmp_path / "data" / kind / f"{name}.png")
+    (tmp_path / "data" / "labels.toml").write_text('names = ["ground", "thing"]\n')
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def data(folder: Path) -> Dataset:
+    return open_dataset(f"folder:{folder}", "all")
+
+
+def test_each_setting_is_an_evaluation_at_its_stride(model: SegmentationModel, data: Dataset) -> None:
+    twin = copy.deepcopy(model)
+    settings = turn_dial(model, data, (8, 32, 16), trimap=(3,), method=Method(flip=True))
+    assert [s.output_stride for s in settings] == [32, 16, 8]
+    assert model.output_stride == 16
+    for setting in settings:
+        twin.output_stride = setting.output_stride
+        alone = evaluate(twin, data, trimap=(3,), method=Method(flip=True))
+        assert (setting.evaluation.confusion.matrix == alone.confusion.matrix).all()
+        assert setting.seconds > 0
+        assert setting.multiply_adds == multiply_adds(twin)
+    assert settings[0].multiply_adds < settings[1].multiply_adds < settings[2].multiply_adds
+    lines = table(settings).splitlines()
+    assert [line.split()[1] for line in lines[2:]] == ["32", "16", "8"]
+    assert "within 3 px" in lines[0]
+
+
+def test_a_stride_that_cannot_be_leaves_the_model_as_it_was(model: SegmentationModel, data: Dataset) -> None:
+    with pytest.raises(ValueError, match="one of 4, 8, 16, 32"):
+        turn_dial(model, data, (16, 7))
+    assert model.output_stride == 16
+
+
+def test_multiply_adds_are_those_of_a_convolution(model: SegmentationModel) -> None:
+    fine, coarse = (multiply_adds(model, size=size) for size in (129, 65))
+    assert fine / coarse == pytest.approx(4, rel=0.1)
+    assert next(model.parameters()).device.type == "cpu"
+
+
+def test_memory_is_that_of_one_setting(tmp_path: Path) -> None:
+    if dial._peak(torch.device("cpu")) is None:
+        pytest.skip("this system does not tell a process its peak")
+    peaks = []
+    for elements in (1, 50_000_000, 1):
+        dial._forget_peak(torch.device("cpu"))
+        torch.ones(elements)
+        peaks.append(dial._peak(torch.device("cpu")))
+    assert peaks[1] - peaks[0] > 150e6
+    assert peaks[1] - peaks[2] > 150e6
+
+
+def test_the_command_prints_writes_and_draws(model: SegmentationModel, folder: Path, tmp_path: Path) -> None:
+    model.save(tmp_path / "model")
+    where = ["--model", str(tmp_path / "model"), "--data", f"folder:{folder}", "--split", "all"]
+    files = ["--json", str(tmp_path / "dial.json"), "--plot", str(tmp_path / "dial.png")]
+    result = CliRunner().invoke(app, ["evaluate", *where, "--output-stride", "16,32", *files])
+    assert result.exit_code == 0, result.output
+    assert "10⁹ multiply-adds at 513²" in result.stdout
+    settings = json.loads((tmp_path / "dial.json").read_text())["settings"]
+    assert [s["output_stride"] for s in settings] == [32, 16]
+    assert all(0 <= s["mean_iou"] <= 1 and s["seconds_per_picture"] > 0 for s in settings)
+    with Image.open(tmp_path / "dial.png") as picture:
+        assert picture.width > 600
+    result = CliRunner().invoke(app, ["evaluate", *where, "--output-stride", "16", *files])
+    assert (result.exit_code, "--output-stride 8,16,32" in result.output) == (2, True)
+    result = CliRunner().invoke(app, ["evaluate", *where, "--output-stride", "8;16"])
+    assert (result.exit_code, "--output-stride takes whole numbers" in result.output) == (2, True)
