@@ -175,8 +175,14 @@ class DenseCRF(nn.Module):
     def _mean_field(self, image: Tensor | None, unary: Tensor) -> Tensor:
         """The distribution ``(C, *size)`` of one picture."""
         pairwise = self._pairwise(image, unary)
-        messages = Messages(pairwise, self.normalization)
-        q = mean_field(unary.flatten(1).T, messages, self.iterations, self.tolerance)
+        graded = torch.is_grad_enabled() and any(t.requires_grad for t in (unary, *self.parameters()))
+        if unary.device.type == "cpu" and not graded:
+            from atrous.crf import fused  # numba is loaded when it is first needed
+
+            if fused.serves(pairwise):
+                settings = (self.normalization, self.iterations, self.tolerance, torch.get_num_threads())
+                return fused.mean_field(unary.detach(), pairwise, *settings).to(unary.dtype)
+        q = mean_field(unary.flatten(1).T, Messages(pairwise, self.normalization), self.iterations, self.tolerance)
         return q.T.reshape(unary.shape)
 
     def _pairwise(self, image: Tensor | None, unary: Tensor) -> list[Pairwise]:

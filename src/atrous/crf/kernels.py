@@ -72,8 +72,8 @@ class Bilateral:
         if image is None:
             raise ValueError("a Bilateral kernel compares colours: give it the picture, not None")
         places = positions(self.sxy, size, order, image.device)
-        colours = image.reshape(len(places), -1)
-        return torch.cat([places, colours / _widths("srgb", self.srgb, colours.shape[1], image.device)], dim=1)
+        colours = image.reshape(len(places), -1).T
+        return torch.cat([places.T, colours / _widths("srgb", self.srgb, len(colours), image.device)]).T
 
 
 @dataclass(frozen=True)
@@ -110,23 +110,22 @@ def positions(widths: float | Sequence[float], size: Sequence[int], order: Order
     """The place of each pixel of a picture of ``size`` (height, width), row by row, in units of the widths (x, y).
 
     Returns:
-        float32 ``(N, d)``, x first or y first.
+        float32 ``(N, d)``, x first or y first; one axis after the other in memory, as all features best are.
     """
     axes = torch.meshgrid(*(torch.arange(n, dtype=torch.float32, device=device) for n in size), indexing="ij")
     # (height, width) and (time, height, width) from the back: x, y and time
-    places = torch.stack([axis.reshape(-1) for axis in reversed(axes)], dim=1)
-    places = places / _widths("sxy", widths, len(size), device)
-    return places if order == "xy" else places.flip(1)
+    places = torch.stack([axis.reshape(-1) for axis in reversed(axes)]) / _widths("sxy", widths, len(size), device)
+    return (places if order == "xy" else places.flip(0)).T
 
 
 def _widths(name: str, widths: float | Sequence[float], count: int, device: torch.device) -> Tensor:
-    """One standard deviation for each axis."""
+    """One standard deviation for each axis, ``(count, 1)``."""
     given = torch.tensor(widths, dtype=torch.float32, device=device).reshape(-1)
     if len(given) not in (1, count):
         raise ValueError(
             f"{name} has {len(given)} values; the picture has {count} such axes: give one number, or {count}"
         )
-    return given.expand(count)
+    return given.expand(count)[:, None]
 
 
 def _check_widths(name: str, widths: float | Sequence[float]) -> None:

@@ -35,11 +35,11 @@ class Lattice:
 
     def __init__(self, features: Tensor) -> None:
         n, d = features.shape
+        strides = key_strides(features)
         keys, self.weights = embed(features)
-        strides = key_strides(keys)
-        packed, ids = torch.unique(keys @ strides, return_inverse=True)
+        packed, ids = torch.unique((keys * keys.new_tensor(strides)).sum(2), return_inverse=True)
         self.vertices = ids.reshape(n, d + 1)
-        steps = directions(strides)[:, None]
+        steps = packed.new_tensor(directions(strides))[:, None]
         self.neighbours = _find(packed, torch.stack([packed - steps, packed + steps], dim=1))
 
     def filter(self, values: Tensor) -> Tensor:
@@ -98,13 +98,8 @@ def embed(features: Tensor) -> tuple[Tensor, Tensor]:
         float32 ``(N, d+1)``. The operations and their order are the reference implementation's: points on the
         boundary of two simplices, of which pictures have many, fall to the same one.
     """
-    n, d = features.shape
+    d = features.shape[1]
     elevated = _elevate(features.float())
-    if n and not float(elevated.abs().max()) < FARTHEST:
-        raise ValueError(
-            "features are not finite, or too large for the lattice: standard deviations are too small for the picture "
-            f"(found {float(features.abs().max()):.3g} standard deviations, expected less than {FARTHEST // (2 * d)})"
-        )
     down = elevated.new_tensor(1 / (d + 1))
     rounded = (elevated * down).round()
     nearest = rounded * (d + 1)  # the closest point whose coordinates are all multiples of d + 1
@@ -136,8 +131,9 @@ def _elevate(features: Tensor) -> Tensor:
 
 
 def scale_factors(d: int) -> list[float]:
-    """What each axis is multiplied with, so that the filter's standard deviation is 1."""
-    return [math.sqrt(2 / 3) * (d + 1) / math.sqrt((i + 1) * (i + 2)) for i in range(d)]
+    """What each axis is multiplied with, so that the filter has standard deviation 1; rounded as the reference does."""
+    deviation = float(torch.tensor(math.sqrt(2 / 3) * (d + 1)))
+    return [1 / math.sqrt((i + 2) * (i + 1)) * deviation for i in range(d)]
 
 
 def gain(d: int) -> float:
@@ -145,28 +141,36 @@ def gain(d: int) -> float:
     return 1 / (1 + 2.0**-d)
 
 
-def key_strides(keys: Tensor) -> Tensor:
-    """Numbers, int64 ``(d,)``, that make one number of each corner's coordinates by their scalar product.
+def key_strides(features: Tensor) -> list[int]:
+    """Numbers, one for each of d coordinates, by whose scalar product with them each corner gets a key of its own.
 
-    Different corners, and the neighbours of corners, get different numbers. Only where more than 2⁶² places lie in the
-    box of all corners, in many dimensions, the product wraps around, and that rests on the odds (10⁻⁵ for 10⁷ corners).
+    So do the neighbours of corners. Only where more than 2⁶² corners lie in the box of all features, in many dimensions
+    or with tiny deviations, the products wrap around, and that rests on the odds (10⁻⁵ for 10⁷ corners).
+
+    Raises:
+        ValueError: a feature is no number, or lies farther out than :data:`FARTHEST`.
     """
-    d = keys.shape[-1]
-    flat = keys.reshape(-1, d)
-    if len(flat) == 0:
-        return keys.new_ones(d)
-    extents = [int(e) + 2 * (d + 1) for e in flat.amax(0) - flat.amin(0) + 1]
-    strides = [math.prod(extents[:i]) for i in range(d + 1)]
-    if strides[-1] >= 1 << _KEY_BITS:
+    d = features.shape[1]
+    factors = torch.tensor(scale_factors(d), dtype=torch.float64)
+    low, high = (factors * torch.stack(features.aminmax(dim=0)).cpu().double()).unbind()
+    farthest = float(torch.maximum(low.abs(), high.abs()).sum()) * d
+    if not farthest < FARTHEST:
+        raise ValueError(
+            "features are not finite, or too large for the lattice: standard deviations are too small for the picture "
+            f"(found values from {float(features.min()):.3g} to {float(features.max()):.3g} standard deviations)"
+        )
+    span = high - low
+    extents = [math.ceil(float(span[j:].sum()) + (j * float(span[j - 1]) if j else 0)) + 6 * (d + 1) for j in range(d)]
+    if math.prod(extents) >= 1 << _KEY_BITS:
         generator = torch.Generator().manual_seed(0)
-        return (torch.randint(1 << _KEY_BITS, (d,), generator=generator) | 1).to(keys.device)
-    return torch.tensor(strides[:-1], device=keys.device)
+        return [int(n) | 1 for n in torch.randint(1 << _KEY_BITS, (d,), generator=generator)]
+    return [math.prod(extents[:j]) for j in range(d)]
 
 
-def directions(strides: Tensor) -> Tensor:
-    """The step to the next corner in each of the d + 1 directions, int64 ``(d+1,)``, as difference of keys."""
-    d = len(strides)
-    return torch.cat([(d + 1) * strides, strides.new_zeros(1)]) - strides.sum()
+def directions(strides: list[int]) -> list[int]:
+    """The step to the next corner in each of the d + 1 directions, as a difference of keys (modulo 2⁶⁴)."""
+    steps = [(len(strides) + 1) * stride - sum(strides) for stride in [*strides, 0]]
+    return [(step + (1 << 63)) % (1 << 64) - (1 << 63) for step in steps]
 
 
 def _find(sorted_keys: Tensor, wanted: Tensor) -> Tensor:

@@ -1,0 +1,35 @@
+"""Threads that share out pieces of work which do not hold Python's lock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+Piece = TypeVar("Piece")
+
+
+class Workers:
+    """Runs a task on many pieces with some threads, this one included; whichever is free takes the next piece."""
+
+    def __init__(self, threads: int) -> None:
+        self._helpers = threads - 1
+        self._pool = ThreadPoolExecutor(max(1, self._helpers))
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._pool.shutdown()
+
+    def __call__(self, task: Callable[[Piece], object], pieces: Sequence[Piece]) -> None:
+        waiting = iter(pieces)
+
+        def work() -> None:
+            for piece in waiting:
+                task(piece)
+
+        helping = [self._pool.submit(work) for _ in range(min(self._helpers, len(pieces) - 1))]
+        work()
+        for helper in helping:
+            helper.result()
