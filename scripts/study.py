@@ -25,7 +25,7 @@ import typer
 from PIL import Image
 
 import atrous
-from atrous.data.datasets import open_dataset
+from atrous.data.datasets import PairedDataset, open_dataset
 from atrous.data.images import open_image
 from atrous.evaluation.report import aligned, percent
 from atrous.inference.demo import find_demo_photos
@@ -121,11 +121,17 @@ def recipe_of(run: Path) -> Recipe:
     return Recipe.model_validate(json.loads((run / "run.json").read_text(encoding="utf-8"))["recipe"])
 
 
+def judged_on(recipe: Recipe) -> PairedDataset:
+    """The pictures that rows are judged on."""
+    dataset = open_dataset(recipe.data.val or recipe.data.train, recipe.data.val_split)
+    return dataset.some(recipe.data.val_pictures) if recipe.data.val_pictures else dataset
+
+
 def judge(study: str, where: Table, row: Table, trimap: Sequence[int]) -> None:
     """Judge a row, and keep the result."""
     out = trained(study, where, row)
     recipe, model = recipe_of(out), network(study, where, row)
-    dataset = open_dataset(recipe.data.val or recipe.data.train, str(recipe.data.val_split))
+    dataset = judged_on(recipe)
     evaluation = atrous.evaluate(model, dataset, trimap=trimap, method=method(row))
     facts = evaluation.to_dict() | {
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -209,7 +215,7 @@ def curves(done: list[tuple[Table, Path]]) -> str:
 
 def strip(study: str, where: Table, done: list[tuple[Table, Path]], recipe: Recipe) -> None:
     """Photo, truth and what each row made of it, side by side, for some pictures spread over the split."""
-    dataset = open_dataset(recipe.data.val or recipe.data.train, str(recipe.data.val_split))
+    dataset = judged_on(recipe)
     models = [(network(study, where, row), method(row)) for row, _ in done]
     for index in np.linspace(0, len(dataset) - 1, PICTURES).astype(int):
         sample = dataset[int(index)]

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from atrous.data import forms
-from atrous.data.datasets import DatasetError, open_dataset
+from atrous.data.datasets import DatasetError, PairedDataset, open_dataset
 from atrous.data.images import ImageError
-from atrous.data.masks import MaskError
-from atrous.labels import CAMVID, IGNORE, VOC
+from atrous.data.masks import MaskError, MaskForm
+from atrous.labels import CAMVID, IGNORE, VOC, LabelSet
 
 Put = Callable[..., None]
 
@@ -339,3 +339,13 @@ def test_labels_toml_in_another_encoding_says_how_to_save_it(folder: Path, encod
 def test_labels_toml_may_begin_with_a_byte_order_mark(folder: Path) -> None:
     (folder / "labels.toml").write_text('names = ["a", "größe"]', encoding="utf-8-sig")
     assert open_dataset(f"folder:{folder}", "all").labels.names == ("a", "größe")
+
+
+def test_some_of_a_dataset_are_spread_evenly_and_named():
+    pairs = tuple((Path(f"{i}.jpg"), Path(f"{i}.png")) for i in range(10))
+    whole = PairedDataset("mine:val", MaskForm(LabelSet(("a", "b"))), pairs)
+    few = whole.some(4)
+    assert [photo.stem for photo, _ in few.pairs] == ["0", "3", "6", "9"]
+    assert few.name == "mine:val (4 of 10)"
+    assert len(whole.some(1)) == 1
+    assert whole.some(10) is whole

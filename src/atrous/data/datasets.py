@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -80,6 +80,14 @@ class PairedDataset:
     @property
     def labels(self) -> LabelSet:
         return self.form.labels
+
+    def some(self, count: int) -> PairedDataset:
+        """So many of its items, spread evenly; all of them where there are not so many. The name says how many."""
+        if count >= len(self):
+            return self
+        places = [round(i * (len(self) - 1) / max(1, count - 1)) for i in range(count)]
+        pairs = tuple(self.pairs[place] for place in places)
+        return replace(self, name=f"{self.name} ({count} of {len(self)})", pairs=pairs)
 
     def __len__(self) -> int:
         return len(self.pairs)

@@ -63,6 +63,8 @@ class DataSection(_Section):
     """Data to validate on; the training data's specification when left out."""
     val_split: str = "val"
     """Split to validate on; "none" for no validation."""
+    val_pictures: int | None = Field(default=None, ge=1)
+    """Validate on so many pictures of the split, spread evenly; on all when left out."""
     workers: int = Field(default=2, ge=0)
     """Processes that decode and augment; the numbers of a run do not depend on it."""
 
