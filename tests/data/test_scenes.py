@@ -1,4 +1,4 @@
-"""NYUDv2, SIFT Flow and PASCAL-Context: small files in exactly the official layouts, and what is wrong with others."""
+"""NYUDv2, SIFT Flow, PASCAL-Context, Person-Part: small files in the official layouts; what is wrong with others."""
 
 import sys
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from atrous.data.classes import CONTEXT_NUMBERS, GEOMETRIC, NYUD, PASCAL_CONTEXT, SIFT_FLOW
+from atrous.data.classes import CONTEXT_NUMBERS, GEOMETRIC, NYUD, PARTS_MERGED, PASCAL_CONTEXT, PERSON_PART, SIFT_FLOW
 from atrous.data.datasets import DatasetError, open_dataset
 from atrous.data.doctor import check, quick_check
 from atrous.data.images import ImageError
@@ -169,9 +169,69 @@ def test_pascal_context_takes_classes_or_colours_for_matrices(context: Path, mod
     assert open_dataset(f"pascalcontext:{context}", "val")[0].mask[1].tolist() == [0, 59, 3, 36, 57, 12]
 
 
+def parts_file(path: Path, *objects: tuple[str, dict[str, int]]) -> Path:
+    """PASCAL-Part's ``anno`` of pictures of 4×6 pixels: objects, and of each its parts with the columns they fill."""
+    fill = lambda columns: np.isin(COLUMNS, columns).astype(np.uint8)  # noqa: E731
+    things = np.empty((1, len(objects)), [(name, object) for name in ("class", "class_ind", "mask", "parts")])
+    for place, (name, columns) in enumerate(objects):
+        parts = np.empty((1, len(columns)), [("part_name", object), ("mask", object)])
+        for part, (part_name, column) in enumerate(columns.items()):
+            parts[0, part] = (part_name, fill([column]))
+        whole = fill(list(columns.values()))
+        things[0, place] = (name, 15, whole, parts if columns else np.zeros((0, 0)))
+    return save(path, None, anno={"imname": path.stem, "objects": things})
+
+
+@pytest.fixture
+def person_part(tmp_path: Path) -> Path:
+    lists(tmp_path / "pascal_person_part_trainval_list", train="2008_000003", val="2008_000008")
+    for name in ("2008_000003", "2008_000008"):
+        save(tmp_path / f"VOC2010/JPEGImages/{name}.jpg", np.full((4, 6, 3), 90, np.uint8))
+        parts_file(
+            tmp_path / f"Annotations_Part/{name}.mat",
+            ("train", {"head": 5}),
+            ("person", {"hair": 0, "neck": 1, "luarm": 2, "rhand": 3}),
+            ("bottle", {}),
+            ("person", {"ruleg": 4, "lfoot": 0}),
+            ("person", {}),
+        )
+    return tmp_path
+
+
+def test_parts_of_persons_are_merged_the_later_over_the_earlier(person_part: Path) -> None:
+    data = open_dataset(f"personpart:{person_part}", "train")
+    assert (len(data), data.labels, data[0].name) == (1, PERSON_PART, "2008_000003.jpg")
+    names = [PERSON_PART.names[label] for label in data[0].mask[0]]
+    assert names == ["lower legs", "torso", "upper arms", "lower arms", "upper legs", "background"]
+    assert set(PARTS_MERGED.values()) | {"background"} == set(PERSON_PART.names)
+    assert not [f for f in quick_check(f"personpart:{person_part}", ["train", "val"]) if f.severity == "error"]
+
+
+def test_person_part_takes_classes_and_published_lists_for_matrices(
+    person_part: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    for name in ("2008_000003", "2008_000008"):
+        save(person_part / f"pascal_person_part_gt/{name}.png", COLUMNS + 1)
+    lists(person_part, train="")
+    line = "/JPEGImages/2008_000003.jpg /pascal_person_part_gt/2008_000003.png"
+    (person_part / "train.txt").write_text(line)
+    assert open_dataset(f"personpart:{person_part}", "train")[0].mask[0].tolist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_file_of_parts_that_is_none_says_what_was_expected(tmp_path: Path) -> None:
+    form = MaskForm(PERSON_PART)
+    for name, objects in {"tail": [("person", {"tail": 1})], "empty": []}.items():
+        with pytest.raises(
+            MaskError, match=rf"{name}.mat: its anno is not as in PASCAL-Part .*; expected objects with"
+        ):
+            read_mask(parts_file(tmp_path / f"{name}.mat", *objects), form)
+
+
 @pytest.mark.parametrize(
     ("kind", "says"),
     [
+        ("personpart", r"is no PASCAL-Person-Part dataset: expected Annotations_Part"),
         ("nyud", r"is no NYUDv2 dataset: there is no .*images; expected train.txt"),
         ("siftflow", r"is no SIFT Flow dataset: there is no .*Images"),
         ("pascalcontext", r"is no PASCAL-Context dataset: expected trainval"),
@@ -193,7 +253,7 @@ def test_a_matlab_file_without_a_mask_says_what_it_holds(tmp_path: Path) -> None
     save(tmp_path / "beyond.mat", None, S=COLUMNS.astype(int) * 60)
     (tmp_path / "broken.mat").write_bytes(b"MATLAB 5.0")
     for name, says in {
-        "strange": "it holds T; expected a matrix S, segmentation, LabelMap",
+        "strange": "it holds T; expected a matrix S, segmentation, LabelMap or PASCAL-Part's anno",
         "beyond": "its S holds 0 to 300, where whole numbers up to 255 were expected",
         "broken": "no file of MATLAB's that can be read",
         "none": "there is no such mask",
@@ -242,3 +302,17 @@ def test_published_samples_are_read_in_their_layouts(shared: Path, tmp_path: Pat
     assert shown[0] == {"bird", "grass", "ground", "water", "wood"}
     assert {"motorbike", "person", "sky"} < shown[1]
     assert {"dog", "diningtable", "wall"} < shown[3]
+
+
+@pytest.mark.shared
+def test_published_masks_of_person_parts_are_read_as_they_are(shared: Path, tmp_path: Path) -> None:
+    photos = sorted((shared / "reference/samples/person_part").glob("*.jpg"))
+    lists(tmp_path, val=" ".join(photo.stem for photo in photos), train=photos[0].stem)
+    for photo in photos:
+        for folder, file in (("JPEGImages", photo), ("pascal_person_part_gt", photo.with_suffix(".png"))):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            (tmp_path / folder / file.name).write_bytes(file.read_bytes())
+    data = open_dataset(f"personpart:{tmp_path}", "val")
+    assert len(data) == 4
+    for sample, photo in zip(data, photos, strict=True):
+        np.testing.assert_array_equal(sample.mask, np.asarray(Image.open(photo.with_suffix(".png"))))

@@ -1,4 +1,4 @@
-"""The classes of NYUDv2, SIFT Flow and PASCAL-Context (SPEC §6.2–6.4)."""
+"""The classes of published datasets, and what these call them on disk (SPEC §6.2–6.7)."""
 
 from __future__ import annotations
 
@@ -44,3 +44,61 @@ CONTEXT_ANNOTATED = 459
 
 PASCAL_CONTEXT = LabelSet((VOC.names[0], *CONTEXT_NUMBERS))
 """Those 59, behind a background of everything else."""
+
+PERSON_PART = LabelSet(("background", "head", "torso", "upper arms", "lower arms", "upper legs", "lower legs"))
+"""The 7 classes of PASCAL-Person-Part."""
+
+PARTS_MERGED = {
+    **dict.fromkeys(("head", "leye", "reye", "lear", "rear", "lebrow", "rebrow", "nose", "mouth", "hair"), "head"),
+    **dict.fromkeys(("torso", "neck"), "torso"),
+    **dict.fromkeys(("luarm", "ruarm"), "upper arms"),
+    **dict.fromkeys(("llarm", "rlarm", "lhand", "rhand"), "lower arms"),
+    **dict.fromkeys(("luleg", "ruleg"), "upper legs"),
+    **dict.fromkeys(("llleg", "rlleg", "lfoot", "rfoot"), "lower legs"),
+}
+"""The 24 parts of a person in PASCAL-Part, each with its class. The papers do not say where the neck belongs; the usual
+merge, this one, takes it for torso.
+"""
+
+VOC_IN_COCO = {
+    **{"aeroplane": "airplane", "diningtable": "dining table", "motorbike": "motorcycle"},
+    **{"pottedplant": "potted plant", "sofa": "couch", "tvmonitor": "tv"},
+}
+"""Those of VOC's classes that COCO calls otherwise."""
+
+CITYSCAPES = LabelSet(
+    (
+        *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation"),
+        *("terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
+    ),
+    (
+        *((128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153), (153, 153, 153)),
+        *((250, 170, 30), (220, 220, 0), (107, 142, 35), (152, 251, 152), (70, 130, 180), (220, 20, 60), (255, 0, 0)),
+        *((0, 0, 142), (0, 0, 70), (0, 60, 100), (0, 80, 100), (0, 0, 230), (119, 11, 32)),
+    ),
+)
+"""The 19 classes of Cityscapes by which methods are judged, in the order of their train ids."""
+
+CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+"""What they are in Cityscapes' own pictures; every other id is judged by nobody."""
+
+ADE20K = LabelSet(
+    (
+        *("wall", "building", "sky", "floor", "tree", "ceiling", "road", "bed", "windowpane", "grass", "cabinet"),
+        *("sidewalk", "person", "earth", "door", "table", "mountain", "plant", "curtain", "chair", "car", "water"),
+        *("painting", "sofa", "shelf", "house", "sea", "mirror", "rug", "field", "armchair", "seat", "fence", "desk"),
+        *("rock", "wardrobe", "lamp", "bathtub", "railing", "cushion", "base", "box", "column", "signboard"),
+        *("chest of drawers", "counter", "sand", "sink", "skyscraper", "fireplace", "refrigerator", "grandstand"),
+        *("path", "stairs", "runway", "case", "pool table", "pillow", "screen door", "stairway", "river", "bridge"),
+        *("bookcase", "blind", "coffee table", "toilet", "flower", "book", "hill", "bench", "countertop", "stove"),
+        *("palm", "kitchen island", "computer", "swivel chair", "boat", "bar", "arcade machine", "hovel", "bus"),
+        *("towel", "light", "truck", "tower", "chandelier", "awning", "streetlight", "booth", "television", "airplane"),
+        *("dirt track", "apparel", "pole", "land", "bannister", "escalator", "ottoman", "bottle", "buffet", "poster"),
+        *("stage", "van", "ship", "fountain", "conveyer belt", "canopy", "washer", "plaything", "swimming pool"),
+        *("stool", "barrel", "basket", "waterfall", "tent", "bag", "minibike", "cradle", "oven", "ball", "food"),
+        *("step", "tank", "trade name", "microwave", "pot", "animal", "bicycle", "lake", "dishwasher", "screen"),
+        *("blanket", "sculpture", "hood", "sconce", "vase", "traffic light", "tray", "ashcan", "fan", "pier"),
+        *("crt screen", "plate", "monitor", "bulletin board", "shower", "radiator", "glass", "clock", "flag"),
+    )
+)
+"""The 150 classes of ADE20K's scene parsing, each by the first of its names."""

@@ -10,6 +10,7 @@ from atrous.data.facts import PairFacts, glance, look, look_at_mask
 from atrous.data.findings import DatasetError, Finding, errors_of, tally, worst_first
 from atrous.data.layouts import Listed
 from atrous.data.listing import absent_files, read_lists, spare_files
+from atrous.data.masks import mask_is_there
 from atrous.data.readers import find_layout
 from atrous.data.reading import Progress, read_all
 from atrous.data.remedies import findings_about
@@ -93,4 +94,4 @@ def require_healthy(spec: str, splits: Sequence[str]) -> list[Finding]:
 def _there(lists: Mapping[str, Sequence[Listed]]) -> list[Listed]:
     """The pairs whose files are there, each once."""
     pairs = dict.fromkeys(pair for listed in lists.values() for pair in listed)
-    return [pair for pair in pairs if pair.photo.is_file() and pair.mask.is_file()]
+    return [pair for pair in pairs if pair.photo.is_file() and mask_is_there(pair.mask)]

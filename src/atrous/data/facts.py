@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageMode
 
+from atrous.data.annotations import annotated
 from atrous.data.images import JPEG_FORMATS, DecodedImage, ImageError, Pixels, open_image, orientation_of, upright_size
 from atrous.data.masks import MaskError, MaskForm, open_mask
 from atrous.data.matlab import matrix_size
@@ -126,6 +127,8 @@ def _glance_at_mask(path: Path) -> MaskFacts | str:
     try:
         if path.suffix == ".mat":
             return MaskFacts(matrix_size(path), "L", is_jpeg=False)
+        if drawing := annotated(path):
+            return MaskFacts(drawing.size, "L", is_jpeg=False)
         with Image.open(path) as picture:
             return MaskFacts(picture.size[::-1], picture.mode, picture.format in JPEG_FORMATS)
     except Exception:  # as above

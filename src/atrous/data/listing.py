@@ -10,6 +10,7 @@ from pathlib import Path
 
 from atrous.data.findings import SHOWN, DatasetError, Finding, Item, Severity, number
 from atrous.data.layouts import Layout, Listed, closest, list_pairs
+from atrous.data.masks import mask_is_there
 
 Lists = Mapping[str, Sequence[Listed]]
 """The pairs of each split."""
@@ -18,9 +19,9 @@ Lists = Mapping[str, Sequence[Listed]]
 def absent_files(layout: Layout, lists: Lists) -> list[Finding]:
     """The errors that the names of files tell, without one being opened."""
     pairs = {pair: split for split, listed in lists.items() for pair in listed}
-    there = {file: file.is_file() for pair in pairs for file in (pair.photo, pair.mask)}
+    there = {pair.photo: pair.photo.is_file() for pair in pairs}
     without_photo = {pair: split for pair, split in pairs.items() if not there[pair.photo]}
-    without_mask = [pair for pair in pairs if there[pair.photo] and not there[pair.mask]]
+    without_mask = [pair for pair in pairs if there[pair.photo] and not mask_is_there(pair.mask)]
     findings = [
         _not_there(layout, without_photo, {pair.name for pair in pairs if there[pair.photo]}),
         *_missing_masks(layout, without_mask, len(pairs)),
@@ -160,13 +161,15 @@ def read_lists(layout: Layout, splits: Sequence[str] = ()) -> tuple[dict[str, li
 
 def _no_split(layout: Layout, split: str, found: str, severity: Severity) -> Finding:
     without = "; to train without validation: --set data.val_split=none" if split == "val" else ""
+    file = layout.list_file(split)
+    missing = f"write {file}, one name a line" if file.suffix == ".txt" else f"add {file}"
     return Finding(
         "no-split",
         severity,
         found,
         "a split of this name, with pictures",
-        f"correct the name, or write {layout.list_file(split)}, one name a line{without}",
-        (Item(str(layout.list_file(split))),),
+        f"correct the name, or {missing}{without}",
+        (Item(str(file)),),
     )
 
 

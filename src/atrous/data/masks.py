@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from atrous.data.annotations import annotated
 from atrous.data.images import JPEG_FORMATS, open_picture
 from atrous.data.matlab import MatrixError, read_matrix
 from atrous.labels import IGNORE, VOID_COLOR, Color, LabelSet, Mask, labels_from_colors
@@ -116,7 +117,7 @@ class MaskFile:
 
 
 def open_mask(path: Path) -> MaskFile:
-    """Decode a mask, whatever its form: a picture, or the matrix in a ``.mat`` file.
+    """Decode a mask, whatever its form: a picture, the matrix in a ``.mat`` file, or what COCO's annotations tell.
 
     Raises:
         MaskError: missing or unreadable.
@@ -124,6 +125,8 @@ def open_mask(path: Path) -> MaskFile:
     try:
         if path.suffix == ".mat":
             return MaskFile(path, Image.fromarray(read_matrix(path)), "MAT")
+        if drawing := annotated(path):
+            return MaskFile(path, Image.fromarray(drawing.mask()), "COCO")
         with open_picture(path.read_bytes()) as picture:
             picture.load()
             return MaskFile(path, picture, picture.format)
@@ -133,6 +136,11 @@ def open_mask(path: Path) -> MaskFile:
         raise MaskError(f"{path}: {error}") from error
     except Exception as error:  # a damaged file can raise nearly anything inside a decoder
         raise MaskError(f"{path}: not a readable picture ({error}); expected a PNG mask, write it again") from error
+
+
+def mask_is_there(path: Path) -> bool:
+    """Whether a mask has a file, or annotations."""
+    return path.is_file() or annotated(path) is not None
 
 
 def read_mask(path: Path, form: MaskForm) -> Mask:

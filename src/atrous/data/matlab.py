@@ -1,6 +1,6 @@
-"""Masks in MATLAB's files, as NYUDv2, SIFT Flow and PASCAL-Context have them.
+"""Masks in MATLAB's files, as NYUDv2, SIFT Flow, PASCAL-Context and PASCAL-Part have them.
 
-Reading them needs scipy, which is no dependency of the package: 35 MB for three datasets. ``pip install atrous[mat]``.
+Reading them needs scipy, which is no dependency of the package: 35 MB for four datasets. ``pip install atrous[mat]``.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from types import ModuleType
 
 import numpy as np
 
-from atrous.data.classes import CONTEXT_ANNOTATED, CONTEXT_NUMBERS
+from atrous.data.classes import CONTEXT_ANNOTATED, CONTEXT_NUMBERS, PARTS_MERGED, PERSON_PART
 from atrous.labels import IGNORE, Mask
 
 VARIABLES = ("S", "segmentation", "LabelMap")
 """What the matrix is called in SIFT Flow, in NYUDv2 and in PASCAL-Context."""
+PARTS = "anno"
+"""What the objects with their parts are called in PASCAL-Part."""
 
 
 class MatrixError(ValueError):
@@ -37,13 +39,16 @@ def scipy_io() -> ModuleType:
 def read_matrix(path: Path) -> Mask:
     """Read a mask as it stands in its file, uint8 ``(H, W)``; -1, SIFT Flow's void, is read as 255.
 
-    PASCAL-Context's 459 numbers become those of its 60 classes: background is what is not among the 59.
+    PASCAL-Context's 459 numbers become those of its 60 classes: background is what is not among the 59. PASCAL-Part's
+    objects become the 7 classes of PASCAL-Person-Part.
 
     Raises:
         FileNotFoundError: there is no such file.
         MatrixError: no file of MATLAB's (up to version 7), no matrix in it that is a mask, or scipy is missing.
     """
     name, _ = _find(path)
+    if name == PARTS:
+        return _merged_parts(path)
     with path.open("rb") as file:
         values = scipy_io().loadmat(file, variable_names=[name])[name]
     low, high = int(values.min(initial=0)), int(values.max(initial=0))
@@ -64,7 +69,8 @@ def matrix_size(path: Path) -> tuple[int, int]:
     Raises:
         As :func:`read_matrix`.
     """
-    return _find(path)[1]
+    name, size = _find(path)
+    return _merged_parts(path).shape if name == PARTS else size
 
 
 def _find(path: Path) -> tuple[str, tuple[int, int]]:
@@ -75,7 +81,26 @@ def _find(path: Path) -> tuple[str, tuple[int, int]]:
             held = {name: shape for name, shape, _ in whosmat(file)}
         except Exception as error:  # a damaged file can raise nearly anything inside a decoder
             raise MatrixError(f"no file of MATLAB's that can be read ({error}); copy or download it again") from error
-    found = next((name for name in VARIABLES if len(held.get(name, ())) == 2), None)
+    found = next((name for name in (*VARIABLES, PARTS) if len(held.get(name, ())) == 2), None)
     if found is None:
-        raise MatrixError(f"it holds {', '.join(held) or 'nothing'}; expected a matrix {', '.join(VARIABLES)}")
+        expected = f"a matrix {', '.join(VARIABLES)} or PASCAL-Part's {PARTS}"
+        raise MatrixError(f"it holds {', '.join(held) or 'nothing'}; expected {expected}")
     return found, held[found]
+
+
+def _merged_parts(path: Path) -> Mask:
+    """The parts of the persons in a file of PASCAL-Part: uint8 ``(H, W)``, later parts over earlier ones."""
+    with path.open("rb") as file:
+        (annotation,) = scipy_io().loadmat(file, variable_names=[PARTS])[PARTS].ravel()
+    try:
+        things = annotation["objects"].ravel()
+        mask: Mask = np.zeros(things[0]["mask"].shape, np.uint8)
+        for person in (thing for thing in things if thing["class"].item() == "person"):
+            for part in person["parts"].ravel():
+                mask[part["mask"] > 0] = PERSON_PART.names.index(PARTS_MERGED[part["part_name"].item()])
+    except (IndexError, KeyError, ValueError) as error:
+        raise MatrixError(
+            f"its {PARTS} is not as in PASCAL-Part ({type(error).__name__}: {error}); expected objects with class, "
+            f"mask and parts, and of a person the parts {', '.join(PARTS_MERGED)}"
+        ) from error
+    return mask

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from atrous.data.coco import COCO_CLASSES, Coco
 from atrous.data.findings import DatasetError
 from atrous.data.folder import Folder
 from atrous.data.layouts import Layout, closest, did_you_mean, folders_in
 from atrous.data.published import CamVid, Voc
-from atrous.data.scenes import NYUD_INPUTS, Nyud, PascalContext, SiftFlow
+from atrous.data.scenes import NYUD_INPUTS, Nyud, PascalContext, PersonPart, SiftFlow
+from atrous.data.trees import Ade20k, Cityscapes
 
 READERS: dict[str, Callable[[Path], Layout]] = {
     "voc": Voc,
@@ -19,6 +21,10 @@ READERS: dict[str, Callable[[Path], Layout]] = {
     **{kind: partial(Nyud, kind=kind) for kind in NYUD_INPUTS},
     "siftflow": SiftFlow,
     "pascalcontext": PascalContext,
+    "personpart": PersonPart,
+    "cityscapes": Cityscapes,
+    "ade20k": Ade20k,
+    **{kind: partial(Coco, kind=kind) for kind in COCO_CLASSES},
 }
 """The readers, by the name that stands before the colon of a data specification."""
 

@@ -1,6 +1,6 @@
-"""The layouts of the FCN paper's further datasets, as its code reads them: NYUDv2, SIFT Flow and PASCAL-Context.
+"""The layouts of datasets whose masks are MATLAB's files: NYUDv2, SIFT Flow, PASCAL-Context and PASCAL-Person-Part.
 
-Their masks are MATLAB's files; photos, lists and places are as in shelhamer/fcn.berkeleyvision.org.
+Photos, lists and places of the first three are as in shelhamer/fcn.berkeleyvision.org.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from atrous.data.classes import GEOMETRIC, NYUD, PASCAL_CONTEXT, SIFT_FLOW
+from atrous.data.classes import GEOMETRIC, NYUD, PASCAL_CONTEXT, PERSON_PART, SIFT_FLOW
 from atrous.data.findings import DatasetError
 from atrous.data.images import ImageError, Pixels, read_image
 from atrous.data.layouts import Extras, FurtherMasks, Layer, Listed, read_lines
@@ -58,7 +58,7 @@ def _scaled(log: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 class _Scenes(Published):
-    """What the three have in common: a list a split, and masks in ``.mat`` files, or PNGs in their place."""
+    """What they have in common: a list a split, and masks in ``.mat`` files, or PNGs in their place."""
 
     lists: Path
     photos: Path
@@ -66,12 +66,13 @@ class _Scenes(Published):
     suffix = ".jpg"
     prefix = ""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        try:
-            scipy_io()
-        except MatrixError as error:
-            raise DatasetError(f"{self.spec}: {error}") from error
+    def _require_scipy(self) -> None:
+        """Say at once what matrices need; PNGs in their place need nothing."""
+        if next(self.masks.glob("*.mat"), None):
+            try:
+                scipy_io()
+            except MatrixError as error:
+                raise DatasetError(f"{self.spec}: {error}") from error
 
     def splits(self) -> list[str]:
         return sorted(file.stem for file in self.lists.glob("*.txt") if "_" not in file.stem)
@@ -80,7 +81,8 @@ class _Scenes(Published):
         return self.lists / f"{split}.txt"
 
     def listed(self, split: str) -> list[Listed]:
-        names = [f"{self.prefix}{line}" for line in read_lines(self.list_file(split), self.root)]
+        lines = read_lines(self.list_file(split), self.root)
+        names = [f"{self.prefix}{Path(line.split()[0]).stem}" for line in lines]  # some name photo and mask
         return [Listed(name, self.photos / f"{name}{self.suffix}", self._mask(name)) for name in names]
 
     def _mask(self, name: str) -> Path:
@@ -102,8 +104,7 @@ class Nyud(_Scenes):
     suffix, prefix = ".png", "img_"
 
     def __init__(self, root: Path, kind: str = "nyud") -> None:
-        self.kind = kind
-        super().__init__(root)
+        self.kind, self.root = kind, root
         data = root / "data" if (root / "data").is_dir() else root
         self.lists, self.masks = root, root / "segmentation"
         self.photos = data / ("hha" if kind == "nyud-hha" else "images")
@@ -113,6 +114,7 @@ class Nyud(_Scenes):
                     f"{root} is no NYUDv2 dataset: there is no {folder}; expected train.txt and test.txt, data/images, "
                     "data/hha, data/depth and segmentation in it"
                 )
+        self._require_scipy()
         hha, depth = Layer(data / "hha", HHA_MEAN, read_image), Layer(data / "depth", _depth_mean(), read_log_depth)
         self.extras = {
             "nyud-hha": Extras(uncolored=HHA_MEAN),
@@ -134,7 +136,7 @@ class SiftFlow(_Scenes):
     written = MaskForm(SIFT_FLOW, values=tuple(range(1, 34)), ignore=(0,))
 
     def __init__(self, root: Path) -> None:
-        super().__init__(root)
+        self.root = root
         inner = "spatial_envelope_256x256_static_8outdoorcategories"
         self.lists = root
         self.photos, self.masks, shapes = (root / name / inner for name in ("Images", "SemanticLabels", "GeoLabels"))
@@ -144,6 +146,7 @@ class SiftFlow(_Scenes):
                     f"{root} is no SIFT Flow dataset: there is no {folder}; expected Images, SemanticLabels and "
                     f"GeoLabels with {inner} in each, and the lists trainval.txt and test.txt"
                 )
+        self._require_scipy()
         form = MaskForm(GEOMETRIC, values=(1, 2, 3), ignore=(0,))
         self.extras = Extras(masks={"geometric": FurtherMasks(shapes, form)})
 
@@ -157,8 +160,8 @@ class PascalContext(_Scenes):
     kind = "pascalcontext"
 
     def __init__(self, root: Path) -> None:
-        super().__init__(root)
-        places = (root, root / "VOC2010", root / "VOCdevkit" / "VOC2010")
+        self.root = root
+        places = _voc_2010(root)
         base = next((place for place in places if (place / "JPEGImages").is_dir()), None)
         masks = next((place / "trainval" for place in (root, *places) if (place / "trainval").is_dir()), None)
         if base is None or masks is None:
@@ -167,7 +170,39 @@ class PascalContext(_Scenes):
                 "JPEGImages and ImageSets/Main, in it"
             )
         self.photos, self.masks, self.lists = base / "JPEGImages", masks, base / "ImageSets" / "Main"
+        self._require_scipy()
         self.written = MaskForm(PASCAL_CONTEXT)
         picture = next(iter(sorted(masks.glob("*.png"))), None)
         if picture and open_mask(picture).picture.mode == "RGB":
             self.written = replace(self.written, encoding="rgb")
+
+
+class PersonPart(_Scenes):
+    """PASCAL-Person-Part with 7 classes (SPEC §6.5): ``Annotations_Part/2008_000003.mat`` of PASCAL-Part, where the
+    parts of persons are merged, or PNG masks of the classes, 0–6, in ``pascal_person_part_gt``; photos in
+    ``JPEGImages`` of VOC 2010; ``train.txt`` and ``val.txt``, also in ``pascal_person_part_trainval_list``.
+    """
+
+    kind = "personpart"
+    written = MaskForm(PERSON_PART)
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        places = (root, root / "pascal_person_part", *_voc_2010(root)[1:])
+        inside = [place / name for name in ("pascal_person_part_gt", "Annotations_Part") for place in places]
+        lists = [place / name for place in places for name in (".", "pascal_person_part_trainval_list")]
+        photos = next((place / "JPEGImages" for place in places if (place / "JPEGImages").is_dir()), None)
+        masks = next((folder for folder in inside if folder.is_dir()), None)
+        if photos is None or masks is None:
+            raise DatasetError(
+                f"{root} is no PASCAL-Person-Part dataset: expected Annotations_Part with its .mat files (or "
+                "pascal_person_part_gt with PNGs), VOC2010 with JPEGImages, train.txt and val.txt in it"
+            )
+        self.photos, self.masks = photos, masks
+        self.lists = next((place for place in lists if (place / "train.txt").is_file()), root)
+        self._require_scipy()
+
+
+def _voc_2010(root: Path) -> tuple[Path, Path, Path]:
+    """Where a ``VOC2010`` folder may be."""
+    return root, root / "VOC2010", root / "VOCdevkit" / "VOC2010"

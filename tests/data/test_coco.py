@@ -1,0 +1,183 @@
+"""COCO: outlines and runs become masks, splits and subsets are found, other files say what is wrong."""
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from atrous.data import coco
+from atrous.data.annotations import fill_outline, inside_runs, unpack_runs
+from atrous.data.classes import VOC_IN_COCO
+from atrous.data.datasets import DatasetError, open_dataset
+from atrous.data.doctor import check
+from atrous.labels import IGNORE, VOC
+
+HEIGHT, WIDTH = 40, 60
+NAMES = [VOC_IN_COCO.get(name, name) for name in VOC.names[:0:-1]]  # another order than VOC's
+CATEGORIES = [{"id": 3 * place + 1, "name": name} for place, name in enumerate(["stop sign", *NAMES])]
+ID = {category["name"]: category["id"] for category in CATEGORIES}
+
+
+def box(left: int, top: int, right: int, bottom: int) -> list[int]:
+    return [left, top, right, top, right, bottom, left, bottom]
+
+
+def thing(image: int, name: str, *outlines: list[int], crowd: bool = False, **other: Any) -> dict[str, Any]:
+    xs, ys = [x for o in outlines for x in o[::2]], [y for o in outlines for y in o[1::2]]
+    area = (max(xs) - min(xs)) * (max(ys) - min(ys)) if outlines else 0
+    shape = {"image_id": image, "category_id": ID[name], "segmentation": list(outlines), "area": area}
+    return shape | {"iscrowd": int(crowd)} | other
+
+
+def runs(*counts: int | str) -> dict[str, Any]:
+    return {"size": [HEIGHT, WIDTH], "counts": counts[0] if isinstance(counts[0], str) else list(counts)}
+
+
+def write(root: Path, split: str, *things: dict[str, Any], pictures: int = 1, categories: object = CATEGORIES) -> None:
+    (root / "annotations").mkdir(parents=True, exist_ok=True)
+    (root / split).mkdir(exist_ok=True)
+    images = [
+        {"id": 100 + number, "file_name": f"{split}_{number:012}.jpg", "height": HEIGHT, "width": WIDTH}
+        for number in range(pictures)
+    ]
+    for image in images:
+        Image.new("RGB", (WIDTH, HEIGHT), (image["id"] % 256, 50, 50)).save(root / split / image["file_name"])
+    data = {"images": images, "annotations": list(things), "categories": categories}
+    (root / f"annotations/instances_{split}.json").write_text(json.dumps(data))
+
+
+def test_the_smaller_lies_over_the_larger_and_crowds_under_both(tmp_path: Path) -> None:
+    small, large = box(10, 10, 20, 20), box(5, 5, 30, 30)
+    crowd = runs(HEIGHT * 15, HEIGHT * 40, HEIGHT * 5)
+    write(
+        tmp_path,
+        "val2017",
+        thing(100, "cat", small),
+        thing(100, "dog", large, box(40, 0, 42, 40)),
+        thing(100, "person", crowd=True, area=HEIGHT * 40, segmentation=crowd),
+    )
+    data = open_dataset(f"coco:{tmp_path}", "val")
+    assert (len(data), data.name, data.labels.names[:3]) == (1, "coco:val", ("background", "stop sign", "tv"))
+    expected = np.zeros((HEIGHT, WIDTH), np.uint8)
+    expected[:, 15:55] = IGNORE
+    expected[5:30, 5:30] = expected[0:40, 40:42] = data.labels.names.index("dog")
+    expected[10:20, 10:20] = data.labels.names.index("cat")
+    np.testing.assert_array_equal(data[0].mask, expected)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(data))[0].mask, expected)  # as a worker process has it
+
+
+def test_voc_classes_are_found_by_name_and_nothing_else_is_drawn(tmp_path: Path) -> None:
+    sign, table = thing(100, "stop sign", box(0, 0, 5, 5)), thing(100, "dining table", box(0, 0, 60, 40))
+    write(tmp_path, "train2017", sign, table, thing(101, "tv", box(0, 0, 31, 32)), pictures=4)
+    whole = open_dataset(f"coco:{tmp_path}", "train2017")
+    assert len(whole) == 4
+    assert whole.labels.names[whole[0].mask[0, 0]] == "stop sign"
+    data = open_dataset(f"coco-voc:{tmp_path}", "train")  # the TV covers 992 pixels, and two pictures are empty
+    assert (data.labels, len(data)) == (VOC, 1)
+    assert VOC.names[data[0].mask[0, 0]] == "diningtable"
+
+
+def test_years_and_subsets_are_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for split in ("train2014", "val2014", "val2017"):
+        write(tmp_path, split, pictures=5)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "train2014").rename(tmp_path / "images/train2014")
+    monkeypatch.setattr(coco, "SUBSETS", {"train10k": ("train2014", 3), "val1500": ("val2014", 2)})
+    layout = coco.Coco(tmp_path)
+    assert layout.splits() == ["train", "train10k", "val", "val1500", "val2014"]
+    names = {split: [pair.name for pair in layout.listed(split)] for split in layout.splits()}
+    assert [len(listed) for listed in names.values()] == [5, 3, 5, 2, 5]
+    assert names["val"][0].startswith("val2017")
+    assert set(names["train10k"]) < set(names["train"])
+    assert names["train10k"] == sorted(names["train10k"])
+    assert names["train10k"] != names["train"][:3]
+    assert len(open_dataset(f"coco:{tmp_path}", "train10k+val1500")) == 5
+
+
+def test_the_doctor_draws_every_mask(tmp_path: Path) -> None:
+    write(tmp_path, "train2017", thing(100, "cat", box(0, 0, 30, 40)))
+    write(tmp_path, "val2017", thing(100, "cat", box(0, 0, 6, 40)))
+    (tmp_path / "val2017").joinpath("val2017_000000000000.jpg").unlink()
+    Image.new("RGB", (WIDTH, HEIGHT + 1)).save(tmp_path / "val2017/val2017_000000000000.jpg")
+    checkup = check(f"coco:{tmp_path}")
+    assert list(checkup.lists) == ["train", "val"]
+    assert checkup.counts("train").pixels[checkup.form.labels.names.index("cat")] == 1200
+    assert [f.kind for f in checkup.findings if f.severity == "error"] == ["size-mismatch"]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"segmentation": runs(5, 5)}, "annotation 7: its runs do not fill 60×40 pixels"),
+        ({"segmentation": [[1, 2, 3]]}, "annotation 7: an outline of 3 numbers, x without y"),
+        ({"category_id": 2}, "KeyError: 2"),
+        ({"image_id": 1}, "KeyError: 1"),
+    ],
+)
+def test_a_file_that_is_none_of_cocos_says_what_is_wrong(tmp_path: Path, change: dict[str, Any], says: str) -> None:
+    write(tmp_path, "val2017", thing(100, "cat", box(0, 0, 30, 40), id=7) | change)
+    with pytest.raises(DatasetError, match=rf"instances_val2017.json: .*{says}.*; expected COCO's instances: images"):
+        open_dataset(f"coco:{tmp_path}", "val")
+
+
+def test_other_places_splits_and_categories_say_what_was_expected(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"is no COCO dataset: expected annotations/instances_train2017.json"):
+        open_dataset(f"coco:{tmp_path}", "train")
+    write(tmp_path, "val2017")
+    with pytest.raises(
+        DatasetError, match=r"no split 'train10k' \(looked for .*instances_train2014.json\); splits.*val"
+    ):
+        open_dataset(f"coco:{tmp_path}", "train10k")
+    write(tmp_path, "train2017", categories=CATEGORIES[:5])
+    with pytest.raises(DatasetError, match=r"other categories than the other files beside it"):
+        open_dataset(f"coco:{tmp_path}", "val+train")
+    with pytest.raises(DatasetError, match=r"no category for one of VOC's classes .*; read it as coco:"):
+        open_dataset(f"coco-voc:{tmp_path}", "train")
+
+
+def test_an_outline_holds_the_pixels_whose_middles_are_inside() -> None:
+    mask = np.zeros((6, 8), np.uint8)
+    fill_outline(mask, np.array([(-9, -9), (0.6, -9), (0.6, 99), (-9, 99)], np.float32), 1)
+    assert mask.sum(0).tolist() == [6, 0, 0, 0, 0, 0, 0, 0]
+    mask[:] = 0
+    fill_outline(mask, np.array([(0, 0), (8, 0), (0, 6)], np.float32), 2)  # half of the picture
+    assert (mask == 2).sum(1).tolist() == [7, 6, 5, 3, 2, 1]
+    fill_outline(mask, np.array([(2, 2), (2.4, 2), (2, 2.4)], np.float32), 3)
+    assert 3 not in mask
+    fill_outline(mask, np.array([(1, 1)], np.float32), 3)
+    assert 3 not in mask
+
+
+def pack_runs(counts: list[int]) -> str:
+    """As COCO's program writes them."""
+    text = ""
+    for place, count in enumerate(counts):
+        value = count - (counts[place - 2] if place > 2 else 0)
+        while True:
+            bits, value = value & 31, value >> 5
+            more = value != (-1 if bits & 16 else 0)
+            text += chr(48 + bits + 32 * more)
+            if not more:
+                break
+    return text
+
+
+@given(st.lists(st.integers(0, 400_000), max_size=30))
+def test_packed_runs_are_the_runs(counts: list[int]) -> None:
+    assert unpack_runs(pack_runs(counts)) == counts
+
+
+def test_what_cocos_own_program_drew_and_packed() -> None:
+    drawn = np.zeros((6, 7), bool)
+    drawn[1:5, 2:6] = drawn[0, 6] = True
+    drawn[2, 3] = False
+    np.testing.assert_array_equal(inside_runs(unpack_runs("=42MO11200OM4"), 6, 7), drawn)
+    mask = np.zeros((6, 7), np.uint8)
+    fill_outline(mask, np.array([(1.2, 0.7), (5.9, 1.1), (6.4, 4.8), (3.3, 2.6), (0.4, 5.2)], np.float32), 1)
+    np.testing.assert_array_equal(mask[1:4, 1:6], [[1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [1, 0, 0, 0, 1]])
