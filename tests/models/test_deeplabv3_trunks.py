@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from atrous.models import create_model
 from atrous.models.backbones import Backbone
-from atrous.models.deeplabv3_trunks import deeplabv3_backbone
+from atrous.models.deeplabv3_trunks import ReleasedTrunk, deeplabv3_backbone
 
 Weights = dict[str, Tensor]
 Unit = Callable[[Tensor, int, int], Tensor]
@@ -210,6 +210,11 @@ def test_multi_grid_multiplies_what_the_output_stride_gives(stride: int, rates: 
 def test_a_unit_that_would_have_had_the_stride_keeps_its_rate_in_the_common_resnets() -> None:
     model = create_model("deeplabv3", backbone="resnet50", num_classes=2, multi_grid=[1, 2, 4], output_stride=16)
     assert [unit.conv2.dilation[0] for unit in model.backbone.net["layer4"]] == [1, 4, 8]
+
+
+def test_the_name_of_weights_changes_nothing_in_the_form() -> None:
+    with torch.device("meta"):
+        assert isinstance(deeplabv3_backbone("xception41.tf_in1k"), ReleasedTrunk)
 
 
 def test_a_copy_has_features_of_its_own() -> None:

@@ -40,7 +40,7 @@ class ReleasedTrunk(Backbone):
         taps = reshape(classifier)
         classifier.feature_info = [info | taps.get(info["reduction"], {}) for info in classifier.feature_info]
         # Tensors are named as in timm's own feature networks, which flatten Xception's blocks.
-        net: nn.Module = FeatureHookNet(classifier, no_rewrite=False, flatten_sequential=name in XCEPTIONS)
+        net: nn.Module = FeatureHookNet(classifier, no_rewrite=False, flatten_sequential=_is_xception(name))
         net.pretrained_cfg = classifier.pretrained_cfg
         return net
 
@@ -50,6 +50,10 @@ class _Copy(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.clone()
+
+
+def _is_xception(name: str) -> bool:
+    return name.partition(".")[0] in XCEPTIONS  # behind the dot, timm names weights
 
 
 def _stride_last(net: Any) -> dict[int, dict[str, str]]:
@@ -79,7 +83,7 @@ def deeplabv3_backbone(
     name: str, *, in_channels: int = 3, pretrained: bool | str | Path = False, output_stride: int = 16
 ) -> Backbone:
     """A trunk for DeepLabv3 or v3+: the released form of Xception and the beta ResNets, else timm's network of that
-    name.
+    name. ``xception65.tf_in1k`` has TensorFlow's ImageNet weights.
     """
-    trunk = ReleasedTrunk if name in (*RESNETS, *XCEPTIONS) else Backbone
+    trunk = ReleasedTrunk if name in RESNETS or _is_xception(name) else Backbone
     return trunk(name, in_channels=in_channels, pretrained=pretrained, output_stride=output_stride)
