@@ -42,6 +42,7 @@ SURFACE = {
     "convert pytorch": "--as --classes --data --inputs --layout --out --rates --scales FILE",
     "convert tflite-arrays": "--classes --data --out FILE",
     "data check": "--fix --json --split SPEC",
+    "data convert": "--link --out --split SPEC",
     "data stats": "--json --sheet --split SPEC",
 }
 """Every command with its arguments and options; a change here is a line in CHANGELOG."""

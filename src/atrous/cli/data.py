@@ -1,4 +1,4 @@
-"""Looking over datasets: data check, data stats."""
+"""Looking over datasets: data check, data stats, data convert."""
 
 from __future__ import annotations
 
@@ -37,8 +37,9 @@ def data_check(
     Exit code 0: healthy, perhaps with warnings and notes; 1: there are errors, which training would refuse or learn
     wrongly from; 2: no such dataset. With --fix, the exit code is about the copy.
     """
+    from atrous.data.copies import check_target
     from atrous.data.doctor import check
-    from atrous.data.mending import check_target, mend
+    from atrous.data.mending import mend
     from atrous.data.readers import find_layout
 
     check_writable(json)
@@ -97,3 +98,20 @@ def data_stats(
     if stats.broken:
         typer.secho(f"`atrous data check {spec}` says what mends these", fg="yellow", err=True)
         raise typer.Exit(1)
+
+
+@data_app.command("convert")
+def data_convert(
+    spec: DataSpec,
+    out: Annotated[Path, typer.Option("--out", help="The new folder to write: photos, masks, labels.toml, splits.")],
+    split: Annotated[
+        list[str] | None, typer.Option("--split", help="Splits to convert; train, val, and test if there is one.")
+    ] = None,
+    link: Annotated[bool, typer.Option("--link", help="Hard links to the photos in place of copies.")] = False,
+) -> None:
+    """Write any dataset as a folder: dataset, its masks as palette PNGs whose values are the classes."""
+    from atrous.data.converting import convert
+
+    with bar("converting") as progress:
+        converted = convert(spec, out, split or (), link=link, progress=progress)
+    typer.echo(converted.text())

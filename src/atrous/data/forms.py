@@ -113,6 +113,7 @@ def toml_of(form: MaskForm) -> str:
     if form.labels.colors != LabelSet(form.labels.names).colors:
         lines.append(f"colors = {json.dumps(form.labels.colors)}")
     lines += [f"values = {json.dumps(form.values)}"] if form.values else []
+    lines += [f'orientation = "{form.orientation}"'] if form.orientation else []
     return "\n".join(lines) + "\n"
 
 

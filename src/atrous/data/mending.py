@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 from atrous.data.checkup import Checkup
+from atrous.data.copies import check_target, write_folder
 from atrous.data.diagnosis import (
     color_form,
     complaints,
@@ -22,12 +23,11 @@ from atrous.data.diagnosis import (
 )
 from atrous.data.facts import PairFacts
 from atrous.data.findings import SHOWN, DatasetError, Item, number
-from atrous.data.forms import toml_of
 from atrous.data.images import open_image, turn
 from atrous.data.layouts import Listed
 from atrous.data.masks import MaskForm, read_mask
 from atrous.data.orientation import agreement
-from atrous.data.reading import Progress, read_all
+from atrous.data.reading import Progress
 from atrous.data.remedies import is_error
 from atrous.data.whole import contains, content
 from atrous.labels import IGNORE, LabelSet, encode_mask
@@ -88,19 +88,6 @@ def _listed(files: list[str]) -> list[str]:
     return [f"    {file}" for file in files[:SHOWN]] + more
 
 
-def check_target(folder: Path, root: Path) -> None:
-    """Refuse a place for a copy where it would touch anything that is there.
-
-    Raises:
-        DatasetError: it is a file or a folder with something in it, or one of the two is inside the other.
-    """
-    here, there = folder.resolve(), root.resolve()
-    if here == there or here in there.parents or there in here.parents:
-        raise DatasetError(f"a mended copy needs a folder of its own, and {folder} is not apart from {root}")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DatasetError(f"{folder} is there already; a mended copy needs a new folder")
-
-
 def mend(checkup: Checkup, folder: Path, progress: Progress | None = None) -> Mended:
     """Write a copy of a dataset as a folder of photos, palette masks, ``labels.toml`` and lists.
 
@@ -131,22 +118,16 @@ def mend(checkup: Checkup, folder: Path, progress: Progress | None = None) -> Me
     pairs = list(dict.fromkeys(pair for listed in lists.values() for pair in listed))
     if not pairs:
         raise DatasetError(f"nothing of {checkup.layout.spec} can be mended with certainty; see its findings")
-    names, labels = _names(lists), checkup.form.labels
-    beside = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    try:
-        for _ in read_all(lambda pair: _write(pair, plans[pair], labels, beside, names[pair]), pairs, progress):
-            pass
-        _write_lists(beside, lists, names, labels)
-        if folder.exists():
-            folder.rmdir()
-        beside.rename(folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    labels = checkup.form.labels
+
+    def write(pair: Listed, photo: Path, mask: Path) -> None:
+        _write(pair, plans[pair], labels, photo, mask)
+
+    splits = write_folder(folder, lists, MaskForm(labels), write, progress)
     for pair in pairs:
         for step in plans[pair].steps:
             done.setdefault(step, []).append(str(pair.photo if step.startswith("photo") else pair.mask))
-    return Mended(folder, {_list_name(s): len(listed) for s, listed in lists.items() if listed}, done, tuple(left_out))
+    return Mended(folder, splits, done, tuple(left_out))
 
 
 def _plan_all(checkup: Checkup) -> tuple[dict[Listed, Plan], list[Item]]:
@@ -218,41 +199,10 @@ def _take_out_of_train(lists: dict[str, list[Listed]], facts: Mapping[Listed, Pa
     return taken
 
 
-def _names(lists: Mapping[str, list[Listed]]) -> dict[Listed, str]:
-    """A name of its own for each pair; those of one name are told apart by their split."""
-    names: dict[Listed, str] = {}
-    used: set[str] = set()
-    for split, pairs in lists.items():
-        for pair in pairs:
-            if pair not in names:
-                names[pair] = f"{_list_name(split)}/{pair.name}" if pair.name.lower() in used else pair.name
-                used.add(names[pair].lower())
-    return names
-
-
-def _list_name(split: str) -> str:
-    return split.replace("+", "_")  # joined splits become one
-
-
-def _write(pair: Listed, plan: Plan, labels: LabelSet, folder: Path, name: str) -> None:
-    image, mask = open_image(pair.photo), read_mask(pair.mask, plan.form)
-    photo_file = folder / "images" / f"{name}{pair.photo.suffix if image.orientation == 1 else '.png'}"
-    mask_file = folder / "masks" / f"{name}.png"
-    for file in (photo_file, mask_file):
-        file.parent.mkdir(parents=True, exist_ok=True)
+def _write(pair: Listed, plan: Plan, labels: LabelSet, photo: Path, mask: Path) -> None:
+    image, drawn = open_image(pair.photo), read_mask(pair.mask, plan.form)
     if image.orientation == 1:
-        shutil.copyfile(pair.photo, photo_file)
+        shutil.copyfile(pair.photo, photo)
     else:
-        Image.fromarray(image.pixels).save(photo_file)
-    mask_file.write_bytes(encode_mask(turn(mask, image.orientation) if plan.turn_mask else mask, labels))
-
-
-def _write_lists(
-    folder: Path, lists: Mapping[str, list[Listed]], names: Mapping[Listed, str], labels: LabelSet
-) -> None:
-    (folder / "labels.toml").write_text(toml_of(MaskForm(labels)), encoding="utf-8")
-    (folder / "splits").mkdir()
-    for split, pairs in lists.items():
-        if pairs:
-            text = "".join(f"{names[pair]}\n" for pair in pairs)
-            (folder / "splits" / f"{_list_name(split)}.txt").write_text(text, encoding="utf-8")
+        Image.fromarray(image.pixels).save(photo.with_name(f"{mask.stem}.png"))
+    mask.write_bytes(encode_mask(turn(drawn, image.orientation) if plan.turn_mask else drawn, labels))
