@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from atrous.convert.deeplab import deeplab_from
+from atrous.convert.deeplabv3 import deeplabv3_from
+from atrous.convert.deeplabv3_layouts import DEEPLABV3_LAYOUTS
 from atrous.convert.fcn import UPSAMPLING, fcn_from
 from atrous.convert.source import Source
 from atrous.labels import LabelSet
@@ -19,6 +21,11 @@ LAYOUTS = {
     "kazuto1011": ASPP,
     "isht7": ASPP,
     "adaptsegnet": ASPP,
+    "torchvision": ("deeplabv3", "fcn"),
+    "smp": ("deeplabv3", "deeplabv3plus"),
+    "transformers": ("deeplabv3",),
+    "vainf": ("deeplabv3", "deeplabv3plus"),
+    "jfzhang95": ("deeplabv3plus",),
 }
 """Ways of naming tensors, and the architectures known by them. github.com/wkentaro/pytorch-fcn has the names of Caffe's
 nets; that its FCN8sAtOnce scales two features can't be told from a file.
@@ -43,7 +50,7 @@ def build(
         layout: whose names these are, one of ``LAYOUTS``.
         labels: names of the classes; when left out, those of the released net with as many, or numbers.
         inputs: what an FCN looks at, one of :data:`atrous.convert.fcn.INPUTS`.
-        rates: those of a DeepLab's branches.
+        rates: those of a DeepLab's branches; of v3 and v3+ at output stride 16.
         scales: those of the picture, for a DeepLab's ASPP.
 
     Raises:
@@ -55,13 +62,18 @@ def build(
         raise ValueError(f"no layout '{layout}'; there are: {', '.join(LAYOUTS)}")
     if architecture not in LAYOUTS[layout]:
         raise ValueError(f"layout '{layout}' is of {', '.join(LAYOUTS[layout])}, not '{architecture}'")
-    if architecture in FCNS:
+    if inputs is not None and architecture not in FCNS:
+        raise ValueError(f"inputs are for an FCN, not for {architecture}")
+    if layout in DEEPLABV3_LAYOUTS:
+        if scales or (rates and architecture == "fcn"):
+            raise ValueError(f"{architecture} has no {'scales' if scales else 'rates'} of its own")
+        naming = DEEPLABV3_LAYOUTS[layout](source, architecture)
+        model = deeplabv3_from(source, architecture, naming, labels, rates)
+    elif architecture in FCNS:
         if rates or scales:
             raise ValueError(f"rates and scales are for a DeepLab, not for {architecture}")
         model = fcn_from(source, architecture, labels, inputs, at_once=layout == AT_ONCE)
     else:
-        if inputs is not None:
-            raise ValueError(f"inputs are for an FCN, not for {architecture}")
         model = deeplab_from(source, architecture, layout, labels, rates, scales)
     model.card = {"converted_from": source.file.name}
     return model

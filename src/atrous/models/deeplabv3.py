@@ -36,6 +36,7 @@ class ASPP(nn.Module):
         separable: depthwise separable 3×3 branches (DeepLabv3+ §3.1).
         image_pooling: the branch that sees the whole map; DeepLabv3+ on Cityscapes is better without (§4.6).
         dropout: share of the result dropped in training.
+        refine: a 3×3 convolution behind it, as torchvision's head has.
     """
 
     REFERENCE_STRIDE = 16
@@ -49,6 +50,7 @@ class ASPP(nn.Module):
         separable: bool = False,
         image_pooling: bool = True,
         dropout: float = 0.1,
+        refine: bool = False,
     ) -> None:
         super().__init__()
         self.rates, self.channels = tuple(rates), channels
@@ -57,6 +59,7 @@ class ASPP(nn.Module):
         self.atrous = nn.ModuleList(conv3x3(inputs, channels, rate=rate, separable=separable) for rate in rates)
         self.project = conv_bn_relu((image_pooling + 1 + len(self.rates)) * channels, channels)
         self.dropout = nn.Dropout(dropout)
+        self.refine = conv3x3(channels, channels, separable=separable) if refine else None
 
     def follow(self, output_stride: int) -> None:
         """Scale the rates to the output stride, so that each branch keeps its field of view in pixels."""
@@ -69,7 +72,7 @@ class ASPP(nn.Module):
         if self.pooled:
             branches.insert(0, self.pooled(F.adaptive_avg_pool2d(x, 1)).expand(-1, -1, *x.shape[-2:]))
         projected: Tensor = self.dropout(self.project(torch.cat(branches, 1)))
-        return projected
+        return self.refine(projected) if self.refine else projected
 
 
 class DeepLabV3(SegmentationModel):
@@ -244,16 +247,24 @@ def deeplabv3(
     separable: bool = False,
     channels: int = 256,
     dropout: float = 0.1,
+    refine: bool = False,
     aux: bool = False,
 ) -> DeepLabV3:
     """DeepLabv3 (arXiv 1706.05587): ASPP over a dense backbone; ``aux`` adds a head for training.
 
     The paper's ResNets have ``multi_grid=(1, 2, 4)``: rates of the last three convolutions, as multiples of what the
-    output stride gives them. MobileNetV2's released form has ``rates=()``.
+    output stride gives them. MobileNetV2's released form has ``rates=()``. ``refine`` puts a 3×3 convolution behind ASPP,
+    which the paper does not have and torchvision has.
     """
     backbone.set_multi_grid(multi_grid)
     aspp = ASPP(
-        backbone.channels[-1], rates, channels, separable=separable, image_pooling=image_pooling, dropout=dropout
+        backbone.channels[-1],
+        rates,
+        channels,
+        separable=separable,
+        image_pooling=image_pooling,
+        dropout=dropout,
+        refine=refine,
     )
     return DeepLabV3(backbone, labels, aspp, aux=aux)
 
@@ -285,6 +296,7 @@ def deeplabv3plus(
     separable: bool = False,
     channels: int = 256,
     dropout: float = 0.1,
+    refine: bool = False,
     aux: bool = False,
     low_level_channels: int = 48,
     low_level_strides: Sequence[int] = (4,),
@@ -300,7 +312,13 @@ def deeplabv3plus(
     """
     backbone.set_multi_grid(multi_grid)
     aspp = ASPP(
-        backbone.channels[-1], rates, channels, separable=separable, image_pooling=image_pooling, dropout=dropout
+        backbone.channels[-1],
+        rates,
+        channels,
+        separable=separable,
+        image_pooling=image_pooling,
+        dropout=dropout,
+        refine=refine,
     )
     return DeepLabV3Plus(
         backbone,

@@ -1,0 +1,206 @@
+"""State dicts of DeepLabv3 and v3+ (and the dilated FCN of torchvision) in PyTorch, by whose names they have.
+
+- ``torchvision``: ``deeplabv3_*`` and ``fcn_*``;
+- ``smp``: segmentation-models-pytorch on its ResNets. Its separable convolutions have nothing between their two parts,
+  unlike the paper's: here they are ordinary ones, which do the same with more work;
+- ``transformers``: MobileNetV2ForSemanticSegmentation;
+- ``vainf``: github.com/VainF/DeepLabV3Plus-Pytorch on ResNets;
+- ``jfzhang95``: github.com/jfzhang95/pytorch-deeplab-xception on ResNet-101.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from atrous.convert.deeplabv3 import UNIT, Layers, Naming, mobilenetv2, mobilenetv2_place, unit
+from atrous.convert.source import ConversionError, Source
+from atrous.models.base import Preprocessing
+
+IMAGENET = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_RESNETS = {(3, 4, 6, 3): "resnet50", (3, 4, 23, 3): "resnet101", (3, 8, 36, 3): "resnet152"}
+_SMALL_RESNETS = {(2, 2, 2, 2): "resnet18", (3, 4, 6, 3): "resnet34"}
+_LAST_BLOCK = {"resnet18": 4, "resnet34": 6}
+"""How many 3×3 convolutions the last block has, where not three."""
+
+
+def _torchvision(source: Source, architecture: str) -> Naming:
+    mobile = "backbone.0.0.weight" in source
+    aux = "aux_classifier.0.weight" in source and not mobile
+    head = {f"aux_classifier.{i}": f"aux_classifier.{i}" for i in (0, 1, 4)} if aux else {}
+    if architecture == "fcn":
+        head |= {f"classifier.{i}": f"classifier.{i}" for i in (0, 1, 4)}
+        return Naming(
+            *(_resnet(source, "backbone."), "backbone.{}".format, head, {"aux": aux}, 8), preprocessing=IMAGENET
+        )
+    head |= _aspp("classifier.0") | unit("aspp.refine", "classifier", 1) | {"classifier": "classifier.4"}
+    options: dict[str, Any] = {"refine": True, "dropout": 0.5, "aux": aux}
+    if not mobile:
+        return Naming(
+            *(_resnet(source, "backbone."), "backbone.{}".format, head, options, 8),
+            preprocessing=IMAGENET,
+            pooled_last=True,
+        )
+    options |= {"rates": (12, 24, 36), "multi_grid": _denser(3)}
+    return Naming(
+        *("mobilenetv3_large_100", _mobilenetv3, head, options),
+        eps=1e-3,
+        preprocessing=IMAGENET,
+        pooled_last=True,
+        unused=("aux_classifier.",),  # on a feature of stride 4
+    )
+
+
+_MOBILENETV3_FIRST = (1, 2, 4, 7, 11, 13, 16)  # torchvision's numbers of the first blocks of timm's stages
+_MOBILENETV3_PARTS = {
+    **{"conv_pw": "0.0", "bn1": "0.1", "conv_dw": "1.0", "bn2": "1.1"},
+    **{"se.conv_reduce": "2.fc1", "se.conv_expand": "2.fc2", "conv_pwl": "-1.0", "bn3": "-1.1"},
+}
+
+
+def _mobilenetv3(layer: str) -> str:
+    if not layer.startswith("blocks."):
+        return f"backbone.0.{int(layer == 'bn1')}"
+    _, stage, block, part = layer.split(".", 3)
+    number = _MOBILENETV3_FIRST[int(stage)] + int(block)
+    if number == 16:
+        return f"backbone.16.{int(part == 'bn1')}"
+    if number == 1:  # it does not expand
+        return f"backbone.1.block.{ {'conv_dw': '0.0', 'bn1': '0.1', 'conv_pw': '1.0', 'bn2': '1.1'}[part] }"
+    squeezed = int(stage) in (2, 4, 5)
+    return f"backbone.{number}.block.{_MOBILENETV3_PARTS[part].replace('-1', '3' if squeezed else '2')}"
+
+
+def _smp(source: Source, architecture: str) -> Naming:
+    backbone = _resnet(source, "encoder.")
+    options: dict[str, Any] = {"rates": (12, 24, 36), "multi_grid": _denser(_LAST_BLOCK.get(backbone, 3))}
+    options |= {"refine": True, "dropout": 0.5}
+    head: dict[str, str | tuple[str, str]] = {"classifier": "segmentation_head.0"}
+    if architecture == "deeplabv3":
+        head |= _aspp("decoder.aspp") | {"aspp.refine.0": "decoder.conv", "aspp.refine.1": "decoder.bn"}
+    else:
+        options["decoder_convs"] = 1
+        head |= _aspp("decoder.aspp.0") | unit("project_low_level", "decoder.block1")
+        for i in range(3):
+            head |= _row(f"aspp.atrous.{i}", f"decoder.aspp.0.convs.{i + 1}.0", f"decoder.aspp.0.convs.{i + 1}.1")
+        head |= _row("aspp.refine", "decoder.aspp.1", "decoder.aspp.2")
+        head |= _row("decoder.0", "decoder.block2.0", "decoder.block2.1")
+    return Naming(backbone, "encoder.{}".format, head, options, preprocessing=IMAGENET, pooled_last=True)
+
+
+def _row(ours: str, convs: str, norm: str) -> Layers:
+    return {f"{ours}.0": (f"{convs}.0", f"{convs}.1"), f"{ours}.1": norm}
+
+
+def _transformers(source: Source, architecture: str) -> Naming:  # noqa: ARG001
+    backbone = mobilenetv2(source, "mobilenet_v2.layer.15.reduce_1x1.convolution.weight")
+    head = {"classifier": "segmentation_head.classifier.convolution"}
+    for ours, theirs in {"pooled": "conv_pool", "pointwise": "conv_aspp", "project": "conv_projection"}.items():
+        parts = (f"segmentation_head.{theirs}.{part}" for part in ("convolution", "normalization"))
+        head |= dict(zip((f"aspp.{ours}.0", f"aspp.{ours}.1"), parts, strict=True))
+    return Naming(
+        *(backbone, _transformers_layer, head, {"rates": ()}),
+        eps=1e-3,
+        preprocessing=UNIT,
+        unused=("mobilenet_v2.conv_1x1.",),
+    )
+
+
+def _transformers_layer(layer: str) -> str:
+    if not layer.startswith("blocks."):
+        place, norm = "conv_stem.first_conv", layer == "bn1"
+    else:
+        number, part, norm = mobilenetv2_place(layer)
+        name = ("expand_1x1", "conv_3x3", "reduce_1x1")[part]
+        place = f"layer.{number - 1}.{name}" if number else f"conv_stem.{name}"
+    return f"mobilenet_v2.{place}.{'normalization' if norm else 'convolution'}"
+
+
+def _vainf(source: Source, architecture: str) -> Naming:
+    if any(name.startswith("backbone.low_level_features.") for name in source.names()):
+        raise ConversionError(
+            f"{source.file} has VainF's MobileNetV2, which pads before it expands: the rim of its maps is like that of "
+            "no network here; its ResNets can be had"
+        )
+    backbone = _resnet(source, "backbone.")
+    options: dict[str, Any]
+    if architecture == "deeplabv3":
+        head = _aspp("classifier.classifier.0") | unit("aspp.refine", "classifier.classifier", 1)
+        head |= {"classifier": "classifier.classifier.4"}
+        options = {"refine": True}
+    else:
+        head = _aspp("classifier.aspp") | unit("project_low_level", "classifier.project")
+        head |= unit("decoder.0", "classifier.classifier") | {"classifier": "classifier.classifier.3"}
+        options = {"decoder_convs": 1}
+    return Naming(
+        *(backbone, "backbone.{}".format, head, options),
+        preprocessing=IMAGENET,
+        pooled_last=True,
+        low_level_first=architecture == "deeplabv3plus",
+    )
+
+
+def _jfzhang95(source: Source, architecture: str) -> Naming:  # noqa: ARG001
+    if "backbone.layer4.2.conv3.weight" not in source:
+        raise ConversionError(
+            f"{source.file} has another trunk than ResNet-101: its Xception is another network than the authors' "
+            "(128 low-level channels, not 256), and its MobileNetV2 and DRN are not known here"
+        )
+    head = {f"aspp.{ours}.{i}": f"aspp.{theirs}" for ours, both in _JF_ASPP.items() for i, theirs in enumerate(both)}
+    step = 4 if "decoder.last_conv.8.weight" in source else 3  # the later form has dropout between
+    head |= {"project_low_level.0": "decoder.conv1", "project_low_level.1": "decoder.bn1"}
+    for i in range(2):
+        head |= unit(f"decoder.{i}", "decoder.last_conv", i * step)
+    head["classifier"] = f"decoder.last_conv.{2 * step}"
+    return Naming(
+        *(_resnet(source, "backbone."), "backbone.{}".format, head, {"multi_grid": (2, 2, 4), "dropout": 0.5}),
+        preprocessing=IMAGENET,
+        pooled_last=True,
+    )
+
+
+_JF_ASPP = {
+    "pointwise": ("aspp1.atrous_conv", "aspp1.bn"),
+    **{f"atrous.{i}": (f"aspp{i + 2}.atrous_conv", f"aspp{i + 2}.bn") for i in range(3)},
+    "pooled": ("global_avg_pool.1", "global_avg_pool.2"),
+    "project": ("conv1", "bn1"),
+}
+
+
+def _denser(convs: int) -> tuple[int, ...]:
+    """Multi-grid where the convolution that gives up its stride has the rate of those after it: here it keeps the one
+    before.
+    """
+    return (2, *[1] * (convs - 1))
+
+
+def _aspp(place: str) -> dict[str, str]:
+    """ASPP as torchvision names it and others after it: 1×1, three rates, image pooling."""
+    head = unit("aspp.pointwise", f"{place}.convs.0") | unit("aspp.pooled", f"{place}.convs.4", 1)
+    for i in range(3):
+        head |= unit(f"aspp.atrous.{i}", f"{place}.convs.{i + 1}")
+    return head | unit("aspp.project", f"{place}.project")
+
+
+def _resnet(source: Source, prefix: str) -> str:
+    """Our name of a ResNet by how many units its blocks have."""
+    names = source.names()
+    units = tuple(
+        len({n.split(".")[2] for n in names if n.startswith(f"{prefix}layer{block}.")}) for block in range(1, 5)
+    )
+    known = _RESNETS if f"{prefix}layer1.0.conv3.weight" in source else _SMALL_RESNETS
+    if f"{prefix}conv1.weight" not in source or units not in known:
+        raise ConversionError(
+            f"{source.file} is no network on a ResNet that is known here ({', '.join(known.values())}): expected "
+            f"{prefix}conv1.weight, {prefix}layer1.0.…, found {', '.join(names[:3])}, …"
+        )
+    return known[units]
+
+
+DEEPLABV3_LAYOUTS: dict[str, Callable[[Source, str], Naming]] = {
+    "torchvision": _torchvision,
+    "smp": _smp,
+    "transformers": _transformers,
+    "vainf": _vainf,
+    "jfzhang95": _jfzhang95,
+}

@@ -1,0 +1,245 @@
+"""Beside the programs that DeepLabv3 and v3+ are brought from: the same scores at network resolution.
+
+Sides are 32k + 1: there all of them, and we, have features at the same places of the picture.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+
+from atrous.convert.pytorch import convert_pytorch
+from atrous.convert.source import ConversionError
+from atrous.models import SegmentationModel
+
+
+@pytest.fixture
+def convert(tmp_path: Path) -> Callable[..., SegmentationModel]:
+    """Through a file, and through the model folder."""
+
+    def through(net: nn.Module, architecture: str, layout: str, **options: object) -> SegmentationModel:
+        torch.save({"epoch": 3, "state_dict": net.state_dict()}, tmp_path / "net.pth")
+        return convert_pytorch(tmp_path / "net.pth", architecture, layout, **options)
+
+    return through
+
+
+def randomise(net: nn.Module) -> nn.Module:
+    """Weights of a sensible size, and statistics as of a trained network: those it is made with would hide mistakes."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1)
+            nn.init.normal_(module.bias, std=0.1)
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return net.eval()
+
+
+def away(ours: Tensor, theirs: Tensor) -> float:
+    """The largest difference, as a share of the largest value."""
+    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
+
+
+@pytest.mark.parametrize(
+    ("name", "backbone", "aux"),
+    [
+        ("deeplabv3_resnet50", "resnet50", True),
+        ("deeplabv3_mobilenet_v3_large", "mobilenetv3_large_100", True),
+        ("deeplabv3_mobilenet_v3_large", "mobilenetv3_large_100", False),
+        pytest.param("deeplabv3_resnet101", "resnet101", False, marks=pytest.mark.slow),
+        pytest.param("fcn_resnet50", "resnet50", True, marks=pytest.mark.slow),
+    ],
+)
+def test_torchvision(convert: Callable[..., SegmentationModel], name: str, backbone: str, aux: bool) -> None:
+    build = getattr(torchvision.models.segmentation, name)
+    theirs = randomise(build(weights=None, weights_backbone=None, num_classes=21, aux_loss=aux))
+    ours = convert(theirs, name.partition("_")[0], "torchvision")
+    mobile = "mobile" in name
+    assert (ours.backbone.name, ours.output_stride) == (backbone, 16 if mobile else 8)
+    assert ours.labels.names[15] == "person"
+    x = torch.randn(2, 3, 97, 129)
+    with torch.no_grad():
+        features = theirs.backbone(x)
+        assert away(ours.scores(x)[0], theirs.classifier(features["out"])) < 1e-4
+        if aux and not mobile:
+            assert away(ours.outputs(x)[1].logits, theirs.aux_classifier(features["aux"])) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("width", "stride"), [(1.0, 16), pytest.param(1.4, 8, marks=pytest.mark.slow), (0.5, 32), (0.35, 8)]
+)
+def test_transformers(convert: Callable[..., SegmentationModel], width: float, stride: int) -> None:
+    transformers = pytest.importorskip("transformers", reason="transformers is in the extra [bench]")
+    config = transformers.MobileNetV2Config(depth_multiplier=width, output_stride=stride, num_labels=21)
+    theirs = randomise(transformers.MobileNetV2ForSemanticSegmentation(config))
+    ours = convert(theirs, "deeplabv3", "transformers")
+    assert ours.config["options"]["rates"] == []
+    assert ours.preprocessing.mean == (0.5,) * 3
+    ours.output_stride = stride
+    x = torch.randn(1, 3, 129, 161)
+    with torch.no_grad():
+        assert away(ours.scores(x)[0], theirs(x).logits) < 1e-4
+
+
+@pytest.mark.parametrize("encoder", ["resnet18", pytest.param("resnet50", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("architecture", ["DeepLabV3", "DeepLabV3Plus"])
+def test_segmentation_models_pytorch(
+    convert: Callable[..., SegmentationModel], encoder: str, architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smp = pytest.importorskip("segmentation_models_pytorch", reason="segmentation-models-pytorch is in [bench]")
+    theirs = getattr(smp, architecture)(encoder, encoder_weights=None, classes=5, encoder_output_stride=16)
+    randomise(theirs)
+    ours = convert(theirs, architecture.lower(), "smp")
+    if architecture == "DeepLabV3Plus":  # by a factor of four, that is not where its features are
+        theirs.decoder.up = Aligned((33, 41))
+    x = torch.randn(1, 3, 129, 161)
+    with torch.no_grad():
+        scores = theirs.segmentation_head[0](theirs.decoder(theirs.encoder(x)))
+        assert away(ours.scores(x)[0], scores) < 1e-4
+
+
+class Aligned(nn.Module):
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.interpolate(x, size=self.size, mode="bilinear", align_corners=True)
+
+
+def conv_bn_relu(inputs: int, outputs: int, kernel: int = 1, rate: int = 1) -> list[nn.Module]:
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=rate * (kernel // 2), dilation=rate, bias=False)
+    return [conv, nn.BatchNorm2d(outputs), nn.ReLU()]
+
+
+class TorchvisionASPP(nn.Module):
+    """Of torchvision, and of those that follow it; ``rates`` at the output stride of the features."""
+
+    def __init__(self, rates: tuple[int, ...]) -> None:
+        super().__init__()
+        kinds = [(1, 1), *((3, rate) for rate in rates)]
+        branches = [nn.Sequential(*conv_bn_relu(2048, 256, *kind)) for kind in kinds]
+        pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), *conv_bn_relu(2048, 256))
+        self.convs = nn.ModuleList([*branches, pooled])
+        self.project = nn.Sequential(*conv_bn_relu(1280, 256), nn.Dropout(0.1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.project(torch.cat([conv(x).expand(-1, -1, *x.shape[-2:]) for conv in self.convs], 1))
+
+
+class VainF(nn.Module):
+    """network/_deeplab.py on ResNet-50 at output stride 16, but for align_corners, which is False there."""
+
+    def __init__(self, plus: bool) -> None:
+        super().__init__()
+        layers = {"layer1": "low_level", "layer4": "out"}
+        resnet = torchvision.models.resnet50(weights=None, replace_stride_with_dilation=[False, False, True])
+        self.backbone = torchvision.models._utils.IntermediateLayerGetter(resnet, layers)
+        self.classifier = nn.Module()
+        aspp = TorchvisionASPP((6, 12, 18))
+        if plus:
+            self.classifier.project = nn.Sequential(*conv_bn_relu(256, 48))
+            self.classifier.aspp = aspp
+            self.classifier.classifier = nn.Sequential(*conv_bn_relu(304, 256, 3), nn.Conv2d(256, 7, 1))
+        else:
+            self.classifier.classifier = nn.Sequential(aspp, *conv_bn_relu(256, 256, 3), nn.Conv2d(256, 7, 1))
+        self.plus = plus
+
+    def forward(self, x: Tensor) -> Tensor:
+        features, head = self.backbone(x), self.classifier
+        if not self.plus:
+            return head.classifier(features["out"])
+        low = head.project(features["low_level"])
+        return head.classifier(torch.cat([low, Aligned(low.shape[-2:])(head.aspp(features["out"]))], 1))
+
+
+@pytest.mark.parametrize("plus", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_vainf(convert: Callable[..., SegmentationModel], plus: bool) -> None:
+    theirs = randomise(VainF(plus))
+    ours = convert(theirs, "deeplabv3plus" if plus else "deeplabv3", "vainf")
+    x = torch.randn(1, 3, 129, 97)
+    with torch.no_grad():
+        assert away(ours.scores(x)[0], theirs(x)) < 1e-4
+
+
+class JFZhang95(nn.Module):
+    """modeling/deeplab.py with ResNet-101 at output stride 16; dropout between the decoder's layers or not."""
+
+    def __init__(self, dropout: bool) -> None:
+        super().__init__()
+        resnet = torchvision.models.resnet101(weights=None, replace_stride_with_dilation=[False, False, True])
+        for block, rate in zip(resnet.layer4, (2, 4, 8), strict=True):
+            block.conv2.dilation = block.conv2.padding = (rate, rate)
+        del resnet.fc
+        self.backbone = resnet
+        self.aspp, self.decoder = nn.Module(), nn.Module()
+        for i, kind in enumerate([(1, 1), (3, 6), (3, 12), (3, 18)], 1):
+            branch = nn.Module()
+            branch.atrous_conv, branch.bn, _ = conv_bn_relu(2048, 256, *kind)
+            self.aspp.add_module(f"aspp{i}", branch)
+        self.aspp.global_avg_pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), *conv_bn_relu(2048, 256))
+        self.aspp.conv1, self.aspp.bn1, _ = conv_bn_relu(1280, 256)
+        self.decoder.conv1, self.decoder.bn1, _ = conv_bn_relu(256, 48)
+        between = [nn.Dropout(0.5)] if dropout else []
+        layers = [*conv_bn_relu(304, 256, 3), *between, *conv_bn_relu(256, 256, 3), *between, nn.Conv2d(256, 4, 1)]
+        self.decoder.last_conv = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        net, aspp, decoder = self.backbone, self.aspp, self.decoder
+        low = net.layer1(net.maxpool(net.relu(net.bn1(net.conv1(x)))))
+        x = net.layer4(net.layer3(net.layer2(low)))
+        branches = [branch.bn(branch.atrous_conv(x)).relu() for name, branch in aspp.named_children() if "aspp" in name]
+        branches.append(aspp.global_avg_pool(x).expand_as(branches[0]))
+        x = aspp.bn1(aspp.conv1(torch.cat(branches, 1))).relu()
+        low = decoder.bn1(decoder.conv1(low)).relu()
+        return decoder.last_conv(torch.cat([Aligned(low.shape[-2:])(x), low], 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dropout", [True, False])
+def test_jfzhang95(convert: Callable[..., SegmentationModel], dropout: bool) -> None:
+    theirs = randomise(JFZhang95(dropout))
+    ours = convert(theirs, "deeplabv3plus", "jfzhang95")
+    x = torch.randn(1, 3, 129, 97)
+    with torch.no_grad():
+        assert away(ours.scores(x)[0], theirs(x)) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("layout", "architecture", "tensor", "words"),
+    [
+        ("vainf", "deeplabv3plus", "backbone.low_level_features.0.0.weight", "pads before it expands"),
+        ("jfzhang95", "deeplabv3plus", "backbone.conv3.conv1.weight", "another trunk than ResNet-101"),
+        ("smp", "deeplabv3plus", "encoder.model.conv1.weight", "no network on a ResNet that is known here"),
+        ("transformers", "deeplabv3", "mobilenet_v2.conv_stem.first_conv.weight", "has no 'mobilenet_v2.layer.15"),
+    ],
+)
+def test_what_can_not_be_represented_is_said(
+    tmp_path: Path, layout: str, architecture: str, tensor: str, words: str
+) -> None:
+    torch.save({tensor: torch.zeros(3)}, tmp_path / "net.pth")
+    with pytest.raises(ConversionError, match=words):
+        convert_pytorch(tmp_path / "net.pth", architecture, layout)
+
+
+@pytest.mark.parametrize(
+    ("layout", "architecture", "options", "words"),
+    [
+        ("smp", "fcn", {}, "layout 'smp' is of deeplabv3, deeplabv3plus, not 'fcn'"),
+        ("torchvision", "fcn", {"rates": [2, 4, 6]}, "fcn has no rates of its own"),
+        ("smp", "deeplabv3", {"scales": [1, 2]}, "deeplabv3 has no scales of its own"),
+        ("smp", "deeplabv3", {"inputs": "nyud-hha"}, "inputs are for an FCN"),
+    ],
+)
+def test_options_of_others_are_refused(
+    tmp_path: Path, layout: str, architecture: str, options: dict[str, object], words: str
+) -> None:
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "net.pth")
+    with pytest.raises(ValueError, match=words):
+        convert_pytorch(tmp_path / "net.pth", architecture, layout, **options)
