@@ -97,7 +97,8 @@ def test_classes_that_become_negligible_may_be_dropped() -> None:
 
 
 def test_the_result_does_not_depend_on_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("atrous.crf.strips._STRIP", 7)  # runs, so that there are several strips
+    monkeypatch.setattr("atrous.crf.strips._STRIP", 7)  # so that there are several strips
+    monkeypatch.setattr("atrous.crf.strips._STRIP_HEIGHT", 1)
     unary, pairwise = energies(21), kernels(21)
     results = [fused.mean_field(unary, pairwise, "symmetric", 5, None, threads) for threads in (1, 2, 3)]
     assert torch.equal(results[0], results[1])

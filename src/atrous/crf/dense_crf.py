@@ -128,7 +128,8 @@ class DenseCRF(nn.Module):
         """
         energies, images = self._read(image, unary)
         fields = [self._mean_field(picture, e) for picture, e in zip(images, energies, strict=True)]
-        return _like(unary, torch.stack(fields).reshape(unary.shape))
+        q = torch.stack(fields) if len(fields) > 1 else fields[0]  # one large picture is not held twice
+        return _like(unary, q.reshape(unary.shape))
 
     def labels(self, image: Image, unary: Array) -> Array:
         """The likeliest class of each pixel after :meth:`forward`.

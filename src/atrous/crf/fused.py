@@ -52,10 +52,16 @@ def mean_field(
     energies = np.ascontiguousarray(unary.numpy(), np.float32).reshape(-1)
     q, nothing = np.zeros(classes * pixels, np.float32), np.empty(0, np.float32)
     with Workers(threads) as workers:
-        strips = Strips(pairwise, pixels, width, normalization, workers)
-        messages, splatted = aligned(strips.table_rows * width), aligned(strips.table_rows * width)
+        strips = Strips(pairwise, unary.shape[1:], width, normalization, workers)
+        splatted = aligned(strips.table_rows * width)
+        # Messages are not needed while tables are blurred: then the same memory is room for that.
+        messages = aligned((strips.table_rows + len(strips.lattices)) * width)
         active = np.empty(strips.runs, np.int32)
-        tables = [(lattice, lattice.table(width), lattice.table(width)) for lattice in strips.lattices]
+        tables, begin = [], 0
+        for lattice in strips.lattices:
+            table = lattice.table(width)
+            tables.append((lattice, table, messages[begin : begin + len(table)]))
+            begin += len(table)
         blurred = [
             (table, _factors(p, lattice.gain, order, width))
             for p, (lattice, table, _) in zip(pairwise, tables, strict=True)

@@ -5,6 +5,7 @@ Each strip of pixels has its own numbers for the corners it needs, and its own r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,7 +24,9 @@ Ids = NDArray[np.int32]
 Keys = NDArray[np.int64]
 
 _STRIP = 1 << 10
-"""Runs of sixteen pixels in a strip: the rows of its corners nearly go into a second-level cache."""
+"""Runs of sixteen pixels in a strip, at least: the rows of its corners nearly go into a second-level cache."""
+_STRIP_HEIGHT = 32
+"""Rows of the picture in a strip, at least: thinner ones would share too many corners."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +95,19 @@ class Strips:
     """
 
     def __init__(
-        self, pairwise: Sequence[Pairwise], pixels: int, width: int, normalization: Normalization, workers: Workers
+        self,
+        pairwise: Sequence[Pairwise],
+        size: Sequence[int],
+        width: int,
+        normalization: Normalization,
+        workers: Workers,
     ) -> None:
         ends = [p.features.shape[1] + 1 for p in pairwise]
         self.rows = sum(ends)
         self._row_of = np.cumsum([0, *ends]).tolist()
-        self.pixels, self.runs = pixels, -(-pixels // LANES)
+        self.pixels = math.prod(size)
+        self.runs = -(-self.pixels // LANES)
+        self._length = max(_STRIP, _STRIP_HEIGHT * size[-1] // LANES)
         corners = self.runs * LANES * self.rows
         self.corners, self.slice_weights = np.empty(corners, np.int32), aligned(corners)
         strides = [key_strides(p.features) for p in pairwise]
@@ -117,7 +127,7 @@ class Strips:
 
     def _find_corners(self, features: list[Floats], strides: list[list[int]], workers: Workers) -> list[list[Keys]]:
         """Fill in corners and barycentric weights; find the strips, and the keys of their corners in each lattice."""
-        firsts = range(0, self.runs, _STRIP)
+        firsts = range(0, self.runs, self._length)
         keys: list[list[Keys]] = [[] for _ in firsts]
 
         def find(number: int) -> None:
@@ -127,7 +137,7 @@ class Strips:
                     points,
                     axes,
                     firsts[number],
-                    min(firsts[number] + _STRIP, self.runs),
+                    min(firsts[number] + self._length, self.runs),
                     np.array(scale_factors(axes), np.float32),
                     np.array(strides[i]),
                     self._row_of[i],
@@ -141,7 +151,7 @@ class Strips:
         workers(find, range(len(firsts)))
         self.strips, row = [], 0
         for first, found in zip(firsts, keys, strict=True):
-            self.strips.append(Strip(first, min(first + _STRIP, self.runs), row, tuple(map(len, found))))
+            self.strips.append(Strip(first, min(first + self._length, self.runs), row, tuple(map(len, found))))
             row += sum(self.strips[-1].counts)
         self.table_rows = row
         return keys
