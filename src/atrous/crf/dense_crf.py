@@ -41,9 +41,9 @@ class DenseCRF(nn.Module):
 
     On a CPU, and where no gradient is asked for, a fused form computes in float32 with as many threads as torch has;
     elsewhere plain torch does, in the dtype of the unary, with gradients in the unary, the kernels' weights and their
-    compatibilities. The fused form takes, besides unary and result, 8 bytes for each of a pixel's corners (72 a pixel for
-    a Gaussian and a bilateral kernel), 40 to 70 for features, and 100 to 200 for tables at 21 classes, by how colourful
-    the picture is.
+    compatibilities. The fused form takes, besides unary and result, 8 bytes for each of a pixel's corners (72 a pixel
+    for a Gaussian and a bilateral kernel), 40 to 70 for features, and 100 to 200 for tables at 21 classes, by how
+    colourful the picture is.
 
     Args:
         kernels: :class:`Gaussian`, :class:`Bilateral` and :class:`Custom` ones, any number.
