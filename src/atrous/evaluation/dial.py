@@ -147,7 +147,7 @@ def plot(settings: Sequence[Setting]) -> bytes:
         axes.plot(costs, accuracy, marker="o")
         for setting, cost, value in zip(settings, costs, accuracy, strict=True):
             axes.annotate(
-                f"output stride {setting.output_stride}", (cost, value), (6, -3), textcoords="offset points", va="top"
+                f"stride {setting.output_stride}", (cost, value), (0, 8), textcoords="offset points", ha="center"
             )
         axes.set(xlabel=name, ylabel="mean IoU, %")
         axes.margins(0.25)
