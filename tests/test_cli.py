@@ -40,6 +40,7 @@ SURFACE = {
     "convert caffe": "--as --classes --data --inputs --out --rates --scales FILE",
     "convert classifier": "--as --out FILE",
     "convert pytorch": "--as --classes --data --inputs --layout --out --rates --scales FILE",
+    "convert tensorflow": "--as --classes --data --out --rates PREFIX",
     "convert tflite-arrays": "--classes --data --out FILE",
     "data check": "--fix --json --split SPEC",
     "data convert": "--link --out --split SPEC",

@@ -33,7 +33,7 @@ def test_a_trained_network_gives_its_published_logits(shared: Path, tmp_path: Pa
 
 @pytest.mark.shared
 @pytest.mark.slow
-def test_a_quantised_network_labels_pictures_as_published(shared: Path) -> None:
+def test_a_quantised_network_labels_pictures(shared: Path) -> None:
     """On every tenth picture of the subset; on all, docs/weights.md has the figures."""
     model = convert_tflite_arrays(shared / "weights/deeplabv3_mnv2_pascal_quant.npz")
     model.pad_to = 513

@@ -62,9 +62,9 @@ def convert_caffe(
 @convert_app.command("pytorch")
 def convert_pytorch(
     file: Weights,
-    architecture: Annotated[str, typer.Option("--as", help="What it holds: deeplab_aspp, fcn8s, ...")],
+    architecture: Annotated[str, typer.Option("--as", help="What it holds: deeplabv3plus, deeplab_aspp, fcn8s, ...")],
     layout: Annotated[
-        str, typer.Option("--layout", help="Whose names it has: kazuto1011, isht7, adaptsegnet, wkentaro[-atonce].")
+        str, typer.Option("--layout", help="Whose names it has: torchvision, smp, kazuto1011, ... (docs/weights.md).")
     ],
     out: ModelFolder,
     classes: Classes = None,
@@ -93,6 +93,23 @@ def convert_classifier(
     check_writable(out)
     convert(file, architecture, out)
     typer.echo(f"start from it: atrous train RECIPE --set model.backbone={architecture} --set model.pretrained={out}")
+
+
+@convert_app.command("tensorflow")
+def convert_tensorflow(
+    file: Annotated[Path, typer.Argument(metavar="PREFIX", help="The checkpoint, such as model.ckpt-30000.")],
+    architecture: Annotated[str, typer.Option("--as", help="What it holds: deeplabv3, deeplabv3plus.")],
+    out: ModelFolder,
+    classes: Classes = None,
+    data: ClassesOf = None,
+    rates: Rates = None,
+) -> None:
+    """Convert a checkpoint of TensorFlow's DeepLab: Xception, ResNet (beta), MobileNetV2."""
+    from atrous.convert.tensorflow import convert_tensorflow as convert
+
+    _check_model_folder(out)
+    model = convert(file, architecture, labels=_labels(classes, data), rates=numbers("--rates", rates) or None)
+    _keep_converted(model, out)
 
 
 @convert_app.command("tflite-arrays")

@@ -47,7 +47,7 @@ def _torchvision(source: Source, architecture: str) -> Naming:
         eps=1e-3,
         preprocessing=IMAGENET,
         pooled_last=True,
-        unused=("aux_classifier.",),  # on a feature of stride 4
+        unused=("aux_classifier.",),  # on features of stride 8
     )
 
 

@@ -8,7 +8,8 @@ what PyTorch does for pictures of 32k + 1 pixels (257, 513).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,16 @@ from numpy.typing import NDArray
 
 from atrous.convert.deeplabv3 import Naming, deeplabv3_from, mobilenetv2, mobilenetv2_place
 from atrous.convert.source import ConversionError, Source
+from atrous.convert.tensorbundle import read_tensor_bundle
 from atrous.labels import LabelSet
 from atrous.models.base import SegmentationModel
 
-MOBILENET_EPS, HEAD_EPS = 1e-3, 1e-5
-"""What batch norm adds to a variance, in the trunk and in the head."""
+MOBILENET_EPS = XCEPTION_EPS = 1e-3
+HEAD_EPS = 1e-5
+"""What batch norm adds to a variance, in those trunks, and in the heads and ResNets."""
+MULTI_GRID = (1, 2, 4)
+"""That of the released ResNets."""
+_TRUNKS = ("xception_41", "xception_65", "xception_71", "resnet_v1_50", "resnet_v1_101", "MobilenetV2")
 _OURS = {"OHWI": (0, 3, 1, 2), "1HWC": (3, 0, 1, 2)}
 """Orders of the axes of TFLite's convolutions, ordinary and depthwise, to have them as PyTorch has."""
 
@@ -79,15 +85,156 @@ def _adding(scope: str, bias: NDArray[Any]) -> Iterator[tuple[str, NDArray[Any]]
         yield f"{scope}/BatchNorm.{kind}", value
 
 
+def convert_tensorflow(
+    prefix: str | Path, architecture: str, *, labels: LabelSet | None = None, rates: Sequence[int] | None = None
+) -> SegmentationModel:
+    """Make a model of a checkpoint of TensorFlow's DeepLab: Xception-41, -65 or -71, a ResNet that begins with three
+    3×3 convolutions ("beta"), or MobileNetV2.
+
+    Averages of variables are taken where the file has them, what only an optimizer needs is left.
+
+    Args:
+        prefix: what TensorFlow calls it, such as ``model.ckpt-30000``; or one of its files.
+        architecture: ``deeplabv3`` or ``deeplabv3plus``.
+        labels: names of the classes; when left out, those of the released net with as many, or numbers.
+        rates: of ASPP's branches at output stride 16; 6, 12, 18 when left out.
+
+    Returns:
+        The model in eval mode, at output stride 16.
+
+    Raises:
+        CheckpointFileError: files that can't be read.
+        ConversionError: a checkpoint of something else.
+        ValueError: an unknown architecture, another number of rates than branches, or of labels than classes.
+    """
+    if architecture not in ("deeplabv3", "deeplabv3plus"):
+        raise ValueError(f"TensorFlow's checkpoints are of deeplabv3 or deeplabv3plus here, not of '{architecture}'")
+    prefix = Path(prefix)
+    source = Source(prefix, dict(_as_in_pytorch(read_tensor_bundle(prefix))))
+    model = deeplabv3_from(source, architecture, _naming(source, architecture), labels, rates)
+    model.card = {"converted_from": prefix.name}
+    return model
+
+
+_AVERAGE = "/ExponentialMovingAverage"
+_SLOTS = ("Momentum", "Adam", "Adam_1", "RMSProp", "RMSProp_1", "ExponentialMovingAverage")
+_COUNTERS = ("global_step", "beta1_power", "beta2_power")
+_KINDS = {
+    **{"weights": "weight", "depthwise_weights": "weight", "biases": "bias", "gamma": "weight", "beta": "bias"},
+    **{"moving_mean": "running_mean", "moving_variance": "running_var"},
+}
+
+
+def _as_in_pytorch(variables: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, NDArray[Any]]]:
+    """The variables of a network, of a kind and form as PyTorch has them, without those of an optimizer."""
+    for name, value in variables.items():
+        scope, _, kind = name.rpartition("/")
+        if kind in _SLOTS or name in _COUNTERS:
+            continue
+        found = variables.get(name + _AVERAGE, value)
+        if found.ndim == 4:
+            found = found.transpose((2, 3, 0, 1) if kind == "depthwise_weights" else (3, 2, 0, 1))
+        yield f"{scope}.{_KINDS.get(kind, kind)}", found
+
+
+def _naming(source: Source, architecture: str) -> Naming:
+    scopes = dict.fromkeys(name.partition("/")[0] for name in source.names())
+    scope = next((s for s in scopes if s in _TRUNKS), None)
+    if scope is None:
+        raise ConversionError(
+            f"{source.file} has no trunk that is known here ({', '.join(_TRUNKS)}); it has {', '.join(scopes)}"
+        )
+    if scope == "MobilenetV2":
+        if architecture == "deeplabv3plus":
+            raise ConversionError(f"{source.file} is on MobileNetV2, whose decoder reads other features than ours")
+        naming = _mobilenetv2(source)
+        return naming._replace(options=_options(source))
+    head = _head(source, 2 if architecture == "deeplabv3plus" else 0)
+    options = _options(source)
+    if scope.startswith("xception"):
+        depth = int(scope.rpartition("_")[2])
+        return Naming(f"xception{depth}", partial(_xception_layer, scope), head, options, eps=XCEPTION_EPS)
+    if f"{scope}/conv1_1.weight" not in source:
+        raise ConversionError(f"{source.file} has a ResNet that begins with 7×7; the released ones of v3 are beta")
+    backbone = f"resnet{scope.rpartition('_')[2]}_beta"
+    return Naming(backbone, partial(_resnet_layer, scope), head, options | {"multi_grid": MULTI_GRID})
+
+
+def _options(source: Source) -> dict[str, Any]:
+    """What the heads of a checkpoint are, told by their variables."""
+    separable = "aspp1_depthwise.weight" in source
+    options: dict[str, Any] = {"separable": True} if separable else {}
+    if not separable and "aspp1.weight" not in source:
+        options["rates"] = ()
+    return options if "image_pooling.weight" in source else options | {"image_pooling": False}
+
+
+def _head(source: Source, decoder_convs: int) -> dict[str, str]:
+    head = {"classifier": "logits/semantic"}
+    for ours, theirs in _UNITS.items():
+        head |= _unit(ours, theirs)
+    if decoder_convs:
+        head |= _unit("project_low_level", "decoder/feature_projection0")
+    separable = "aspp1_depthwise.weight" in source
+    convs = {f"aspp.atrous.{i}": f"aspp{i + 1}" for i in range(3)}
+    repeated = "decoder/decoder_conv0/decoder_conv0_{}".format  # as slim.repeat names them
+    for i in range(decoder_convs):
+        convs[f"decoder.{i}"] = f"decoder/decoder_conv{i}" if separable else repeated(i + 1)
+    for ours, theirs in convs.items():
+        if separable:
+            head |= _unit(ours, f"{theirs}_depthwise") | _unit(ours, f"{theirs}_pointwise", 3)
+        else:
+            head |= _unit(ours, theirs)
+    return head
+
+
+_STACK = {"conv_dw": "_depthwise", "bn_dw": "_depthwise/BatchNorm"}
+_STACK |= {"conv_pw": "_pointwise", "bn_pw": "_pointwise/BatchNorm"}
+_ENTRY, _MIDDLE = {41: 3, 65: 3, 71: 5}, {41: 8, 65: 16, 71: 16}
+
+
+def _xception_layer(scope: str, layer: str) -> str:
+    if layer.startswith("stem_"):
+        stem, part = layer.split(".")
+        return f"{scope}/entry_flow/conv1_{int(stem[-1]) + 1}{'/BatchNorm' if part == 'bn' else ''}"
+    block, group, *parts = layer.split(".")
+    depth, number = int(scope.rpartition("_")[2]), int(block.removeprefix("blocks_"))
+    entry, middle = _ENTRY[depth], _MIDDLE[depth]
+    if number < entry:
+        place = f"entry_flow/block{number + 1}/unit_1"
+    elif number < entry + middle:
+        place = f"middle_flow/block1/unit_{number - entry + 1}"
+    else:
+        place = f"exit_flow/block{number - entry - middle + 1}/unit_1"
+    place = f"{scope}/{place}/xception_module"
+    if group == "shortcut":
+        return f"{place}/shortcut{'/BatchNorm' if parts == ['bn'] else ''}"
+    conv, part = parts
+    return f"{place}/separable_{conv}{_STACK[part]}"
+
+
+_RESNET_STEM = {
+    **{"conv1.0": "conv1_1", "conv1.1": "conv1_1/BatchNorm", "conv1.3": "conv1_2", "conv1.4": "conv1_2/BatchNorm"},
+    **{"conv1.6": "conv1_3", "bn1": "conv1_3/BatchNorm"},
+}
+_RESNET_PARTS = {"downsample.0": "shortcut", "downsample.1": "shortcut/BatchNorm"} | {
+    f"{kind}{i}": f"conv{i}{end}" for i in (1, 2, 3) for kind, end in (("conv", ""), ("bn", "/BatchNorm"))
+}
+
+
+def _resnet_layer(scope: str, layer: str) -> str:
+    if layer in _RESNET_STEM:
+        return f"{scope}/{_RESNET_STEM[layer]}"
+    block, unit, part = layer.removeprefix("layer").split(".", 2)
+    return f"{scope}/block{block}/unit_{int(unit) + 1}/bottleneck_v1/{_RESNET_PARTS[part]}"
+
+
 def _mobilenetv2(source: Source) -> Naming:
     """MobileNetV2 as released for segmentation: image pooling beside a 1×1 convolution, no decoder. Narrower ones have
     12 channels where others, rounding to multiples of eight, have 16.
     """
     backbone = mobilenetv2(source, "MobilenetV2/expanded_conv_16/project.weight")
-    head = {"classifier": "logits/semantic"}
-    for ours, theirs in _UNITS.items():
-        head |= _unit(ours, theirs)
-    return Naming(backbone, _mobilenetv2_layer, head, {"rates": ()}, eps=MOBILENET_EPS, narrow=True)
+    return Naming(backbone, _mobilenetv2_layer, _head(source, 0), {"rates": ()}, eps=MOBILENET_EPS, narrow=True)
 
 
 def _mobilenetv2_layer(layer: str) -> str:

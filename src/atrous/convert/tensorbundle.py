@@ -1,0 +1,129 @@
+"""Reading TensorFlow's checkpoints (V2, since 2016) without TensorFlow.
+
+``PREFIX.index`` is a sorted table in LevelDB's form, of protobuf messages that say where in
+``PREFIX.data-00000-of-00001`` (or several such files) the bytes of each variable lie.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atrous.convert.protobuf import ProtobufError, fields, number, part, varint
+
+_MAGIC = 0xDB4775248B80FB57
+_FOOTER, _TRAILER = 48, 5  # bytes behind a table, and behind each block of it: kind of compression and checksum
+_DTYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 19: "<f2"}
+_ENDS = (".index", ".meta", ".data-00000-of-00001")
+
+
+class CheckpointFileError(ValueError):
+    """Files that are no checkpoint of TensorFlow, or damaged ones."""
+
+
+def read_tensor_bundle(prefix: str | Path) -> dict[str, NDArray[Any]]:
+    """The variables of a checkpoint by their names, read-only and mapped from its files; strings are left out.
+
+    Args:
+        prefix: what TensorFlow calls it, such as ``model.ckpt-30000``; or one of its files.
+
+    Raises:
+        CheckpointFileError: files that can't be read.
+        FileNotFoundError: one is missing.
+    """
+    prefix = Path(prefix)
+    prefix = prefix.with_name(
+        next((prefix.name.removesuffix(e) for e in _ENDS if prefix.name.endswith(e)), prefix.name)
+    )
+    index = prefix.with_name(f"{prefix.name}.index")
+    table = memoryview(index.read_bytes())
+    shards: dict[str, memoryview] = {}
+    variables: dict[str, NDArray[Any]] = {}
+    count = 1
+    try:
+        for name, place in _table(table):
+            if not name:
+                count = dict(_numbers(table, place)).get(1, 1)
+            elif (entry := _Entry(table, place)).dtype in _DTYPES:
+                shard = f"{prefix.name}.data-{entry.shard:05}-of-{count:05}"
+                if shard not in shards:
+                    shards[shard] = _mapped(prefix.with_name(shard))
+                variables[name] = entry.read(shards[shard], name)
+    except ProtobufError as error:
+        raise CheckpointFileError(f"{index} is damaged, or no checkpoint of TensorFlow: {error}") from None
+    return variables
+
+
+class _Entry:
+    """What the table says of a variable (BundleEntryProto)."""
+
+    def __init__(self, table: memoryview, place: slice) -> None:
+        self.dtype = self.shard = self.offset = self.size = 0
+        self.shape: list[int] = []
+        for key, value in fields(table, place):
+            if key == 2:
+                self.shape = [dict(_numbers(table, part(dim))).get(1, 0) for _, dim in fields(table, part(value))]
+            elif key == 7:
+                raise ProtobufError(f"byte {part(value).start}: a variable in slices, which are not read here")
+            elif key in (1, 3, 4, 5):
+                setattr(self, {1: "dtype", 3: "shard", 4: "offset", 5: "size"}[key], number(value))
+
+    def read(self, data: memoryview, name: str) -> NDArray[Any]:
+        dtype = np.dtype(_DTYPES[self.dtype])
+        if math.prod(self.shape) * dtype.itemsize != self.size or self.offset + self.size > len(data):
+            raise ProtobufError(f"{name} {self.shape} {dtype} should be {self.size} bytes from {self.offset} on")
+        return np.frombuffer(data[self.offset : self.offset + self.size], dtype).reshape(self.shape)
+
+
+def _numbers(data: memoryview, place: slice) -> Iterator[tuple[int, int]]:
+    return ((key, value) for key, value in fields(data, place) if isinstance(value, int))
+
+
+def _mapped(file: Path) -> memoryview:
+    with file.open("rb") as stream:
+        return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)) if stream.read(1) else memoryview(b"")
+
+
+def _table(data: memoryview) -> Iterator[tuple[str, slice]]:
+    """The keys of a table, and the places of their values."""
+    footer = len(data) - _FOOTER
+    if footer < 0 or int.from_bytes(data[-8:], "little") != _MAGIC:
+        raise ProtobufError("it does not end as a table does")
+    at = footer
+    for _ in range(2):  # where another index begins, and how long it is: not needed
+        _, at = varint(data, at, len(data))
+    for _, handle in _block(data, *_handle(data, at, len(data))):
+        for key, place in _block(data, *_handle(data, handle.start, handle.stop)):
+            yield key.decode(errors="replace"), place
+
+
+def _handle(data: memoryview, at: int, stop: int) -> tuple[int, int]:
+    """Where a block begins, and how long it is."""
+    begin, at = varint(data, at, stop)
+    return begin, varint(data, at, stop)[0]
+
+
+def _block(data: memoryview, begin: int, size: int) -> Iterator[tuple[bytes, slice]]:
+    """The keys of a block, each of which shares its beginning with the one before, and the places of their values."""
+    end = begin + size
+    if size < 4 or end + _TRAILER > len(data):
+        raise ProtobufError(f"byte {begin}: a block of {size} bytes does not fit")
+    if data[end]:
+        raise ProtobufError(f"byte {begin}: a compressed block; TensorFlow writes them as they are")
+    stop = end - 4 * (1 + int.from_bytes(data[end - 4 : end], "little"))
+    key, at = b"", begin
+    while at < stop:
+        shared, at = varint(data, at, stop)
+        fresh, at = varint(data, at, stop)
+        length, at = varint(data, at, stop)
+        key = key[:shared] + bytes(data[at : at + fresh])
+        at += fresh + length
+        if at > stop:
+            raise ProtobufError(f"byte {at - length}: a value of {length} bytes does not fit into its block")
+        yield key, slice(at - length, at)
