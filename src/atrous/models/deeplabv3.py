@@ -253,8 +253,8 @@ def deeplabv3(
     """DeepLabv3 (arXiv 1706.05587): ASPP over a dense backbone; ``aux`` adds a head for training.
 
     The paper's ResNets have ``multi_grid=(1, 2, 4)``: rates of the last three convolutions, as multiples of what the
-    output stride gives them. MobileNetV2's released form has ``rates=()``. ``refine`` puts a 3×3 convolution behind ASPP,
-    which the paper does not have and torchvision has.
+    output stride gives them. MobileNetV2's released form has ``rates=()``. ``refine`` puts a 3×3 convolution behind
+    ASPP, which the paper does not have and torchvision has.
     """
     backbone.set_multi_grid(multi_grid)
     aspp = ASPP(
