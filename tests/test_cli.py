@@ -389,6 +389,14 @@ def test_crf_refine_takes_scores_of_any_program(tmp_path: Path) -> None:
     assert "did you swap height and width?" in result.stderr
 
 
+def test_crf_refine_takes_a_published_set_or_numbers(tmp_path: Path) -> None:
+    photo = red_photo(tmp_path / "photo.png")
+    options = ("--scores", tmp_path, "--published", "deeplab_largefov", "--sxy", 5)
+    result = atrous("crf", "refine", photo, "--out", tmp_path / "out", *options)
+    assert result.exit_code == 2
+    assert "leave out sxy" in result.stderr
+
+
 def test_crf_tune_says_whether_it_helps(
     dataset: Path, loaded: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -399,3 +407,12 @@ def test_crf_tune_says_whether_it_helps(
     assert result.exit_code == 0, result.output
     assert "others, with CRF" in result.stdout
     assert json.loads(file.read_text())["settings"]["weight"] == 0
+    out = tmp_path / "tuned"
+    options = ("--model", "fake", "--data", f"folder:{dataset}", "--split", "train", "--out", out)
+    result = atrous("crf", "tune", *options)
+    assert f"{out} was not written" in result.stdout
+    assert not out.exists()
+    out.mkdir()
+    result = atrous("crf", "tune", *options)
+    assert result.exit_code == 2
+    assert "a new folder" in result.stderr

@@ -91,6 +91,16 @@ def test_one_picture_is_too_few():
         tune_crf(Blurred(), Discs(1))
 
 
+def test_classes_must_be_the_models_and_a_search_needs_pictures():
+    class Others(Discs):
+        labels = LabelSet(("ground", "sky", "sea"))
+
+    with pytest.raises(ValueError, match="classes must be the same"):
+        tune_crf(Blurred(), Others(4))
+    with pytest.raises(ValueError, match="1 picture or more, not 0"):
+        tune_crf(Blurred(), Discs(4), pictures=0)
+
+
 def test_without_a_tuning_the_crf_has_the_published_numbers():
     assert stored_settings({}) is None
     assert stored_crf({}).kernels[1].srgb == 3

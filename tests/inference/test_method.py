@@ -100,7 +100,7 @@ def test_predict_takes_the_whole_method_and_keeps_probabilities(model):
     assert np.allclose(found.scores.probabilities.astype(np.float32).sum(0), 1, atol=0.01)
 
 
-@pytest.mark.parametrize("scales", [(), (1.0, 1.0), (0.0,), (-1.0,), (float("nan"),)])
+@pytest.mark.parametrize("scales", [(), (1.0, 1.0), (0.0,), (-1.0,), (float("nan"),), (1000.0,), (0.001,)])
 def test_scales_that_make_no_sense_are_refused(scales):
     with pytest.raises(ValueError, match="scale"):
         Method(scales)

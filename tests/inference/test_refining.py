@@ -110,6 +110,16 @@ def test_wrong_scores_are_named_and_the_rest_goes_on(photo, tmp_path, array, mes
     assert "no scores" in report.failed[1].reason
 
 
+def test_labels_are_not_taken_for_probabilities_nor_the_other_way_round(photo, tmp_path):
+    (tmp_path / "scores").mkdir()
+    Image.fromarray(spotted().argmax(0).astype(np.uint8)).save(tmp_path / "scores" / "a.png")
+    report = refine_files([photo], tmp_path / "scores", tmp_path / "out", CRF)
+    assert "look like labels, which need --confidence" in report.failed[0].reason
+    np.save(tmp_path / "scores" / "a.npy", spotted())
+    report = refine_files([photo], tmp_path / "scores", tmp_path / "out", CRF, confidence=0.7)
+    assert "a confidence is for hard labels" in report.failed[0].reason
+
+
 def test_scores_are_in_a_folder(photo, tmp_path):
     with pytest.raises(ScoresError, match="is no folder"):
         refine_files([photo], tmp_path / "nowhere", tmp_path / "out", CRF)

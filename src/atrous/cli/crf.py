@@ -49,12 +49,14 @@ def crf_refine(
     published: Annotated[
         str | None, typer.Option("--published", help="A published set of parameters instead: deeplab_largefov, ...")
     ] = None,
-    weight: Annotated[float, typer.Option("--weight", help="Weight of appearance.")] = 4,
-    sxy: Annotated[float, typer.Option("--sxy", help="How far it reaches, in pixels.")] = 67,
-    srgb: Annotated[float, typer.Option("--srgb", help="How different colours may be, of 255.")] = 3,
-    smoothness: Annotated[float, typer.Option("--smoothness", help="Weight of smoothness.")] = 3,
-    smoothness_sxy: Annotated[float, typer.Option("--smoothness-sxy", help="How far it reaches, in pixels.")] = 3,
-    iterations: Annotated[int, typer.Option("--iterations", help="Mean-field steps.")] = 10,
+    weight: Annotated[float | None, typer.Option("--weight", min=0, help="Weight of appearance: 4.")] = None,
+    sxy: Annotated[float | None, typer.Option("--sxy", help="How far it reaches, in pixels: 67.")] = None,
+    srgb: Annotated[float | None, typer.Option("--srgb", help="How different colours may be, of 255: 3.")] = None,
+    smoothness: Annotated[float | None, typer.Option("--smoothness", min=0, help="Weight of smoothness: 3.")] = None,
+    smoothness_sxy: Annotated[
+        float | None, typer.Option("--smoothness-sxy", help="How far it reaches, in pixels: 3.")
+    ] = None,
+    iterations: Annotated[int | None, typer.Option("--iterations", min=0, help="Mean-field steps: 10.")] = None,
     no_overlay: Annotated[bool, typer.Option("--no-overlay", help="Write masks only.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that are not results of the same photo too.")
@@ -62,11 +64,21 @@ def crf_refine(
 ) -> None:
     """Refine scores of any program: masks and overlays; exit code 1 if some could not be refined."""
     from atrous.crf.dense_crf import DenseCRF
-    from atrous.crf.tune import Settings
+    from atrous.crf.tune import Settings, changed
     from atrous.inference.refining import refine_files
 
-    settings = Settings(weight, sxy, srgb, smoothness, smoothness_sxy, iterations)
-    crf = DenseCRF.published(published) if published else settings.build()
+    given = {
+        "weight": weight,
+        "sxy": sxy,
+        "srgb": srgb,
+        "smoothness": smoothness,
+        "smoothness_sxy": smoothness_sxy,
+        "iterations": iterations,
+    }
+    changes = {name: value for name, value in given.items() if value is not None}
+    if published and changes:
+        raise ValueError(f"--published {published} fixes all parameters; leave out {', '.join(changes)}")
+    crf = DenseCRF.published(published) if published else changed(Settings(), changes).build()
     with bar("refining") as progress:
         report = refine_files(
             inputs,
@@ -103,6 +115,8 @@ def crf_tune(
     from atrous.evaluation.tuning import tune_crf
 
     check_writable(json)
+    if out and out.exists():
+        raise ValueError(f"{out} is there: give the model with its CRF a new folder")
     dataset = open_dataset(data, split)
     network = load_model(model, device)
     method = make_method(network, scales, flip, merge, crf=False)
@@ -115,7 +129,9 @@ def crf_tune(
     with bar("looking") as progress:
         found = tune_crf(network, dataset, pictures=pictures, method=method, progress=progress, on_try=tell)
     typer.echo(found.text())
-    if out:
+    if out and found.helps:
         network.card["crf"] = found.to_card()
         typer.echo(f"the model with its CRF: {network.save(out)}")
+    elif out:
+        typer.echo(f"{out} was not written")
     write_json(json, found.to_card() | {"tried": tried})

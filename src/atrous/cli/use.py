@@ -124,6 +124,8 @@ def evaluate(
     widths, strides = numbers("--trimap", trimap), numbers("--output-stride", output_stride)
     if plot and len(set(strides)) < 2:
         raise ValueError("--plot draws several output strides: add --output-stride 8,16,32")
+    if plot and plot.suffix.lower() != ".png":
+        raise ValueError(f"{plot}: a plot is a PNG; name it {plot.stem}.png")
     for file in (json, plot):
         check_writable(file)
     dataset = open_dataset(data, split)

@@ -74,16 +74,17 @@ def search(score: Callable[[Settings], float], start: Settings | None = None) ->
             tried[settings] = score(settings)
 
     for values in product(*COARSE.values()):
-        attempt(_changed(start, dict(zip(COARSE, values, strict=True))))
+        attempt(changed(start, dict(zip(COARSE, values, strict=True))))
     for factor in FINER:
         for name in COARSE:
             middle = best()
             for value in (getattr(middle, name) / factor, getattr(middle, name) * factor):
-                attempt(_changed(middle, {name: float(f"{value:.3g}")}))
+                attempt(changed(middle, {name: float(f"{value:.3g}")}))
     return best(), tried
 
 
-def _changed(settings: Settings, changes: Mapping[str, float]) -> Settings:
+def changed(settings: Settings, changes: Mapping[str, float]) -> Settings:
+    """The settings with some numbers changed, by their names."""
     return Settings(**(asdict(settings) | dict(changes)))
 
 

@@ -101,6 +101,8 @@ def check_finite(name: str, values: Tensor) -> None:
     """Raise an error that says how many values are no finite numbers, and where the first is."""
     if math.isfinite(values.detach().sum()):  # the quickest way to rule it out: one such value makes the sum another
         return
+    if not values.is_floating_point():
+        raise ValueError(f"{name} must be floating, not {values.dtype}")
     finite = values.detach().isfinite()
     if not bool(finite.all()):
         first = tuple((~finite).nonzero()[0].tolist())

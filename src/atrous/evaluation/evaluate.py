@@ -136,7 +136,7 @@ def evaluate(
         raise ValueError(f"a band along boundaries is 1 or more pixels wide, not {min(trimap)}")
     if not len(dataset):
         raise ValueError(f"there is no picture to judge in {dataset.name}")
-    _check_classes(model.labels, dataset.labels)
+    check_classes(model.labels, dataset.labels)
     masks = dataset.extras.masks
     heads = model.config["options"].get("heads") or {} if masks else {}
     where = torch.device(device) if device is not None else next(model.parameters()).device
@@ -179,8 +179,14 @@ def _read_ahead(dataset: Dataset, indices: Sequence[int]) -> Iterator[Sample]:
         yield from (last.result() for last in coming)
 
 
-def _check_classes(model: LabelSet, data: LabelSet) -> None:
-    """A model whose classes are merely numbered is taken to know those of the data, if their number is the same."""
+def check_classes(model: LabelSet, data: LabelSet) -> None:
+    """Refuse to compare a model with data of other classes.
+
+    A model whose classes are merely numbered is taken to know those of the data, if their number is the same.
+
+    Raises:
+        ValueError: the classes differ.
+    """
     unnamed = LabelSet.numbered(len(model)).names
     if len(model) == len(data) and model.names in (data.names, unnamed):
         return

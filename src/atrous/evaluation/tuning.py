@@ -12,6 +12,7 @@ from torch import Tensor
 
 from atrous.crf.tune import Settings, search, to_card
 from atrous.data.datasets import Dataset, Sample
+from atrous.evaluation.evaluate import check_classes
 from atrous.evaluation.metrics import ConfusionMatrix
 from atrous.evaluation.report import aligned, percent
 from atrous.evaluation.trimap import trimap
@@ -114,10 +115,13 @@ def tune_crf(
         on_try: called with each setting that was tried and its mean IoU.
 
     Raises:
-        ValueError: fewer than two pictures.
+        ValueError: fewer than two pictures, none to search on, or classes that are not the model's.
     """
     if len(dataset) < 2:
         raise ValueError(f"{dataset.name} has {len(dataset)} picture(s); a CRF is tuned on some and judged on others")
+    if pictures < 1:
+        raise ValueError(f"a CRF is searched on 1 picture or more, not {pictures}")
+    check_classes(model.labels, dataset.labels)
     chosen = searched_on(len(dataset), pictures)
     method = method or Method()
     examples = _look(model, dataset, method, progress)

@@ -19,6 +19,7 @@ from atrous.models.geometry import PIXELS, Grid, resample
 from atrous.models.scales import scaled
 
 Merge = Literal["probabilities", "scores", "maximum"]
+LARGEST_SCALE = 8
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Method:
         crf: refines the merged scores at the picture's own size.
 
     Raises:
-        ValueError: no scale, one that is not positive, or the same one twice.
+        ValueError: no scale, one that makes pictures enormous or tiny, or the same one twice.
     """
 
     scales: tuple[float, ...] = (1.0,)
@@ -70,8 +71,10 @@ class Method:
         if not self.scales or len(set(self.scales)) < len(self.scales):
             raise ValueError(f"scales are one or more different factors, not {list(self.scales)}")
         for scale in self.scales:
-            if not (math.isfinite(scale) and scale > 0):
-                raise ValueError(f"a scale is a positive factor such as 0.75, not {scale}")
+            if not (math.isfinite(scale) and 1 / LARGEST_SCALE <= scale <= LARGEST_SCALE):
+                raise ValueError(
+                    f"a scale is a factor such as 0.75, at most {LARGEST_SCALE} or its inverse, not {scale}"
+                )
 
     def __call__(self, model: SegmentationModel, photo: Tensor) -> tuple[Tensor, list[View]]:
         """The class of every pixel of a photo.

@@ -20,6 +20,8 @@ from atrous.labels import IGNORE, LabelSet
 from atrous.models.geometry import PIXELS, Grid, resample
 
 Kind = Literal["probabilities", "scores"]
+FEW = 20
+"""A picture of probabilities whose largest value is not above this, of 255, is taken for one of labels."""
 ENDINGS = (".scores.npz", ".npz", ".npy", ".png")
 
 
@@ -103,7 +105,7 @@ def _read_unary(
         return unary, None
     stored = np.load(file, allow_pickle=False)
     if isinstance(stored, np.ndarray):
-        return _of_array(stored, size, kind), None
+        return _of_array(stored, size, kind, confidence), None
     if {"probabilities", "names", "stride", "offset"} <= set(stored.files):
         grid = Grid(float(stored["stride"]), float(stored["offset"]))
         coarse = torch.from_numpy(stored["probabilities"].astype(np.float32))[None]
@@ -114,10 +116,10 @@ def _read_unary(
         return unary_from_probabilities(full), names
     if len(stored.files) != 1:
         raise ValueError(f"holds the arrays {', '.join(stored.files)}; expected a single one (C, H, W)")
-    return _of_array(stored[stored.files[0]], size, kind), None
+    return _of_array(stored[stored.files[0]], size, kind, confidence), None
 
 
-def _of_array(array: NDArray[Any], size: tuple[int, int], kind: Kind) -> NDArray[np.float32]:
+def _of_array(array: NDArray[Any], size: tuple[int, int], kind: Kind, confidence: float | None) -> NDArray[np.float32]:
     if array.ndim == 4 and len(array) == 1:
         array = array[0]
     if array.ndim != 3 or array.shape[1:] != size:
@@ -127,6 +129,8 @@ def _of_array(array: NDArray[Any], size: tuple[int, int], kind: Kind) -> NDArray
         raise ValueError(f"expected (classes, {size[0]}, {size[1]}) for this photo, found {array.shape}{hint}")
     if array.dtype.kind != "f":
         raise ValueError(f"expected floating {kind}, found {array.dtype}")
+    if confidence is not None:
+        raise ValueError("a confidence is for hard labels (PNG); these are scores")
     make = unary_from_probabilities if kind == "probabilities" else unary_from_scores
     return make(array.astype(np.float32))
 
@@ -146,5 +150,10 @@ def _of_picture(
         known = values[values != IGNORE]
         classes = len(labels) if labels else max(2, int(known.max(initial=0)) + 1)
         return unary_from_labels(values, classes, confidence=confidence)
+    if 0 < int(values.max(initial=0)) <= FEW:
+        raise ValueError(
+            f"its largest value is {values.max()}: these look like labels, which need --confidence, not like the "
+            f"probability of class 1, which is {65535 if deep else 255} where it is sure"
+        )
     share = values.astype(np.float32) / (65535 if deep else 255)
     return unary_from_probabilities(np.stack([1 - share, share]))

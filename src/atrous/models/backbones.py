@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import pickle
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -266,7 +267,10 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     """
     if file.suffix == ".safetensors":
         return load_file(file)
-    weights: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+    try:
+        weights: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+    except (KeyError, IndexError, EOFError, ValueError) as error:  # what its unpickler says of a text file
+        raise pickle.UnpicklingError(f"{file} is no file of PyTorch weights") from error
     return weights
 
 
