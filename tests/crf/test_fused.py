@@ -47,7 +47,7 @@ def both(
 ) -> tuple[Tensor, Tensor]:
     messages = Messages(pairwise, normalization)
     expected = plain(unary.flatten(1).T, messages, iterations, tolerance).T.reshape(unary.shape)
-    return fused.mean_field(unary, pairwise, normalization, iterations, tolerance, threads=2), expected
+    return fused.MeanField(unary, pairwise, normalization, threads=2).distribution(iterations, tolerance), expected
 
 
 @pytest.mark.parametrize("classes", [1, 2, 16, 17, 21, 32, 50])
@@ -100,7 +100,8 @@ def test_the_result_does_not_depend_on_the_threads(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("atrous.crf.strips._STRIP", 7)  # so that there are several strips
     monkeypatch.setattr("atrous.crf.strips._STRIP_HEIGHT", 1)
     unary, pairwise = energies(21), kernels(21)
-    results = [fused.mean_field(unary, pairwise, "symmetric", 5, None, threads) for threads in (1, 2, 3)]
+    fields = [fused.MeanField(unary, pairwise, "symmetric", threads) for threads in (1, 2, 3)]
+    results = [field.distribution(5, None) for field in fields]
     assert torch.equal(results[0], results[1])
     assert torch.equal(results[0], results[2])
     expected = plain(unary.flatten(1).T, Messages(pairwise, "symmetric"), 5, None).T.reshape(unary.shape)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from atrous.crf.inputs import read_images, read_unary
 from atrous.crf.kernels import Kernel, Order
 from atrous.crf.mean_field import Messages, Normalization, Pairwise, mean_field, tracked_mean_field
 from atrous.crf.published import PUBLISHED
+
+if TYPE_CHECKING:
+    from atrous.crf import fused
 
 Array = TypeVar("Array", NDArray[Any], Tensor)
 Image = NDArray[Any] | Tensor | None
@@ -144,7 +147,7 @@ class DenseCRF(nn.Module):
         labels = torch.empty(len(energies), *energies.shape[2:], dtype=dtype, device=energies.device)
         with torch.no_grad():
             for i, (picture, e) in enumerate(zip(images, energies, strict=True)):
-                labels[i] = self._mean_field(picture, e).argmax(0)
+                labels[i] = self._labels(picture, e)
         return _like(unary, labels if unary.ndim == energies.ndim else labels[0])
 
     def track(self, image: Image, unary: Array) -> Tracked[Array]:
@@ -177,19 +180,33 @@ class DenseCRF(nn.Module):
 
     def _mean_field(self, image: Tensor | None, unary: Tensor) -> Tensor:
         """The distribution ``(C, *size)`` of one picture."""
-        pairwise = self._pairwise(image, unary)
-        graded = torch.is_grad_enabled() and any(t.requires_grad for t in (unary, *self.parameters()))
-        if unary.device.type == "cpu" and not graded:
-            from atrous.crf import fused  # numba is loaded when it is first needed
+        if field := self._fused(image, unary):
+            return field.distribution(self.iterations, self.tolerance).to(unary.dtype)
+        messages = Messages(self._pairwise(image, unary), self.normalization)
+        return mean_field(unary.flatten(1).T, messages, self.iterations, self.tolerance).T.reshape(unary.shape)
 
-            if fused.serves(pairwise):
-                settings = (self.normalization, self.iterations, self.tolerance, torch.get_num_threads())
-                return fused.mean_field(unary.detach(), pairwise, *settings).to(unary.dtype)
-        q = mean_field(unary.flatten(1).T, Messages(pairwise, self.normalization), self.iterations, self.tolerance)
-        return q.T.reshape(unary.shape)
+    def _labels(self, image: Tensor | None, unary: Tensor) -> Tensor:
+        """The likeliest classes ``(*size)`` of one picture."""
+        if field := self._fused(image, unary):
+            return field.labels(self.iterations, self.tolerance)
+        return self._mean_field(image, unary).argmax(0)
+
+    def _fused(self, image: Tensor | None, unary: Tensor) -> fused.MeanField | None:
+        """The compiled form for one picture, where it serves."""
+        graded = torch.is_grad_enabled() and any(t.requires_grad for t in (unary, *self.parameters()))
+        if unary.device.type != "cpu" or graded:
+            return None
+        from atrous.crf import fused  # numba is loaded when it is first needed
+
+        pairwise = self._pairwise(image, unary)
+        if not fused.serves(pairwise):
+            return None
+        return fused.MeanField(unary.detach(), pairwise, self.normalization, torch.get_num_threads())
 
     def _pairwise(self, image: Tensor | None, unary: Tensor) -> list[Pairwise]:
         """The kernels over one picture."""
+        if image is not None:
+            image = image.to(unary.device, torch.float32)
         return [
             Pairwise(
                 kernel.features(image, unary.shape[1:], self.order).to(unary.device),

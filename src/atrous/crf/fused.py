@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atrous.crf.mean_field import Normalization, Pairwise
-from atrous.crf.strips import Floats, Strips, aligned
+from atrous.crf.strips import Floats, Strips, Tables
 from atrous.crf.workers import Workers
 from atrous.kernels import crf_mean_field
 from atrous.kernels.crf_lattice import MOST_AXES
@@ -33,76 +33,90 @@ def serves(pairwise: Sequence[Pairwise]) -> bool:
     return len(pairwise) > 0 and all(p.features.shape[1] <= MOST_AXES for p in pairwise)
 
 
-def mean_field(
-    unary: Tensor,
-    pairwise: Sequence[Pairwise],
-    normalization: Normalization,
-    iterations: int,
-    tolerance: float | None,
-    threads: int,
-) -> Tensor:
-    """The distribution, float32 ``(C, *size)``, for energies ``(C, *size)`` on the CPU; without gradients.
+class MeanField:
+    """The mean field of one picture, prepared: features, which take much memory, are only needed until then.
+
+    Args:
+        unary: energies ``(C, *size)``, on the CPU, without gradients.
+        pairwise: the kernels.
+        normalization: as :class:`atrous.crf.DenseCRF` has it.
+        threads: that compute.
 
     Raises:
         ValueError: as :class:`atrous.crf.lattice.Lattice` does.
     """
-    classes, pixels = len(unary), unary[0].numel()
-    width = -(-classes // LANES) * LANES
-    order = _frequent_first(unary)
-    energies = np.ascontiguousarray(unary.numpy(), np.float32).reshape(-1)
-    q, nothing = np.zeros(classes * pixels, np.float32), np.empty(0, np.float32)
-    with Workers(threads) as workers:
-        strips = Strips(pairwise, unary.shape[1:], width, normalization, workers)
-        splatted = aligned(strips.table_rows * width)
-        # Messages are not needed while tables are blurred: then the same memory is room for that.
-        messages = aligned((strips.table_rows + len(strips.lattices)) * width)
-        active = np.empty(strips.runs, np.int32)
-        tables, begin = [], 0
-        for lattice in strips.lattices:
-            table = lattice.table(width)
-            tables.append((lattice, table, messages[begin : begin + len(table)]))
-            begin += len(table)
-        blurred = [
-            (table, _factors(p, lattice.gain, order, width))
-            for p, (lattice, table, _) in zip(pairwise, tables, strict=True)
+
+    def __init__(self, unary: Tensor, pairwise: Sequence[Pairwise], normalization: Normalization, threads: int) -> None:
+        self._shape, self._threads = unary.shape, threads
+        self._width = -(-len(unary) // LANES) * LANES
+        self._order = order = _frequent_first(unary)
+        self._energies = np.ascontiguousarray(unary.numpy(), np.float32).reshape(-1)
+        with Workers(threads) as workers:
+            features = [p.features for p in pairwise]
+            self._strips = Strips(features, unary.shape[1:], self._width, normalization, workers)
+        lattices = zip(pairwise, self._strips.lattices, strict=True)
+        self._factors = [_factors(p, lattice.gain, order, self._width) for p, lattice in lattices]
+        self._compatibilities = [
+            None if p.compatibility is None else p.compatibility.detach().numpy()[np.ix_(order, order)]
+            for p in pairwise
         ]
-        # The largest first, so that no thread is left with it at the end.
-        vectors = [(entry, vector) for entry in reversed(tables) for vector in range(width // LANES)]
+
+    def distribution(self, iterations: int, tolerance: float | None) -> Tensor:
+        """The distribution, float32 ``(C, *size)``."""
+        q = np.zeros(self._energies.size, np.float32)
+        self._iterate(iterations, tolerance, q, np.empty(0, np.uint8))
+        return torch.from_numpy(q).reshape(self._shape)
+
+    def labels(self, iterations: int, tolerance: float | None) -> Tensor:
+        """The likeliest classes, uint8 ``(*size)`` (int64 above 255 classes)."""
+        # How far a distribution moves can only be told where it is kept.
+        q = np.zeros(self._energies.size if tolerance is not None else 0, np.float32)
+        labels = np.empty(self._strips.pixels, np.uint8 if len(self._order) <= 255 else np.int64)
+        self._iterate(iterations, tolerance, q, labels)
+        return torch.from_numpy(labels).reshape(self._shape[1:])
+
+    def _iterate(self, iterations: int, tolerance: float | None, q: Floats, labels: NDArray[Any]) -> None:
+        """Iterate until the end, and write what is not empty."""
+        strips, width, nothing = self._strips, self._width, np.empty(0, np.float32)
+        tables, active = Tables(strips, width), np.empty(strips.runs, np.int32)
         changes: list[float] = []
 
-        def update(number: int, iteration: int) -> None:
+        def update(number: int, iteration: int) -> Floats:
             strip, last = strips.strips[number], iteration == iterations
-            q_wanted = last or tolerance is not None
-            sliced = strip.part(messages, width) if iteration else nothing
-            if iteration:
-                strips.gather(number, sliced, blurred, width)
+            written = last or tolerance is not None
+            out = nothing if last else strip.rows(width)
             change = crf_mean_field.update_strip(
-                energies,
-                order,
+                self._energies,
+                self._order,
                 strip.first,
                 strip.last,
                 strips.rows,
                 strips.corners,
                 strips.slice_weights,
-                sliced,
+                tables.gather(number, self._factors) if iteration else nothing,
                 strips.splat_weights,
-                nothing if last else strip.part(splatted, width),
+                out,
                 active,
-                iteration == 0 or iteration % _LOOK_AGAIN == 1 or q_wanted,
-                q if q_wanted else nothing,
+                iteration == 0 or iteration % _LOOK_AGAIN == 1 or written,
+                q if written else nothing,
+                labels if written else labels[:0],
             )
             changes.append(change)
+            return out
 
-        for iteration in range(iterations + 1):
-            changes.clear()
-            workers(partial(update, iteration=iteration), range(len(strips.strips)))
-            if iteration == iterations or (tolerance is not None and iteration and max(changes) <= tolerance):
-                break
-            workers(lambda task: task[0][0].blur(splatted, task[1], *task[0][1:]), vectors)
-            for p, (table, _) in zip(pairwise, blurred, strict=True):
-                if p.compatibility is not None:
-                    _apply(p.compatibility.detach().numpy()[np.ix_(order, order)], table)
-    return torch.from_numpy(q).reshape(unary.shape)
+        with Workers(self._threads) as workers:
+            for iteration in range(iterations):
+                changes.clear()
+                numbers = range(len(strips.strips))
+                workers.in_order(partial(update, iteration=iteration), tables.collect, numbers)
+                if tolerance is not None and iteration and max(changes) <= tolerance:
+                    return
+                tables.blur(workers)
+                for compatibility, table in zip(self._compatibilities, tables.blurred, strict=True):
+                    if compatibility is not None:
+                        _apply(compatibility, table)
+            tables.splatted.clear()  # room for the result
+            workers(partial(update, iteration=iterations), range(len(strips.strips)))
 
 
 def _frequent_first(unary: Tensor) -> NDArray[np.int64]:

@@ -40,7 +40,7 @@ def read_unary(unary: NDArray[Any] | Tensor, spatial_dims: int) -> Tensor:
 
 
 def read_images(image: NDArray[Any] | Tensor | None, unary: Tensor, *, batched: bool) -> list[Tensor | None]:
-    """For each unary of a batch its picture, float32 ``(*size, channels)`` on the device of the unary.
+    """For each unary of a batch its picture ``(*size, channels)``, of the dtype and on the device it was given.
 
     Args:
         image: ``(*size, channels)``, uint8 or floating; with a batch in front where ``batched``; or None.
@@ -63,7 +63,7 @@ def read_images(image: NDArray[Any] | Tensor | None, unary: Tensor, *, batched: 
             warnings.warn("the image's values are at most 1; colours are expected to be 0–255", stacklevel=4)
     elif pictures.dtype != torch.uint8:
         raise ValueError(f"image must be uint8 or floating, not {pictures.dtype}")
-    pictures = pictures.detach().to(unary.device, torch.float32)
+    pictures = pictures.detach()
     return list(pictures if batched else pictures[None])
 
 

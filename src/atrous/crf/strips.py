@@ -1,12 +1,12 @@
 """A picture's lattices for the compiled mean field: built strip by strip, with the tables between two passes.
 
-Each strip of pixels has its own numbers for the corners it needs, and its own rows in ``messages`` and ``splatted``.
+Each strip of pixels has its own numbers for the corners it needs, and rows of its own for them while it is computed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atrous.crf.lattice import directions, gain, key_strides, scale_factors
-from atrous.crf.mean_field import Normalization, Pairwise
+from atrous.crf.mean_field import Normalization
 from atrous.crf.workers import Workers
 from atrous.kernels import crf_lattice, crf_mean_field
 from atrous.kernels.simd import LANES
@@ -31,16 +31,15 @@ _STRIP_HEIGHT = 32
 
 @dataclass(frozen=True)
 class Strip:
-    """Some runs of pixels, and where the rows of their corners are in the tables; each lattice's are together."""
+    """Some runs of pixels, and how many corners they have in each lattice; the lattices' rows follow each other."""
 
     first: int
     last: int
-    row: int
     counts: tuple[int, ...]
 
-    def part(self, table: Floats, width: int) -> Floats:
-        """The strip's rows of a table with so many floats a row."""
-        return table[self.row * width : (self.row + sum(self.counts)) * width]
+    def rows(self, width: int) -> Floats:
+        """Room for the rows of its corners, so many floats each."""
+        return aligned(sum(self.counts) * width)
 
 
 class StripLattice:
@@ -48,38 +47,21 @@ class StripLattice:
 
     Attributes:
         neighbours: int32 ``(d+1, 2, M)``, as in :class:`atrous.crf.lattice.Lattice`.
-        numbers: the corners of the strips, one strip after the other.
-        starts: where each strip's begin.
-        places: the rows in the strips' tables that they have.
+        numbers: the corners of each strip.
         gain: what sliced values are multiplied with.
     """
 
-    def __init__(self, strips: Sequence[Strip], index: int, keys: Keys, strides: list[int]) -> None:
-        different, table, self.numbers = crf_lattice.number_corners(keys)
+    def __init__(self, keys: Sequence[Keys], strides: list[int]) -> None:
+        different, table, numbers = crf_lattice.number_corners(np.concatenate(keys))
         self.neighbours = np.empty((len(strides) + 1, 2, len(different)), np.int32)
         for direction, step in zip(self.neighbours, directions(strides), strict=True):
             crf_lattice.find_neighbours(different, table, step, direction)
-        self.starts = np.cumsum([0, *(strip.counts[index] for strip in strips)])
-        begins = [strip.row + sum(strip.counts[:index]) for strip in strips]
-        shifts = np.repeat(begins - self.starts[:-1], [strip.counts[index] for strip in strips])
-        self.places = (np.arange(len(keys)) + shifts).astype(np.int32)
+        self.numbers = np.split(numbers, np.cumsum([len(k) for k in keys[:-1]]))
         self.gain = gain(len(strides))
 
-    def table(self, width: int) -> Floats:
-        """Room for ``(width / 16, M + 1, 16)`` values."""
-        return aligned((self.neighbours.shape[2] + 1) * width)
-
-    def blur(self, splatted: Floats, vector: int, table: Floats, spare: Floats) -> None:
-        """Collect and blur one vector of the rows of the strips' tables into its part of ``table``."""
-        size = (self.neighbours.shape[2] + 1) * LANES
-        part = slice(vector * size, (vector + 1) * size)
-        args = (self.places, self.numbers, vector, len(table) // size, self.neighbours, table[part], spare[part])
-        crf_mean_field.blur(splatted, *args)
-
-    def gather(self, number: int, table: Floats, scales: Floats, out: Floats) -> None:
-        """Fetch what one strip needs of a blurred table."""
-        numbers = self.numbers[self.starts[number] : self.starts[number + 1]]
-        crf_mean_field.gather(table, (self.neighbours.shape[2] + 1) * LANES, numbers, scales, out)
+    def size(self, width: int) -> int:
+        """Floats of a table ``(width / 16, M + 1, 16)``, the last row of which is for no corner."""
+        return (self.neighbours.shape[2] + 1) * width
 
 
 class Strips:
@@ -96,13 +78,13 @@ class Strips:
 
     def __init__(
         self,
-        pairwise: Sequence[Pairwise],
+        features: Sequence[Tensor],
         size: Sequence[int],
         width: int,
         normalization: Normalization,
         workers: Workers,
     ) -> None:
-        ends = [p.features.shape[1] + 1 for p in pairwise]
+        ends = [points.shape[1] + 1 for points in features]
         self.rows = sum(ends)
         self._row_of = np.cumsum([0, *ends]).tolist()
         self.pixels = math.prod(size)
@@ -110,34 +92,35 @@ class Strips:
         self._length = max(_STRIP, _STRIP_HEIGHT * size[-1] // LANES)
         corners = self.runs * LANES * self.rows
         self.corners, self.slice_weights = np.empty(corners, np.int32), aligned(corners)
-        strides = [key_strides(p.features) for p in pairwise]
-        keys = self._find_corners([_padded(p.features) for p in pairwise], strides, workers)
+        strides = [key_strides(points) for points in features]
+        keys = self._find_corners(features, strides, workers)
 
         built: dict[int, StripLattice] = {}
 
         def number(i: int) -> None:
-            built[i] = StripLattice(self.strips, i, np.concatenate([strip[i] for strip in keys]), strides[i])
+            built[i] = StripLattice([strip[i] for strip in keys], strides[i])
 
-        workers(number, sorted(range(len(pairwise)), key=lambda i: -ends[i]))
-        self.lattices = [built[i] for i in range(len(pairwise))]
+        workers(number, sorted(range(len(features)), key=lambda i: -ends[i]))
+        self.lattices = [built[i] for i in range(len(features))]
         self.splat_weights = self.slice_weights
         if normalization != "none":
             self._normalise(normalization, workers)
         self.corners *= width
 
-    def _find_corners(self, features: list[Floats], strides: list[list[int]], workers: Workers) -> list[list[Keys]]:
+    def _find_corners(self, features: Sequence[Tensor], strides: list[list[int]], workers: Workers) -> list[list[Keys]]:
         """Fill in corners and barycentric weights; find the strips, and the keys of their corners in each lattice."""
         firsts = range(0, self.runs, self._length)
+        lasts = [min(first + self._length, self.runs) for first in firsts]
         keys: list[list[Keys]] = [[] for _ in firsts]
 
         def find(number: int) -> None:
             for i, points in enumerate(features):
                 axes = len(strides[i])
                 found = crf_lattice.find_corners(
-                    points,
+                    _runs(points, firsts[number], lasts[number]),
                     axes,
                     firsts[number],
-                    min(firsts[number] + self._length, self.runs),
+                    lasts[number],
                     np.array(scale_factors(axes), np.float32),
                     np.array(strides[i]),
                     self._row_of[i],
@@ -149,27 +132,25 @@ class Strips:
                 keys[number].append(found)
 
         workers(find, range(len(firsts)))
-        self.strips, row = [], 0
-        for first, found in zip(firsts, keys, strict=True):
-            self.strips.append(Strip(first, min(first + self._length, self.runs), row, tuple(map(len, found))))
-            row += sum(self.strips[-1].counts)
-        self.table_rows = row
+        ends = zip(firsts, lasts, keys, strict=True)
+        self.strips = [Strip(first, last, tuple(map(len, found))) for first, last, found in ends]
         return keys
 
     def _normalise(self, normalization: Normalization, workers: Workers) -> None:
         """Give each weight its part in the power of K(1) that the normalisation asks for."""
-        ones = aligned(self.table_rows * LANES)
-        tables = [(lattice, lattice.table(LANES), lattice.table(LANES)) for lattice in self.lattices]
+        tables, numbers = Tables(self, LANES), range(len(self.strips))
         weights = self.slice_weights if normalization == "symmetric" else self.slice_weights.copy()
 
-        def splat(strip: Strip) -> None:
+        def splat(number: int) -> Floats:
+            strip = self.strips[number]
+            ones = strip.rows(LANES)
             points = (self.pixels, strip.first, strip.last, self.rows, self.corners, self.slice_weights)
-            crf_mean_field.splat_ones(*points, strip.part(ones, LANES))
+            crf_mean_field.splat_ones(*points, ones)
+            return ones
 
         def multiply(number: int) -> None:
             strip = self.strips[number]
-            sums = strip.part(ones, LANES)
-            self.gather(number, sums, [(table, np.ones(LANES, np.float32)) for _, table, _ in tables], LANES)
+            sums = tables.gather(number, [np.ones(LANES, np.float32) for _ in self.lattices])
             for i, lattice in enumerate(self.lattices):
                 crf_mean_field.normalise(
                     strip.first,
@@ -184,20 +165,68 @@ class Strips:
                     weights,
                 )
 
-        workers(splat, self.strips)
-        workers(lambda t: t[0].blur(ones, 0, t[1], t[2]), tables)
-        workers(multiply, range(len(self.strips)))
+        workers.in_order(splat, tables.collect, numbers)
+        tables.blur(workers)
+        workers(multiply, numbers)
         if normalization == "before":
             self.splat_weights = weights
         elif normalization == "after":
             self.slice_weights = weights
 
-    def gather(self, number: int, out: Floats, blurred: list[tuple[Floats, Floats]], width: int) -> None:
-        """Fetch a strip's rows of all lattices' blurred tables, times factors for the classes."""
+
+class Tables:
+    """How strips exchange what they splat: rows of W floats for all corners, in two tables for each lattice.
+
+    A table is ``(W / 16, M + 1, 16)``, with zeros in the last row.
+
+    Attributes:
+        splatted: what strips are collected in.
+        blurred: what they gather from.
+    """
+
+    def __init__(self, strips: Strips, width: int) -> None:
+        self._strips, self._width = strips, width
+        sizes = [lattice.size(width) for lattice in strips.lattices]
+        self.splatted, self.blurred = [aligned(n) for n in sizes], [aligned(n) for n in sizes]
+        for table in self.splatted:
+            table[:] = 0
+
+    def collect(self, number: int, rows: Floats) -> None:
+        """Add a strip's rows to those of the strips before it."""
+        for i, numbers, part in self._parts(number, rows):
+            size = self._strips.lattices[i].size(LANES)
+            crf_mean_field.collect(part, numbers, self._width, self.splatted[i], size)
+
+    def blur(self, workers: Workers) -> None:
+        """Blur what has been collected, and begin anew."""
+        lattices = self._strips.lattices
+
+        def blur(place: tuple[int, int]) -> None:
+            i, vector = place
+            size = lattices[i].size(LANES)
+            part = slice(vector * size, (vector + 1) * size)
+            crf_mean_field.blur(lattices[i].neighbours, self.splatted[i][part], self.blurred[i][part])
+
+        # The largest first, so that no thread is left with it at the end.
+        workers(blur, [(i, v) for i in reversed(range(len(lattices))) for v in range(self._width // LANES)])
+        for i, lattice in enumerate(lattices):
+            if len(lattice.neighbours) % 2 == 0:
+                self.splatted[i], self.blurred[i] = self.blurred[i], self.splatted[i]
+
+    def gather(self, number: int, scales: Sequence[Floats]) -> Floats:
+        """A strip's rows, times factors ``(W,)`` for each lattice."""
+        rows = self._strips.strips[number].rows(self._width)
+        for i, numbers, part in self._parts(number, rows):
+            crf_mean_field.gather(self.blurred[i], self._strips.lattices[i].size(LANES), numbers, scales[i], part)
+        return rows
+
+    def _parts(self, number: int, rows: Floats) -> Iterator[tuple[int, Ids, Floats]]:
+        """Each lattice's corners in a strip, and their part of its rows."""
         begin = 0
-        for lattice, count, (table, scales) in zip(self.lattices, self.strips[number].counts, blurred, strict=True):
-            lattice.gather(number, table, scales, out[begin * width : (begin + count) * width])
-            begin += count
+        for i, lattice in enumerate(self._strips.lattices):
+            end = begin + len(lattice.numbers[number]) * self._width
+            yield i, lattice.numbers[number], rows[begin:end]
+            begin = end
 
 
 def aligned(size: int) -> Floats:
@@ -207,8 +236,10 @@ def aligned(size: int) -> Floats:
     return room[start : start + size]
 
 
-def _padded(features: Tensor) -> Floats:
-    """Features ``(d, N)``, flat, with the last point again until N is a whole number of vectors."""
-    points = features.numpy().T
-    more = -points.shape[1] % LANES
-    return np.ascontiguousarray(np.pad(points, ((0, 0), (0, more)), mode="edge"), np.float32).reshape(-1)
+def _runs(features: Tensor, first: int, last: int) -> Floats:
+    """Some runs' features ``(d, N)``, flat, with the last point again until N is a whole number of vectors."""
+    points = features[first * LANES : last * LANES].numpy().T
+    more = (last - first) * LANES - points.shape[1]
+    if more:
+        points = np.pad(points, ((0, 0), (0, more)), mode="edge")
+    return np.ascontiguousarray(points, np.float32).reshape(-1)

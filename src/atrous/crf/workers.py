@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from typing import Any, TypeVar
 
 Piece = TypeVar("Piece")
+Result = TypeVar("Result")
 
 
 class Workers:
@@ -33,3 +35,20 @@ class Workers:
         work()
         for helper in helping:
             helper.result()
+
+    def in_order(
+        self, task: Callable[[Piece], Result], then: Callable[[Piece, Result], object], pieces: Sequence[Piece]
+    ) -> None:
+        """Run a task on many pieces, and ``then`` on each and its result, one after the other as the pieces are."""
+        lock, results, following = Lock(), dict[int, Result](), 0
+
+        def work(number: int) -> None:
+            nonlocal following
+            result = task(pieces[number])
+            with lock:
+                results[number] = result
+                while following in results:
+                    then(pieces[following], results.pop(following))
+                    following += 1
+
+        self(work, range(len(pieces)))

@@ -51,7 +51,7 @@ def find_corners(
     """Find the corners of each pixel's simplex in one strip.
 
     Args:
-        features: ``(axes, N)``, flat, N a multiple of :data:`LANES`.
+        features: ``(axes, N)``, flat, of the strip's N pixels, a multiple of :data:`LANES`.
         axes: d, up to :data:`MOST_AXES`.
         first: run of the strip.
         last: run after the strip.
@@ -83,7 +83,7 @@ def find_corners(
     steps[:axes] -= corners * strides
 
     for run in range(first, last):
-        _embed(address(features) + 4 * run * LANES, axes, room, factors, address(scratch))
+        _embed(address(features) + 4 * (run - first) * LANES, axes, room, factors, address(scratch))
         _simplex_keys(scratch, axes, strides, simplex, code)
         block = (run * rows + row) * LANES
         for i in range(0, corners * LANES, LANES):

@@ -67,6 +67,7 @@ def update_strip(
     active: Ids,
     everywhere: bool,
     q: Floats,
+    labels: Any,
 ) -> Any:
     """Update the distribution of a strip of pixels.
 
@@ -84,6 +85,8 @@ def update_strip(
         active: how many vectors of classes each run of pixels has, beyond which all are below :data:`NEGLIGIBLE`.
         everywhere: look at all classes all the same, and write ``active`` anew.
         q: ``(C, N)``, where the distribution is written; empty if it is not to be.
+        labels: integers ``(N,)``, where the likeliest classes are written; empty if they are not to be. They, too, are
+            found among all classes only if ``everywhere``.
 
     Returns:
         The largest change of a value in ``q``.
@@ -113,6 +116,9 @@ def update_strip(
             _splat(address(room), count, width, corner, address(splat_weights) + place, rows, address(out))
         if q.size > 0:
             change = max(change, _write(address(room), count, whole, address(tile), address(q), pixels, order, start))
+        if labels.size > 0:
+            for lane in range(count):
+                labels[start + lane] = _likeliest(address(room) + lane * width * _FLOAT, order)
     return change
 
 
@@ -223,6 +229,17 @@ def _write(room: int, count: int, width: int, tile: int, q: int, pixels: int, or
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _likeliest(distribution: int, order: Places) -> Any:
+    """The class with the largest probability in a distribution; of several, the first."""
+    most, label = load_number(distribution, 0), order[0]
+    for c in range(1, order.size):
+        value = load_number(distribution, c)
+        if value > most or (value == most and order[c] < label):
+            most, label = value, order[c]
+    return label
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def splat_ones(pixels: int, first: int, last: int, rows: int, corners: Ids, weights: Floats, table: Floats) -> None:
     """Splat a constant 1 from a strip's pixels.
 
@@ -283,39 +300,35 @@ def normalise(
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def blur(
-    splatted: Floats,
-    places: Ids,
-    numbers: Ids,
-    vector: int,
-    vectors: int,
-    neighbours: Ids,
-    table: Floats,
-    spare: Floats,
-) -> None:
-    """Collect one vector of all strips' rows of a lattice, and blur it along each direction in turn.
+def collect(rows: Floats, numbers: Ids, width: int, tables: Floats, size: int) -> None:
+    """Add the rows of some corners to a lattice's tables.
 
     Args:
-        splatted: ``(strips' corners, W)``.
-        places: rows of ``splatted`` that belong to the lattice.
-        numbers: the corners in the lattice that they stand for.
-        vector: which one of a row.
-        vectors: of a row, W / 16.
+        rows: ``(corners, W)``.
+        numbers: of the corners.
+        width: W.
+        tables: ``(W / 16, M + 1, 16)``.
+        size: floats of one of them, 16 (M + 1).
+    """
+    for i in range(numbers.size):
+        for vector in range(0, width, LANES):
+            place = vector // LANES * size + np.int64(numbers[i]) * LANES
+            value = add(load(address(tables), place), load(address(rows), i * width + vector))
+            store(address(tables), place, value)
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def blur(neighbours: Ids, table: Floats, spare: Floats) -> None:
+    """Blur one vector of a lattice's rows along each direction in turn, from one table to the other and back.
+
+    Args:
         neighbours: ``(d + 1, 2, M)``; M where there is none.
-        table: ``(M + 1, 16)``, receives the result.
-        spare: room for as much.
+        table: ``(M + 1, 16)``, zero in the last row. The result is in it if d + 1 is even, and zeros are if it is odd.
+        spare: likewise, the other way round.
     """
     directions, _, size = neighbours.shape
     into, other = address(table), address(spare)
-    if directions % 2 == 1:
-        into, other = other, into
-    table[:] = 0
     spare[size * LANES :] = 0
-    if directions % 2 == 1:
-        spare[:] = 0
-    for i in range(places.size):
-        place, number = (places[i] * vectors + vector) * LANES, numbers[i] * LANES
-        store(into, number, add(load(into, number), load(address(splatted), place)))
     half = spread(np.float32(0.5))
     for direction in range(directions):
         beside = address(neighbours) + direction * 2 * size * _FLOAT
@@ -324,6 +337,10 @@ def blur(
             sides = add(before, load(into, load_id(beside, size + i) * LANES))
             store(other, i * LANES, multiply_add(half, sides, load(into, i * LANES)))
         into, other = other, into
+    if directions % 2 == 0:
+        spare[:] = 0
+    else:
+        table[:] = 0
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
