@@ -44,9 +44,10 @@ class DenseCRF(nn.Module):
 
     On a CPU, and where no gradient is asked for, a fused form computes in float32 with as many threads as torch has;
     elsewhere plain torch does, in the dtype of the unary, with gradients in the unary, the kernels' weights and their
-    compatibilities. The fused form takes, besides unary and result, 8 bytes for each of a pixel's corners (72 a pixel
-    for a Gaussian and a bilateral kernel), 40 to 70 for features, and 100 to 200 for tables at 21 classes, by how
-    colourful the picture is.
+    compatibilities. The fused form takes, besides picture, unary and result, 8 bytes for each of a pixel's corners (72
+    a pixel for a Gaussian and a bilateral kernel), and about 60 for tables at 21 classes, up to 130 where the picture
+    is very colourful. Normalising ``"before"`` or ``"after"`` takes 4 more for each corner, and compatibilities more
+    room for tables. :meth:`labels` does without the distribution, of 4 bytes a class.
 
     Args:
         kernels: :class:`Gaussian`, :class:`Bilateral` and :class:`Custom` ones, any number.
