@@ -24,6 +24,7 @@ from atrous.crf import Bilateral, DenseCRF, Gaussian, unary_from_probabilities
 SEED = 0
 CLASSES, HEIGHT, WIDTH = 21, 333, 500
 ITERATIONS = 10
+GOAL = 3.0  # asked of two cores, set-up included; the aim is 6
 CORNERS = 9  # of a pixel, in both lattices
 PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "VOCdevkit" / "VOC2012" / "JPEGImages"
 PHOTO = "2008_000273.jpg"
@@ -103,9 +104,9 @@ def comparisons(image: Pixels, scores: Floats, threads: int) -> list[Comparison]
     def add(work: str, image: Pixels, unary: Floats, kernels: tuple[float, float, float], count: int) -> None:
         fast, slow = ours(image, unary, kernels, count), peer(image, unary, kernels)
         off = float(np.abs(fast() - slow()).max())
-        goal = 6.0 if work.startswith("the work") else None
+        goal = GOAL if work.startswith("the work") and count > 1 else None
         name = f"{work}; {count} thread{'s'[: count > 1]} (largest difference {off:.0e})"
-        rounds = 9 if goal else 3
+        rounds = 9 if work.startswith("the work") else 3
         rows.append(compare(name, fast, slow, peer_name="pydensecrf2", target=goal, floor=floor(unary), rounds=rounds))
 
     image_, unary = resized(image, scores, 1)
@@ -127,7 +128,7 @@ def plot(rows: list[Comparison]) -> None:
     base = rows[0]
     groups = {
         "megapixels": [r for r in rows if "pixels" in r.work],
-        "classes": [r for r in rows if r.work.split(";")[0].endswith("classes")],
+        "classes": [r for r in rows if r.work.split(";")[0].endswith(" classes") and r.work[0].isdigit()],
         "kernels (Gaussian sxy, bilateral sxy, srgb)": [r for r in rows if r.work.startswith("Gaussian")],
     }
     for (title, members), axis in zip(groups.items(), axes, strict=True):
@@ -187,6 +188,7 @@ def main() -> None:
     notes = [
         f"{what}; Gaussian sxy 3 weight 3, bilateral sxy 80 srgb 13 weight 10, {ITERATIONS} iterations, "
         "set-up included, unless the row says otherwise. The peer runs in one thread, as it always does.",
+        "Asked: 3 times as fast as the peer on two cores; the aim is 6.",
         f"The first call of this process took {first:.1f} s: compiling, or loading what was compiled before.",
         "Floor: reading the unary, and each pixel's corners and weights twice, in each iteration, at the speed of a "
         "copy in one thread. What keeps us from it is arithmetic: 18 rows of classes read, weighted and added, and one "
