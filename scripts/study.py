@@ -34,7 +34,7 @@ from atrous.inference.predictor import encode_jpeg, predict, write_atomically
 from atrous.labels import Mask
 from atrous.provenance import provenance
 from atrous.training.recipe import Recipe, load_recipe
-from atrous.training.trainer import Progress, train
+from atrous.training.trainer import NonFiniteLossError, Progress, train
 from atrous.viz import Pixels, overlay
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -87,7 +87,11 @@ def run(study: str, where: Table, row: Table, trimap: Sequence[int]) -> None:
     if "of" not in row:
         settings = where["gpu"] if torch.cuda.is_available() else where["set"]
         recipe = load_recipe(ROOT / "recipes" / where["recipe"], [*settings, *row.get("set", [])])
-        train(recipe, out, resume=(out / "state").exists(), on_step=tell)
+        try:
+            train(recipe, out, resume=(out / "state").exists(), on_step=tell)
+        except NonFiniteLossError as error:  # the other rows go on; this one is not in the table
+            typer.secho(f"{row['name']} diverged: {error}", fg="red", err=True)
+            return
     judge(study, where, row, trimap)
 
 
