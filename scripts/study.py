@@ -13,6 +13,7 @@ of the rows side by side in runs/studies.
 from __future__ import annotations
 
 import json
+import time
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from PIL import Image
 import atrous
 from atrous.data.datasets import PairedDataset, open_dataset
 from atrous.data.images import open_image
+from atrous.evaluation.dial import COUNTED_AT, multiply_adds
 from atrous.evaluation.report import aligned, percent
 from atrous.inference.demo import find_demo_photos
 from atrous.inference.method import Method
@@ -42,6 +44,8 @@ PICTURES = 6
 """How many pictures are shown with what each row made of them."""
 WIDTH = 320
 """Of the sample photos, in pixels."""
+TRIES = 5
+"""Of a time that is taken."""
 EVERY = 50
 """Steps between two lines about a training."""
 Table = dict[str, Any]
@@ -125,19 +129,33 @@ def recipe_of(run: Path) -> Recipe:
     return Recipe.model_validate(json.loads((run / "run.json").read_text(encoding="utf-8"))["recipe"])
 
 
-def judged_on(recipe: Recipe) -> PairedDataset:
-    """The pictures that rows are judged on."""
+def judged_on(recipe: Recipe, row: Table) -> PairedDataset:
+    """The pictures that a row is judged on: all of the split, or as many as it has ``pictures``."""
     dataset = open_dataset(recipe.data.val or recipe.data.train, recipe.data.val_split)
-    return dataset.some(recipe.data.val_pictures) if recipe.data.val_pictures else dataset
+    return dataset.some(row["pictures"]) if "pictures" in row else dataset
+
+
+def milliseconds(model: atrous.models.SegmentationModel) -> float:
+    """The shortest time from a picture of 513 × 513 to scores at network resolution, float32, of a few tries."""
+    channels = model.backbone.in_channels
+    picture = torch.zeros(1, channels, COUNTED_AT, COUNTED_AT).contiguous(memory_format=torch.channels_last)
+    times = []
+    with torch.inference_mode():
+        for _ in range(TRIES):
+            begin = time.perf_counter()
+            model.scores(picture)
+            times.append(time.perf_counter() - begin)
+    return 1000 * min(times)
 
 
 def judge(study: str, where: Table, row: Table, trimap: Sequence[int]) -> None:
     """Judge a row, and keep the result."""
     out = trained(study, where, row)
     recipe, model = recipe_of(out), network(study, where, row)
-    dataset = judged_on(recipe)
-    evaluation = atrous.evaluate(model, dataset, trimap=trimap, method=method(row))
+    evaluation = atrous.evaluate(model, judged_on(recipe, row), trimap=trimap, method=method(row))
     facts = evaluation.to_dict() | {
+        "multiply_adds": multiply_adds(model, model.backbone.in_channels),
+        "milliseconds": milliseconds(model.eval()),
         "parameters": sum(p.numel() for p in model.parameters()),
         "minutes": training_minutes(out) if "of" not in row else None,
         "provenance": provenance(),
@@ -162,7 +180,7 @@ def section(study: str, where: Table, contents: Table) -> str:
     four = ("pixel_accuracy", "mean_accuracy", "mean_iou", "frequency_weighted_iou")
     bands = [str(width) for width in contents.get("trimap", ())]
     lines = [["network", "pixel acc.", "mean acc.", "mean IU", "f.w. IU", "frequent", *where["classes"]]]
-    lines[0] += [*(f"≤ {width} px" for width in bands), "params", "min"]
+    lines[0] += [*(f"≤ {width} px" for width in bands), "params", "10⁹ madds", "ms", "min"]
     for (row, _), found in zip(done, facts, strict=True):
         ious = {entry["name"]: entry["iou"] for entry in found["classes"]}
         near = {str(band["width"]): band["mean_iou"] for band in found["trimap"]}
@@ -170,7 +188,8 @@ def section(study: str, where: Table, contents: Table) -> str:
         numbers += [ious[name] for name in where["classes"]] + [near[width] for width in bands]
         shown = [percent(float("nan") if n is None else n) for n in numbers]
         minutes = "" if found["minutes"] is None else f"{found['minutes']:.0f}"
-        lines.append([row["name"], *shown, f"{found['parameters'] / 1e6:.2f} M", minutes])
+        costs = [f"{found['multiply_adds'] / 1e9:.2f}", f"{found['milliseconds']:.0f}", minutes]
+        lines.append([row["name"], *shown, f"{found['parameters'] / 1e6:.2f} M", *costs])
     strip(study, where, done, recipe)
     judged, training, facts_of = facts[0], recipe.training, facts[0]["provenance"]
     frequent = judged["mean_iou_of_frequent_classes"]["min_pictures"]
@@ -178,8 +197,9 @@ def section(study: str, where: Table, contents: Table) -> str:
 ## {where["name"]}
 
 {judged["pictures"]} pictures of {judged["data"]}, each at its own size, in one confusion matrix; in %.
-"frequent" is the mean IoU over the classes (and background) in at least {frequent} of them; "min" are minutes of
-training, on a machine with other work beside it.
+"frequent" is the mean IoU over the classes (and background) in at least {frequent} of them; "madds" are multiply-adds
+and "ms" the time (float32, the best of {TRIES} tries) from a picture of {COUNTED_AT} × {COUNTED_AT} to scores at
+network resolution; "min" are minutes of training. Times were taken on a machine with other work beside it.
 
 - Budget of each row: {training.epochs:g} epochs over {recipe.data.train_split}, batch {training.batch_size},
   crop {recipe.augment.crop}, seed {training.seed}, backbone {recipe.model.backbone}; recipe
@@ -219,7 +239,7 @@ def curves(done: list[tuple[Table, Path]]) -> str:
 
 def strip(study: str, where: Table, done: list[tuple[Table, Path]], recipe: Recipe) -> None:
     """Photo, truth and what each row made of it, side by side, for some pictures spread over the split."""
-    dataset = judged_on(recipe)
+    dataset = judged_on(recipe, {})
     models = [(network(study, where, row), method(row)) for row, _ in done]
     for index in np.linspace(0, len(dataset) - 1, PICTURES).astype(int):
         sample = dataset[int(index)]

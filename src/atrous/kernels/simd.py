@@ -19,8 +19,9 @@ from numba.extending import intrinsic
 
 LANES = 16
 
-_FLOAT, _INT, _INDEX = ir.FloatType(), ir.IntType(32), ir.IntType(64)
-_FLOATS, _INTS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_INT, LANES)
+_FLOAT, _INT, _INDEX, _HALF = ir.FloatType(), ir.IntType(32), ir.IntType(64), ir.IntType(16)
+_FLOATS, _INTS, _HALVES = (ir.VectorType(kind, LANES) for kind in (_FLOAT, _INT, _HALF))
+_BYTES = {_INDEX: 8, _HALVES: 2}
 
 
 class _VectorType(types.Type):  # type: ignore[misc]
@@ -57,8 +58,8 @@ def _instruction(result: Any, *parameters: Any) -> Callable[[Callable[..., Any]]
 
 def _pointer(builder: Any, kind: Any, address: Any, index: Any) -> Any:
     """A pointer to a kind of value, so many of its elements after an address."""
-    size = 8 if kind is _INDEX else 4
-    return builder.inttoptr(builder.add(address, builder.mul(index, _INDEX(size))), kind.as_pointer())
+    size = _INDEX(_BYTES.get(kind, 4))
+    return builder.inttoptr(builder.add(address, builder.mul(index, size)), kind.as_pointer())
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -87,6 +88,26 @@ def load(builder: Any, address: Any, index: Any) -> Any:
 def store(builder: Any, address: Any, index: Any, vector: Any) -> None:
     """Write the sixteen floats from an index on."""
     builder.store(vector, _pointer(builder, _FLOATS, address, index), align=4)
+
+
+@_instruction(_vector, _address, types.int64)
+def load_bfloat16(builder: Any, address: Any, index: Any) -> Any:
+    """Sixteen bfloat16 numbers, as floats."""
+    halves = builder.load(_pointer(builder, _HALVES, address, index))
+    halves.align = 2
+    return builder.bitcast(builder.shl(builder.zext(halves, _INTS), ir.Constant(_INTS, [16] * LANES)), _FLOATS)
+
+
+@_instruction(types.void, _address, types.int64, _vector)
+def store_bfloat16(builder: Any, address: Any, index: Any, vector: Any) -> None:
+    """Write sixteen floats as bfloat16, each rounded to the nearest, among equals to the even one."""
+    bits, sixteen = builder.bitcast(vector, _INTS), ir.Constant(_INTS, [16] * LANES)
+    odd = builder.and_(builder.lshr(bits, sixteen), ir.Constant(_INTS, [1] * LANES))
+    rounded = builder.add(builder.add(bits, ir.Constant(_INTS, [0x7FFF] * LANES)), odd)
+    rounded = builder.trunc(builder.lshr(rounded, sixteen), _HALVES)
+    none = builder.fcmp_unordered("uno", vector, vector)  # rounding up a NaN could make a number of it
+    halves = builder.select(none, ir.Constant(_HALVES, [0x7FC0] * LANES), rounded)
+    builder.store(halves, _pointer(builder, _HALVES, address, index), align=2)
 
 
 @_instruction(_number, _address, types.int64)

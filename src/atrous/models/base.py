@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from atrous.labels import LabelSet
 from atrous.models.backbones import Backbone
+from atrous.models.depthwise import compiled_depthwise
 from atrous.models.geometry import PIXELS, Grid, resample
 from atrous.models.layers import FCNHead, full_precision
 
@@ -168,7 +169,8 @@ class SegmentationModel(nn.Module):
         Raises:
             ValueError: not four dimensions, or another number of channels than the network has.
         """
-        main = self._predict(images)
+        with compiled_depthwise(images):
+            main = self._predict(images)
         return main.logits, main.grid
 
     def outputs(self, images: Tensor) -> list[Output]:
@@ -177,6 +179,10 @@ class SegmentationModel(nn.Module):
         Args:
             images: as for :meth:`scores`.
         """
+        with compiled_depthwise(images):
+            return self._outputs(images)
+
+    def _outputs(self, images: Tensor) -> list[Output]:
         features = self._features(images)
         main = self._main(features)
         if self.aux_classifier is None:
@@ -211,7 +217,9 @@ class SegmentationModel(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Preprocessed pictures ``(B, in_channels, H, W)`` → float32 logits ``(B, num_classes, H, W)``."""
-        return self._predict(images).at((images.shape[-2], images.shape[-1]))
+        with compiled_depthwise(images):
+            main = self._predict(images)
+        return main.at((images.shape[-2], images.shape[-1]))
 
     def start_from(self, source: SegmentationModel) -> None:
         """Take over the weights and the preprocessing of another model of the same network, in place.

@@ -96,7 +96,7 @@ class FCN(SegmentationModel):
         scores, grid = self._all_scores(features)
         return scores[:, : self.num_classes], grid
 
-    def outputs(self, images: Tensor) -> list[Output]:
+    def _outputs(self, images: Tensor) -> list[Output]:
         """The scores of the classes, and those of each further head: the loss compares them with labels of their own
         (SIFT Flow's ``geometric``).
         """

@@ -90,7 +90,7 @@ class MultiScale(SegmentationModel):
     def _follow_output_stride(self) -> None:
         self.base._follow_output_stride()
 
-    def outputs(self, images: Tensor) -> list[Output]:
+    def _outputs(self, images: Tensor) -> list[Output]:
         """The merged scores, and those of each scale where there is extra supervision."""
         seen = self._look(images)
         return [self._merged(seen), *(scale.output for scale in seen if self.extra_supervision)]

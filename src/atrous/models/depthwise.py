@@ -1,0 +1,216 @@
+"""Depthwise convolutions on the CPU by :mod:`atrous.kernels.depthwise`, wherever torch's library has only slow code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import conv_flop_count, register_flop_formula
+
+CHANNELS = 32
+"""Fewest that the compiled code takes."""
+_DTYPES = (torch.float32, torch.bfloat16)
+_NARROW = 6
+"""Padding up to which torch's forward is fast: wider than that, it leaves its vectors for plain loops."""
+
+
+def compiled_depthwise(images: Tensor) -> AbstractContextManager[object]:
+    """While it is active, what a network does to these images goes through the compiled code where that is faster.
+
+    It changes no module. On other devices, and while a network is exported or compiled, nothing happens.
+    """
+    if images.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[no-untyped-call]
+        return nullcontext()
+    return _Depthwise()
+
+
+class _Depthwise(TorchFunctionMode):
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.conv2d and (call := _served(*args, **kwargs)) is not None:
+            return call
+        return func(*args, **kwargs)
+
+
+def _served(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor | None:
+    """The convolution, or None where torch does it better."""
+    channels, per_group, *kernel = weight.shape
+    if per_group != 1 or groups != channels or channels < CHANNELS or isinstance(padding, str):
+        return None
+    strides, paddings, dilations = _pair(stride), _pair(padding), _pair(dilation)
+    if x.dim() != 4 or strides[0] != strides[1] or dilations[0] != dilations[1]:
+        return None
+    if any(p > dilations[0] * (k - 1) for p, k in zip(paddings, kernel, strict=True)):
+        return None
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    learns = torch.is_grad_enabled() and (weight.requires_grad or x.requires_grad)
+    slow = dilations[0] > 1 or max(kernel) > 3 or (strides[0] > 1 and dtype == torch.bfloat16)
+    if dtype not in _DTYPES or not ((learns and slow) or max(paddings) > _NARROW):
+        return None
+    x = x.to(dtype)
+    y: Tensor = _depthwise(x, weight, strides[0], list(paddings), dilations[0])
+    return y if bias is None else y + bias.to(y.dtype).view(-1, 1, 1)
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[-1])
+
+
+def _out_size(x: Tensor, kernel: torch.Size, stride: int, padding: list[int], dilation: int) -> tuple[int, int]:
+    rows, columns = (
+        (n + 2 * p - dilation * (k - 1) - 1) // stride + 1
+        for n, p, k in zip(x.shape[2:], padding, kernel, strict=True)
+    )
+    return rows, columns
+
+
+@torch.library.custom_op("atrous::depthwise", mutates_args=(), device_types="cpu")
+def _depthwise(x: Tensor, weight: Tensor, stride: int, padding: list[int], dilation: int) -> Tensor:
+    if max(padding) <= _NARROW:
+        return F.conv2d(x, weight.to(x.dtype), None, stride, padding, dilation, x.shape[1]).contiguous(
+            memory_format=torch.channels_last
+        )
+    out_size = _out_size(x, weight.shape[2:], stride, padding, dilation)
+    return _correlate(x, weight, stride, dilation, (padding[0], padding[1]), 1, out_size)
+
+
+@torch.library.custom_op("atrous::depthwise_backward", mutates_args=(), device_types="cpu")
+def _depthwise_backward(
+    gradient: Tensor, x: Tensor, weight: Tensor, stride: int, padding: list[int], dilation: int
+) -> tuple[Tensor, Tensor]:
+    from atrous.kernels import depthwise  # numba takes a second to import
+
+    kernel = (weight.shape[2], weight.shape[3])
+    before = [dilation * (k - 1) - p for k, p in zip(kernel, padding, strict=True)]
+    inputs = _correlate(
+        gradient.to(x.dtype), weight.flip(2, 3), 1, dilation, (before[0], before[1]), stride, (x.shape[2], x.shape[3])
+    )
+    x, gradient = _channels_last(x), _channels_last(gradient.to(x.dtype))
+    result = torch.empty(kernel[0] * kernel[1], x.shape[1])
+    array = result.numpy()
+
+    def work(first: int, last: int) -> None:
+        depthwise.weight_gradient(
+            x.data_ptr(),
+            x.dtype == torch.bfloat16,
+            _size(x),
+            gradient.data_ptr(),
+            (gradient.shape[2], gradient.shape[3]),
+            kernel,
+            stride,
+            dilation,
+            (padding[0], padding[1]),
+            array,
+            first,
+            last,
+        )
+
+    _share(work, -(-x.shape[1] // CHANNELS))
+    return inputs, result.t().reshape(weight.shape).to(weight.dtype)
+
+
+def _correlate(
+    x: Tensor,
+    weight: Tensor,
+    stride: int,
+    dilation: int,
+    before: tuple[int, int],
+    step: int,
+    out_size: tuple[int, int],
+) -> Tensor:
+    from atrous.kernels import depthwise  # numba takes a second to import
+
+    x = _channels_last(x)
+    out = torch.empty((*x.shape[:2], *out_size), dtype=x.dtype, memory_format=torch.channels_last)
+    taps = weight.detach().flatten(1).t().float().contiguous().numpy()
+
+    def work(first: int, last: int) -> None:
+        depthwise.correlate(
+            x.data_ptr(),
+            x.dtype == torch.bfloat16,
+            _size(x),
+            taps,
+            (weight.shape[2], weight.shape[3]),
+            stride,
+            dilation,
+            before,
+            step,
+            out.data_ptr(),
+            out_size,
+            first,
+            last,
+        )
+
+    _share(work, x.shape[0] * -(-x.shape[1] // CHANNELS))
+    return out
+
+
+@_depthwise.register_fake
+def _(x: Tensor, weight: Tensor, stride: int, padding: list[int], dilation: int) -> Tensor:
+    size = _out_size(x, weight.shape[2:], stride, padding, dilation)
+    return x.new_empty((*x.shape[:2], *size)).contiguous(memory_format=torch.channels_last)
+
+
+@_depthwise_backward.register_fake
+def _(
+    gradient: Tensor, x: Tensor, weight: Tensor, stride: int, padding: list[int], dilation: int
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x, memory_format=torch.channels_last), torch.empty_like(weight)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, weight, *ctx.settings = inputs
+    ctx.save_for_backward(x, weight)
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    x, weight = ctx.saved_tensors
+    return (*_depthwise_backward(gradient, x, weight, *ctx.settings), None, None, None)
+
+
+_depthwise.register_autograd(_backward, setup_context=_setup)
+
+
+@register_flop_formula(torch.ops.atrous.depthwise)
+def _count(x: Any, weight: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    return conv_flop_count(x, weight, out_shape)
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.detach().contiguous(memory_format=torch.channels_last)
+
+
+def _size(x: Tensor) -> tuple[int, int, int, int]:
+    return x.shape[0], x.shape[2], x.shape[3], x.shape[1]
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(64, "depthwise")
+
+
+def _share(work: Callable[[int, int], None], blocks: int) -> None:
+    """Compute blocks in as many threads as torch takes, this one included."""
+    threads = max(1, min(torch.get_num_threads(), blocks))
+    bounds = [blocks * i // threads for i in range(threads + 1)]
+    helping = [_pool().submit(work, *pair) for pair in zip(bounds[1:-1], bounds[2:], strict=True)]
+    work(bounds[0], bounds[1])
+    for helper in helping:
+        helper.result()
