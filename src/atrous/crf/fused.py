@@ -17,10 +17,10 @@ from torch import Tensor
 
 from atrous.crf.mean_field import Normalization, Pairwise
 from atrous.crf.strips import Floats, Strips, Tables
-from atrous.crf.workers import Workers
 from atrous.kernels import crf_mean_field
 from atrous.kernels.crf_lattice import MOST_AXES
 from atrous.kernels.simd import LANES
+from atrous.kernels.workers import Workers
 
 _SAMPLE = 1 << 12
 """Pixels that are asked which classes are frequent."""

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from atrous.crf.lattice import directions, gain, key_strides, scale_factors
 from atrous.crf.mean_field import Normalization
-from atrous.crf.workers import Workers
 from atrous.kernels import crf_lattice, crf_mean_field
 from atrous.kernels.simd import LANES
+from atrous.kernels.workers import Workers
 
 Floats = NDArray[np.float32]
 Ids = NDArray[np.int32]

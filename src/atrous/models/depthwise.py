@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import conv_flop_count, register_flop_formula
+
+from atrous.kernels.workers import Workers
 
 CHANNELS = 32
 """Fewest that the compiled code takes."""
@@ -26,7 +29,7 @@ def compiled_depthwise(images: Tensor) -> AbstractContextManager[object]:
 
     It changes no module. On other devices, and while a network is exported or compiled, nothing happens.
     """
-    if images.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[no-untyped-call]
+    if images.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
         return nullcontext()
     return _Depthwise()
 
@@ -75,8 +78,7 @@ def _pair(value: Any) -> tuple[int, int]:
 
 def _out_size(x: Tensor, kernel: torch.Size, stride: int, padding: list[int], dilation: int) -> tuple[int, int]:
     rows, columns = (
-        (n + 2 * p - dilation * (k - 1) - 1) // stride + 1
-        for n, p, k in zip(x.shape[2:], padding, kernel, strict=True)
+        (n + 2 * p - dilation * (k - 1) - 1) // stride + 1 for n, p, k in zip(x.shape[2:], padding, kernel, strict=True)
     )
     return rows, columns
 
@@ -169,13 +171,11 @@ def _(x: Tensor, weight: Tensor, stride: int, padding: list[int], dilation: int)
 
 
 @_depthwise_backward.register_fake
-def _(
-    gradient: Tensor, x: Tensor, weight: Tensor, stride: int, padding: list[int], dilation: int
-) -> tuple[Tensor, Tensor]:
+def _(_: Tensor, x: Tensor, weight: Tensor, *__: Any) -> tuple[Tensor, Tensor]:
     return torch.empty_like(x, memory_format=torch.channels_last), torch.empty_like(weight)
 
 
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
     x, weight, *ctx.settings = inputs
     ctx.save_for_backward(x, weight)
 
@@ -201,16 +201,13 @@ def _size(x: Tensor) -> tuple[int, int, int, int]:
     return x.shape[0], x.shape[2], x.shape[3], x.shape[1]
 
 
-@cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(64, "depthwise")
+_workers = cache(Workers)
+os.register_at_fork(after_in_child=_workers.cache_clear)  # threads are not inherited
 
 
 def _share(work: Callable[[int, int], None], blocks: int) -> None:
     """Compute blocks in as many threads as torch takes, this one included."""
-    threads = max(1, min(torch.get_num_threads(), blocks))
-    bounds = [blocks * i // threads for i in range(threads + 1)]
-    helping = [_pool().submit(work, *pair) for pair in zip(bounds[1:-1], bounds[2:], strict=True)]
-    work(bounds[0], bounds[1])
-    for helper in helping:
-        helper.result()
+    threads = torch.get_num_threads()
+    pieces = min(blocks, 2 * threads if threads > 1 else 1)
+    bounds = [blocks * i // pieces for i in range(pieces + 1)] if blocks else []
+    _workers(threads)(lambda piece: work(*piece), list(pairwise(bounds)))

@@ -1,0 +1,161 @@
+"""Depthwise convolutions in compiled code: the same as torch's, forward and backward, where torch is slow."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
+
+import atrous
+from atrous.kernels.depthwise import depthwise_reference
+from atrous.models import depthwise
+from atrous.models.depthwise import compiled_depthwise
+
+BFLOAT16 = 2**-8
+"""The distance of 1 from the next number of bfloat16, as a share."""
+
+
+def convolved(x, weight, stride, padding, dilation):
+    """The convolution with gradients of some sum of it, as torch's layers ask for it."""
+    x, weight = (t.detach().clone().requires_grad_() for t in (x, weight))
+    with compiled_depthwise(x):
+        y = F.conv2d(x, weight, None, stride, padding, dilation, x.shape[1])
+    y.backward(torch.linspace(-1, 1, y.numel()).view(y.shape).to(y.dtype))
+    return y.detach(), x.grad, weight.grad
+
+
+def expected(x, weight, stride, padding, dilation):
+    x, weight = (t.detach().double().requires_grad_() for t in (x, weight))
+    y = depthwise_reference(x, weight, stride, padding, dilation)
+    y.backward(torch.linspace(-1, 1, y.numel()).view(y.shape).to(torch.float32).double())
+    return y.detach(), x.grad, weight.grad
+
+
+@st.composite
+def layers(draw):
+    kernel = draw(st.tuples(st.sampled_from([1, 2, 3, 5, 7]), st.sampled_from([1, 3, 5])))
+    dilation = draw(st.sampled_from([1, 2, 4, 9]))
+    padding = tuple(draw(st.integers(0, dilation * (k - 1))) for k in kernel)
+    least = [max(1, dilation * (k - 1) + 1 - 2 * p) for k, p in zip(kernel, padding, strict=True)]
+    size = [draw(st.integers(n, n + 9)) for n in least]
+    return draw(st.integers(1, 3)), draw(st.integers(32, 70)), size, kernel, draw(st.integers(1, 3)), padding, dilation
+
+
+@settings(deadline=None, max_examples=60)  # the first call compiles
+@given(layers(), st.sampled_from([torch.float32, torch.bfloat16]), st.booleans())
+def test_values_and_gradients_are_torchs(layer, dtype, channels_last):
+    batch, channels, size, kernel, stride, padding, dilation = layer
+    x = torch.randn(batch, channels, *size, dtype=dtype)
+    x = x.contiguous(memory_format=torch.channels_last) if channels_last else x
+    weight = torch.randn(channels, 1, *kernel, dtype=dtype)
+    found = convolved(x, weight, stride, padding, dilation)
+    wanted = expected(x, weight, stride, padding, dilation)
+    # Sums of some hundred products; the incoming gradient of the bfloat16 one is rounded, too.
+    tolerance = 1e-5 if dtype == torch.float32 else 4 * BFLOAT16
+    for ours, true in zip(found, wanted, strict=True):
+        assert ours.dtype == dtype
+        assert float((ours.double() - true).abs().max()) <= tolerance * max(1.0, float(true.abs().max()))
+
+
+def test_a_map_of_many_rows_is_computed_in_strips():
+    x, weight = torch.randn(1, 40, 400, 130), torch.randn(40, 1, 3, 5)
+    for ours, true in zip(convolved(x, weight, 1, (9, 18), 9), expected(x, weight, 1, (9, 18), 9), strict=True):
+        assert float((ours.double() - true).abs().max()) <= 1e-5 * max(1.0, float(true.abs().max()))
+
+
+def test_it_serves_what_torch_is_slow_at_and_nothing_else(monkeypatch):
+    served = []
+    run = depthwise._depthwise
+    monkeypatch.setattr(depthwise, "_depthwise", lambda *args: served.append(args) or run(*args))
+
+    def serves(kernel=3, *, grad=True, channels=64, groups=None, dtype=torch.float32, **settings):
+        served.clear()
+        x = torch.randn(1, channels, 33, 33, dtype=dtype)
+        weight = torch.randn(channels, channels // (groups or channels), kernel, kernel, dtype=dtype)
+        with torch.set_grad_enabled(grad), compiled_depthwise(x):
+            F.conv2d(x, weight.requires_grad_(grad), None, groups=groups or channels, **settings)
+        return bool(served)
+
+    assert serves(5)
+    assert serves(dilation=2)
+    assert serves(stride=2, dtype=torch.bfloat16)
+    assert serves(padding=12, dilation=12, grad=False)
+    assert not serves()
+    assert not serves(stride=2)
+    assert not serves(5, grad=False)
+    assert not serves(5, groups=32)
+    assert not serves(5, channels=16)
+    assert not serves(5, dtype=torch.float64)
+    assert not serves(5, padding="same")
+    assert not serves(3, padding=3, grad=False)
+
+
+def test_results_do_not_depend_on_the_threads():
+    x, weight = torch.randn(3, 100, 20, 20).bfloat16(), torch.randn(100, 1, 5, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        results = []
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            results.append(convolved(x, weight, 1, 8, 4))
+    torch.set_num_threads(1)
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_under_autocast_maps_are_bfloat16_and_gradients_of_weights_float32():
+    x = torch.randn(1, 32, 9, 9)
+    with torch.autocast("cpu", torch.bfloat16):
+        y, _, gradient = convolved(x, torch.randn(32, 1, 5, 5), 1, 2, 1)
+    assert (y.dtype, gradient.dtype) == (torch.bfloat16, torch.float32)
+
+
+def test_numbers_that_are_none_stay_so_in_bfloat16():
+    x = torch.zeros(1, 32, 9, 9, dtype=torch.bfloat16)
+    x[0, 3, 4, 4], x[0, 5, 4, 4] = float("nan"), float("inf")
+    with compiled_depthwise(x):
+        y = F.conv2d(x, torch.ones(32, 1, 3, 3), None, 1, 8, 8, 32)
+    assert y[0, 3].isnan().any()
+    assert y[0, 5].isinf().any()
+    assert y[0, :3].isfinite().all()
+
+
+def test_a_network_learns_the_same(monkeypatch):
+    """A smooth one: where a ReLU is at its edge, the last bit of a sum decides about a whole gradient."""
+    model = atrous.create_model("deeplab_aspp", backbone="efficientnet_b0", num_classes=3, output_stride=8).train()
+    images = torch.randn(2, 3, 65, 97)
+    served = []
+
+    def gradients():
+        torch.manual_seed(0)  # dropout
+        model.zero_grad()
+        model.outputs(images)[0].logits.square().sum().backward()
+        return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+    serve = depthwise._served
+    monkeypatch.setattr(depthwise, "_served", lambda *a, **k: served.append(serve(*a, **k)) or served[-1])
+    ours = gradients()
+    assert sum(y is not None for y in served) > 10
+    monkeypatch.setattr(depthwise, "_served", lambda *_, **__: None)
+    torchs = gradients()
+    difference = sum(float((a - b).square().sum()) for a, b in zip(ours, torchs, strict=True))
+    assert difference <= 1e-8 * sum(float(b.square().sum()) for b in torchs)
+
+
+def test_multiply_adds_are_counted_as_before():
+    x, weight = torch.randn(1, 32, 40, 40), torch.randn(32, 1, 3, 3)
+    with FlopCounterMode(display=False) as counter, compiled_depthwise(x):
+        F.conv2d(x, weight, None, 1, 12, 12, 32)
+    assert counter.get_total_flops() == 2 * 32 * 40 * 40 * 9
+
+
+def test_an_exported_network_holds_torchs_own_layers():
+    model = atrous.create_model("deeplabv3", backbone="mobilenetv2_100", num_classes=2, separable=True).eval()
+    model.output_stride = 8
+    program = torch.export.export(model, (torch.randn(1, 3, 65, 65),))
+    assert not any("atrous" in str(node.target) for node in program.graph.nodes if node.op == "call_function")
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's own test asks for it
+def test_it_is_an_operator_as_torch_expects_them():
+    x, weight = torch.randn(2, 40, 9, 11, requires_grad=True), torch.randn(40, 1, 3, 3, requires_grad=True)
+    torch.library.opcheck(depthwise._depthwise, (x, weight, 1, [8, 8], 8))
