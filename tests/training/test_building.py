@@ -71,19 +71,29 @@ def test_start_from_another_network_says_so(make_recipe: MakeRecipe, tmp_path: P
 
 def test_freezing_until_a_stride_stops_what_lies_upstream_and_no_more(make_recipe: MakeRecipe) -> None:
     model = build(make_recipe())
-    freeze(model, 4, batch_norm=False)
+    freeze(model, 4, norms_of=None)
     trained = {name for name, p in model.backbone.net.named_parameters() if p.requires_grad}
     still = {name for name, p in model.backbone.net.named_parameters() if not p.requires_grad}
     assert {name.split(".")[0] for name in still} == {"conv1", "bn1", "layer1"}
     assert {name.split(".")[0] for name in trained} == {"layer2", "layer3", "layer4"}
     with pytest.raises(RecipeError, match=r"freeze_until_stride: .*features at strides .* none at 3"):
-        freeze(model, 3, batch_norm=False)
+        freeze(model, 3, norms_of=None)
+
+
+def test_norms_freeze_in_the_backbone_or_everywhere(make_recipe: MakeRecipe) -> None:
+    model = build(make_recipe(model__name="deeplabv3", model__options={"channels": 16}))
+    norms = {name for name, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    there = {name for name in norms if name.startswith("backbone.")}
+    assert set() < there < norms
+    for part, expected in ((model.backbone, there), (model, norms)):
+        frozen = freeze(model, 0, norms_of=part)
+        assert {name for name, m in model.named_modules() if m in frozen} == expected
 
 
 def test_groups_have_their_rate_and_norms_and_biases_no_decay(make_recipe: MakeRecipe) -> None:
     recipe = make_recipe(optimizer__backbone_lr=0.001, optimizer__weight_decay=0.02)
     model = build(recipe)
-    freeze(model, 4, batch_norm=False)
+    freeze(model, 4, norms_of=None)
     groups = build_optimizer(recipe, model).param_groups
     backbone = {id(p) for p in model.backbone.parameters()}
     place = {id(p): group for group in groups for p in group["params"]}
@@ -96,6 +106,24 @@ def test_groups_have_their_rate_and_norms_and_biases_no_decay(make_recipe: MakeR
                 bare = name == "bias" or isinstance(module, nn.BatchNorm2d)
                 assert group["weight_decay"] == (0 if bare else 0.02)
                 assert group["base_lr"] == (0.001 if id(parameter) in backbone else 0.05)
+
+
+def test_depthwise_weights_decay_unless_the_recipe_spares_them(make_recipe: MakeRecipe) -> None:
+    for decays in (True, False):
+        recipe = make_recipe(
+            model__name="deeplabv3plus",
+            model__backbone="test_efficientnet",
+            model__options={"separable": True, "channels": 16},
+            optimizer__weight_decay=0.02,
+            optimizer__depthwise_decay=decays,
+        )
+        model = build(recipe)
+        place = {id(p): group for group in build_optimizer(recipe, model).param_groups for p in group["params"]}
+        depthwise = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.groups > 1]
+        assert len(depthwise) > 5
+        for module in (m for m in model.modules() if isinstance(m, nn.Conv2d)):
+            spared = module in depthwise and not decays
+            assert place[id(module.weight)]["weight_decay"] == (0 if spared else 0.02)
 
 
 def test_biases_of_convolutions_may_learn_at_another_rate(make_recipe: MakeRecipe) -> None:

@@ -109,12 +109,12 @@ def test_the_last_layer_learns_ten_and_twenty_times_as_fast(make_recipe: MakeRec
 
 def test_all_but_named_parts_can_stay_as_they_came(thin: None) -> None:
     model = create_model("deeplab_msc_largefov", backbone="vgg11_bn", num_classes=3, width=16)
-    frozen = freeze(model, 0, batch_norm=False, only=["msc.", "fc8"])
+    frozen = freeze(model, 0, norms_of=None, only=["msc.", "fc8"])
     learning = {name.partition(".")[0] for name, p in model.named_parameters() if p.requires_grad}
     assert learning == {"msc", "fc8"}
     assert model.backbone.net.get_submodule("bn1_1") in frozen
     with pytest.raises(RecipeError, match=r"training\.only: .* begins with 'fc9'; parts: backbone, fc6, fc7, fc8, msc"):
-        freeze(model, 0, batch_norm=False, only=["fc9"])
+        freeze(model, 0, norms_of=None, only=["fc9"])
 
 
 ASPP = {

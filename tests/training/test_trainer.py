@@ -126,9 +126,9 @@ def test_parts_of_a_batch_add_up_to_the_batch_without_batch_statistics(
         torch.testing.assert_close(one[key], two[key], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("until_stride", [0, 4])
+@pytest.mark.parametrize(("until_stride", "norms"), [(0, "frozen"), (0, "all_frozen"), (4, "synchronised")])
 def test_frozen_weights_and_statistics_stay_bit_identical_while_the_others_move(
-    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, until_stride: int
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, until_stride: int, norms: str
 ) -> None:
     before: dict[str, Tensor] = {}
     still: set[str] = set()
@@ -137,9 +137,10 @@ def test_frozen_weights_and_statistics_stay_bit_identical_while_the_others_move(
     def build_and_keep(*arguments: Any) -> SegmentationModel:
         model = build(*arguments)
         before.update({key: value.clone() for key, value in model.state_dict().items()})
-        for name, module in model.backbone.named_modules(prefix="backbone"):
+        for name, module in model.named_modules():
+            part = name.startswith("backbone") or norms == "all_frozen"
             early = name.startswith(("backbone.net.conv1", "backbone.net.bn1", "backbone.net.layer1"))
-            if (early and until_stride) or (isinstance(module, nn.BatchNorm2d) and not until_stride):
+            if (early and until_stride) or (part and isinstance(module, nn.BatchNorm2d) and not until_stride):
                 still.update(f"{name}.{key}" for key, _ in module.named_parameters(recurse=False))
                 still.update(f"{name}.{key}" for key, _ in module.named_buffers(recurse=False))
         return model
@@ -147,7 +148,7 @@ def test_frozen_weights_and_statistics_stay_bit_identical_while_the_others_move(
     monkeypatch.setattr(trainer, "build_model", build_and_keep)
     recipe = make_recipe(
         training__freeze_until_stride=until_stride,
-        training__batch_norm="synchronised" if until_stride else "frozen",
+        training__batch_norm=norms,
         training__epochs=1.5,  # norms that start at zero hold back what is before them for a step
         optimizer__name="adamw",
         training__ema=0.9,
@@ -157,6 +158,19 @@ def test_frozen_weights_and_statistics_stay_bit_identical_while_the_others_move(
     for name in ("model", "ema"):
         after = weights(tmp_path / "run", name)
         assert {key for key in before if torch.equal(before[key], after[key])} == still
+
+
+def test_running_statistics_take_the_share_of_a_batch_that_the_recipe_says(
+    make_recipe: MakeRecipe, tmp_path: Path
+) -> None:
+    """A share of 1 leaves the statistics of the last batch alone, a tiny one almost those at the beginning."""
+    for share in (1.0, 1e-9):
+        train(make_recipe(training__epochs=0.5, training__batch_norm_momentum=share), tmp_path / f"{share}")
+    still = {key: value for key, value in weights(tmp_path / "1e-09").items() if key.endswith("running_mean")}
+    moved = weights(tmp_path / "1.0")
+    assert still
+    for key, value in still.items():
+        assert float(value.abs().max()) < 1e-6 < float(moved[key].abs().max())
 
 
 def test_gradients_are_clipped_to_the_norm(

@@ -58,13 +58,15 @@ def _check_heads(heads: object, dataset: Dataset) -> None:
         )
 
 
-def freeze(model: SegmentationModel, until_stride: int, batch_norm: bool, only: Sequence[str] = ()) -> list[nn.Module]:
+def freeze(
+    model: SegmentationModel, until_stride: int, norms_of: nn.Module | None, only: Sequence[str] = ()
+) -> list[nn.Module]:
     """Stop training the backbone's first layers, its batch norms, or all but a few parts.
 
     Args:
         model: in place: its parameters lose their gradients.
         until_stride: layers that work up to this stride; 0 for none.
-        batch_norm: every batch norm of the backbone.
+        norms_of: every batch norm of this part: the backbone, or the model.
         only: beginnings of the names of all that goes on learning; nothing else does, unless this is empty.
 
     Returns:
@@ -79,14 +81,19 @@ def freeze(model: SegmentationModel, until_stride: int, batch_norm: bool, only: 
         for module in model.backbone.modules():
             if any(id(p) in upstream for p in module.parameters(recurse=False)):
                 frozen.append(module)
-    if batch_norm:
-        frozen += [m for m in model.backbone.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if norms_of:
+        frozen += batch_norms(norms_of)
     if only:
         frozen += _others(model, tuple(only))
     for module in frozen:
         for parameter in module.parameters(recurse=False):
             parameter.requires_grad_(False)
     return frozen
+
+
+def batch_norms(part: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """Every batch norm of a network or a part of it."""
+    return [m for m in part.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
 
 
 def _others(model: SegmentationModel, only: tuple[str, ...]) -> list[nn.Module]:
@@ -122,18 +129,21 @@ def _upstream(backbone: Backbone, stride: int) -> set[int]:
 
 def build_optimizer(recipe: Recipe, model: SegmentationModel) -> torch.optim.Optimizer:
     """SGD or AdamW over groups: what comes from a classifier and what is new, each with weights (which decay), biases
-    and norms (which do not).
+    and norms (which do not); depthwise weights decay if the recipe says so.
     """
     options = recipe.optimizer
     inherited = {id(p) for p in model.inherited()}
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase | nn.GroupNorm | nn.LayerNorm)]
     in_norms = {id(p) for norm in norms for p in norm.parameters(recurse=False)}
+    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+    depthwise = {id(m.weight) for m in convolutions if m.groups == m.in_channels > 1}
     backbone_lr = options.lr if options.backbone_lr is None else options.backbone_lr
     groups: dict[tuple[bool, bool, bool], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             bias = name.endswith("bias") and id(parameter) not in in_norms
-            groups.setdefault((id(parameter) in inherited, parameter.ndim > 1, bias), []).append(parameter)
+            decays = parameter.ndim > 1 and (options.depthwise_decay or id(parameter) not in depthwise)
+            groups.setdefault((id(parameter) in inherited, decays, bias), []).append(parameter)
     settings = [
         {
             "params": parameters,

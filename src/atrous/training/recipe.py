@@ -113,6 +113,8 @@ class OptimizerSection(_Section):
     """Momentum of sgd, first beta of adamw."""
     weight_decay: float = Field(default=1e-4, ge=0)
     """Weight decay of convolution weights; norms and biases have none."""
+    depthwise_decay: bool = True
+    """Whether depthwise convolutions have it too; the authors' DeepLabv3+ spares them."""
     clip_norm: float | None = Field(default=None, gt=0)
     """Gradients are scaled down to this norm."""
 
@@ -176,9 +178,13 @@ class TrainingSection(_Section):
     """Type of the network's arithmetic; weights and losses are float32."""
     ema: float | None = Field(default=None, gt=0, lt=1)
     """Decay of the moving average of the weights, which is then what is judged and kept."""
-    batch_norm: Literal["synchronised", "local", "frozen"] = "synchronised"
+    batch_norm: Literal["synchronised", "local", "frozen", "all_frozen"] = "synchronised"
     """Statistics over the pictures of all processes, or of each on its own; frozen keeps those of the backbone, and
-    its norms' weights, as they came (small batches)."""
+    its norms' weights, as they came (small batches); all_frozen also those of the head, which must have learnt before
+    (a second stage)."""
+    batch_norm_momentum: float | None = Field(default=None, gt=0, le=1)
+    """The share of a batch in the running statistics; that of each layer (usually 0.1) when left out. The authors'
+    DeepLabv3+: 0.0003 (a decay of 0.9997), for long runs."""
     freeze_until_stride: int = Field(default=0, ge=0)
     """Backbone layers that work up to this stride stay as they came; 0 trains everything."""
     only: list[str] = Field(default_factory=list)

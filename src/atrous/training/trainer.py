@@ -32,7 +32,7 @@ from atrous.inference.predictor import encode_jpeg, write_atomically
 from atrous.labels import IGNORE
 from atrous.models.base import Output, SegmentationModel
 from atrous.provenance import provenance
-from atrous.training.building import build_model, build_optimizer, freeze, update_average
+from atrous.training.building import batch_norms, build_model, build_optimizer, freeze, update_average
 from atrous.training.checkpoint import (
     Log,
     SaveError,
@@ -206,7 +206,10 @@ class Run:
         self.train_set, self.val_set = _open(recipe)
         torch.manual_seed(options.seed)
         self.model = build_model(recipe if fresh else _untrained(recipe), self.train_set)
-        self.frozen = freeze(self.model, options.freeze_until_stride, options.batch_norm == "frozen", options.only)
+        still = {"frozen": self.model.backbone, "all_frozen": self.model}.get(options.batch_norm)
+        self.frozen = freeze(self.model, options.freeze_until_stride, still, options.only)
+        for norm in batch_norms(self.model) if options.batch_norm_momentum else []:
+            norm.momentum = options.batch_norm_momentum
         self.model.to(self.device).to(memory_format=torch.channels_last)
         self.ema = copy.deepcopy(self.model).eval().requires_grad_(False) if options.ema else None
         self.optimizer = build_optimizer(recipe, self.model)
