@@ -273,3 +273,40 @@ def test_the_public_names_are_frozen() -> None:
         ]
     )
     assert all(hasattr(atrous, name) for name in atrous.__all__)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"num_classes": 2.5}, "num_classes is a whole number from 1 on, not 2.5"),
+        ({"in_channels": 0}, "in_channels is a whole number from 1 on, not 0"),
+        ({"rates": 6}, "rates should be a list, not 6"),
+        ({"rates": [1.5, 2]}, "rates should be a valid integer"),
+        ({"low_level_channels": 0}, "low_level_channels should be greater than 0, not 0"),
+        ({"separable": "perhaps"}, "separable should be a valid boolean"),
+        ({"name": "fcn8s", "heads": [3]}, r"heads should be a valid dictionary, not \[3\]"),
+        ({"name": "fcn8s", "heads": {"sky": 0}}, r"heads\['sky'\] should be greater than 0"),
+        ({"name": "attention_to_scale", "merge": "sum"}, "merge should be 'max', 'average' or 'attention', not 'sum'"),
+        ({"backbone": "vit_tiny_patch16_224"}, "is a transformer; atrous takes convolutional networks"),
+    ],
+)
+def test_an_argument_that_can_not_be_is_named(arguments, said):
+    with pytest.raises(ValueError, match=said):
+        atrous.create_model(**{"name": "deeplabv3plus", "backbone": "test_resnet", "num_classes": 3} | arguments)
+
+
+def test_a_picture_without_pixels_is_refused():
+    model = atrous.create_model("deeplabv3plus", backbone="test_resnet", num_classes=3)
+    with pytest.raises(ValueError, match="at least one pixel, not 0 × 5"):
+        model(torch.zeros(1, 3, 0, 5))
+
+
+def test_a_missing_folder_is_not_looked_for_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "mine" / "best").mkdir(parents=True)
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / "runs" / "mine" / "best" / name).touch()
+    with pytest.raises(CheckpointError, match="no model 'runs/main': runs has no such folder; it has: mine"):
+        atrous.load("runs/main")
+    with pytest.raises(CheckpointError, match=r"did you mean runs.mine.best\?"):
+        atrous.load("runs/mine")

@@ -25,7 +25,9 @@ def read_unary(unary: NDArray[Any] | Tensor, spatial_dims: int) -> Tensor:
     energies = unary if isinstance(unary, Tensor) else torch.from_numpy(np.ascontiguousarray(unary))
     shape = f"(C{', H, W' if spatial_dims == 2 else ', …'}), {1 + spatial_dims} axes, or a batch of such"
     if energies.ndim not in (1 + spatial_dims, 2 + spatial_dims):
-        raise ValueError(f"unary must be {shape}, not {tuple(energies.shape)}")
+        flat = energies.ndim == spatial_dims == 2  # as pydensecrf takes it
+        hint = "; a flat one: unary.reshape(C, H, W)" if flat else ""
+        raise ValueError(f"unary must be {shape}, not {tuple(energies.shape)}{hint}")
     if not energies.is_floating_point():
         raise ValueError(
             f"unary must hold floating energies, not {energies.dtype}; labels go through unary_from_labels"
@@ -70,6 +72,8 @@ def read_images(image: NDArray[Any] | Tensor | None, unary: Tensor, *, batched: 
 def _misfit(image: tuple[int, ...], expected: tuple[int, ...]) -> str:
     """What to say of a picture whose shape does not go with the unary's."""
     say = f"image is {image}, but the unary asks for {expected} and channels behind"
+    if image == expected:
+        return f"{say}: a grey picture needs an axis of one channel, image[..., None]"
     if len(image) != len(expected) + 1:
         return f"{say}: {'a picture for each unary of the batch' if len(image) == len(expected) else 'as many axes'}"
     if image[-len(expected) :] == expected:

@@ -306,6 +306,11 @@ def _size_remainder(net: nn.Module, name: str, in_channels: int) -> int | None:
         except (GeometryError, RuntimeError, AssertionError) as error:
             reasons.append(str(error))
     if not traces:
+        if any(part.endswith("patch_embed") for part, _ in net.named_modules()):
+            raise SurgeryError(
+                f"backbone '{name}' is a transformer; atrous takes convolutional networks, whose strides it can "
+                "change: resnet50, mobilenetv2_100, efficientnet_b0, convnext_tiny, ..."
+            )
         raise SurgeryError(f"backbone '{name}' can't be used: {reasons[0]}")
     if len(traces) == 1:
         return next(iter(traces))

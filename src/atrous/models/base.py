@@ -8,10 +8,11 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -214,6 +215,8 @@ class SegmentationModel(nn.Module):
                 f"expected images (B, {self.backbone.in_channels}, H, W), got {tuple(images.shape)}; "
                 "a single picture needs a batch dimension: image[None]"
             )
+        if 0 in images.shape[-2:]:
+            raise ValueError(f"a picture has at least one pixel, not {images.shape[-2]} × {images.shape[-1]}")
 
     def forward(self, images: Tensor) -> Tensor:
         """Preprocessed pictures ``(B, in_channels, H, W)`` → float32 logits ``(B, num_classes, H, W)``."""
@@ -297,6 +300,8 @@ def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     return tensor.contiguous()
 
 
+Positive = Annotated[int, Field(gt=0)]
+"""A count, as options of architectures have them."""
 Builder = Callable[..., SegmentationModel]
 
 
@@ -358,10 +363,14 @@ def create_model(
         options: arguments of the architecture (``separable``, ``rates``, ...).
 
     Raises:
-        ValueError: an unknown name, class counts that disagree, or a backbone that does not fit.
+        ValueError: an unknown name, class counts that disagree, a backbone that does not fit, or an option's value
+            that can't be.
         TypeError: an option that the architecture does not have.
     """
     everything = _checked(name, options)
+    for key, count in (("num_classes", num_classes), ("in_channels", in_channels)):
+        if count is not None and (not isinstance(count, int) or count < 1):
+            raise ValueError(f"{key} is a whole number from 1 on, not {count!r}")
     if labels is None:
         if num_classes is None:
             raise ValueError("create_model needs num_classes or labels")
@@ -410,12 +419,25 @@ def _known(name: str) -> Architecture:
 
 
 def _checked(name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Options of an architecture with what is left out; none that it does not have."""
-    signature = inspect.signature(_known(name).build).parameters
+    """Options of an architecture with what is left out; none that it does not have, each of its type."""
+    build = _known(name).build
+    signature = inspect.signature(build).parameters
     accepted = {k: p.default for k, p in signature.items() if k not in ("backbone", "labels")}
     if unknown := sorted(set(options) - set(accepted)):
         raise TypeError(f"'{name}' has no option {', '.join(unknown)}; it has: {', '.join(sorted(accepted))}")
-    return accepted | options
+    kinds = get_type_hints(build, include_extras=True)
+    return accepted | {key: _of_kind(key, kinds[key], value) for key, value in options.items()}
+
+
+def _of_kind(key: str, kind: Any, value: Any) -> Any:
+    """An option's value, if it is one; messages are pydantic's, as for recipes."""
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = "".join(f"[{part!r}]" for part in first["loc"] if part in (value if isinstance(value, dict) else ()))
+        said = "should be a list" if first["type"] == "is_instance_of" else first["msg"].removeprefix("Input ")
+        raise ValueError(f"{key}{place} {said}, not {value!r}") from error
 
 
 class CheckpointError(ValueError):
@@ -432,8 +454,11 @@ def load_folder(folder: str | Path) -> SegmentationModel:
     config_file, weights_file = folder / "config.json", folder / "model.safetensors"
     for file in (config_file, weights_file):
         if not file.is_file():
+            best = folder / "best"
+            hint = f"; did you mean {best}?" if (best / file.name).is_file() else ""
             raise CheckpointError(
                 f"{folder} is not a model folder: {file.name} is missing (expected config.json and model.safetensors)"
+                + hint
             )
     try:
         config = json.loads(config_file.read_text(encoding="utf-8"))

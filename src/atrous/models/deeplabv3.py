@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from atrous.labels import LabelSet
 from atrous.models.backbones import NATIVE_STRIDE, Backbone
-from atrous.models.base import SegmentationModel, register
+from atrous.models.base import Positive, SegmentationModel, register
 from atrous.models.deeplabv3_trunks import deeplabv3_backbone
 from atrous.models.geometry import Grid, resample
 from atrous.models.layers import Bottleneck, conv3x3, conv_bn_relu, init_classifier, init_convolutions, set_rate
@@ -44,8 +44,8 @@ class ASPP(nn.Module):
     def __init__(
         self,
         inputs: int,
-        rates: Sequence[int] = (6, 12, 18),
-        channels: int = 256,
+        rates: Sequence[Positive] = (6, 12, 18),
+        channels: Positive = 256,
         *,
         separable: bool = False,
         image_pooling: bool = True,
@@ -147,9 +147,9 @@ class DeepLabV3Plus(DeepLabV3):
         aux: bool = False,
         separable: bool = False,
         strides: Sequence[int] = (4,),
-        low_level_channels: int = 48,
+        low_level_channels: Positive = 48,
         convs: int = 2,
-        channels: int = 256,
+        channels: Positive = 256,
         kernel: int = 3,
     ) -> None:
         if not strides or list(strides) != sorted(set(strides), reverse=True):
@@ -241,11 +241,11 @@ def deeplabv3(
     *,
     backbone: Backbone,
     labels: LabelSet,
-    rates: Sequence[int] = (6, 12, 18),
-    multi_grid: Sequence[int] = (),
+    rates: Sequence[Positive] = (6, 12, 18),
+    multi_grid: Sequence[Positive] = (),
     image_pooling: bool = True,
     separable: bool = False,
-    channels: int = 256,
+    channels: Positive = 256,
     dropout: float = 0.1,
     refine: bool = False,
     aux: bool = False,
@@ -275,7 +275,7 @@ def deeplabv3_cascade(
     backbone: Backbone,
     labels: LabelSet,
     blocks: int = 7,
-    multi_grid: Sequence[int] = (1, 2, 1),
+    multi_grid: Sequence[Positive] = (1, 2, 1),
     aux: bool = False,
 ) -> DeepLabV3Cascade:
     """DeepLabv3's cascade (arXiv 1706.05587, §3.2): ``blocks`` is the number of the last one, ``multi_grid`` the rates
@@ -290,19 +290,19 @@ def deeplabv3plus(
     *,
     backbone: Backbone,
     labels: LabelSet,
-    rates: Sequence[int] = (6, 12, 18),
-    multi_grid: Sequence[int] = (),
+    rates: Sequence[Positive] = (6, 12, 18),
+    multi_grid: Sequence[Positive] = (),
     image_pooling: bool = True,
     separable: bool = False,
-    channels: int = 256,
+    channels: Positive = 256,
     dropout: float = 0.1,
     refine: bool = False,
     aux: bool = False,
-    low_level_channels: int = 48,
-    low_level_strides: Sequence[int] = (4,),
-    decoder_convs: int = 2,
-    decoder_channels: int | None = None,
-    decoder_kernel: int = 3,
+    low_level_channels: Positive = 48,
+    low_level_strides: Sequence[Positive] = (4,),
+    decoder_convs: Positive = 2,
+    decoder_channels: Positive | None = None,
+    decoder_kernel: Positive = 3,
 ) -> DeepLabV3Plus:
     """DeepLabv3+ (arXiv 1802.02611): DeepLabv3 with a decoder along stride-4 features.
 

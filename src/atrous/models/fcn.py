@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from atrous.labels import LabelSet
 from atrous.models.backbones import NATIVE_STRIDE, Backbone, FusedBackbone
-from atrous.models.base import Output, Preprocessing, SegmentationModel, create_model, register
+from atrous.models.base import Output, Positive, Preprocessing, SegmentationModel, create_model, register
 from atrous.models.classics import CLASSICS, IMAGENET, ClassicBackbone
 from atrous.models.geometry import Grid, resample
 from atrous.models.layers import FCNHead, bilinear_kernel
@@ -186,7 +186,7 @@ def _build(
     labels: LabelSet,
     scales: Mapping[int, float],
     dropout: float | None,
-    heads: Mapping[str, int] | None,
+    heads: Mapping[str, Positive] | None,
     learn_upsampling: bool,
 ) -> FCN:
     if backbone.padded:
@@ -198,7 +198,7 @@ def _build(
 
 @register("fcn32s", backbone=fcn_backbone, output_stride=NATIVE_STRIDE)
 def fcn32s(
-    *, backbone: Backbone, labels: LabelSet, dropout: float | None = None, heads: Mapping[str, int] | None = None
+    *, backbone: Backbone, labels: LabelSet, dropout: float | None = None, heads: Mapping[str, Positive] | None = None
 ) -> FCN:
     """FCN-32s: the last scores alone.
 
@@ -214,7 +214,7 @@ def fcn16s(
     backbone: Backbone,
     labels: LabelSet,
     dropout: float | None = None,
-    heads: Mapping[str, int] | None = None,
+    heads: Mapping[str, Positive] | None = None,
     learn_upsampling: bool = False,
 ) -> FCN:
     """FCN-16s: with the scores of stride 16.
@@ -231,7 +231,7 @@ def fcn8s(
     backbone: Backbone,
     labels: LabelSet,
     dropout: float | None = None,
-    heads: Mapping[str, int] | None = None,
+    heads: Mapping[str, Positive] | None = None,
     learn_upsampling: bool = False,
     at_once: bool = False,
 ) -> FCN:

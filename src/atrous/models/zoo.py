@@ -7,6 +7,8 @@ from pathlib import Path
 from atrous.models.base import CheckpointError, SegmentationModel, load_folder
 
 BUNDLE = Path(__file__).resolve().parent.parent / "zoo"
+MENTIONED = 10
+"""Folders that an error tells of at most."""
 DEFAULT = "deeplabv3plus_lite0_voc"
 """The bundled model that the demo and ``predict`` take when none is named."""
 
@@ -29,6 +31,10 @@ def load(source: str | Path) -> SegmentationModel:
         return load_folder(BUNDLE / str(source))
     if Path(source).is_dir():
         return load_folder(source)
+    parent = Path(source).parent
+    if parent != Path() and parent.is_dir():
+        there = ", ".join(sorted(p.name for p in parent.iterdir() if p.is_dir())[:MENTIONED])
+        raise CheckpointError(f"no model '{source}': {parent} has no such folder; it has: {there or 'none'}")
     if isinstance(source, str) and source.count("/") == 1 and not source.startswith((".", "/", "~")):
         return load_folder(_from_hub(source))
     raise CheckpointError(
