@@ -5,7 +5,7 @@
     python scripts/study.py fcn_skips --table          only the table, of what is done
 
 A study is a file in recipes/studies: data (a recipe each, and what is set for a CPU or a GPU) times rows (what is `set`
-otherwise; or the trained network `of` another row with a `change` of its attributes, or another `method`). A run that
+otherwise, and more on a `gpu`; or the trained network `of` another row with a `change` of its attributes, or another `method`). A run that
 was cut off goes on; one that is done is not trained again. The result stands in results/studies, the runs and pictures
 of the rows side by side in runs/studies.
 """
@@ -89,8 +89,9 @@ def run(study: str, where: Table, row: Table, trimap: Sequence[int]) -> None:
         return
     typer.echo(f"{where['name']}, {row['name']}:")
     if "of" not in row:
-        settings = where["gpu"] if torch.cuda.is_available() else where["set"]
-        recipe = load_recipe(ROOT / "recipes" / where["recipe"], [*settings, *row.get("set", [])])
+        here = torch.cuda.is_available()
+        settings = [*where["gpu" if here else "set"], *row.get("set", []), *(row.get("gpu", []) if here else [])]
+        recipe = load_recipe(ROOT / "recipes" / where["recipe"], settings)
         try:
             train(recipe, out, resume=(out / "state").exists(), on_step=tell)
         except NonFiniteLossError as error:  # the other rows go on; this one is not in the table
@@ -193,6 +194,7 @@ def section(study: str, where: Table, contents: Table) -> str:
     strip(study, where, done, recipe)
     judged, training, facts_of = facts[0], recipe.training, facts[0]["provenance"]
     frequent = judged["mean_iou_of_frequent_classes"]["min_pictures"]
+    budget = f"{training.epochs:g} epochs" if training.steps is None else f"{training.steps} steps"
     return f"""
 ## {where["name"]}
 
@@ -201,7 +203,8 @@ def section(study: str, where: Table, contents: Table) -> str:
 and "ms" the time (float32, the best of {TRIES} tries) from a picture of {COUNTED_AT} × {COUNTED_AT} to scores at
 network resolution; "min" are minutes of training. Times were taken on a machine with other work beside it.
 
-- Budget of each row: {training.epochs:g} epochs over {recipe.data.train_split}, batch {training.batch_size},
+- Budget of each row{"" if training.steps is None else ", where it says nothing else"}: {budget} over
+  {recipe.data.train_split}, batch {training.batch_size},
   crop {recipe.augment.crop}, seed {training.seed}, backbone {recipe.model.backbone}; recipe
   `recipes/{where["recipe"]}`.
 - Hardware: {facts_of["hardware"]}; commit {facts_of["commit"]}.

@@ -18,8 +18,8 @@ def test_every_row_is_a_recipe(file):
     names = [row["name"] for row in study["row"]]
     assert len(set(names)) == len(names)
     for row in study["row"]:
-        assert set(row) <= {"name", "set", "of", "change", "method"}
+        assert set(row) <= {"name", "set", "gpu", "pictures", "of", "change", "method"}
         assert row.get("of", names[0]) in names
         for where in study["data"]:
-            for settings in (where["set"], where["gpu"]):
+            for settings in (where["set"], [*where["gpu"], *row.get("gpu", [])]):
                 load_recipe(RECIPES / where["recipe"], [*settings, *row.get("set", [])])
