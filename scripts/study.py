@@ -5,9 +5,10 @@
     python scripts/study.py fcn_skips --table          only the table, of what is done
 
 A study is a file in recipes/studies: data (a recipe each, and what is set for a CPU or a GPU) times rows (what is `set`
-otherwise, and more on a `gpu`; or the trained network `of` another row with a `change` of its attributes, or another `method`). A run that
-was cut off goes on; one that is done is not trained again. The result stands in results/studies, the runs and pictures
-of the rows side by side in runs/studies.
+otherwise, and more on a `gpu`; or the trained network `of` another row with a `change` of its attributes, or another
+`method`), some the same `again` with another seed; and the paper's claims (rows in the order from worse to better, or
+the gain of one over another along boundaries). A run that was cut off goes on; one that is done is not trained again.
+The result stands in results/studies, the runs and pictures of the rows side by side in runs/studies.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import cv2
 import numpy as np
 import torch
 import typer
+from claims import verdicts
 from PIL import Image
 
 import atrous
@@ -213,6 +215,7 @@ network resolution; "min" are minutes of training. Times were taken on a machine
 {aligned(lines)}
 
 By mean IU: {order(done, facts, "mean_iou")}. By that of the frequent classes: {order(done, facts, "frequent")}.
+{verdicts(contents, {row["name"]: found for (row, _), found in zip(done, facts, strict=True)})}
 {curves(done)}"""
 
 
