@@ -15,7 +15,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -46,15 +48,17 @@ PIXELS = Grid(1, 0)
 
 
 @lru_cache(maxsize=256)
-@torch.inference_mode(False)  # what is kept must serve training too, whoever asks first
-def _taps(source: Grid, target: Grid, size: int, length: int, fade: bool) -> Tensor:
-    """Linear interpolation from ``length`` source to ``size`` target positions, as a matrix ``(size, length)``."""
-    positions = torch.arange(size, dtype=torch.float64, device="cpu")
-    place = (positions * target.stride + target.offset - source.offset) / source.stride
+def _taps(source: Grid, target: Grid, size: int, length: int, fade: bool) -> NDArray[np.float32]:
+    """Linear interpolation from ``length`` source to ``size`` target positions, as a matrix ``(size, length)``.
+
+    In NumPy: a tensor that is kept would be of the mode that its first user was in (inference, or an export's fakes).
+    """
+    place = (np.arange(size) * target.stride + target.offset - source.offset) / source.stride
     if not fade:
-        place = place.clamp(0, length - 1)
-    distance = place[:, None] - torch.arange(length, dtype=torch.float64, device="cpu")
-    return (1 - distance.abs()).clamp(min=0).float()
+        place = place.clip(0, length - 1)
+    distance = place[:, None] - np.arange(length)
+    taps: NDArray[np.float32] = (1 - np.abs(distance)).clip(min=0).astype(np.float32)
+    return taps
 
 
 def resample(
@@ -81,8 +85,8 @@ def resample(
     rows, columns = target if isinstance(target, tuple) else (target, target)
     if source == rows == columns and (h, w) == (height, width):
         return x
-    down = _taps(source, rows, height, h, fade).to(x)
-    across = _taps(source, columns, width, w, fade).to(x)
+    down = torch.from_numpy(_taps(source, rows, height, h, fade)).to(x)
+    across = torch.from_numpy(_taps(source, columns, width, w, fade)).to(x)
     if channels > 1 and x.is_contiguous(memory_format=torch.channels_last):
         lines = x.permute(0, 2, 3, 1).reshape(batch, h, w * channels)  # (B, h, w·C), a view
         mixed = (down @ lines).view(batch * height, w, channels)
