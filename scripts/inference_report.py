@@ -75,8 +75,8 @@ Again: `python scripts/inference_report.py --model {model} --data {data} --split
 
 One checkpoint, trained at output stride 16, on {found.pictures} pictures of {found.data}, each at its own size,
 float32; in %. Scales are {", ".join(f"{scale:g}" for scale in SCALES)}; probabilities are averaged.
-"frequent" is the mean over classes in at least 10 pictures; "≤ w px" counts pixels along boundaries only; memory is the whole process's. Times were
-taken on a machine with other work beside it.
+"frequent" is the mean over classes in at least 10 pictures; "≤ w px" counts pixels along boundaries only; memory is the
+whole process's. Times were taken on a machine with other work beside it.
 
 {aligned(lines)}
 
