@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 import atrous
@@ -95,10 +96,13 @@ def test_results_do_not_depend_on_the_threads():
     x, weight = torch.randn(3, 100, 20, 20).bfloat16(), torch.randn(100, 1, 5, 5)
     with torch.autocast("cpu", torch.bfloat16):
         results = []
-        for threads in (1, 3):
-            torch.set_num_threads(threads)
-            results.append(convolved(x, weight, 1, 8, 4))
-    torch.set_num_threads(1)
+        before = torch.get_num_threads()
+        try:
+            for threads in (1, 3):
+                torch.set_num_threads(threads)
+                results.append(convolved(x, weight, 1, (8, 8), 4))
+        finally:
+            torch.set_num_threads(before)
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
@@ -113,7 +117,7 @@ def test_numbers_that_are_none_stay_so_in_bfloat16():
     x = torch.zeros(1, 32, 9, 9, dtype=torch.bfloat16)
     x[0, 3, 4, 4], x[0, 5, 4, 4] = float("nan"), float("inf")
     with compiled_depthwise(x):
-        y = F.conv2d(x, torch.ones(32, 1, 3, 3), None, 1, 8, 8, 32)
+        y = F.conv2d(x, torch.ones(32, 1, 3, 3, dtype=torch.bfloat16), None, 1, 8, 8, 32)
     assert y[0, 3].isnan().any()
     assert y[0, 5].isinf().any()
     assert y[0, :3].isfinite().all()
@@ -143,9 +147,13 @@ def test_a_network_learns_the_same(monkeypatch):
 
 def test_multiply_adds_are_counted_as_before():
     x, weight = torch.randn(1, 32, 40, 40), torch.randn(32, 1, 3, 3)
+    forward = 2 * 32 * 40 * 40 * 9
     with FlopCounterMode(display=False) as counter, compiled_depthwise(x):
         F.conv2d(x, weight, None, 1, 12, 12, 32)
-    assert counter.get_total_flops() == 2 * 32 * 40 * 40 * 9
+    assert counter.get_total_flops() == forward
+    with FlopCounterMode(display=False) as counter, compiled_depthwise(x):
+        F.conv2d(x, weight.requires_grad_(), None, 1, 12, 12, 32).sum().backward()
+    assert counter.get_total_flops() == 2 * forward  # only the weights learn
 
 
 def test_an_exported_network_holds_torchs_own_layers():
@@ -162,3 +170,68 @@ def test_an_exported_network_holds_torchs_own_layers():
 def test_it_is_an_operator_as_torch_expects_them():
     x, weight = torch.randn(2, 40, 9, 11, requires_grad=True), torch.randn(40, 1, 3, 3, requires_grad=True)
     torch.library.opcheck(depthwise._depthwise, (x, weight, 1, [8, 8], 8))
+
+
+def layer(**changes):
+    settings = {"weight": torch.randn(64, 1, 3, 3), "padding": 8, "dilation": 8, "groups": 64} | changes
+    x = settings.pop("x", torch.randn(1, 64, 20, 20))
+    with compiled_depthwise(torch.zeros(1)):
+        return F.conv2d(x, **settings)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"x": torch.randn(1, 48, 20, 20)},
+        {"x": torch.randn(1, 16, 20, 20), "weight": torch.randn(32, 1, 3, 3), "groups": 32},
+        {"padding": (8, -8)},
+        {"padding": 0},
+        {"stride": 0},
+        {"weight": torch.randn(64, 1, 3)},
+        {"bias": torch.randn(1)},
+        {"x": torch.randn(1, 64, 20, 20).bfloat16()},
+        {"weight": torch.randn(64, 1, 3, 3).double()},
+    ],
+    ids=str,
+)
+def test_what_torch_refuses_is_refused_by_torch(changes):
+    if changes == {"padding": 0}:  # a kernel wider than the picture
+        changes |= {"x": torch.randn(1, 64, 9, 9)}
+    with pytest.raises((RuntimeError, ValueError)) as ours:
+        layer(**changes)
+    assert "depthwise" not in str(ours.value)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch's own forward-mode rules use it
+def test_derivatives_that_are_not_training_are_torchs():
+    x, weight = torch.randn(1, 32, 12, 12), torch.randn(32, 1, 3, 3)
+
+    def run(x):
+        with compiled_depthwise(x):
+            return F.conv2d(x, weight, None, 1, 8, 8, 32)
+
+    true = F.conv2d(x, weight, None, 1, 8, 8, 32)
+    _, tangent = torch.func.jvp(run, (x,), (x,))
+    torch.testing.assert_close(tangent, true)  # it is linear
+    torch.testing.assert_close(
+        torch.func.grad(lambda x: run(x).square().sum() / 2)(x).mul(x).sum(), true.square().sum()
+    )
+    x.requires_grad_()
+    (gradient,) = torch.autograd.grad(run(x).square().sum() / 2, x, create_graph=True)
+    (second,) = torch.autograd.grad((gradient * x.detach()).sum(), x)
+    torch.testing.assert_close(second, gradient.detach())
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_the_memory_format_is_kept(channels_last):
+    x = torch.randn(1, 64, 20, 20)
+    x = x.contiguous(memory_format=torch.channels_last) if channels_last else x
+    assert layer(x=x).is_contiguous(memory_format=torch.channels_last) == channels_last
+
+
+def test_checkpointed_layers_learn_under_autocast():
+    x, weight = torch.randn(1, 32, 12, 12, requires_grad=True), torch.randn(32, 1, 5, 5, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16), compiled_depthwise(x):
+        y = checkpoint(lambda x: F.conv2d(x, weight, None, 1, 2, 1, 32), x, use_reentrant=False)
+    y.sum().backward()
+    assert weight.grad.isfinite().all()

@@ -34,7 +34,8 @@ class Workers:
         helping = [self._pool.submit(work) for _ in range(min(self._helpers, len(pieces) - 1))]
         work()
         for helper in helping:
-            helper.result()
+            if not helper.cancel():  # one that has not begun has nothing left to do
+                helper.result()
 
     def in_order(
         self, task: Callable[[Piece], Result], then: Callable[[Piece, Result], object], pieces: Sequence[Piece]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from itertools import pairwise
@@ -45,7 +45,7 @@ class _Depthwise(TorchFunctionMode):
 
 
 def _served(
-    x: Tensor,
+    input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
     stride: Any = 1,
@@ -53,32 +53,54 @@ def _served(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Tensor | None:
-    """The convolution, or None where torch does it better."""
+    """The convolution, or None where torch does it better, or has to say what is wrong with the call."""
+    if input.dim() != 4 or weight.dim() != 4 or isinstance(padding, str):
+        return None
     channels, per_group, *kernel = weight.shape
-    if per_group != 1 or groups != channels or channels < CHANNELS or isinstance(padding, str):
+    if per_group != 1 or not groups == channels == input.shape[1] >= CHANNELS or _is_transformed():
         return None
     strides, paddings, dilations = _pair(stride), _pair(padding), _pair(dilation)
-    if x.dim() != 4 or strides[0] != strides[1] or dilations[0] != dilations[1]:
+    if not strides[0] == strides[1] > 0 or not dilations[0] == dilations[1] > 0:
         return None
-    if any(p > dilations[0] * (k - 1) for p, k in zip(paddings, kernel, strict=True)):
+    if any(not 0 <= p <= dilations[0] * (k - 1) for p, k in zip(paddings, kernel, strict=True)):
         return None
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-    learns = torch.is_grad_enabled() and (weight.requires_grad or x.requires_grad)
+    if min(_out_size(input, weight, strides[0], paddings, dilations[0])) < 1:
+        return None
+    if bias is not None and bias.shape != (channels,):
+        return None
+    dtype = _dtype(input, weight)
+    learns = torch.is_grad_enabled() and (weight.requires_grad or input.requires_grad)
     slow = dilations[0] > 1 or max(kernel) > 3 or (strides[0] > 1 and dtype == torch.bfloat16)
-    if dtype not in _DTYPES or not ((learns and slow) or max(paddings) > _NARROW):
+    if dtype is None or not ((learns and slow) or max(paddings) > _NARROW):
         return None
-    x = x.to(dtype)
-    y: Tensor = _depthwise(x, weight, strides[0], list(paddings), dilations[0])
+    y: Tensor = _depthwise(input.to(dtype), weight.to(dtype), strides[0], list(paddings), dilations[0])
+    if not input.is_contiguous(memory_format=torch.channels_last):
+        y = y.contiguous()
     return y if bias is None else y + bias.to(y.dtype).view(-1, 1, 1)
 
 
+def _is_transformed() -> bool:
+    """Whether torch.func or forward-mode differentiation is at work, which know torch's own layers only."""
+    from torch.autograd import forward_ad
+
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def _dtype(x: Tensor, weight: Tensor) -> torch.dtype | None:
+    """What torch would compute in, if that is something served."""
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    casts = (torch.float32, torch.bfloat16, torch.float16) if torch.is_autocast_enabled("cpu") else (dtype,)
+    return dtype if dtype in _DTYPES and {x.dtype, weight.dtype} <= set(casts) else None
+
+
 def _pair(value: Any) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (value[0], value[-1])
+    return (int(value[0]), int(value[-1])) if isinstance(value, Sequence) else (int(value), int(value))
 
 
-def _out_size(x: Tensor, kernel: torch.Size, stride: int, padding: list[int], dilation: int) -> tuple[int, int]:
+def _out_size(x: Tensor, weight: Tensor, stride: int, padding: Sequence[int], dilation: int) -> tuple[int, int]:
     rows, columns = (
-        (n + 2 * p - dilation * (k - 1) - 1) // stride + 1 for n, p, k in zip(x.shape[2:], padding, kernel, strict=True)
+        (n + 2 * p - dilation * (k - 1) - 1) // stride + 1
+        for n, p, k in zip(x.shape[2:], padding, weight.shape[2:], strict=True)
     )
     return rows, columns
 
@@ -86,25 +108,35 @@ def _out_size(x: Tensor, kernel: torch.Size, stride: int, padding: list[int], di
 @torch.library.custom_op("atrous::depthwise", mutates_args=(), device_types="cpu")
 def _depthwise(x: Tensor, weight: Tensor, stride: int, padding: list[int], dilation: int) -> Tensor:
     if max(padding) <= _NARROW:
-        return F.conv2d(x, weight.to(x.dtype), None, stride, padding, dilation, x.shape[1]).contiguous(
+        return F.conv2d(x, weight, None, stride, padding, dilation, x.shape[1]).contiguous(
             memory_format=torch.channels_last
         )
-    out_size = _out_size(x, weight.shape[2:], stride, padding, dilation)
+    out_size = _out_size(x, weight, stride, padding, dilation)
     return _correlate(x, weight, stride, dilation, (padding[0], padding[1]), 1, out_size)
 
 
 @torch.library.custom_op("atrous::depthwise_backward", mutates_args=(), device_types="cpu")
 def _depthwise_backward(
-    gradient: Tensor, x: Tensor, weight: Tensor, stride: int, padding: list[int], dilation: int
+    gradient: Tensor, x: Tensor, weight: Tensor, stride: int, padding: list[int], dilation: int, wanted: list[bool]
 ) -> tuple[Tensor, Tensor]:
+    """The gradients by the input and by the weights, as far as they are wanted; else nothing, ``(0,)``."""
+    gradient = _channels_last(gradient)
+    inputs, weights = x.new_empty(0), x.new_empty(0)
+    if wanted[0]:
+        before = [dilation * (k - 1) - p for k, p in zip(weight.shape[2:], padding, strict=True)]
+        size = (x.shape[2], x.shape[3])
+        inputs = _correlate(gradient, weight.flip(2, 3), 1, dilation, (before[0], before[1]), stride, size)
+    if wanted[1]:
+        weights = _weight_gradient(gradient, _channels_last(x), weight, stride, padding, dilation)
+    return inputs, weights
+
+
+def _weight_gradient(
+    gradient: Tensor, x: Tensor, weight: Tensor, stride: int, padding: list[int], dilation: int
+) -> Tensor:
     from atrous.kernels import depthwise  # numba takes a second to import
 
     kernel = (weight.shape[2], weight.shape[3])
-    before = [dilation * (k - 1) - p for k, p in zip(kernel, padding, strict=True)]
-    inputs = _correlate(
-        gradient.to(x.dtype), weight.flip(2, 3), 1, dilation, (before[0], before[1]), stride, (x.shape[2], x.shape[3])
-    )
-    x, gradient = _channels_last(x), _channels_last(gradient.to(x.dtype))
     result = torch.empty(kernel[0] * kernel[1], x.shape[1])
     array = result.numpy()
 
@@ -125,7 +157,7 @@ def _depthwise_backward(
         )
 
     _share(work, -(-x.shape[1] // CHANNELS))
-    return inputs, result.t().reshape(weight.shape).to(weight.dtype)
+    return result.t().reshape(weight.shape).to(weight.dtype)
 
 
 def _correlate(
@@ -166,13 +198,15 @@ def _correlate(
 
 @_depthwise.register_fake
 def _(x: Tensor, weight: Tensor, stride: int, padding: list[int], dilation: int) -> Tensor:
-    size = _out_size(x, weight.shape[2:], stride, padding, dilation)
+    size = _out_size(x, weight, stride, padding, dilation)
     return x.new_empty((*x.shape[:2], *size)).contiguous(memory_format=torch.channels_last)
 
 
 @_depthwise_backward.register_fake
-def _(_: Tensor, x: Tensor, weight: Tensor, *__: Any) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x, memory_format=torch.channels_last), torch.empty_like(weight)
+def _(_: Tensor, x: Tensor, weight: Tensor, *settings: Any) -> tuple[Tensor, Tensor]:
+    inputs, weights = settings[-1]
+    there = torch.empty_like(x, memory_format=torch.channels_last) if inputs else x.new_empty(0)
+    return there, torch.empty_like(weight) if weights else x.new_empty(0)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
@@ -182,7 +216,14 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: 
 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     x, weight = ctx.saved_tensors
-    return (*_depthwise_backward(gradient, x, weight, *ctx.settings), None, None, None)
+    wanted = list(ctx.needs_input_grad[:2])
+    if torch.is_grad_enabled():  # somebody wants the gradient's own gradient
+        stride, padding, dilation = ctx.settings
+        geometry = ([stride] * 2, padding, [dilation] * 2, False, [0, 0], x.shape[1])
+        both = torch.ops.aten.convolution_backward(gradient, x, weight, None, *geometry, [*wanted, False])[:2]
+    else:
+        both = _depthwise_backward(gradient, x, weight, *ctx.settings, wanted)
+    return (*(g if want else None for g, want in zip(both, wanted, strict=True)), None, None, None)
 
 
 _depthwise.register_autograd(_backward, setup_context=_setup)
@@ -191,6 +232,12 @@ _depthwise.register_autograd(_backward, setup_context=_setup)
 @register_flop_formula(torch.ops.atrous.depthwise)
 def _count(x: Any, weight: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
     return conv_flop_count(x, weight, out_shape)
+
+
+@register_flop_formula(torch.ops.atrous.depthwise_backward)
+def _count_backward(gradient: Any, x: Any, weight: Any, *settings: Any, **_: Any) -> int:
+    counted: int = sum(settings[-1]) * conv_flop_count(x, weight, gradient)
+    return counted
 
 
 def _channels_last(x: Tensor) -> Tensor:
