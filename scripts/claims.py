@@ -11,13 +11,15 @@ Facts = Mapping[str, Mapping[str, Any]]
 
 
 def verdicts(study: Mapping[str, Any], facts: Facts) -> str:
-    """A list of the study's claims, as far as their rows are there."""
+    """A list of the study's claims, as far as their rows are there.
+
+    Differences up to the largest that another seed made decide nothing.
+    """
     lines = [line for claim in study.get("claim", ()) if (line := _verdict(claim, facts, noise(study, facts)))]
-    return (
-        "\n\nThe paper's claims, by mean IU (and by that of the frequent classes where it differs):\n\n"
-        + "\n".join(lines)
-        if lines
-        else ""
+    if not lines:
+        return ""
+    return "\n".join(
+        ["The paper's claims, by mean IU, and by that of the frequent classes where it differs:\n", *lines]
     )
 
 
@@ -46,17 +48,12 @@ def _verdict(claim: Mapping[str, Any], facts: Facts, noises: Mapping[str, float]
     for score, value in SCORES.items():
         numbers = [[value(facts[name]) for name in step] for step in steps]
         least = min(b - a for low, high in pairwise(numbers) for a in low for b in high)
-        shown = " < ".join(", ".join(f"{number:.2f}" for number in step) for step in numbers)
-        if least > noises[score]:
-            said[score] = f"holds ({shown})"
-        elif least > 0:
-            said[score] = f"holds ({shown}), but by less than another seed changes ({noises[score]:.2f})"
-        elif least > -noises[score]:
-            said[score] = (
-                f"undecided: {shown} is not in this order, by less than another seed changes ({noises[score]:.2f})"
-            )
+        mark = " < " if least > 0 else " ≮ "
+        shown = mark.join(", ".join(f"{number:.2f}" for number in step) for step in numbers)
+        if abs(least) <= noises[score]:
+            said[score] = f"undecided ({shown}: less than another seed changes, {noises[score]:.2f})"
         else:
-            said[score] = f"does not hold: {shown} is not in this order"
+            said[score] = f"{'holds' if least > 0 else 'does not hold'} ({shown})"
     words = (
         said["mean IU"] if said["mean IU"] == said["frequent"] else f"{said['mean IU']}; frequent: {said['frequent']}"
     )

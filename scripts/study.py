@@ -206,24 +206,15 @@ and "ms" the time (float32, the best of {TRIES} tries) from a picture of {COUNTE
 network resolution; "min" are minutes of training. Times were taken on a machine with other work beside it.
 
 - Budget of each row{"" if training.steps is None else ", where it says nothing else"}: {budget} over
-  {recipe.data.train_split}, batch {training.batch_size},
-  crop {recipe.augment.crop}, seed {training.seed}, backbone {recipe.model.backbone}; recipe
-  `recipes/{where["recipe"]}`.
+  {recipe.data.train_split}, batch {training.batch_size}, crop {recipe.augment.crop}, seed {training.seed}, backbone
+  {recipe.model.backbone}; recipe `recipes/{where["recipe"]}`.
 - Hardware: {facts_of["hardware"]}; commit {facts_of["commit"]}.
 - Again, and with the whole budget where there is a GPU: `python scripts/study.py {study} --data {where["name"]}`.
 
 {aligned(lines)}
 
-By mean IU: {order(done, facts, "mean_iou")}. By that of the frequent classes: {order(done, facts, "frequent")}.
 {verdicts(contents, {row["name"]: found for (row, _), found in zip(done, facts, strict=True)})}
 {curves(done)}"""
-
-
-def order(done: list[tuple[Table, Path]], facts: list[Table], score: str) -> str:
-    """The rows from the worst to the best."""
-    frequent = "mean_iou_of_frequent_classes"
-    scores = [found[frequent]["mean_iou"] if score == "frequent" else found[score] for found in facts]
-    return " < ".join(row["name"] for _, (row, _) in sorted(zip(scores, done, strict=True), key=lambda pair: pair[0]))
 
 
 def curves(done: list[tuple[Table, Path]]) -> str:
