@@ -262,6 +262,8 @@ def test_attention_maps_are_drawn_and_are_no_input_the_next_time(tmp_path):
     assert found.attention.shape == (2, 50, 70)
     assert found.scales == (1, 0.5)
     assert np.allclose(found.attention.sum(0), 1, atol=1e-5)
+    half = atrous.predict(model, tmp_path / "a.png", precision="bfloat16")
+    assert np.allclose(half.attention.sum(0), 1, atol=1e-5)
     assert atrous.predict(model, tmp_path / "a.png", flip=True).attention is None
 
 

@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ class ByChannel(nn.Module):
 
     labels = LabelSet(("red", "green", "blue"), ((255, 0, 0), (0, 255, 0), (0, 0, 255)))
     name = "by_channel"
+    backbone = SimpleNamespace(in_channels=3)
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,7 +73,7 @@ def test_a_picture_with_orientation_is_labelled_upright(model: ByChannel) -> Non
     ("image", "words"),
     [
         (HALVES.astype(np.float32), r"uint8 \(H, W, 3\).*float32"),
-        (HALVES[..., 0], r"not uint8 \(6, 10\)"),
+        (HALVES[..., 0], r"not uint8 \(6, 10\); PIL.Image.fromarray"),
         (HALVES[:0], r"not uint8 \(0, 10, 3\)"),
         (torch.zeros(3, 4, 4), "not a Tensor"),
     ],
@@ -160,7 +162,17 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path, monkeypa
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_an_array_with_the_channels_first_is_refused_by_the_network() -> None:
+def test_an_array_with_the_channels_first_is_refused() -> None:
     network = atrous.create_model("fcn32s", backbone="mobilenetv2_035", num_classes=2)
-    with pytest.raises(ValueError, match=r"expected images \(B, 3, H, W\), got \(1, 10, 3, 6\)"):
+    with pytest.raises(ValueError, match=r"expected an RGB picture as uint8 \(H, W, 3\) .* not uint8 \(3, 6, 10\)"):
         predict(network, HALVES.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_a_network_of_other_channels_takes_arrays_of_them(channels: int) -> None:
+    model = atrous.create_model("deeplabv3plus", backbone="test_resnet", num_classes=3, in_channels=channels)
+    result = predict(model, np.zeros((20, 30, channels), np.uint8))
+    assert result.labels.shape == (20, 30)
+    assert result.overlay(legend=False).shape == (20, 30, 3)
+    with pytest.raises(ValueError, match=rf"expected a picture as uint8 \(H, W, {channels}\)"):
+        predict(model, np.zeros((20, 30), np.uint8))

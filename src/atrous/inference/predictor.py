@@ -22,6 +22,7 @@ from atrous.inference.method import Merge, Method, View
 from atrous.labels import LabelSet, Mask, encode_mask
 from atrous.models.base import SegmentationModel
 from atrous.models.geometry import PIXELS, Grid, evaluating, resample
+from atrous.models.layers import full_precision
 from atrous.models.scales import MultiScale
 from atrous.viz import areas, overlay
 
@@ -117,7 +118,7 @@ def predict(
         ImageError: the file cannot be read.
         ValueError: an array of another shape or dtype, or an output stride or scales that the network cannot have.
     """
-    decoded = _decode(image)
+    decoded = _decode(image, model)
     chosen = crf if isinstance(crf, DenseCRF) else stored_crf(model.card) if crf else None
     method = Method(tuple(scales), flip, merge, chosen)
     with prepared(model, device, output_stride, precision) as where:
@@ -166,12 +167,14 @@ def segment(
     photo = torch.from_numpy(decoded.pixels).permute(2, 0, 1)[None].to(where)  # (1, 3, H, W)
     labels, views = method(model, photo)
     scores = _probabilities(method, views, decoded.pixels.shape[1]) if keep_scores else None
-    shown = np.ascontiguousarray(decoded.pixels[..., :3])
+    colours = (0, 1, 2) if decoded.pixels.shape[2] > 2 else (0, 0, 0)
+    shown = np.ascontiguousarray(decoded.pixels[..., colours])
     found = Segmentation(labels.cpu().numpy(), shown, model.labels, decoded.notes, scores)
     if len(views) > 1 or views[0].attention is None or not isinstance(model, MultiScale):
         return found
     size = (photo.shape[-2], photo.shape[-1])
-    weights = resample(views[0].attention.float(), views[0].grid, PIXELS, size)[0].cpu().numpy()
+    with full_precision(photo):
+        weights = resample(views[0].attention.float(), views[0].grid, PIXELS, size)[0].cpu().numpy()
     return replace(found, attention=weights, scales=model.scales)
 
 
@@ -183,16 +186,20 @@ def _probabilities(method: Method, views: Sequence[View], width: int) -> ClassSc
     return ClassScores((merged if averaged else merged.softmax(0)).half().cpu().numpy(), grid)
 
 
-def _decode(image: Source) -> DecodedImage:
+def _decode(image: Source, model: SegmentationModel) -> DecodedImage:
     if isinstance(image, str | Path):
         return open_image(image)
     if isinstance(image, Image.Image):
         return to_rgb(image)
     if not isinstance(image, np.ndarray):
         raise ValueError(f"a picture is a path, a NumPy array or a Pillow image, not a {type(image).__name__}")
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] < 3 or not image.size:
+    channels = model.backbone.in_channels
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != channels or not image.size:
+        what = "an RGB picture" if channels == 3 else "a picture"
+        pillows = image.dtype == np.uint8 and channels == 3 and (image.ndim == 2 or image.shape[-1] == 4)
+        hint = "; PIL.Image.fromarray(array) may be grey or RGBA" if pillows else ""
         raise ValueError(
-            f"expected an RGB picture as uint8 (H, W, 3) with values 0–255, not {image.dtype} {image.shape}"
+            f"expected {what} as uint8 (H, W, {channels}) with values 0–255, not {image.dtype} {image.shape}{hint}"
         )
     return DecodedImage(np.array(image, order="C"))
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from atrous.labels import LabelSet
 from atrous.models.backbones import Backbone
 from atrous.models.base import Output, SegmentationModel, build_on, register
+from atrous.models.depthwise import compiled_depthwise
 from atrous.models.geometry import Grid, resample
 from atrous.models.layers import full_precision
 from atrous.models.scales import Merge, MultiScale, Scale
@@ -46,9 +47,10 @@ class AttentionToScale(MultiScale):
         Args:
             images: preprocessed pictures ``(B, in_channels, H, W)``.
         """
-        seen = self._look(images)
-        merged = self._merged(seen)
-        return merged, self._weights(seen, merged.grid, (merged.logits.shape[-2], merged.logits.shape[-1]))
+        with compiled_depthwise(images):
+            seen = self._look(images)
+            merged = self._merged(seen)
+            return merged, self._weights(seen, merged.grid, (merged.logits.shape[-2], merged.logits.shape[-1]))
 
     def _combine(self, scores: Tensor, seen: list[Scale]) -> Tensor:
         if self.merge != "attention":

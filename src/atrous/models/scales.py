@@ -8,6 +8,7 @@ finest scale sit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
@@ -50,7 +51,7 @@ class MultiScale(SegmentationModel):
 
     def __init__(self, base: SegmentationModel, scales: Sequence[float], merge: Merge, extra_supervision: bool) -> None:
         nn.Module.__init__(self)  # the backbone is the base's
-        if not scales or min(scales) <= 0 or len(set(scales)) < len(scales):
+        if not scales or not all(0 < scale < math.inf for scale in scales) or len(set(scales)) < len(scales):
             raise ValueError(f"scales are one or more different positive numbers, not {list(scales)}")
         if isinstance(base, MultiScale) or base.aux_classifier is not None:
             raise ValueError("the shared network has one scale, and no auxiliary head (aux)")
