@@ -1,6 +1,7 @@
 """The demo: photos that are there without a download, and what it makes of them."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ class Brightness(nn.Module):
     labels = LabelSet(("background", "bright"))
     name = "brightness"
     output_stride = 8
+    backbone = SimpleNamespace(in_channels=3)
 
     def __init__(self) -> None:
         super().__init__()
