@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from atrous.labels import LabelSet
 from atrous.models.backbones import Backbone
-from atrous.models.base import Positive, SegmentationModel, build_on, register
+from atrous.models.base import SegmentationModel, build_on, register
 from atrous.models.classics import VGGS
 from atrous.models.deeplab_trunks import PUBLISHED_STRIDE, DeepLabTrunk, decimate, deeplab_backbone
 from atrous.models.geometry import PIXELS, Grid, resample
@@ -203,8 +203,8 @@ def deeplab_largefov(
     *,
     backbone: Backbone,
     labels: LabelSet,
-    kernel: Positive = 3,
-    rate: Positive = 12,
+    kernel: int = 3,
+    rate: int = 12,
     width: int | None = None,
     seed: int = 0,
     pad_to: int = 0,
@@ -224,8 +224,8 @@ def deeplab_msc_largefov(
     *,
     backbone: Backbone,
     labels: LabelSet,
-    kernel: Positive = 3,
-    rate: Positive = 12,
+    kernel: int = 3,
+    rate: int = 12,
     width: int | None = None,
     seed: int = 0,
     pad_to: int = 0,
@@ -241,7 +241,7 @@ def deeplab_aspp(
     *,
     backbone: Backbone,
     labels: LabelSet,
-    rates: Sequence[Positive] = (6, 12, 18, 24),
+    rates: Sequence[int] = (6, 12, 18, 24),
     width: int | None = None,
     seed: int = 0,
     pad_to: int = 0,

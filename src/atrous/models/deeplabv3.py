@@ -242,7 +242,7 @@ def deeplabv3(
     backbone: Backbone,
     labels: LabelSet,
     rates: Sequence[Positive] = (6, 12, 18),
-    multi_grid: Sequence[Positive] = (),
+    multi_grid: Sequence[int] = (),
     image_pooling: bool = True,
     separable: bool = False,
     channels: Positive = 256,
@@ -275,7 +275,7 @@ def deeplabv3_cascade(
     backbone: Backbone,
     labels: LabelSet,
     blocks: int = 7,
-    multi_grid: Sequence[Positive] = (1, 2, 1),
+    multi_grid: Sequence[int] = (1, 2, 1),
     aux: bool = False,
 ) -> DeepLabV3Cascade:
     """DeepLabv3's cascade (arXiv 1706.05587, §3.2): ``blocks`` is the number of the last one, ``multi_grid`` the rates
@@ -291,7 +291,7 @@ def deeplabv3plus(
     backbone: Backbone,
     labels: LabelSet,
     rates: Sequence[Positive] = (6, 12, 18),
-    multi_grid: Sequence[Positive] = (),
+    multi_grid: Sequence[int] = (),
     image_pooling: bool = True,
     separable: bool = False,
     channels: Positive = 256,
@@ -300,9 +300,9 @@ def deeplabv3plus(
     aux: bool = False,
     low_level_channels: Positive = 48,
     low_level_strides: Sequence[Positive] = (4,),
-    decoder_convs: Positive = 2,
+    decoder_convs: int = 2,
     decoder_channels: Positive | None = None,
-    decoder_kernel: Positive = 3,
+    decoder_kernel: int = 3,
 ) -> DeepLabV3Plus:
     """DeepLabv3+ (arXiv 1802.02611): DeepLabv3 with a decoder along stride-4 features.
 
