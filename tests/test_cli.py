@@ -53,6 +53,7 @@ class ByChannel(nn.Module):
     labels = LabelSet(("red", "green", "blue"), ((255, 0, 0), (0, 255, 0), (0, 0, 255)))
     name = "by_channel"
     output_stride = 1
+    backbone = SimpleNamespace(in_channels=3)
 
     def __init__(self) -> None:
         super().__init__()
