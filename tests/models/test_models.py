@@ -310,3 +310,13 @@ def test_a_missing_folder_is_not_looked_for_on_the_hub(tmp_path, monkeypatch):
         atrous.load("runs/main")
     with pytest.raises(CheckpointError, match=r"did you mean runs.mine.best\?"):
         atrous.load("runs/mine")
+
+
+def test_a_folder_with_other_files_is_not_replaced(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"mine")
+    with pytest.raises(FileExistsError, match="photos holds something else than a model"):
+        make().save(tmp_path / "photos")
+    assert (tmp_path / "photos" / "a.jpg").read_bytes() == b"mine"
+    make().save(tmp_path / "model")
+    make().save(tmp_path / "model")

@@ -263,8 +263,15 @@ class SegmentationModel(nn.Module):
             dtype: the type floating-point weights are stored in; their own when left out. Weights are always loaded
                 as float32.
             notes: what else belongs to the model (recipe, metrics, ...), as JSON values.
+
+        Raises:
+            FileExistsError: the folder is there and no model of this package's; what it holds would be lost.
         """
         folder = Path(folder)
+        if folder.is_dir() and any(folder.iterdir()) and not _is_ours(folder / "config.json"):
+            raise FileExistsError(
+                f"{folder} holds something else than a model, and would be replaced: name another folder"
+            )
         folder.parent.mkdir(parents=True, exist_ok=True)
         new, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
         for leftover in (new, old):
@@ -293,6 +300,15 @@ class SegmentationModel(nn.Module):
         new.replace(folder)
         shutil.rmtree(old, ignore_errors=True)
         return folder
+
+
+def _is_ours(config_file: Path) -> bool:
+    """Whether a configuration is that of a model of this package."""
+    try:
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and config.get("library") == "atrous"
 
 
 def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
