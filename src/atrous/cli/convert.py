@@ -139,7 +139,9 @@ def _options(classes: Path | None, data: str | None, rates: str | None, scales: 
 
 def _check_model_folder(out: Path) -> None:
     """Fail before the work, and before a folder of something else is replaced."""
-    if out.exists() and not (out / "config.json").is_file() and not (out.is_dir() and not any(out.iterdir())):
+    from atrous.models.base import is_model_folder
+
+    if out.exists() and not is_model_folder(out) and not (out.is_dir() and not any(out.iterdir())):
         raise ValueError(f"{out} is there and is no model folder: name a new one")
 
 

@@ -268,7 +268,7 @@ class SegmentationModel(nn.Module):
             FileExistsError: the folder is there and no model of this package's; what it holds would be lost.
         """
         folder = Path(folder)
-        if folder.is_dir() and any(folder.iterdir()) and not _is_ours(folder / "config.json"):
+        if folder.is_dir() and any(folder.iterdir()) and not is_model_folder(folder):
             raise FileExistsError(
                 f"{folder} holds something else than a model, and would be replaced: name another folder"
             )
@@ -302,10 +302,10 @@ class SegmentationModel(nn.Module):
         return folder
 
 
-def _is_ours(config_file: Path) -> bool:
-    """Whether a configuration is that of a model of this package."""
+def is_model_folder(folder: Path) -> bool:
+    """Whether a folder says of itself that it holds a model of this package."""
     try:
-        config = json.loads(config_file.read_text(encoding="utf-8"))
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(config, dict) and config.get("library") == "atrous"
