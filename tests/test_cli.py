@@ -325,7 +325,7 @@ def test_a_dry_run_tells_shapes_memory_and_time(tmp_path: Path, monkeypatch: pyt
     def rehearse(_: Any, out: Path, on_note: Any) -> Any:
         on_note("40 steps of 8 pictures")
         shapes = {"batch": (8, 3, 65, 65), "main": (8, 4, 17, 17)}
-        return rehearsal.Rehearsal(shapes, {"weights": 4_000_000}, None, 1.5, 2.0, 60, out / "dry-run.jpg")
+        yield rehearsal.Rehearsal(shapes, {"weights": 4_000_000}, None, 1.5, 2.0, 60, out / "dry-run.jpg")
 
     monkeypatch.setattr(rehearsal, "rehearse", rehearse)
     (tmp_path / "r.toml").write_text('[data]\ntrain = "folder:x"\n')

@@ -53,8 +53,8 @@ def test_several_mistakes_are_all_named() -> None:
 @pytest.mark.parametrize(
     ("section", "values", "says"),
     [
-        ("model", {"name": "unet"}, "model: no architecture 'unet'; there are: "),
-        ("model", {"output_stride": 12}, "output_stride is one of (4, 8, 16, 32)"),
+        ("model", {"name": "unet"}, "model.name: there is no such architecture; there are: "),
+        ("model", {"output_stride": 12}, "model.output_stride: output strides are 4, 8, 16, 32 (found: 12)"),
         ("augment", {"scale": [2, 0.5]}, "smallest ≤ largest, not [2.0, 0.5]"),
         ("augment", {"scale": [1]}, "augment.scale: Field required"),
         ("augment", {"crop": 16}, "greater than or equal to 32 (found: 16)"),
@@ -104,12 +104,57 @@ def test_overrides_are_toml_values_and_else_strings(file: Path) -> None:
         ("training.epochs.more=3", "'epochs' is a value, not a section"),
         ("training.epoch=3", "training.epoch (by --set): there is no such setting; did you mean epochs?"),
         ("training.epochs=three", "(found: 'three')"),
+        ("model.output_stride=5", "model.output_stride (by --set): output strides are 4, 8, 16, 32 (found: 5)"),
+        ("stages.fine.training.epochs=3", "no such stage; there are: none"),
     ],
 )
 def test_an_override_that_can_not_be_says_why(file: Path, override: str, says: str) -> None:
     with pytest.raises(RecipeError) as caught:
         load_recipe(file, [override])
     assert says in str(caught.value)
+
+
+def test_an_override_without_a_value_is_the_default(file: Path) -> None:
+    assert load_recipe(file, ["training.epochs="]).training.epochs == 50
+    assert load_recipe(file, ["model.output_stride=8", "model.output_stride="]).model.output_stride is None
+
+
+STAGED = """
+[data]
+train = "voc:there"
+[[stages]]
+name = "a"
+[[stages]]
+name = "b"
+changes = { model.name = "fcn16s", "optimizer.lr" = 0.5, "training.epochs" = 3 }
+"""
+
+
+def rates(path: Path, *overrides: str) -> list[float]:
+    recipe = load_recipe(path, overrides)
+    return [recipe.at_stage(stage).optimizer.lr for stage in recipe.stages]
+
+
+def test_an_override_reaches_one_stage_or_all_and_never_less_than_it_says(tmp_path: Path) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text(STAGED)
+    assert rates(path) == [0.007, 0.5]
+    assert rates(path, "stages.b.optimizer.lr=1") == [0.007, 1]
+    assert rates(path, "stages.*.optimizer.lr=1") == [1, 1]
+    assert rates(path, "stages.b.optimizer.lr=") == [0.007, 0.007]
+    recipe = load_recipe(path, ["data.train_split=trainaug"])  # in which the stages do not differ
+    assert {recipe.at_stage(stage).data.train_split for stage in recipe.stages} == {"trainaug"}
+    assert [recipe.at_stage(stage).model.backbone for stage in recipe.stages] == [recipe.model.backbone] * 2
+    for override in ("optimizer.lr=1", "optimizer={}"):
+        with pytest.raises(RecipeError, match=r"own, b \(optimizer\.lr = 0\.5\); .*--set stages\.NAME"):
+            load_recipe(path, [override])
+    with pytest.raises(RecipeError, match="no such stage; there are: a, b"):
+        load_recipe(path, ["stages.c.optimizer.lr=1"])
+    with pytest.raises(RecipeError, match=r"stage b:\n  optimizer\.rate: there is no such setting"):
+        load_recipe(path, ["stages.b.optimizer.rate=1"])
+    path.write_text(STAGED.replace("changes", "chagnes"))
+    with pytest.raises(RecipeError, match=r"stages\.1\.chagnes: there is no such setting; did you mean changes\?"):
+        load_recipe(path)
 
 
 def test_a_recipe_that_can_not_be_read_names_the_file(tmp_path: Path) -> None:

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
-from atrous.training.recipe import Recipe
+from atrous.training.recipe import Recipe, RecipeError, check_recipe
 from atrous.training.rehearsal import rehearse
 from atrous.training.trainer import train
 
@@ -13,7 +14,7 @@ from atrous.training.trainer import train
 def test_it_finds_shapes_memory_and_loss_and_keeps_nothing(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
     recipe = make_recipe(training__ema=0.9, optimizer__name="adamw")
     notes: list[str] = []
-    found = rehearse(recipe, tmp_path / "run", notes.append)
+    (found,) = rehearse(recipe, tmp_path / "run", notes.append)
     assert found.shapes == {"batch": (4, 3, 65, 65), "main": (4, 4, 24, 24)}  # test_resnet works on 96×96
     assert found.memory["optimizer"] >= 2 * found.memory["gradients"] > 0
     assert found.memory["weights"] > 2 * found.memory["gradients"]  # the average, and statistics
@@ -26,3 +27,25 @@ def test_it_finds_shapes_memory_and_loss_and_keeps_nothing(make_recipe: Callable
         assert picture.size == (130, 130)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["dry-run.jpg"]
     train(recipe, tmp_path / "run")  # its folder may be used
+
+
+def test_it_goes_through_the_stages_each_from_the_network_of_the_one_before(
+    make_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    table = make_recipe(model__name="fcn32s", model__options={}, model__backbone="test_efficientnet").model_dump()
+    table["stages"] = [
+        {"name": "coarse"},
+        {"name": "fine", "changes": {"model.name": "fcn8s", "training.epochs": 5, "augment.crop": 97}},
+    ]
+    notes: list[str] = []
+    coarse, fine = rehearse(check_recipe(table, "test"), tmp_path / "run", notes.append)
+    assert [note for note in notes if note.startswith("stage ")] == [
+        "stage coarse (1 of 2)",
+        f"stage fine (2 of 2), from {tmp_path / 'run/stages/coarse/best'}",
+    ]
+    assert (coarse.shapes["batch"], fine.shapes["batch"]) == ((4, 3, 65, 65), (4, 3, 97, 97))
+    assert (coarse.steps, fine.steps) == (4, 10)
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["dry-run-coarse.jpg", "dry-run-fine.jpg"]
+    table["stages"].append({"name": "other", "changes": {"model.backbone": "test_resnet"}})
+    with pytest.raises(RecipeError, match=r"model\.start_from"):
+        list(rehearse(check_recipe(table, "test"), tmp_path / "run"))

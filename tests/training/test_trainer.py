@@ -520,9 +520,9 @@ def test_stages_go_on_from_each_other_and_resume_where_they_were(make_recipe: Ma
     result = train(recipe, out, resume=True, on_note=notes.append)
     assert result.best == out / "best"
     assert [note for note in notes if note.startswith("stage ")] == [
-        "stage fcn32s",
-        f"stage fcn16s, from {out / 'stages/coarse/best'}",
-        f"stage fcn8s, from {out / 'stages/middle/best'}",
+        "stage coarse (1 of 3)",
+        f"stage middle (2 of 3), from {out / 'stages/coarse/best'}",
+        f"stage fine (3 of 3), from {out / 'stages/middle/best'}",
     ]
     assert sum("already finished" in note for note in notes) == 1
     names = [load(folder).name for folder in (out / "stages/coarse/best", out / "stages/middle/best", result.best)]

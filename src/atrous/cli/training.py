@@ -63,19 +63,26 @@ def train(
 def _rehearse(recipe: Recipe, out: Path) -> None:
     from atrous.training.rehearsal import rehearse
 
-    found = rehearse(recipe, out, typer.echo)
-    for name, shape in found.shapes.items():
-        typer.echo(f"{name}: {' × '.join(map(str, shape))}")
-    parts = ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in found.memory.items())
-    peak = f"; most at once on the GPU: {found.peak / 1e6:.0f} MB" if found.peak else ""
-    typer.echo(f"memory: {parts}{peak}")
-    minutes = found.seconds * found.steps / 60
-    typer.echo(
-        f"a step: loss {found.loss:.4f}, {found.seconds:.2f} s; {found.steps} of them: about "
-        + (f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h")
-        + ", validations not counted"
-    )
-    typer.echo(f"the first batch, as the network sees it: {found.picture}")
+    hours = 0.0
+    for found in rehearse(recipe, out, typer.echo):
+        for name, shape in found.shapes.items():
+            typer.echo(f"{name}: {' × '.join(map(str, shape))}")
+        parts = ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in found.memory.items())
+        peak = f"; most at once on the GPU: {found.peak / 1e6:.0f} MB" if found.peak else ""
+        typer.echo(f"memory: {parts}{peak}")
+        took = found.seconds * found.steps / 3600
+        hours += took
+        typer.echo(
+            f"a step: loss {found.loss:.4f}, {found.seconds:.2f} s; {found.steps} of them: about {_duration(took)}, "
+            "validations not counted"
+        )
+        typer.echo(f"the first batch, as the network sees it: {found.picture}")
+    if recipe.stages:
+        typer.echo(f"all {len(recipe.stages)} stages: about {_duration(hours)}")
+
+
+def _duration(hours: float) -> str:
+    return f"{60 * hours:.0f} min" if hours < 1.5 else f"{hours:.1f} h"
 
 
 @contextmanager

@@ -6,9 +6,17 @@ import difflib
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from atrous.models.base import ARCHITECTURES
 from atrous.models.surgery import OUTPUT_STRIDES
@@ -42,13 +50,19 @@ class ModelSection(_Section):
     start_from: str | None = None
     """A model folder or bundled name whose weights the training starts from; its classes may be others."""
 
-    @model_validator(mode="after")
-    def _known(self) -> ModelSection:
-        if self.name not in ARCHITECTURES:
-            raise ValueError(f"no architecture '{self.name}'; there are: {', '.join(sorted(ARCHITECTURES))}")
-        if self.output_stride not in (None, *OUTPUT_STRIDES):
-            raise ValueError(f"output_stride is one of {OUTPUT_STRIDES}")
-        return self
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in ARCHITECTURES:
+            raise ValueError(f"there is no such architecture; there are: {', '.join(sorted(ARCHITECTURES))}")
+        return name
+
+    @field_validator("output_stride")
+    @classmethod
+    def _possible(cls, stride: int | None) -> int | None:
+        if stride not in (None, *OUTPUT_STRIDES):
+            raise ValueError(f"output strides are {', '.join(map(str, OUTPUT_STRIDES))}")
+        return stride
 
 
 class DataSection(_Section):
@@ -223,7 +237,13 @@ class StageSection(_Section):
     name: str = Field(pattern=r"^[\w.-]+$")
     """Its folder, OUT/stages/NAME; the last stage's results stand in OUT itself."""
     changes: dict[str, Any] = Field(default_factory=dict)
-    """What is other than in the rest of the recipe, for example { "model.name" = "fcn16s", "optimizer.lr" = 1e-12 }."""
+    """What is other than in the rest of the recipe, for example { "model.name" = "fcn16s", "optimizer.lr" = 1e-12 }. On
+    the command line: `--set stages.NAME.optimizer.lr=1e-3`."""
+
+    @field_validator("changes")
+    @classmethod
+    def _flat(cls, changes: dict[str, Any]) -> dict[str, Any]:
+        return _by_setting(changes)
 
 
 class Recipe(_Section):
@@ -276,7 +296,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Args:
         path: a TOML file, or the name of a recipe that comes with atrous (``folder_deeplabv3plus_lite0``).
-        overrides: changes as ``section.key=value``; values are TOML, and what is no TOML is a string.
+        overrides: changes as ``section.key=value``; values are TOML, what is no TOML is a string, and no value at all
+            is the default. ``stages.NAME.section.key=value`` changes one stage, ``stages.*.section.key=value`` all.
 
     Raises:
         RecipeError: the file can't be read, or something in it or in the overrides is not as expected.
@@ -314,13 +335,12 @@ def check_recipe(table: dict[str, Any], source: str, overridden: Sequence[str] =
         lines: dict[str, str] = {}
         for mistake in error.errors():
             # What may be a number or a word is refused once for each; beyond the setting, the place is pydantic's own.
-            place = ".".join(str(part) for part in mistake["loc"][:2]) or "recipe"
-            origin = " (by --set)" if place in overridden else ""
+            depth = 3 if mistake["loc"][:1] == ("stages",) else 2
+            place = ".".join(str(part) for part in mistake["loc"][:depth])
+            origin = f"{place}{' (by --set)' if place in overridden else ''}: " if place else ""
             unknown = mistake["type"] == "extra_forbidden"
             said = "there is no such setting" if unknown else mistake["msg"].removeprefix("Value error, ")
-            lines[place] = (
-                f"{lines[place]}; or {said}" if place in lines else f"  {place}{origin}: {said}{_hint(mistake)}"
-            )
+            lines[place] = f"{lines[place]}; or {said}" if place in lines else f"  {origin}{said}{_hint(mistake)}"
         raise RecipeError(f"{source}:\n" + "\n".join(lines.values())) from error
 
 
@@ -330,7 +350,7 @@ def _hint(mistake: Any) -> str:
     if mistake["type"] == "extra_forbidden":
         section: Any = Recipe
         for part in mistake["loc"][:-1]:
-            section = section.model_fields[part].annotation
+            section = get_args(section)[0] if isinstance(part, int) else section.model_fields[part].annotation
         near = difflib.get_close_matches(str(mistake["loc"][-1]), section.model_fields, 1)
         meant = f"; did you mean {near[0]}?" if near else ""
         return f"{meant} (this section has: {', '.join(section.model_fields)})"
@@ -338,22 +358,75 @@ def _hint(mistake: Any) -> str:
 
 
 def _apply(table: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
-    parts = [part.strip() for part in key.split(".")]
-    if not equals or not all(parts):
+    key, equals, text = override.partition("=")
+    key, text = ".".join(part.strip() for part in key.split(".")), text.strip()
+    if not equals or not all(key.split(".")):
         raise RecipeError(f"--set takes section.key=value, not '{override}'")
     try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
+        value = tomllib.loads(f"value = {text}")["value"] if text else None
     except tomllib.TOMLDecodeError:
-        parsed = value
-    _set(table, ".".join(parts), parsed)
+        value = text
+    if key.startswith("stages."):
+        _apply_to_stages(table, key.removeprefix("stages."), value)
+        return
+    changes = [(name, k, v) for name, change in _stages(table).items() for k, v in change.items()]
+    if own := [f"{name} ({k} = {v!r})" for name, k, v in changes if _touch(k, key)]:
+        raise RecipeError(
+            f"--set {key}: stages have their own, {', '.join(own)}; say what is meant: "
+            f"--set stages.NAME.{key}={text} for one, --set 'stages.*.{key}={text}' for all"
+        )
+    _set(table, key, value)
+
+
+def _apply_to_stages(table: dict[str, Any], key: str, value: Any) -> None:
+    """Change ``NAME.section.key``, or ``*.section.key``: in every stage, and in what they start from."""
+    stages = _stages(table)
+    if key.startswith("*."):
+        key = key.removeprefix("*.")
+        _set(table, key, value)
+    else:
+        names = [name for name in stages if key.startswith(f"{name}.")]
+        if not names:
+            raise RecipeError(f"--set stages.{key}: no such stage; there are: {', '.join(stages) or 'none'}")
+        name = max(names, key=len)
+        key, stages = key.removeprefix(f"{name}."), {name: stages[name]}
+    for changes in stages.values():
+        changes.pop(key, None)  # the last one counts
+        changes[key] = value
+
+
+def _stages(table: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What each stage of an unchecked table changes, by its name."""
+    try:
+        for stage in table.get("stages", []):
+            stage["changes"] = _by_setting(stage.get("changes", {}))
+        return {stage["name"]: stage["changes"] for stage in table.get("stages", [])}
+    except (TypeError, KeyError, AttributeError):
+        return {}  # told when the recipe is checked
+
+
+def _by_setting(changes: dict[str, Any]) -> dict[str, Any]:
+    """Changes by ``section.key``, where TOML's unquoted dots have made tables of them."""
+    found: dict[str, Any] = {}
+    for key, value in changes.items():
+        whole = key in Recipe.model_fields and isinstance(value, dict)
+        found |= {f"{key}.{name}": inner for name, inner in value.items()} if whole else {key: value}
+    return found
+
+
+def _touch(one: str, other: str) -> bool:
+    """Whether two settings are the same, or one lies in the other."""
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
 
 
 def _set(table: dict[str, Any], key: str, value: Any) -> None:
-    """Set ``section.key`` of a table."""
+    """Set ``section.key`` of a table; None is the default."""
     *sections, last = key.split(".")
     for section in sections:
         table = table.setdefault(section, {})
         if not isinstance(table, dict):
             raise RecipeError(f"{key}: '{section}' is a value, not a section")
-    table[last] = value
+    if value is None:
+        table.pop(last, None)
+    else:
+        table[last] = value

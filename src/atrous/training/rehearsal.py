@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from atrous.inference.predictor import encode_jpeg, write_atomically
 from atrous.labels import LabelSet
 from atrous.models.base import Output
 from atrous.training.recipe import Recipe
-from atrous.training.trainer import OnNote, Run
+from atrous.training.trainer import OnNote, Run, stages
 from atrous.viz import Pixels, overlay
 
 SHOWN = 16
@@ -46,21 +48,34 @@ class Rehearsal:
     picture: Path
 
 
-def rehearse(recipe: Recipe, out: Path, on_note: OnNote | None = None) -> Rehearsal:
-    """Build what a recipe asks for, and take two steps.
+def rehearse(recipe: Recipe, out: Path, on_note: OnNote | None = None) -> Iterator[Rehearsal]:
+    """Build what a recipe asks for, and take two steps; of each stage, from the network of the one before.
 
     Args:
         recipe: the training.
-        out: where ``dry-run.jpg`` goes; nothing else is written.
+        out: where ``dry-run.jpg`` goes, for a stage ``dry-run-NAME.jpg``; nothing else is written.
         on_note: called with the lines that :func:`atrous.training.trainer.train` begins with.
+
+    Yields:
+        What was found, one for each stage.
 
     Raises:
         What training would raise.
     """
-    run = Run(recipe, out, on_note=on_note)
+    with tempfile.TemporaryDirectory() as kept:
+        for begun, stage in zip(stages(recipe, Path(kept)), stages(recipe, out), strict=True):
+            if stage.title and on_note:
+                on_note(stage.title)
+            picture = out / ("-".join(filter(None, ("dry-run", stage.name))) + ".jpg")
+            best = begun.folder / "best" if stage.folder != out else None
+            yield _rehearse(Run(begun.recipe, begun.folder, on_note=on_note), picture, best)
+
+
+def _rehearse(run: Run, picture: Path, best: Path | None) -> Rehearsal:
+    if run.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(run.device)
     run.introduce(run.count_class_weights())
     batch = next(run.batches(0))
-    picture = out / "dry-run.jpg"
     write_atomically(picture, encode_jpeg(batch_sheet(batch, run.train_set.labels)))
     shapes = {"batch": tuple(batch.photos.shape)}
     run.make_trainable()
@@ -93,6 +108,8 @@ def rehearse(recipe: Recipe, out: Path, on_note: OnNote | None = None) -> Rehear
         "activations": sum(size for place, size in saved.items() if place not in held),
     }
     peak = torch.cuda.max_memory_allocated(run.device) if run.device.type == "cuda" else None
+    if best:
+        run.judged.save(best)
     return Rehearsal(shapes, memory, peak, progress.loss, seconds, run.steps, picture)
 
 

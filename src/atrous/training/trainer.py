@@ -135,32 +135,50 @@ def train(
         Stopped: Ctrl-C or SIGTERM; the state is kept.
     """
     out = Path(out)
-    begun = [folder for _, folder in stages(recipe, out) if find_state(folder)]
+    begun = [stage.folder for stage in stages(recipe, out) if find_state(stage.folder)]
     if begun and not resume:
         raise RecipeError(f"{out} already holds a run: go on with it (--resume), or give another folder (--out)")
     if resume and not begun:
         load_state(out)  # says what is missing
     result = None
-    for part, folder in stages(recipe, out):
-        if recipe.stages and on_note:
-            on_note(f"stage {part.model.name}" + (f", from {part.model.start_from}" if result else ""))
-        saved = load_state(folder) if folder in begun else None
-        run = Run(part, folder, fresh=not saved, on_step=on_step, on_validation=on_validation, on_note=on_note)
+    for stage in stages(recipe, out):
+        if stage.title and on_note:
+            on_note(stage.title)
+        saved = load_state(stage.folder) if stage.folder in begun else None
+        run = Run(
+            stage.recipe,
+            stage.folder,
+            fresh=not saved,
+            on_step=on_step,
+            on_validation=on_validation,
+            on_note=on_note,
+        )
         with run.alone():
             result = run.train(run.restore(*saved) if saved else run.begin())
     assert result is not None
     return result
 
 
-def stages(recipe: Recipe, out: Path) -> list[tuple[Recipe, Path]]:
-    """The trainings that a recipe asks for, and their folders; each begins from the best of the one before."""
+@dataclass(frozen=True)
+class Stage:
+    """One training of a recipe: what it asks for, the run's folder; and, of several, its name and a line about it."""
+
+    recipe: Recipe
+    folder: Path
+    name: str = ""
+    title: str = ""
+
+
+def stages(recipe: Recipe, out: Path) -> list[Stage]:
+    """The trainings that a recipe asks for; each begins from the best of the one before."""
     if not recipe.stages:
-        return [(recipe, out)]
-    found: list[tuple[Recipe, Path]] = []
+        return [Stage(recipe, out)]
+    found: list[Stage] = []
     for number, stage in enumerate(recipe.stages, 1):
         folder = out if number == len(recipe.stages) else out / "stages" / stage.name
-        before = str(found[-1][1] / "best") if found else None
-        found.append((recipe.at_stage(stage, before), folder))
+        before = str(found[-1].folder / "best") if found else None
+        title = f"stage {stage.name} ({number} of {len(recipe.stages)})" + (f", from {before}" if before else "")
+        found.append(Stage(recipe.at_stage(stage, before), folder, stage.name, title))
     return found
 
 
@@ -488,11 +506,11 @@ class Run:
             f"validation: {validation}"
         )
         shown = self.recipe.shown
-        processes = f", {self.world} processes" if self.world > 1 else ""
+        hardware = f"{self.device}{f', {self.world} processes' if self.world > 1 else ''}, {_cores()} cores"
         self._say(
-            f"{self.steps} steps of {training.batch_size} pictures at {shown} ({self.steps / self.per_epoch:.4g} "
-            f"epochs), {training.precision} on {self.device}{processes}, {_cores()} cores, "
-            f"{self.recipe.data.workers} worker(s)"
+            f"{_count(self.steps, 'step')} of {_count(training.batch_size, 'picture')} at {shown} "
+            f"({_count(round(self.steps / self.per_epoch, 3), 'epoch')}), {training.precision} on {hardware}, "
+            f"{_count(self.recipe.data.workers, 'worker')}"
         )
         if self.recipe.data.workers * self.world > _cores():
             self._say(
@@ -503,7 +521,13 @@ class Run:
             self._say("class weights: " + ", ".join(f"{name} {weight:.3g}" for name, weight in pairs))
             self.loss = replace(self.loss, class_weights=torch.tensor(class_weights, device=self.device))
         if self.steps < FEW_STEPS:
-            self._say(f"note: {self.steps} steps show that everything runs; a good model takes thousands")
+            self._say(f"note: {_count(self.steps, 'step')} can show that everything runs; a good model takes thousands")
+        if training.batch_norm_momentum and training.batch_norm_momentum * self.steps < 1:
+            self._say(
+                f"note: training.batch_norm_momentum = {training.batch_norm_momentum:g} averages over some "
+                f"{1 / training.batch_norm_momentum:.0f} steps; after {self.steps} a network is still judged by the "
+                "statistics it began with"
+            )
 
     def _tell(self, progress: Progress) -> None:
         if not self.main:
@@ -621,6 +645,10 @@ def _fixed(recipe: Recipe) -> dict[str, Any]:
         mode="json", exclude={"description": True, "data": {"workers"}, "log": True, "stages": True}
     )
     return {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
+
+
+def _count(number: float, what: str) -> str:
+    return f"{number:.6g} {what}{'' if number == 1 else 's'}"
 
 
 def _cores() -> int:
