@@ -1,11 +1,13 @@
 """Every row of every study is a recipe that can be trained."""
 
+import json
+import shutil
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from atrous.training.recipe import load_recipe
+from atrous.training.recipe import check_recipe, load_recipe
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 STUDIES = sorted((RECIPES / "studies").glob("*.toml"))
@@ -25,7 +27,7 @@ def test_every_row_is_a_recipe(file):
         ]
         assert set(compared) <= set(names)
     for row in study["row"]:
-        assert set(row) <= {"name", "set", "gpu", "pictures", "of", "change", "method", "again"}
+        assert set(row) <= {"name", "set", "gpu", "pictures", "of", "change", "again"}
         assert {row.get("of", names[0]), row.get("again", names[0])} <= set(names)
         for where in study["data"]:
             for settings in (where["set"], [*where["gpu"], *row.get("gpu", [])]):
@@ -61,3 +63,69 @@ def test_claims_are_held_against_what_another_seed_changes(monkeypatch):
         "- b beats a: undecided (50.00 < 50.50: less than another seed changes, 1.00).",
         "- most at boundaries: holds (all pixels +10.00, within 1 px +20.00).",
     ]
+
+
+def test_a_page_keeps_what_was_run_elsewhere(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(RECIPES.parent / "scripts")
+    import study_page
+
+    monkeypatch.setattr(study_page, "ROOT", tmp_path)
+    monkeypatch.setattr(study_page, "RESULTS", tmp_path / "results")
+    study = {
+        "title": "Which",
+        "paper": "It says so.",
+        "data": [{"name": name, "recipe": "r.toml", "classes": ["sky"]} for name in ("here", "there", "nowhere")],
+        "row": [{"name": "a"}, {"name": "b"}, {"name": "a in bands", "of": "a", "change": {}}],
+    }
+    page = tmp_path / "results" / "which.md"
+    with pytest.raises(FileNotFoundError, match="no row of which was judged"):
+        study_page.write("which", study)
+    page.parent.mkdir()
+    page.write_text("# Which\n\n## there\n\nof long ago\n\n## gone\n\nof no data\n")
+
+    def run(row, mean_iou):
+        folder = study_page.run_folder("which", study["data"][0], row)
+        folder.mkdir(parents=True, exist_ok=True)
+        recipe = check_recipe({"data": {"train": "folder:x"}}, "test").model_dump(mode="json")
+        (folder / "run.json").write_text(json.dumps({"recipe": recipe}))
+        log = [
+            {"step": 1, "loss": 2.0},
+            {"step": 1, "mean_iou": 0.1},
+            {"step": 2, "loss": 1.0},
+            {"mean_iou": 0.2, "step": 2},
+        ]
+        (folder / "log.jsonl").write_text("\n".join(json.dumps(line) for line in log))
+        scores = dict.fromkeys(("pixel_accuracy", "mean_accuracy", "mean_iou", "frequency_weighted_iou"), mean_iou)
+        facts = {
+            "mean_iou_of_frequent_classes": {"mean_iou": mean_iou, "min_pictures": 10},
+            "trimap": [],
+            "pictures": 3,
+        }
+        facts |= {
+            "classes": [{"name": "sky", "iou": mean_iou}],
+            "data": "folder:val",
+            "confusion": [[1]],
+            "minutes": 2.0,
+        }
+        facts |= {"multiply_adds": 2e9, "milliseconds": 5.0, "parameters": 1_000_000}
+        facts |= {"provenance": {"hardware": "a machine", "commit": "abc"}}
+        (folder / "judged.json").write_text(json.dumps(scores | facts))
+
+    run("a", 0.25)
+    run("a in bands", 0.375)
+    text = study_page.write("which", study)
+    kept = (
+        "| 25.00 |",
+        "| 37.50 |",
+        "| 1.000 |",
+        "of long ago",
+        "Not run yet: `python scripts/study.py which --data nowh",
+    )
+    assert all(said in text for said in kept)
+    assert "of no data" not in text
+    shutil.rmtree(tmp_path / "runs")  # a fresh clone has the page and its JSON
+    run("b", 0.5)
+    text = study_page.write("which", study)
+    assert [line.split("|")[1].strip() for line in text.splitlines() if "1.00 M" in line] == ["a", "b", "a in bands"]
+    assert text + "\n" == page.read_text()
+    assert "confusion" not in page.with_suffix(".json").read_text()

@@ -284,6 +284,17 @@ class Recipe(_Section):
             _set(table, "model.start_from", start_from)
         return check_recipe(table, f"stage {stage.name}")
 
+    def differences(self, other: Recipe) -> list[str]:
+        """The settings in which another recipe differs and on which a run's numbers depend, stages aside, in words."""
+        left_out: Any = {"description": True, "data": {"workers"}, "log": True, "stages": True}
+        one, two = (recipe.model_dump(mode="json", exclude=left_out) for recipe in (self, other))
+        return [
+            f"{name}.{key} ({value!r}, now {two[name][key]!r})"
+            for name, section in one.items()
+            for key, value in section.items()
+            if value != two[name][key]
+        ]
+
     @property
     def shown(self) -> str:
         """The size of a picture as the network sees it, in words."""

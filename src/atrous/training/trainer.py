@@ -279,10 +279,9 @@ class Run:
 
     def restore(self, tensors: dict[str, dict[str, Tensor]], facts: dict[str, Any]) -> int:
         """Go back to where a state was kept; returns the next step."""
-        before, now = _fixed(check_recipe(facts["recipe"], f"the recipe kept in {self.out}")), _fixed(self.recipe)
-        if differing := [key for key in now if before[key] != now[key]]:
-            changes = ", ".join(f"{key} ({before[key]!r}, now {now[key]!r})" for key in differing)
-            raise RecipeError(f"the run in {self.out} was started with another recipe; differing: {changes}")
+        began = check_recipe(facts["recipe"], f"the recipe kept in {self.out}")
+        if changes := began.differences(self.recipe):
+            raise RecipeError(f"the run in {self.out} was started with another recipe; differing: {', '.join(changes)}")
         restore_weights(self.model, tensors["model"], self.out)
         restore_optimizer(self.optimizer, tensors.get("optimizer", {}))
         if self.ema:
@@ -637,14 +636,6 @@ def _open(recipe: Recipe) -> tuple[PairedDataset, PairedDataset | None]:
 def _untrained(recipe: Recipe) -> Recipe:
     """The recipe without a download of weights that the run's own replace at once."""
     return recipe.model_copy(update={"model": recipe.model.model_copy(update={"pretrained": False})})
-
-
-def _fixed(recipe: Recipe) -> dict[str, Any]:
-    """What a run's numbers depend on, by section and key."""
-    sections = recipe.model_dump(
-        mode="json", exclude={"description": True, "data": {"workers"}, "log": True, "stages": True}
-    )
-    return {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
 
 
 def _count(number: float, what: str) -> str:
