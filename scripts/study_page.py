@@ -117,6 +117,9 @@ def _section(name: str, where: Table, study: Table, facts: Mapping[str, Table], 
     bands = [str(width) for width in study.get("trimap", ())]
     lines = [["network", "pixel acc.", "mean acc.", "mean IU", "f.w. IU", "frequent", *where["classes"]]]
     lines[0] += [*(f"≤ {width} px" for width in bands), "params", "10⁹ madds", "ms", "min"]
+    published = {row["name"]: f"{row['paper']:.2f}" for row in study["row"] if "paper" in row}
+    if published:
+        lines[0].insert(1, "the paper's mean IU")
     for row, found in facts.items():
         ious = {entry["name"]: entry["iou"] for entry in found["classes"]}
         near = {str(band["width"]): band["mean_iou"] for band in found["trimap"]}
@@ -125,7 +128,8 @@ def _section(name: str, where: Table, study: Table, facts: Mapping[str, Table], 
         shown = [percent(float("nan") if n is None else n) for n in numbers]
         minutes = "" if found["minutes"] is None else f"{found['minutes']:.0f}"
         costs = [f"{found['multiply_adds'] / 1e9:.2f}", f"{found['milliseconds']:.0f}", minutes]
-        lines.append([row, *shown, f"{found['parameters'] / 1e6:.2f} M", *costs])
+        theirs = [published.get(row, "–")] if published else []
+        lines.append([row, *theirs, *shown, f"{found['parameters'] / 1e6:.2f} M", *costs])
     first = next(iter(facts.values()))
     frequent = first["mean_iou_of_frequent_classes"]["min_pictures"]
     recipe = Recipe.model_validate(first["recipe"])

@@ -27,7 +27,7 @@ def test_every_row_is_a_recipe(file):
         ]
         assert set(compared) <= set(names)
     for row in study["row"]:
-        assert set(row) <= {"name", "set", "gpu", "pictures", "of", "change", "again"}
+        assert set(row) <= {"name", "set", "gpu", "paper", "pictures", "of", "change", "again"}
         assert {row.get("of", names[0]), row.get("again", names[0])} <= set(names)
         for where in study["data"]:
             for settings in (where["set"], [*where["gpu"], *row.get("gpu", [])]):
@@ -75,7 +75,7 @@ def test_a_page_keeps_what_was_run_elsewhere(monkeypatch, tmp_path):
         "title": "Which",
         "paper": "It says so.",
         "data": [{"name": name, "recipe": "r.toml", "classes": ["sky"]} for name in ("here", "there", "nowhere")],
-        "row": [{"name": "a"}, {"name": "b"}, {"name": "a in bands", "of": "a", "change": {}}],
+        "row": [{"name": "a", "paper": 62.3}, {"name": "b"}, {"name": "a in bands", "of": "a", "change": {}}],
     }
     page = tmp_path / "results" / "which.md"
     with pytest.raises(FileNotFoundError, match="no row of which was judged"):
@@ -115,7 +115,7 @@ def test_a_page_keeps_what_was_run_elsewhere(monkeypatch, tmp_path):
     run("a in bands", 0.375)
     text = study_page.write("which", study)
     kept = (
-        "| 25.00 |",
+        "62.30 |      25.00 |",
         "| 37.50 |",
         "| 1.000 |",
         "of long ago",
