@@ -6,8 +6,10 @@ import importlib.metadata
 import json
 import os
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,54 @@ def compare(
     result = Comparison(work, peer_name, [t[0] for t in times], [t[1] for t in times], target, floor)
     print("  ".join(result.row()), flush=True)
     return result
+
+
+def race(module: str, contenders: Mapping[str, Sequence[str]], rounds: int) -> dict[str, list[list[float]]]:
+    """Let processes of a benchmark measure in turns.
+
+    Args:
+        module: the benchmark, which calls :func:`answer` when it is given arguments.
+        contenders: the arguments of each, by its name.
+        rounds: how often each measures.
+
+    Returns:
+        By the contenders' names, the numbers that each answered, round by round.
+    """
+    told: dict[str, list[list[float]]] = {name: [] for name in contenders}
+    runners = {
+        name: subprocess.Popen(
+            [sys.executable, "-m", f"benchmarks.{module}", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for name, arguments in contenders.items()
+    }
+    try:
+        for runner in runners.values():
+            assert runner.stdout
+            if runner.stdout.readline() != "ready\n":
+                raise SystemExit("a contender failed; what it said stands above")
+        for _ in range(rounds):
+            for name, runner in runners.items():
+                assert runner.stdin
+                assert runner.stdout
+                runner.stdin.write("\n")
+                runner.stdin.flush()
+                told[name].append([float(number) for number in runner.stdout.readline().split()])
+                print(f"{name}: {told[name][-1][0]:.2f} s", flush=True)
+    finally:
+        for runner in runners.values():
+            runner.kill()
+            runner.wait()
+    return told
+
+
+def answer(measure: Callable[[], Sequence[float]]) -> None:
+    """A contender's side of :func:`race`: what it measures, once for each line on stdin."""
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        print(*measure(), flush=True)
 
 
 def copy_bandwidth(size: int, rounds: int = 15) -> float:

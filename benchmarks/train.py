@@ -9,7 +9,6 @@ import itertools
 import os
 import resource
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,7 +22,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from benchmarks._harness import Comparison, write
+from benchmarks._harness import Comparison, answer, race, write
 from benchmarks.augment import photo_and_mask
 from torch.utils.data import DataLoader, Dataset
 
@@ -157,50 +156,18 @@ def smp_loop(room: Path, loaded: bool, tuned: bool) -> Block:
 
 
 def contend(name: str, room: Path, loaded: bool) -> None:
-    """A contender: for each line on stdin a block of steps, answered by its seconds, waiting and the peak of memory."""
+    """A contender: seconds of a block of steps, of waiting, and the peak of memory."""
     torch.manual_seed(SEED)
     block = ours(room, loaded) if name == "ours" else smp_loop(room, loaded, name == "tuned")
     block()
-    print("ready", flush=True)
-    for _ in sys.stdin:
+
+    def measured() -> tuple[float, ...]:
         begin = time.perf_counter()
         waited = block()
         seconds = time.perf_counter() - begin
-        print(seconds, waited, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, flush=True)
+        return seconds, waited, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
-
-Told = dict[str, list[tuple[float, float, float]]]
-
-
-def race(room: Path, loaded: bool) -> Told:
-    """Seconds, seconds waited and bytes of each contender, round by round, in turns."""
-    told: Told = {name: [] for name in CONTENDERS}
-    command = [sys.executable, "-m", "benchmarks.train"]
-    runners = {
-        name: subprocess.Popen(
-            [*command, name, str(room), str(int(loaded))], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        for name in CONTENDERS
-    }
-    try:
-        for runner in runners.values():
-            assert runner.stdout
-            if runner.stdout.readline() != "ready\n":
-                raise SystemExit("a contender failed; what it said stands above")
-        for _ in range(ROUNDS):
-            for name, runner in runners.items():
-                assert runner.stdin
-                assert runner.stdout
-                runner.stdin.write("\n")
-                runner.stdin.flush()
-                seconds, waited, size = map(float, runner.stdout.readline().split())
-                told[name].append((seconds, waited, size))
-                print(f"{name}: {BATCH * STEPS / seconds:.2f} images/s", flush=True)
-    finally:
-        for runner in runners.values():
-            runner.kill()
-            runner.wait()
-    return told
+    answer(measured)
 
 
 def main() -> None:
@@ -209,7 +176,7 @@ def main() -> None:
         room = Path(folder)
         make_pictures(room)
         for loaded in (False, True):
-            told = race(room, loaded)
+            told = race("train", {name: (name, str(room), str(int(loaded))) for name in CONTENDERS}, ROUNDS)
             work = f"{STEPS} steps of {BATCH} at {CROP}², " + ("loading included" if loaded else "network alone")
             for peer, words in (("plain", "smp loop, float32"), ("tuned", "smp loop, channels-last bfloat16")):
                 times = [[seconds for seconds, _, _ in told[name]] for name in ("ours", peer)]

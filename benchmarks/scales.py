@@ -1,0 +1,128 @@
+"""Attention to Scale beside merging at full size, by the number of scales: ``python -m benchmarks.scales``.
+
+Each contender is a process of its own, so that the memory of one is not the other's.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from benchmarks._harness import Comparison, answer, race, write
+from torch import Tensor, nn
+
+from atrous.inference.method import Method
+from atrous.models import SegmentationModel, create_model
+from atrous.models.attention_to_scale import AttentionToScale
+
+SEED = 0
+CLASSES = 21
+SCALES = ((1.0,), (1.0, 0.5), (1.0, 0.75, 0.5))
+SIZES = ((513, 513), (1025, 2049))
+ROUNDS = 5
+PEER = "scores of each scale and their weights at full size"
+PROCESS = Path("/proc/self")
+
+
+def network(scales: tuple[float, ...]) -> SegmentationModel:
+    """Random weights, the same for both; one scale is the plain network."""
+    torch.manual_seed(SEED)
+    options = {"backbone": "tf_efficientnet_lite0", "num_classes": CLASSES, "pretrained": False}
+    model = create_model("attention_to_scale", scales=scales, base="deeplab_largefov", **options)
+    return model.eval().to(memory_format=torch.channels_last)
+
+
+class AtFullSize(nn.Module):
+    """As it is often written: everything is brought to the size of the picture, and merged there."""
+
+    def __init__(self, model: AttentionToScale) -> None:
+        super().__init__()
+        self.base, self.attention, self.scales = model.base, model.attention, model.scales
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Labels ``(H, W)`` of a picture."""
+        size = (images.shape[-2], images.shape[-1])
+        scores, read = [], []
+        for scale in self.scales:
+            sides = [int((side - 1) * scale + 1) for side in size]
+            shown = F.interpolate(images, sides, mode="bilinear", align_corners=True)
+            features = self.base._features(shown.contiguous(memory_format=torch.channels_last))
+            embedding, _ = self.base._embed(features)
+            logits, _ = self.base._classify(embedding, features)
+            scores.append(F.interpolate(logits, size, mode="bilinear", align_corners=True))
+            read += embedding
+        finest = read[0].shape[-2:]
+        maps = torch.cat([F.interpolate(x, finest, mode="bilinear", align_corners=True) for x in read], 1)
+        weights = F.interpolate(self.attention(maps), size, mode="bilinear", align_corners=True).softmax(1)
+        merged = sum(weights[:, i : i + 1] * s for i, s in enumerate(scores))
+        assert isinstance(merged, Tensor)
+        return merged.argmax(1)[0]
+
+
+def contend(name: str, number: int, height: int, width: int) -> None:
+    """A contender: seconds from a photo to its labels, and by how many bytes it raised the peak of the process."""
+    model = network(SCALES[number])
+    photo = torch.randint(
+        0, 256, (1, 3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(SEED)
+    )
+    assert isinstance(model, AttentionToScale)
+    full, method = AtFullSize(model), Method()
+
+    def run() -> Tensor:
+        return method(model, photo)[0] if name == "ours" else full(model.preprocess(photo))
+
+    def measured() -> tuple[float, float]:
+        (PROCESS / "clear_refs").write_text("5")  # the peak begins at what is held now
+        before = resident("VmRSS")
+        begin = time.perf_counter()
+        run()
+        return time.perf_counter() - begin, resident("VmHWM") - before
+
+    with torch.inference_mode():
+        run()
+        answer(measured)
+
+
+def resident(key: str) -> int:
+    found = re.search(rf"{key}:\s+(\d+) kB", (PROCESS / "status").read_text())
+    assert found
+    return 1024 * int(found[1])
+
+
+def main() -> None:
+    rows, notes = [], []
+    for height, width in SIZES:
+        for number, scales in enumerate(SCALES):
+            places = (str(number), str(height), str(width))
+            told = race("scales", {name: (name, *places) for name in ("ours", "peer")}, ROUNDS)
+            work = f"{height}×{width}, scales {', '.join(f'{scale:g}' for scale in scales)}"
+            seconds = [[round_[0] for round_ in told[name]] for name in ("ours", "peer")]
+            rows.append(Comparison(work, PEER, *seconds, target=1.0))
+            peaks = [max(round_[1] for round_ in told[name]) / 1e6 for name in ("ours", "peer")]
+            notes.append(
+                f"{work}: {peaks[0]:.0f} MB at most beside the weights and the photo, the peer {peaks[1]:.0f} MB."
+            )
+            print(notes[-1], flush=True)
+    write(
+        "scales",
+        "Attention to Scale",
+        rows,
+        seed=SEED,
+        peers=(),
+        notes=[
+            "From a photo to its labels, float32: LargeFOV on EfficientNet-Lite0 at output stride 8, 21 classes, with "
+            "the attention head; the same weights for both.",
+            *notes,
+        ],
+    )
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        contend(sys.argv[1], *map(int, sys.argv[2:]))
+    else:
+        main()
