@@ -74,17 +74,17 @@ JsonFile = Annotated[Path | None, typer.Option("--json", help="Write everything 
 
 
 def numbers(option: str, text: str | None) -> list[int]:
-    """Whole numbers, separated by commas."""
+    """Whole numbers, separated by commas; none where the option was left out."""
     try:
-        return [int(part) for part in (text or "").split(",") if part]
+        return [] if text is None else [int(part) for part in text.split(",")]
     except ValueError:
         raise ValueError(f"{option} takes whole numbers separated by commas, such as 1,3,5, not '{text}'") from None
 
 
 def read_scales(text: str | None) -> tuple[float, ...]:
-    """Factors, separated by commas."""
+    """Factors, separated by commas; none where the option was left out."""
     try:
-        return tuple(float(part) for part in text.split(",")) if text else ()
+        return () if text is None else tuple(float(part) for part in text.split(","))
     except ValueError:
         raise ValueError(f"--scales takes factors separated by commas, such as 0.75,1,1.25, not '{text}'") from None
 

@@ -83,19 +83,24 @@ def turn_dial(
         The settings, coarse to fine: memory that one has left behind does not count for the next then.
 
     Raises:
-        ValueError: as evaluate does, or a stride that the network can't have.
+        ValueError: as evaluate does, or a stride that the network can't have; nothing has been judged then.
     """
     device = next(model.parameters()).device
     channels = dataset[0].image.shape[2]
     own, settings = model.output_stride, []
+    counted = {}
     try:
         for stride in sorted(set(output_strides), reverse=True):
             model.output_stride = stride
-            counted = multiply_adds(model, channels)
+            counted[stride] = multiply_adds(model, channels)
+        for stride in counted:
+            model.output_stride = stride
             timed = _Timed(**vars(method or Method()))
             _forget_peak(device)
             evaluation = evaluate(model, dataset, precision=precision, progress=progress, trimap=trimap, method=timed)
-            settings.append(Setting(stride, evaluation, statistics.median(timed.seconds), _peak(device), counted))
+            settings.append(
+                Setting(stride, evaluation, statistics.median(timed.seconds), _peak(device), counted[stride])
+            )
     finally:
         model.output_stride = own
     return settings
