@@ -97,7 +97,7 @@ def side_by_side(image: Pixels, mask: Mask, labels: LabelSet) -> Pixels:
     """
     _check(image, mask)
     overlaid = overlay(image, mask, labels, legend=False)
-    return _panels({"photo": image, "labels": labels.colorize(mask), "overlay": overlaid}, mask, labels)
+    return _panels({"photo": image, "labels": labels.colorize(mask), "overlay": overlaid}, mask, labels, columns=3)
 
 
 def heat_map(image: Pixels, weights: NDArray[np.float32], *, alpha: float = 0.65) -> Pixels:
@@ -120,7 +120,8 @@ def heat_map(image: Pixels, weights: NDArray[np.float32], *, alpha: float = 0.65
 def attention_figure(
     image: Pixels, mask: Mask, labels: LabelSet, weights: NDArray[np.float32], scales: Sequence[float]
 ) -> Pixels:
-    """Put photo, labels and the weight of each scale next to each other, captioned, above the legend of the labels.
+    """Put photo, labels and the weight of each scale next to each other, captioned, above the legend of the labels;
+    pictures at least twice as wide as high one below the other (:func:`panel_columns`).
 
     Args:
         image: uint8 RGB ``(H, W, 3)``.
@@ -139,20 +140,27 @@ def attention_figure(
     panels = {"photo": image, "labels": overlay(image, mask, labels, legend=False)}
     for scale, weight in zip(scales, weights, strict=True):
         panels[f"scale {scale:g}: weight {weight.mean():.2f}"] = heat_map(image, weight)
-    return _panels(panels, mask, labels)
+    return _panels(panels, mask, labels, panel_columns(len(panels), mask.shape[0], mask.shape[1]))
 
 
-def _panels(panels: Mapping[str, Pixels], mask: Mask, labels: LabelSet) -> Pixels:
-    """Pictures of the mask's size in a row, captioned, above a legend."""
+def panel_columns(count: int, height: int, width: int) -> int:
+    """How many of ``count`` pictures of a size stand side by side in :func:`attention_figure`: all or one."""
+    return 1 if width >= 2 * height else count
+
+
+def _panels(panels: Mapping[str, Pixels], mask: Mask, labels: LabelSet, columns: int) -> Pixels:
+    """Pictures of the mask's size in rows of ``columns``, captioned, above a legend."""
     height, width = mask.shape
     text = _text_size(height, width)
     font, gap, caption = _font(text), text, round(1.9 * text)
-    sheet = Image.new("RGB", (len(panels) * (width + gap) + gap, caption + height), _PAPER)
+    rows = -(-len(panels) // columns)
+    sheet = Image.new("RGB", (columns * (width + gap) + gap, rows * (caption + height)), _PAPER)
     draw = ImageDraw.Draw(sheet)
     for place, (title, panel) in enumerate(panels.items()):
-        left = gap + place * (width + gap)
-        sheet.paste(Image.fromarray(panel), (left, caption))
-        draw.text((left, caption / 2), title, _FAINT, font, anchor="lm")
+        row, column = divmod(place, columns)
+        left, top = gap + column * (width + gap), row * (caption + height)
+        sheet.paste(Image.fromarray(panel), (left, top + caption))
+        draw.text((left, top + caption / 2), title, _FAINT, font, anchor="lm")
     return _above(np.asarray(sheet), _legend(mask, labels, sheet.width, text))
 
 

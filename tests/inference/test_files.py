@@ -13,6 +13,7 @@ import atrous
 from atrous.data.images import FoundImage, ImageError
 from atrous.inference import files
 from atrous.inference.files import Report, predict_files, tell_apart
+from atrous.inference.method import Method
 from atrous.labels import LabelSet
 from atrous.models.geometry import Grid
 
@@ -244,10 +245,13 @@ def test_the_overlay_of_a_huge_photo_is_drawn_smaller(tmp_path: Path, monkeypatc
     assert size_of(tmp_path / "out/a.overlay.jpg")[0] == 200
 
 
+def attentive(**more):
+    options = {"base_options": {"kernel": 1}, "scales": (1, 0.5)} | more
+    return atrous.create_model("attention_to_scale", backbone="mobilenetv2_035", num_classes=3, **options).eval()
+
+
 def test_attention_maps_are_drawn_and_are_no_input_the_next_time(tmp_path):
-    torch.manual_seed(0)
-    options = {"base_options": {"kernel": 1}, "scales": (1, 0.5)}
-    model = atrous.create_model("attention_to_scale", backbone="mobilenetv2_035", num_classes=3, **options).eval()
+    model = attentive()
     Image.new("RGB", (70, 50), "red").save(tmp_path / "a.png")
     for _ in range(2):
         report = predict_files(model, [tmp_path], tmp_path, attention_maps=True, overwrite=False)
@@ -267,6 +271,28 @@ def test_attention_maps_are_drawn_and_are_no_input_the_next_time(tmp_path):
     assert atrous.predict(model, tmp_path / "a.png", flip=True).attention is None
 
 
-def test_attention_maps_need_attention(tmp_path):
-    with pytest.raises(ValueError, match="attention maps are of an attention_to_scale"):
-        predict_files(DarkOrLight(), [tmp_path], tmp_path / "out", attention_maps=True)
+@pytest.mark.parametrize("size", [(1000, 400), (400, 1000)])
+def test_attention_maps_of_a_huge_photo_are_drawn_smaller(tmp_path, monkeypatch, size):
+    monkeypatch.setattr(files, "OVERLAY_SIDE", 200)
+    source = photo(tmp_path / "a.jpg", size=size)
+    report = predict_files(attentive(), [source], tmp_path / "out", attention_maps=True)
+    assert not report.failed
+    assert size_of(tmp_path / "out/a.png") == size
+    assert max(size_of(tmp_path / "out/a.scale_1.jpg")) == 200
+    width, height = size_of(tmp_path / "out/a.attention.jpg")
+    assert (width > height) == (size[0] < size[1])  # wide pictures one below the other, others side by side
+    assert max(width, height) < 400  # with captions and a legend
+
+
+def test_attention_maps_need_a_single_look_with_attention(tmp_path):
+    model, source, out = attentive(), photo(tmp_path / "a.jpg"), tmp_path / "out"
+    with pytest.raises(ValueError, match="of a single look at a picture: leave out flip"):
+        predict_files(model, [source], out, attention_maps=True, method=Method(flip=True))
+    model.merge = "average"
+    with pytest.raises(ValueError, match=r"its merge is 'average': set it back, model\.merge = 'attention'"):
+        predict_files(model, [source], out, attention_maps=True)
+    with pytest.raises(ValueError, match="this is attention_to_scale built with merge 'max'"):
+        predict_files(attentive(merge="max"), [source], out, attention_maps=True)
+    with pytest.raises(ValueError, match="built with merge 'attention'; this is dark_or_light"):
+        predict_files(DarkOrLight(), [source], out, attention_maps=True)
+    assert not out.exists()

@@ -10,7 +10,7 @@ import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b
 from json import dumps
@@ -21,16 +21,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from atrous.data.images import DecodedImage, FoundImage, ImageError, Pixels, find_images, open_image
+from atrous.data.images import DecodedImage, FoundImage, ImageError, find_images, open_image
 from atrous.inference.method import Method
 from atrous.inference.predictor import Precision, Segmentation, encode_jpeg, prepared, segment, write_atomically
 from atrous.labels import encode_mask
 from atrous.models.attention_to_scale import AttentionToScale
 from atrous.models.base import SegmentationModel
-from atrous.viz import areas, attention_figure, heat_map, overlay
+from atrous.models.scales import MultiScale
+from atrous.viz import areas, attention_figure, heat_map, panel_columns
 
 OVERLAY_SIDE = 8192
-"""The longest side of an overlay that is written; a larger photo is drawn smaller, its mask is not."""
+"""The longest side of an overlay, a heat map or a figure that is written, but for captions and legends; a larger photo
+is drawn smaller, its mask is not.
+"""
 
 _ENDINGS = re.compile(r"\.(overlay|attention|scale_[\d.e+-]+)\.jpg$")  # pictures beside a mask
 _ORIGIN = b"tEXtatrous-source\0"  # the PNG chunk, first after the header, in which a mask tells which picture it is of
@@ -92,8 +95,8 @@ def predict_files(
     size) and ``x.overlay.jpg``, and on request ``x.json`` (size, pixels and share of each class) and ``x.scores.npz``
     (``probabilities`` float16 ``(C, h, w)``, ``names``, ``size`` ``(H, W)``, ``stride``, ``offset``: position *i* sits
     at pixel ``stride * i + offset``), and ``x.attention.jpg`` with a heat map ``x.scale_0.5.jpg`` for each scale of a
-    network that attends to scales. Pictures that would get the same name are told apart by the folders they come
-    from, or keep their ending (``x.jpg.png``), and a note says so.
+    network that attends to scales; these pictures are at most some 8192 pixels a side. Pictures that would get the
+    same name are told apart by the folders they come from, or keep their ending (``x.jpg.png``), and a note says so.
 
     Results are written only over results of the same picture, so that a command can be repeated: a mask remembers in a
     PNG text field which picture it is of (its name and a hash of its path). An input is never written over, and
@@ -120,14 +123,12 @@ def predict_files(
 
     Raises:
         ImageError: there is no picture in the inputs.
-        ValueError: ``out`` is a file, or the network cannot have that output stride, or has no attention to show.
+        ValueError: ``out`` is a file, or the network cannot have that output stride, or has no attention to show
+            (with another ``merge``, or looking more than once); nothing has been done then.
     """
     chosen = method or Method()
-    if attention_maps and (not isinstance(model, AttentionToScale) or len(chosen.scales) > 1 or chosen.flip):
-        raise ValueError(
-            f"attention maps are of an attention_to_scale that looks once; this is {model.name}, "
-            f"at the scales {', '.join(f'{scale:g}' for scale in chosen.scales)}{', mirrored too' * chosen.flip}"
-        )
+    if attention_maps:
+        _check_attention(model, chosen)
     with prepared(model, device, output_stride, precision) as where:
         return label_files(
             inputs,
@@ -139,6 +140,24 @@ def predict_files(
             attention_maps=attention_maps,
             overwrite=overwrite,
             progress=progress,
+        )
+
+
+def _check_attention(model: SegmentationModel, method: Method) -> None:
+    if not isinstance(model, AttentionToScale):
+        built = f" built with merge '{model.merge}'" if isinstance(model, MultiScale) else ""
+        raise ValueError(
+            f"attention maps are of an attention_to_scale built with merge 'attention'; this is {model.name}{built}"
+        )
+    if model.merge != "attention":
+        raise ValueError(
+            f"attention maps need the model's attention, and its merge is '{model.merge}': set it back, "
+            "model.merge = 'attention'"
+        )
+    if len(method.scales) > 1 or method.flip:
+        raise ValueError(
+            "attention maps are of a single look at a picture: leave out flip, and scales beside "
+            f"{method.scales[0]:g}, or attention_maps"
         )
 
 
@@ -289,7 +308,7 @@ class _Writer:
             mask: lambda: _sign(encode_mask(segmentation.labels, segmentation.label_set), image.path)
         }
         if self.overlays:
-            makers[_beside(base, ".overlay.jpg")] = lambda: encode_jpeg(_overlay(segmentation))
+            makers[_beside(base, ".overlay.jpg")] = lambda: encode_jpeg(_shrunk(segmentation).overlay())
         if self.json:
             makers[_beside(base, ".json")] = lambda: _describe(image.path, segmentation)
         if self.scores:
@@ -363,33 +382,46 @@ def _is_result(path: Path) -> bool:
     return _origin_of(path if name == path.name else path.with_name(f"{name}.png")) is not None
 
 
-def _overlay(segmentation: Segmentation) -> Pixels:
+def _shrunk(segmentation: Segmentation, columns: int = 1, rows: int = 1) -> Segmentation:
+    """The picture and what was found in it, so small that a figure of so many columns and rows is not too large."""
     height, width = segmentation.labels.shape
-    shrink = OVERLAY_SIDE / max(height, width)
+    shrink = OVERLAY_SIDE / max(columns * width, rows * height)
     if shrink >= 1:
-        return segmentation.overlay()
+        return segmentation
     size = max(1, round(width * shrink)), max(1, round(height * shrink))
     image = np.asarray(cv2.resize(segmentation.image, size, interpolation=cv2.INTER_AREA), np.uint8)
     labels = np.asarray(cv2.resize(segmentation.labels, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
-    return overlay(image, labels, segmentation.label_set)
+    weights = segmentation.attention
+    if weights is not None:
+        weights = np.stack([cv2.resize(weight, size, interpolation=cv2.INTER_AREA) for weight in weights])
+    return replace(segmentation, image=image, labels=labels, attention=weights)
 
 
 def _draw_attention(segmentation: Segmentation) -> dict[str, Callable[[], bytes]]:
     """The figure of all scales, and the heat of each, by the ending of its file."""
-    weights, image = segmentation.attention, segmentation.image
-    if weights is None:
-        raise ValueError("the network attended to no scales")
-    labels, names, scales = segmentation.labels, segmentation.label_set, segmentation.scales
-    makers: dict[str, Callable[[], bytes]] = {
-        ".attention.jpg": lambda: encode_jpeg(attention_figure(image, labels, names, weights, scales))
+    heat = {
+        f".scale_{scale:g}.jpg": partial(_encode_heat, segmentation, number)
+        for number, scale in enumerate(segmentation.scales)
     }
-    for scale, weight in zip(scales, weights, strict=True):
-        makers[f".scale_{scale:g}.jpg"] = partial(_encode_heat, image, weight)
-    return makers
+    return {".attention.jpg": partial(_encode_figure, segmentation), **heat}
 
 
-def _encode_heat(image: Pixels, weight: NDArray[np.float32]) -> bytes:
-    return encode_jpeg(heat_map(image, weight))
+def _encode_figure(segmentation: Segmentation) -> bytes:
+    count = 2 + len(segmentation.scales)
+    columns = panel_columns(count, *segmentation.labels.shape)
+    seen = _shrunk(segmentation, columns, count // columns)
+    return encode_jpeg(attention_figure(seen.image, seen.labels, seen.label_set, _attention(seen), seen.scales))
+
+
+def _encode_heat(segmentation: Segmentation, number: int) -> bytes:
+    seen = _shrunk(segmentation)
+    return encode_jpeg(heat_map(seen.image, _attention(seen)[number]))
+
+
+def _attention(segmentation: Segmentation) -> NDArray[np.float32]:
+    if segmentation.attention is None:
+        raise ValueError("the network attended to no scales")
+    return segmentation.attention
 
 
 def _describe(source: Path, segmentation: Segmentation) -> bytes:
