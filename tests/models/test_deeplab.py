@@ -214,9 +214,36 @@ def test_aspp_is_the_sum_of_its_branches(thin: None) -> None:
 
 def test_rates_follow_the_output_stride_on_any_backbone() -> None:
     model = create_model("deeplab_aspp", backbone="resnet10t", num_classes=3)
-    for stride, rates in {8: (6, 12, 18, 24), 16: (3, 6, 9, 12), 4: (12, 24, 36, 48), 32: (1, 3, 4, 6)}.items():
+    for stride, rates in {8: (6, 12, 18, 24), 16: (3, 6, 9, 12), 4: (12, 24, 36, 48), 32: (2, 3, 5, 6)}.items():
         model.output_stride = stride
         assert tuple(model.get_submodule(f"fc1_c{i}").dilation[0] for i in range(4)) == rates
+
+
+@pytest.mark.parametrize(
+    ("name", "backbone", "exact"),
+    [
+        ("deeplab_largefov", "resnet50", {4, 8, 16, 32}),
+        ("deeplab_largefov", "vgg11", {4, 8}),  # published without holes in its last pools: nothing is less than none
+        ("deeplab_aspp", "resnet50", {4, 8, 16}),  # at 32, rates 6 and 18 would be 1.5 and 4.5
+        ("deeplab_msc_largefov", "resnet50", {4, 8}),  # likewise the perceptrons of the map before the last
+    ],
+)
+def test_where_a_published_network_read_at_every_nth_position_is_the_coarser_one(
+    thin: None, name: str, backbone: str, exact: set[int]
+) -> None:
+    model = awake(create_model(name, backbone=backbone, num_classes=5))
+    for key, parameter in model.named_parameters():
+        if key.startswith("msc."):
+            nn.init.normal_(parameter, std=0.1)
+    x = torch.randn(1, 3, 257, 257)
+    maps = {}
+    with torch.no_grad():
+        for stride in (4, 8, 16, 32):
+            model.output_stride = stride
+            maps[stride] = model.scores(x)[0]
+    finest = maps[4]
+    same = {s for s, y in maps.items() if (finest[..., :: s // 4, :: s // 4] - y).norm() / y.norm() < 1e-4}
+    assert same == exact
 
 
 class TestWhatLearnsAtWhichRate:

@@ -20,7 +20,7 @@ from atrous.models.base import SegmentationModel, build_on, register
 from atrous.models.classics import VGGS
 from atrous.models.deeplab_trunks import PUBLISHED_STRIDE, DeepLabTrunk, decimate, deeplab_backbone
 from atrous.models.geometry import PIXELS, Grid, resample
-from atrous.models.layers import init_convolutions
+from atrous.models.layers import init_convolutions, rate_at
 from atrous.models.scales import MultiScale
 
 FC_WIDTH = 1024
@@ -36,7 +36,8 @@ class DeepLab(SegmentationModel):
     Args:
         backbone: the trunk.
         labels: the classes.
-        rates: of the branches, at output stride 8; at another one each keeps its field of view in pixels.
+        rates: of the branches, at output stride 8; at another one each keeps its field of view in pixels, as nearly as
+            a whole number can (:func:`atrous.models.layers.rate_at`): 6 is 12 at stride 4, 3 at 16, 2 at 32.
         kernel: side of the atrous convolutions.
         width: channels of fc6 and fc7; 0 for bare classifiers; 1024 on VGG, 0 elsewhere when None.
         seed: chooses the filters of a pretrained VGG that fc6 and fc7 begin with.
@@ -110,7 +111,7 @@ class DeepLab(SegmentationModel):
             atrous.padding = (self._front(scaled),) * 2
 
     def _scaled(self, rate: int) -> int:
-        return max(1, rate * PUBLISHED_STRIDE // self.output_stride)
+        return rate_at(rate, PUBLISHED_STRIDE, self.output_stride)
 
     def _front(self, rate: int) -> int:
         """Padding before a map; an even kernel of an odd rate needs one position more behind it."""
@@ -155,9 +156,10 @@ class DeepLabMSc(DeepLab):
     a two-layer perceptron and a classifier of its own, as released; a sum of scores is a classifier of concatenated
     features.
 
-    The perceptrons' first layer takes the stride that is left to the output stride. All that is new lies in ``msc``,
-    with the released names (``data_conv``, ``data_fc``, ``data_ms``, ``pool1_conv``, ...); the published training
-    leaves the rest at what LargeFOV has learnt (``training.only = ["msc."]`` in a recipe).
+    The perceptrons' first layer takes the stride that is left to the output stride, and a rate where its map is denser
+    than at output stride 8. All that is new lies in ``msc``, with the released names (``data_conv``, ``data_fc``,
+    ``data_ms``, ``pool1_conv``, ...); the published training leaves the rest at what LargeFOV has learnt
+    (``training.only = ["msc."]`` in a recipe).
     """
 
     CHANNELS = 128
@@ -177,9 +179,13 @@ class DeepLabMSc(DeepLab):
 
     def _follow_output_stride(self) -> None:
         super()._follow_output_stride()
-        for name, grid in zip(self.sources, (PIXELS, *self.backbone.grids), strict=False):
-            stride = max(1, int(self.output_stride // grid.stride))
-            self.msc[f"{name}_conv"].stride = (stride, stride)  # type: ignore[assignment]
+        natives = (1, *self.backbone.strides)
+        for name, grid, native in zip(self.sources, (PIXELS, *self.backbone.grids), natives, strict=False):
+            conv = self.msc[f"{name}_conv"]
+            assert isinstance(conv, nn.Conv2d)
+            conv.stride = (max(1, int(self.output_stride // grid.stride)),) * 2
+            rate = rate_at(1, min(native, PUBLISHED_STRIDE), int(grid.stride))
+            conv.dilation = conv.padding = (rate, rate)
 
     def _features(self, images: Tensor) -> list[Tensor]:
         images = self._padded(images)
@@ -193,7 +199,7 @@ class DeepLabMSc(DeepLab):
             assert isinstance(conv, nn.Conv2d)
             x = self.dropout(conv(x).relu_())
             x = self.dropout(self.msc[f"{name}_fc"](x).relu_())
-            place = grid.window(3, conv.stride[0], 1)
+            place = grid.window(3, conv.stride[0], conv.dilation[0], conv.dilation[0])
             scores = scores + resample(self.msc[f"{name}_ms"](x), place, target, size)
         return scores, target
 

@@ -18,7 +18,15 @@ from atrous.models.backbones import NATIVE_STRIDE, Backbone
 from atrous.models.base import Positive, SegmentationModel, register
 from atrous.models.deeplabv3_trunks import deeplabv3_backbone
 from atrous.models.geometry import Grid, resample
-from atrous.models.layers import Bottleneck, conv3x3, conv_bn_relu, init_classifier, init_convolutions, set_rate
+from atrous.models.layers import (
+    Bottleneck,
+    conv3x3,
+    conv_bn_relu,
+    init_classifier,
+    init_convolutions,
+    rate_at,
+    set_rate,
+)
 
 
 class ASPP(nn.Module):
@@ -62,9 +70,11 @@ class ASPP(nn.Module):
         self.refine = conv3x3(channels, channels, separable=separable) if refine else None
 
     def follow(self, output_stride: int) -> None:
-        """Scale the rates to the output stride, so that each branch keeps its field of view in pixels."""
+        """Scale the rates to the output stride, so that each branch keeps its field of view in pixels, as nearly as a
+        whole number can (:func:`atrous.models.layers.rate_at`).
+        """
         for rate, branch in zip(self.rates, self.atrous, strict=True):
-            set_rate(branch, max(1, rate * self.REFERENCE_STRIDE // output_stride))
+            set_rate(branch, rate_at(rate, self.REFERENCE_STRIDE, output_stride))
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, inputs, h, w)`` → ``(B, channels, h, w)``."""

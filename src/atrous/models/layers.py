@@ -55,6 +55,13 @@ def conv3x3(inputs: int, outputs: int, *, rate: int = 1, separable: bool) -> nn.
     return separable_conv(inputs, outputs, rate) if separable else conv_bn_relu(inputs, outputs, 3, rate)
 
 
+def rate_at(rate: int, reference_stride: int, output_stride: int) -> int:
+    """An atrous rate given at a reference stride, at another output stride: the whole number nearest to what keeps its
+    field of view in pixels, halves upwards, at least 1. It is exact at every finer stride.
+    """
+    return max(1, (2 * rate * reference_stride + output_stride) // (2 * output_stride))
+
+
 def set_rate(module: nn.Module, rate: int) -> None:
     """Dilate the 3×3 convolutions of a part of a network, so that its maps keep their size."""
     for conv in module.modules():
