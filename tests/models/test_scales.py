@@ -1,5 +1,6 @@
 """Several scales through one network, and their scores merged."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -120,15 +121,27 @@ def test_all_scales_learn_in_one_network() -> None:
         assert any(g.any() for g in gradients)
 
 
-def test_another_merge_is_for_now(tmp_path: Path) -> None:
+def test_another_merge_is_saved_and_can_be_taken_back(tmp_path: Path) -> None:
     model = two(merge="attention")
     x = torch.randn(1, 3, 65, 65)
     with torch.no_grad():
         attended = model(x)
         model.merge = "average"
         again = load(model.save(tmp_path / "model"))
-        assert not torch.equal(model(x), attended)
+        assert again.merge == "average"
+        assert torch.equal(again(x), model(x))
+        assert not torch.equal(again(x), attended)
+        again.merge = "attention"
         assert torch.equal(again(x), attended)
+        assert again.card == {}
+
+
+def test_a_folder_that_tells_of_no_merge_has_the_one_it_was_built_with(tmp_path: Path) -> None:
+    file = two(merge="attention").save(tmp_path / "model") / "config.json"
+    config = json.loads(file.read_text())
+    del config["merge"]
+    file.write_text(json.dumps(config))
+    assert load(tmp_path / "model").merge == "attention"
 
 
 def test_starts_from_a_network_of_one_scale() -> None:

@@ -88,6 +88,7 @@ class SegmentationModel(nn.Module):
     config: dict[str, Any]
     fade = False  # as Output has it
     _optional: tuple[str, ...] = ("aux_classifier.",)  # tensors that a model may have and one it starts from not
+    _dials: tuple[str, ...] = ("output_stride",)  # what may be set at any time, and is saved as it is set
 
     def __init__(self, backbone: Backbone, labels: LabelSet, *, aux: bool = False) -> None:
         super().__init__()
@@ -281,7 +282,7 @@ class SegmentationModel(nn.Module):
             "format": FORMAT,
             "library": "atrous",
             **self.config,
-            "output_stride": self.output_stride,
+            **{dial: getattr(self, dial) for dial in self._dials},
             "labels": self.labels.to_dict(),
             "preprocessing": asdict(self.preprocessing),
             **(self.card | notes),
@@ -493,7 +494,6 @@ def load_folder(folder: str | Path) -> SegmentationModel:
         "backbone",
         "in_channels",
         "options",
-        "output_stride",
         "labels",
         "preprocessing",
     }
@@ -508,6 +508,9 @@ def load_folder(folder: str | Path) -> SegmentationModel:
             **config["options"],
         )
         model.preprocessing = Preprocessing(*(tuple(config["preprocessing"][k]) for k in ("mean", "std")))
+        for dial in model._dials:
+            if dial in config:  # folders from before a model had it do without
+                setattr(model, dial, config[dial])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{config_file} does not describe a model of this atrous: {error!r}") from error
     try:
@@ -515,7 +518,7 @@ def load_folder(folder: str | Path) -> SegmentationModel:
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{weights_file} is damaged or cut short: {error}") from error
     _fill(model, weights, weights_file)
-    model.card = {k: v for k, v in config.items() if k not in known}
+    model.card = {k: v for k, v in config.items() if k not in known.union(model._dials)}
     return model.eval()
 
 

@@ -47,6 +47,7 @@ class MultiScale(SegmentationModel):
     """
 
     merges: tuple[Merge, ...] = ("max", "average")
+    _dials = (*SegmentationModel._dials, "merge")
     _optional = (*SegmentationModel._optional, "attention.")
 
     def __init__(self, base: SegmentationModel, scales: Sequence[float], merge: Merge, extra_supervision: bool) -> None:
@@ -70,7 +71,7 @@ class MultiScale(SegmentationModel):
 
     @property
     def merge(self) -> Merge:
-        """How the scales' scores become one; may be set at any time. What is saved has the one it was built with."""
+        """How the scales' scores become one; may be set at any time, and is saved as it is set."""
         return self._merge
 
     @merge.setter
