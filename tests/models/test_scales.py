@@ -166,13 +166,15 @@ def test_pictures_are_padded_before_they_are_scaled() -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    for scales in ((), (1, 1), (1, 0), (1, -0.5)):
-        with pytest.raises(ValueError, match="different positive numbers"):
+    for scales in ((), (1, 1), (1, 0), (1, -0.5), (1, 1000), (1e-9,), (float("nan"),)):
+        with pytest.raises(ValueError, match=r"different factors such as 0\.75, 0\.125 to 8"):
             two(scales=scales)
     with pytest.raises(ValueError, match="merge is one of max, average, not 'attention'"):
         two().merge = "attention"  # type: ignore[attr-defined]
-    with pytest.raises(ValueError, match="no auxiliary head"):
+    with pytest.raises(ValueError, match=r"one head, and this deeplabv3 more \(aux\): leave out base_options"):
         two("deeplabv3", base_options={"aux": True})
+    with pytest.raises(ValueError, match=r"one head, and this fcn8s more \(geometric\): leave out base_options"):
+        two("fcn8s", base_options={"heads": {"geometric": 3}})
     with pytest.raises(ValueError, match="has one scale"):
         two("attention_to_scale")
     with pytest.raises(ValueError, match=r"no model 'deeplab9'; there are: .*attention_to_scale"):

@@ -62,7 +62,8 @@ Precision = Annotated[
     Literal["float32", "bfloat16"], typer.Option("--precision", help="bfloat16 is faster where the hardware has it.")
 ]
 Scales = Annotated[
-    str | None, typer.Option("--scales", help="Look at the picture at several sizes: 0.75,1,1.25; slower, better.")
+    str | None,
+    typer.Option("--scales", help="Look at the picture at several sizes, 0.125 to 8: 0.75,1,1.25; slower, better."),
 ]
 Flip = Annotated[bool, typer.Option("--flip", help="Look at the mirror image too.")]
 Merge = Annotated[

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -16,10 +15,9 @@ from atrous.inference.labelmap import in_strips, scores_to_labels
 from atrous.models.attention_to_scale import AttentionToScale
 from atrous.models.base import SegmentationModel
 from atrous.models.geometry import PIXELS, Grid, resample
-from atrous.models.scales import scaled
+from atrous.models.scales import check_scales, scaled
 
 Merge = Literal["probabilities", "scores", "maximum"]
-LARGEST_SCALE = 8
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class Method:
     """Which versions of a picture a network looks at, how their scores are merged, and what refines them.
 
     Args:
-        scales: factors; a side of ``n`` pixels becomes ``(n − 1) · scale + 1``, sampled bilinearly.
+        scales: factors, 0.125 to 8; a side of ``n`` pixels becomes ``(n − 1) · scale + 1``, sampled bilinearly.
         flip: look at the mirror image too, at each scale.
         merge: the mean of the ``probabilities`` (DeepLabv3 and v3+) or of the ``scores``, or the ``maximum`` of the
             scores (DeepLab v2).
@@ -68,13 +66,7 @@ class Method:
     crf: DenseCRF | None = None
 
     def __post_init__(self) -> None:
-        if not self.scales or len(set(self.scales)) < len(self.scales):
-            raise ValueError(f"scales are one or more different factors, not {list(self.scales)}")
-        for scale in self.scales:
-            if not (math.isfinite(scale) and 1 / LARGEST_SCALE <= scale <= LARGEST_SCALE):
-                raise ValueError(
-                    f"a scale is a factor such as 0.75, at most {LARGEST_SCALE} or its inverse, not {scale}"
-                )
+        check_scales(self.scales)
 
     def __call__(self, model: SegmentationModel, photo: Tensor) -> tuple[Tensor, list[View]]:
         """The class of every pixel of a photo.

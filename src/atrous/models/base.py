@@ -126,6 +126,11 @@ class SegmentationModel(nn.Module):
     def _follow_output_stride(self) -> None:
         """Adapt what depends on the output stride."""
 
+    @property
+    def further_heads(self) -> tuple[str, ...]:
+        """The names of what is scored beside ``main``."""
+        return ("aux",) if self.aux_classifier is not None else ()
+
     def inherited(self) -> Iterator[nn.Parameter]:
         """The parameters that come from a classifier, and learn at its rate; the others are new."""
         return self.backbone.parameters()

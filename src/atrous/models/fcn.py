@@ -85,6 +85,11 @@ class FCN(SegmentationModel):
         return resample(scores, grid, place, (fine.shape[-2], fine.shape[-1])) + fine, place
 
     @property
+    def further_heads(self) -> tuple[str, ...]:
+        """The names of the further label sets."""
+        return tuple(self.heads)[1:]
+
+    @property
     def embedding_channels(self) -> int:
         """Channels of the coarsest features."""
         return self.backbone.channels[self.coarse]

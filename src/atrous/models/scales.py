@@ -8,7 +8,6 @@ finest scale sit.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
@@ -22,6 +21,8 @@ from atrous.models.geometry import Grid, resample
 from atrous.models.layers import full_precision
 
 Merge = Literal["max", "average", "attention"]
+SMALLEST, LARGEST = 0.125, 8
+"""What a scale of a picture is between."""
 
 
 class Scale(NamedTuple):
@@ -42,8 +43,8 @@ class MultiScale(SegmentationModel):
         extra_supervision: train on the scores of each scale too, with weight 1, beside the merged ones.
 
     Raises:
-        ValueError: no scales, one that is not positive, or twice the same; an unknown merge; a base that has scales of
-            its own or an auxiliary head.
+        ValueError: no scales, one out of bounds, or twice the same; an unknown merge; a base that has scales of its own
+            or further heads.
     """
 
     merges: tuple[Merge, ...] = ("max", "average")
@@ -52,10 +53,14 @@ class MultiScale(SegmentationModel):
 
     def __init__(self, base: SegmentationModel, scales: Sequence[float], merge: Merge, extra_supervision: bool) -> None:
         nn.Module.__init__(self)  # the backbone is the base's
-        if not scales or not all(0 < scale < math.inf for scale in scales) or len(set(scales)) < len(scales):
-            raise ValueError(f"scales are one or more different positive numbers, not {list(scales)}")
-        if isinstance(base, MultiScale) or base.aux_classifier is not None:
-            raise ValueError("the shared network has one scale, and no auxiliary head (aux)")
+        check_scales(scales)
+        if isinstance(base, MultiScale):
+            raise ValueError("the shared network has one scale: leave out the scales of its own")
+        if base.further_heads:
+            raise ValueError(
+                f"the shared network has one head, and this {base.name} more ({', '.join(base.further_heads)}): "
+                "leave out base_options' aux and heads"
+            )
         self.base = base
         self.scales, self.extra_supervision = tuple(float(scale) for scale in scales), extra_supervision
         self.aux_classifier = None
@@ -133,6 +138,18 @@ class MultiScale(SegmentationModel):
     def _combine(self, scores: Tensor, seen: list[Scale]) -> Tensor:  # noqa: ARG002
         """Scores of all scales at the same places ``(S, B, C, h, w)`` → ``(B, C, h, w)``."""
         return scores.amax(0) if self.merge == "max" else scores.mean(0)
+
+
+def check_scales(scales: Sequence[float]) -> None:
+    """See that scales of a picture can be: what a network learns, and what one looks at.
+
+    Raises:
+        ValueError: none, the same one twice, or one that makes pictures enormous or tiny.
+    """
+    if not scales or len(set(scales)) < len(scales) or not all(SMALLEST <= scale <= LARGEST for scale in scales):
+        raise ValueError(
+            f"scales are one or more different factors such as 0.75, {SMALLEST} to {LARGEST}, not {list(scales)}"
+        )
 
 
 def scaled_size(size: int, scale: float) -> int:
