@@ -287,6 +287,22 @@ def test_the_public_names_are_frozen() -> None:
         ({"name": "fcn8s", "heads": [3]}, r"heads should be a valid dictionary, not \[3\]"),
         ({"name": "fcn8s", "heads": {"sky": 0}}, r"heads\['sky'\] should be greater than 0"),
         ({"name": "attention_to_scale", "merge": "sum"}, "merge should be 'max', 'average' or 'attention', not 'sum'"),
+        ({"name": "deeplab_largefov", "width": -1}, "width should be greater than or equal to 0, not -1"),
+        ({"name": "deeplab_largefov", "pad_to": -5}, "pad_to should be greater than or equal to 0, not -5"),
+        ({"name": "deeplab_largefov", "kernel": 0}, "kernel should be greater than 0, not 0"),
+        ({"name": "deeplab_aspp", "rates": [6, 0]}, r"rates should be greater than 0, not \[6, 0\]"),
+        ({"name": "deeplab_aspp", "rates": []}, r"rates has one for each branch.* not \[\]"),
+        ({"name": "deeplab_aspp", "scales": [1, 1000]}, r"scales are .* 0\.125 to 8, not \[1.0, 1000.0\]"),
+        ({"name": "deeplabv3_cascade", "multi_grid": []}, r"multi_grid has a rate for each unit .* not \[\]"),
+        ({"backbone": "vgg11+vgg11"}, r"no backbone 'vgg11\+vgg11', which is for fcn16s, fcn32s, fcn8s"),
+        (
+            {"name": "fcn8s", "backbone": "vgg11+resnet50_beta"},
+            "'fcn8s' has no backbone 'resnet50_beta', which is for deeplabv3, deeplabv3_cascade, deeplabv3plus",
+        ),
+        (
+            {"name": "attention_to_scale", "base": "deeplab_aspp", "backbone": "caffenet"},
+            "'deeplab_aspp' has no backbone 'caffenet', which is for fcn16s",
+        ),
         ({"backbone": "vit_tiny_patch16_224"}, "is a transformer; atrous takes convolutional networks"),
     ],
 )

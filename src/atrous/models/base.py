@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
+import timm
 import torch
 import torch.nn.functional as F
 from pydantic import Field, TypeAdapter, ValidationError
@@ -324,6 +325,8 @@ def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 Positive = Annotated[int, Field(gt=0)]
 """A count, as options of architectures have them."""
+NotNegative = Annotated[int, Field(ge=0)]
+"""A count where 0 says "none"."""
 Builder = Callable[..., SegmentationModel]
 
 
@@ -335,11 +338,13 @@ class Architecture:
         build: takes ``backbone``, ``labels`` and its own keyword arguments.
         backbone: takes a name and the other arguments of :class:`Backbone`.
         output_stride: where none is asked for.
+        own: tells of a backbone's name whether ``backbone`` has a form of its own for it, and not timm's.
     """
 
     build: Builder
     backbone: Callable[..., Backbone]
     output_stride: int
+    own: Callable[[str], bool]
 
 
 ARCHITECTURES: dict[str, Architecture] = {}
@@ -347,12 +352,16 @@ ARCHITECTURES: dict[str, Architecture] = {}
 
 
 def register(
-    name: str, *, backbone: Callable[..., Backbone] = Backbone, output_stride: int = 16
+    name: str,
+    *,
+    backbone: Callable[..., Backbone] = Backbone,
+    output_stride: int = 16,
+    own: Callable[[str], bool] = lambda _: False,
 ) -> Callable[[Builder], Builder]:
     """Enter a builder under a name, as an :class:`Architecture`."""
 
     def enter(builder: Builder) -> Builder:
-        ARCHITECTURES[name] = Architecture(builder, backbone, output_stride)
+        ARCHITECTURES[name] = Architecture(builder, backbone, output_stride, own)
         return builder
 
     return enter
@@ -373,8 +382,8 @@ def create_model(
 
     Args:
         name: one of ``atrous.models.ARCHITECTURES``, for example ``deeplabv3plus``.
-        backbone: a timm model name; FCNs and DeepLab v1 and v2 know more (:mod:`atrous.models.fcn`,
-            :mod:`atrous.models.deeplab`).
+        backbone: a timm model name; some architectures know more (:mod:`atrous.models.fcn`,
+            :mod:`atrous.models.deeplab`, :mod:`atrous.models.deeplabv3`).
         num_classes: number of real classes; not needed beside ``labels``.
         labels: class names, or a :class:`LabelSet`.
         output_stride: 4, 8, 16 or 32; the architecture's own when left out (16; FCN skips 32; ``fcn``, DeepLab
@@ -401,7 +410,9 @@ def create_model(
         labels = LabelSet(tuple(labels))
     if num_classes not in (None, len(labels)):
         raise ValueError(f"num_classes is {num_classes}, but there are {len(labels)} labels")
-    owner = _known(everything.get("base", name))  # what shares a network has its trunk
+    kind = everything.get("base", name)  # what shares a network has its trunk
+    owner = _known(kind)
+    _check_backbone(kind, backbone)
     trunk = owner.backbone(
         backbone,
         in_channels=in_channels,
@@ -438,6 +449,17 @@ def _known(name: str) -> Architecture:
     if name not in ARCHITECTURES:
         raise ValueError(f"no model '{name}'; there are: {', '.join(sorted(ARCHITECTURES))}")
     return ARCHITECTURES[name]
+
+
+def _check_backbone(name: str, backbone: str) -> None:
+    """Refuse a backbone that only other architectures have; what nobody has is left to timm to name."""
+    for part in (backbone, *backbone.split("+")):
+        owners = sorted(other for other, kind in ARCHITECTURES.items() if kind.own(part))
+        if owners and name not in owners and not timm.is_model(part):
+            raise ValueError(
+                f"'{name}' has no backbone '{part}', which is for {', '.join(owners)}; it takes any convolutional "
+                "network of timm's, such as resnet50"
+            )
 
 
 def _checked(name: str, options: dict[str, Any]) -> dict[str, Any]:

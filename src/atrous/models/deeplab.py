@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from atrous.labels import LabelSet
 from atrous.models.backbones import Backbone
-from atrous.models.base import SegmentationModel, build_on, register
+from atrous.models.base import NotNegative, Positive, SegmentationModel, build_on, register
 from atrous.models.classics import VGGS
-from atrous.models.deeplab_trunks import PUBLISHED_STRIDE, DeepLabTrunk, decimate, deeplab_backbone
+from atrous.models.deeplab_trunks import PUBLISHED_STRIDE, DeepLabTrunk, decimate, deeplab_backbone, is_published
 from atrous.models.geometry import PIXELS, Grid, resample
 from atrous.models.layers import init_convolutions, rate_at
 from atrous.models.scales import MultiScale
@@ -50,15 +50,15 @@ class DeepLab(SegmentationModel):
         self,
         backbone: Backbone,
         labels: LabelSet,
-        rates: Sequence[int],
-        kernel: int,
-        width: int | None,
+        rates: Sequence[Positive],
+        kernel: Positive,
+        width: NotNegative | None,
         seed: int,
-        pad_to: int,
+        pad_to: NotNegative,
     ) -> None:
         super().__init__(backbone, labels)
-        if not rates or min(rates) < 1 or kernel < 1:
-            raise ValueError(f"rates and kernel are positive, at least one rate: not {list(rates)} and {kernel}")
+        if not rates:
+            raise ValueError("rates has one for each branch, such as [6, 12, 18, 24]: at least one, not []")
         self.pad_to, self.rates, self.kernel = pad_to, tuple(rates), kernel
         published = backbone.name in VGGS
         self.width = (FC_WIDTH if published else 0) if width is None else width
@@ -165,7 +165,7 @@ class DeepLabMSc(DeepLab):
     CHANNELS = 128
     sources: tuple[str, ...] = ()
 
-    def __init__(self, backbone: Backbone, labels: LabelSet, rate: int, *args: Any) -> None:
+    def __init__(self, backbone: Backbone, labels: LabelSet, rate: Positive, *args: Any) -> None:
         super().__init__(backbone, labels, (rate,), *args)
         self.sources = ("data", *(f"pool{stride.bit_length() - 1}" for stride in backbone.strides[:-1]))
         self.msc = nn.ModuleDict()
@@ -204,16 +204,16 @@ class DeepLabMSc(DeepLab):
         return scores, target
 
 
-@register("deeplab_largefov", backbone=deeplab_backbone, output_stride=PUBLISHED_STRIDE)
+@register("deeplab_largefov", backbone=deeplab_backbone, output_stride=PUBLISHED_STRIDE, own=is_published)
 def deeplab_largefov(
     *,
     backbone: Backbone,
     labels: LabelSet,
-    kernel: int = 3,
-    rate: int = 12,
-    width: int | None = None,
+    kernel: Positive = 3,
+    rate: Positive = 12,
+    width: NotNegative | None = None,
     seed: int = 0,
-    pad_to: int = 0,
+    pad_to: NotNegative = 0,
 ) -> DeepLab:
     """DeepLab-LargeFOV: one atrous branch, ``rate`` at output stride 8.
 
@@ -225,16 +225,16 @@ def deeplab_largefov(
     return DeepLab(backbone, labels, (rate,), kernel, width, seed, pad_to)
 
 
-@register("deeplab_msc_largefov", backbone=deeplab_backbone, output_stride=PUBLISHED_STRIDE)
+@register("deeplab_msc_largefov", backbone=deeplab_backbone, output_stride=PUBLISHED_STRIDE, own=is_published)
 def deeplab_msc_largefov(
     *,
     backbone: Backbone,
     labels: LabelSet,
-    kernel: int = 3,
-    rate: int = 12,
-    width: int | None = None,
+    kernel: Positive = 3,
+    rate: Positive = 12,
+    width: NotNegative | None = None,
     seed: int = 0,
-    pad_to: int = 0,
+    pad_to: NotNegative = 0,
 ) -> DeepLabMSc:
     """DeepLab-MSc-LargeFOV: with the scores of the picture and of the maps before the last. The arguments are those of
     :func:`deeplab_largefov`.
@@ -242,21 +242,23 @@ def deeplab_msc_largefov(
     return DeepLabMSc(backbone, labels, rate, kernel, width, seed, pad_to)
 
 
-@register("deeplab_aspp", backbone=deeplab_backbone, output_stride=PUBLISHED_STRIDE)
+@register("deeplab_aspp", backbone=deeplab_backbone, output_stride=PUBLISHED_STRIDE, own=is_published)
 def deeplab_aspp(
     *,
     backbone: Backbone,
     labels: LabelSet,
-    rates: Sequence[int] = (6, 12, 18, 24),
-    width: int | None = None,
+    rates: Sequence[Positive] = (6, 12, 18, 24),
+    width: NotNegative | None = None,
     seed: int = 0,
-    pad_to: int = 0,
+    pad_to: NotNegative = 0,
     scales: Sequence[float] = (1,),
 ) -> DeepLab | MultiScale:
-    """DeepLab v2: ASPP that sums the scores of several rates, ASPP-L; ASPP-S has rates 2, 4, 8 and 12.
+    """DeepLab v2: ASPP that sums the scores of 3×3 branches, one for each of ``rates`` at output stride 8. These are
+    ASPP-L; ASPP-S has rates 2, 4, 8 and 12.
 
-    ``scales`` are those of the picture whose scores' maximum counts, each trained beside it: v2 has (1, 0.75, 0.5). The
-    other arguments are those of :func:`deeplab_largefov`.
+    ``scales`` are those of the picture whose scores' maximum counts, each trained beside it: v2 has (1, 0.75, 0.5).
+    ``width`` and ``pad_to`` are those of :func:`deeplab_largefov`, and ``seed`` is that of the first branch, with the
+    next number for each further one.
     """
     if tuple(scales) == (1,):
         return DeepLab(backbone, labels, rates, 3, width, seed, pad_to)

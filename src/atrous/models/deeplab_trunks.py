@@ -138,9 +138,14 @@ def decimate(
     )
 
 
+def is_published(name: str) -> bool:
+    """Whether DeepLab v1 and v2 have a published form of a backbone."""
+    return name in (*VGGS, *RESNETS)
+
+
 def deeplab_backbone(
     name: str, *, in_channels: int = 3, pretrained: bool | str | Path = False, output_stride: int = PUBLISHED_STRIDE
 ) -> Backbone:
     """A trunk for DeepLab v1 or v2: the published form of VGGs and ResNets, else timm's network of that name."""
-    trunk = DeepLabTrunk if name in (*VGGS, *RESNETS) else Backbone
+    trunk = DeepLabTrunk if is_published(name) else Backbone
     return trunk(name, in_channels=in_channels, pretrained=pretrained, output_stride=output_stride)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from atrous.labels import LabelSet
 from atrous.models.backbones import NATIVE_STRIDE, Backbone
 from atrous.models.base import Positive, SegmentationModel, register
-from atrous.models.deeplabv3_trunks import deeplabv3_backbone
+from atrous.models.deeplabv3_trunks import deeplabv3_backbone, is_released
 from atrous.models.geometry import Grid, resample
 from atrous.models.layers import (
     Bottleneck,
@@ -216,12 +216,14 @@ class DeepLabV3Cascade(SegmentationModel):
         aux: a head for training on the stride-16 features.
 
     Raises:
-        ValueError: less than four blocks.
+        ValueError: less than four blocks, or blocks without units.
     """
 
     def __init__(self, backbone: Backbone, labels: LabelSet, blocks: int, multi_grid: Sequence[int], aux: bool) -> None:
         if blocks < 4:
             raise ValueError(f"blocks is the number of the last one, 4 (the backbone's own) or more, not {blocks}")
+        if not multi_grid:
+            raise ValueError("multi_grid has a rate for each unit of a block, such as [1, 2, 1]: at least one, not []")
         super().__init__(backbone, labels, aux=aux)
         self.multi_grid = tuple(multi_grid)
         self.cascade = nn.Sequential()
@@ -246,7 +248,7 @@ class DeepLabV3Cascade(SegmentationModel):
         return self.classifier(embedding[0]), self.backbone.grids[-1]
 
 
-@register("deeplabv3", backbone=deeplabv3_backbone)
+@register("deeplabv3", backbone=deeplabv3_backbone, own=is_released)
 def deeplabv3(
     *,
     backbone: Backbone,
@@ -279,7 +281,7 @@ def deeplabv3(
     return DeepLabV3(backbone, labels, aspp, aux=aux)
 
 
-@register("deeplabv3_cascade", backbone=deeplabv3_backbone)
+@register("deeplabv3_cascade", backbone=deeplabv3_backbone, own=is_released)
 def deeplabv3_cascade(
     *,
     backbone: Backbone,
@@ -295,7 +297,7 @@ def deeplabv3_cascade(
     return DeepLabV3Cascade(backbone, labels, blocks, multi_grid, aux)
 
 
-@register("deeplabv3plus", backbone=deeplabv3_backbone)
+@register("deeplabv3plus", backbone=deeplabv3_backbone, own=is_released)
 def deeplabv3plus(
     *,
     backbone: Backbone,

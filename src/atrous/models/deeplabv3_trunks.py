@@ -79,11 +79,16 @@ def _uncover(net: Any) -> dict[int, dict[str, str]]:
     return taps
 
 
+def is_released(name: str) -> bool:
+    """Whether DeepLabv3 and v3+ have a released form of a backbone."""
+    return name in RESNETS or _is_xception(name)
+
+
 def deeplabv3_backbone(
     name: str, *, in_channels: int = 3, pretrained: bool | str | Path = False, output_stride: int = 16
 ) -> Backbone:
     """A trunk for DeepLabv3 or v3+: the released form of Xception and the beta ResNets, else timm's network of that
     name. ``xception65.tf_in1k`` has TensorFlow's ImageNet weights.
     """
-    trunk = ReleasedTrunk if name in RESNETS or _is_xception(name) else Backbone
+    trunk = ReleasedTrunk if is_released(name) else Backbone
     return trunk(name, in_channels=in_channels, pretrained=pretrained, output_stride=output_stride)

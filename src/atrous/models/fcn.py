@@ -186,6 +186,10 @@ def fcn_backbone(
     return FusedBackbone(trunks) if len(trunks) > 1 else trunks[0]
 
 
+def _own(backbone: str) -> bool:
+    return "+" in backbone or backbone in CLASSICS
+
+
 def _build(
     backbone: Backbone,
     labels: LabelSet,
@@ -201,7 +205,7 @@ def _build(
     return FCN(backbone, labels, scales, dropout, heads or {})
 
 
-@register("fcn32s", backbone=fcn_backbone, output_stride=NATIVE_STRIDE)
+@register("fcn32s", backbone=fcn_backbone, output_stride=NATIVE_STRIDE, own=_own)
 def fcn32s(
     *, backbone: Backbone, labels: LabelSet, dropout: float | None = None, heads: Mapping[str, Positive] | None = None
 ) -> FCN:
@@ -213,7 +217,7 @@ def fcn32s(
     return _build(backbone, labels, {}, dropout, heads, learn_upsampling=False)
 
 
-@register("fcn16s", backbone=fcn_backbone, output_stride=NATIVE_STRIDE)
+@register("fcn16s", backbone=fcn_backbone, output_stride=NATIVE_STRIDE, own=_own)
 def fcn16s(
     *,
     backbone: Backbone,
@@ -230,7 +234,7 @@ def fcn16s(
     return _build(backbone, labels, {16: 1.0}, dropout, heads, learn_upsampling)
 
 
-@register("fcn8s", backbone=fcn_backbone, output_stride=NATIVE_STRIDE)
+@register("fcn8s", backbone=fcn_backbone, output_stride=NATIVE_STRIDE, own=_own)
 def fcn8s(
     *,
     backbone: Backbone,
