@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import Tensor
 from typer.testing import CliRunner, Result
 
 from atrous.cli import app
@@ -96,3 +98,49 @@ def test_a_missing_file_and_another_kind(tmp_path: Path) -> None:
     (tmp_path / "a.caffemodel").write_bytes(b"PK\3\4")
     other = atrous("convert", "caffe", tmp_path / "a.caffemodel", "--as", "fcn8s", "--out", tmp_path / "m")
     assert "`atrous convert pytorch` reads those" in other.stderr
+
+
+def units(counts: tuple[int, ...], convs: int, trunk: str = "backbone") -> dict[str, Tensor]:
+    """Tensors by which a ResNet of so many units in its blocks is told."""
+    names = [f"layer{b}.{u}.conv{c + 1}" for b, n in enumerate(counts, 1) for u in range(n) for c in range(convs)]
+    return {f"{trunk}.{name}.weight": torch.zeros(1) for name in ("conv1", *names)}
+
+
+@pytest.mark.parametrize(
+    ("layout", "tensors", "words", "other"),
+    [
+        (
+            "torchvision",
+            {"a.weight": torch.zeros(1)},
+            "(resnet50, resnet101, resnet152): expected backbone.conv1",
+            "18",
+        ),
+        (
+            "torchvision",
+            {"a.weight": torch.zeros(1)},
+            "(or MobileNetV3-Large: backbone.0.0.weight), found a.weight",
+            "34",
+        ),
+        ("smp", units((3, 4, 6, 3), 3), "(resnet18, resnet34, resnet50, resnet101, resnet152): expected encoder", "V3"),
+        ("torchvision", units((2, 2, 2, 2), 2), "found 2 + 2 + 2 + 2 units of 2 convolutions", "resnet18"),
+        ("vainf", units((3, 4, 6, 3), 2), "3 + 4 + 6 + 3 units of 3 convolutions as resnet50 has", "resnet34"),
+        (
+            "jfzhang95",
+            units((3, 4, 6, 3), 3),
+            "expected 3 + 4 + 23 + 3 units of 3 convolutions as resnet101",
+            "resnet50",
+        ),
+    ],
+)
+def test_the_trunks_that_an_error_names_are_those_of_the_layout(
+    tmp_path: Path, layout: str, tensors: dict[str, Tensor], words: str, other: str
+) -> None:
+    torch.save(tensors, tmp_path / "net.pth")
+    architecture = "deeplabv3" if layout == "torchvision" else "deeplabv3plus"
+    done = atrous(
+        *("convert", "pytorch", tmp_path / "net.pth", "--as", architecture),
+        *("--layout", layout, "--out", tmp_path / "m"),
+    )
+    assert done.exit_code == 2
+    assert words in done.stderr
+    assert other not in done.stderr.removeprefix(f"atrous: {tmp_path}")

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from atrous.convert.deeplabv3 import UNIT, Layers, Naming, mobilenetv2, mobilenetv2_place, unit
@@ -18,8 +18,15 @@ from atrous.convert.source import ConversionError, Source
 from atrous.models.base import Preprocessing
 
 IMAGENET = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_RESNETS = {(3, 4, 6, 3): "resnet50", (3, 4, 23, 3): "resnet101", (3, 8, 36, 3): "resnet152"}
-_SMALL_RESNETS = {(2, 2, 2, 2): "resnet18", (3, 4, 6, 3): "resnet34"}
+_ResNets = Mapping[str, tuple[int, tuple[int, ...]]]
+"""By name: how many convolutions a unit has, and how many units each of the four blocks."""
+_BOTTLENECKS: _ResNets = {
+    "resnet50": (3, (3, 4, 6, 3)),
+    "resnet101": (3, (3, 4, 23, 3)),
+    "resnet152": (3, (3, 8, 36, 3)),
+}
+"""Those that torchvision, and VainF after it, can dilate."""
+_RESNETS: _ResNets = {"resnet18": (2, (2, 2, 2, 2)), "resnet34": (2, (3, 4, 6, 3)), **_BOTTLENECKS}
 _LAST_BLOCK = {"resnet18": 4, "resnet34": 6}
 """How many 3×3 convolutions the last block has, where not three."""
 
@@ -31,13 +38,15 @@ def _torchvision(source: Source, architecture: str) -> Naming:
     if architecture == "fcn":
         head |= {f"classifier.{i}": f"classifier.{i}" for i in (0, 1, 4)}
         return Naming(
-            *(_resnet(source, "backbone."), "backbone.{}".format, head, {"aux": aux}, 8), preprocessing=IMAGENET
+            *(_resnet(source, "backbone.", _BOTTLENECKS), "backbone.{}".format, head, {"aux": aux}, 8),
+            preprocessing=IMAGENET,
         )
     head |= _aspp("classifier.0") | unit("aspp.refine", "classifier", 1) | {"classifier": "classifier.4"}
     options: dict[str, Any] = {"refine": True, "dropout": 0.5, "aux": aux}
     if not mobile:
+        backbone = _resnet(source, "backbone.", _BOTTLENECKS, " (or MobileNetV3-Large: backbone.0.0.weight)")
         return Naming(
-            *(_resnet(source, "backbone."), "backbone.{}".format, head, options, 8),
+            *(backbone, "backbone.{}".format, head, options, 8),
             preprocessing=IMAGENET,
             pooled_last=True,
         )
@@ -72,7 +81,7 @@ def _mobilenetv3(layer: str) -> str:
 
 
 def _smp(source: Source, architecture: str) -> Naming:
-    backbone = _resnet(source, "encoder.")
+    backbone = _resnet(source, "encoder.", _RESNETS)
     options: dict[str, Any] = {"rates": (12, 24, 36), "multi_grid": _denser(_LAST_BLOCK.get(backbone, 3))}
     options |= {"refine": True, "dropout": 0.5}
     head: dict[str, str | tuple[str, str]] = {"classifier": "segmentation_head.0"}
@@ -122,7 +131,7 @@ def _vainf(source: Source, architecture: str) -> Naming:
             f"{source.file} has VainF's MobileNetV2, which pads before it expands: the rim of its maps is like that of "
             "no network here; its ResNets can be had"
         )
-    backbone = _resnet(source, "backbone.")
+    backbone = _resnet(source, "backbone.", _BOTTLENECKS)
     options: dict[str, Any]
     if architecture == "deeplabv3":
         head = _aspp("classifier.classifier.0") | unit("aspp.refine", "classifier.classifier", 1)
@@ -143,8 +152,9 @@ def _vainf(source: Source, architecture: str) -> Naming:
 def _jfzhang95(source: Source, architecture: str) -> Naming:  # noqa: ARG001
     if "backbone.layer4.2.conv3.weight" not in source:
         raise ConversionError(
-            f"{source.file} has another trunk than ResNet-101: its Xception is another network than the authors' "
-            "(128 low-level channels, not 256), and its MobileNetV2 and DRN are not known here"
+            f"{source.file} has another trunk than ResNet-101 (no backbone.layer4.2.conv3.weight, but "
+            f"{source.beginning()}): jfzhang95's Xception is another network than the authors' (128 low-level "
+            "channels, not 256), and its MobileNetV2 and DRN are not known here"
         )
     head = {f"aspp.{ours}.{i}": f"aspp.{theirs}" for ours, both in _JF_ASPP.items() for i, theirs in enumerate(both)}
     step = 4 if "decoder.last_conv.8.weight" in source else 3  # the later form has dropout between
@@ -153,7 +163,12 @@ def _jfzhang95(source: Source, architecture: str) -> Naming:  # noqa: ARG001
         head |= unit(f"decoder.{i}", "decoder.last_conv", i * step)
     head["classifier"] = f"decoder.last_conv.{2 * step}"
     return Naming(
-        *(_resnet(source, "backbone."), "backbone.{}".format, head, {"multi_grid": (2, 2, 4), "dropout": 0.5}),
+        *(
+            _resnet(source, "backbone.", {"resnet101": _BOTTLENECKS["resnet101"]}),
+            "backbone.{}".format,
+            head,
+            {"multi_grid": (2, 2, 4), "dropout": 0.5},
+        ),
         preprocessing=IMAGENET,
         pooled_last=True,
     )
@@ -182,19 +197,29 @@ def _aspp(place: str) -> dict[str, str]:
     return head | unit("aspp.project", f"{place}.project")
 
 
-def _resnet(source: Source, prefix: str) -> str:
-    """Our name of a ResNet by how many units its blocks have."""
+def _resnet(source: Source, prefix: str, known: _ResNets, otherwise: str = "") -> str:
+    """Our name of a ResNet, one of those known by a layout, by how many units its blocks have."""
     names = source.names()
     units = tuple(
         len({n.split(".")[2] for n in names if n.startswith(f"{prefix}layer{block}.")}) for block in range(1, 5)
     )
-    known = _RESNETS if f"{prefix}layer1.0.conv3.weight" in source else _SMALL_RESNETS
-    if f"{prefix}conv1.weight" not in source or units not in known:
+    convs = 3 if f"{prefix}layer1.0.conv3.weight" in source else 2
+    if f"{prefix}conv1.weight" not in source or not all(units):
         raise ConversionError(
-            f"{source.file} is no network on a ResNet that is known here ({', '.join(known.values())}): expected "
-            f"{prefix}conv1.weight, {prefix}layer1.0.…, found {', '.join(names[:3])}, …"
+            f"{source.file} is no network on a ResNet that is known here ({', '.join(known)}): expected "
+            f"{prefix}conv1.weight, {prefix}layer1.0.…{otherwise}, found {source.beginning()}"
         )
-    return known[units]
+    for name, form in known.items():
+        if form == (convs, units):
+            return name
+    expected = ", or ".join(f"{_in_words(*form)} as {name} has" for name, form in known.items())
+    raise ConversionError(
+        f"{source.file} has a ResNet that is not known here: expected {expected}, found {_in_words(convs, units)}"
+    )
+
+
+def _in_words(convs: int, units: tuple[int, ...]) -> str:
+    return f"{' + '.join(map(str, units))} units of {convs} convolutions"
 
 
 DEEPLABV3_LAYOUTS: dict[str, Callable[[Source, str], Naming]] = {

@@ -148,8 +148,7 @@ def _trunk(source: Source, trunks: tuple[str, ...]) -> tuple[str, str]:
         if f"{last}{trunks[0]}.weight" in source:
             return backbone, "conv1_1_bgrd" if "conv1_1_bgrd.weight" in source else "conv1_1"
     raise ConversionError(
-        f"{source.file} is no FCN: expected layers conv1_1 … (VGG) or conv1 … (AlexNet), "
-        f"found {', '.join(source.names()[:3])}, …"
+        f"{source.file} is no FCN: expected layers conv1_1 … (VGG) or conv1 … (AlexNet), found {source.beginning()}"
     )
 
 

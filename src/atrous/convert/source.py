@@ -49,6 +49,10 @@ class Source:
         """Those that have not been taken, in the file's order."""
         return list(self._left)
 
+    def beginning(self) -> str:
+        """The first of the names, as an error shows them."""
+        return ", ".join(self.names()[:SHOWN]) + (", …" if len(self._left) > SHOWN else "")
+
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor in the file.
 
@@ -56,7 +60,7 @@ class Source:
             ConversionError: there is none of that name.
         """
         if name not in self._left:
-            raise ConversionError(f"{self.file} has no '{name}'; it begins with {', '.join(self.names()[:SHOWN])}")
+            raise ConversionError(f"{self.file} has no '{name}'; it begins with {self.beginning()}")
         return tuple(self._left[name].shape)
 
     def take(self, name: str, shape: Sequence[int]) -> Tensor:
