@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from huggingface_hub.errors import RepositoryNotFoundError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -241,10 +242,38 @@ def test_an_unknown_model_is_named() -> None:
         load("nothing")
 
 
-def test_the_hub_offline_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(CheckpointError, match="'nobody/nothing' is no folder here"):
-        load("nobody/nothing")
+@pytest.mark.parametrize(
+    ("failure", "words"),
+    [
+        (None, "since HF_HUB_OFFLINE is set"),
+        (RepositoryNotFoundError, "the hub has none of that name, or it asks for a login"),
+        (ConnectionError, "the hub did not give it: no route$"),
+    ],
+)
+def test_a_name_that_may_be_a_folder_is_first_said_to_be_none(tmp_path, monkeypatch, failure, words):
+    def fetch(*_: object, **__: object) -> str:
+        raise failure.__new__(failure, "no route\nand much more")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", failure is None)
+    if failure:
+        monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    with pytest.raises(
+        CheckpointError, match=rf"no such folder \(nor a folder r7\) in .*{tmp_path.name}, and .*{words}"
+    ):
+        load("r7/best")
+
+
+def test_no_folder_and_no_hub_id_either(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match=r"no such folder .*, and it can't be a hub id either"):
+        load("my run/best")
+
+
+def test_a_file_is_no_model(tmp_path):
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(CheckpointError, match=r"is a file; a model is the folder that config\.json and"):
+        load(tmp_path / "model.safetensors")
 
 
 @given(size=st.tuples(st.integers(1, 70), st.integers(1, 70)))

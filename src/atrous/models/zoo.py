@@ -31,6 +31,10 @@ def load(source: str | Path) -> SegmentationModel:
         return load_folder(BUNDLE / str(source))
     if Path(source).is_dir():
         return load_folder(source)
+    if Path(source).is_file():
+        raise CheckpointError(
+            f"{source} is a file; a model is the folder that config.json and model.safetensors lie in"
+        )
     parent = Path(source).parent
     if parent != Path() and parent.is_dir():
         there = ", ".join(sorted(p.name for p in parent.iterdir() if p.is_dir())[:MENTIONED])
@@ -44,10 +48,21 @@ def load(source: str | Path) -> SegmentationModel:
 
 
 def _from_hub(repository: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
     try:
         return Path(snapshot_download(repository, allow_patterns=["config.json", "model.safetensors"]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(f"'{repository}' is no folder here, and the hub did not give it: {error}") from error
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        if isinstance(error, HFValidationError):
+            hub = "it can't be a hub id either"
+        elif isinstance(error, RepositoryNotFoundError):
+            hub = "the hub has none of that name, or it asks for a login"
+        elif constants.HF_HUB_OFFLINE:
+            hub = "it was not looked for on the hub, since HF_HUB_OFFLINE is set; what was fetched before has none"
+        else:
+            hub = f"the hub did not give it: {str(error).partition(chr(10))[0]}"
+        owner = repository.partition("/")[0]
+        raise CheckpointError(
+            f"no model '{repository}': there is no such folder (nor a folder {owner}) in {Path.cwd()}, and {hub}"
+        ) from error
