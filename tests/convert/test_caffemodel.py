@@ -55,10 +55,12 @@ def test_a_file_cut_short_says_where(write_caffemodel: Write, form: str, number:
     ("content", "words"),
     [
         (b"", "is empty"),
-        (b"PK\x03\x04", "a zip file, as PyTorch writes them: `atrous convert pytorch`"),
+        (b"PK\x03\x04", "a zip file; if PyTorch wrote it: `atrous convert pytorch`"),
         (b"\x89HDF\r\n", "an HDF5 file"),
         (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of git LFS"),
         (b"<!DOCTYPE html>", "a web page"),
+        (b"\x80\x02}", "a pickle; if PyTorch wrote it: `atrous convert pytorch`"),
+        (b"\x58" + bytes(7) + b'{"a": {}}', "a safetensors file: `atrous convert pytorch`"),
         (b'name: "VGG"\nlayer {', r"a text, as the \.prototxt of a net"),
         (b"layers {", r"a text, as the \.prototxt of a net"),
         (b"\xff" * 30, "byte 0: an integer has no end"),

@@ -1,12 +1,15 @@
 """`atrous convert` from file to model folder."""
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor
 from typer.testing import CliRunner, Result
 
@@ -144,3 +147,72 @@ def test_the_trunks_that_an_error_names_are_those_of_the_layout(
     assert done.exit_code == 2
     assert words in done.stderr
     assert other not in done.stderr.removeprefix(f"atrous: {tmp_path}")
+
+
+class Net(torch.nn.Conv2d):
+    """A module, which `torch.save` pickles whole."""
+
+
+MEND = "torch.save(model.state_dict(), 'weights.pth')"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({0: torch.ones(1), 1: torch.ones(1)}, ["found 0: Tensor, 1: Tensor", "names that are texts", MEND]),
+        ({"state_dict": {0: torch.ones(1)}}, ["found 0: Tensor"]),
+        ({"net": {"a": torch.ones(1)}, "epoch": 3}, ["holds no state dict", "found 'net': dict, 'epoch': int", MEND]),
+        ({}, ["holds no state dict", "found nothing"]),
+        (torch.ones(1), ["found a Tensor"]),
+        (Net(1, 1, 1), ["holds more than tensors", ".Net", MEND]),
+        ({"state_dict": {"a": torch.ones(1)}, "args": Path("x")}, ["holds more than tensors", "pathlib", MEND]),
+    ],
+)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_what_a_pytorch_file_holds_instead_is_said(
+    tmp_path: Path, content: object, words: list[str], zipped: bool
+) -> None:
+    torch.save(content, tmp_path / "net.pth", _use_new_zipfile_serialization=zipped)
+    said = refused(tmp_path / "net.pth")
+    for word in words:
+        assert word in said or (not zipped and word in (".Net", "pathlib"))  # the older form does not tell
+
+
+def refused(file: Path) -> str:
+    """What `convert pytorch` says, which never advises to run what is in a file."""
+    options = ("--as", "deeplabv3", "--layout", "torchvision", "--out", file.parent / "m")
+    done = atrous("convert", "pytorch", file, *options)
+    assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert str(file) in done.stderr
+    for advice in ("weights_only", "safe_globals", "trust"):
+        assert advice not in done.stderr
+    return done.stderr
+
+
+def test_other_files_and_broken_ones_are_told_apart(tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(1000)}, whole := tmp_path / "whole.pth")
+    save_file({"a": torch.ones(9)}, tensors := tmp_path / "a.safetensors")
+    with ZipFile(archive := tmp_path / "archive.pth", "w") as out:
+        out.writestr("photo.txt", "")
+    with ZipFile(script := tmp_path / "script.pth", "w") as out:  # as torch.jit.save, now deprecated, writes them
+        for part in ("data.pkl", "constants.pkl", "version"):
+            out.writestr(f"script/{part}", "3")
+    contents = {
+        "empty.pth": (b"", "is empty"),
+        "text.pth": (b"hello world\n", "none of the files that torch.save writes"),
+        "page.pth": (b"<!DOCTYPE html>", "a web page"),
+        "pointer.safetensors": (b"version https://git-lfs.github.com/spec/v1\n", "`git lfs pull`"),
+        "cut.pth": (whole.read_bytes()[:900], "cut short or damaged"),
+        "cut.safetensors": (tensors.read_bytes()[:-9], "no safetensors file, or cut short"),
+        "other.pth": (tensors.read_bytes(), "is a safetensors file: give it a name that ends in .safetensors"),
+        "other.safetensors": (whole.read_bytes(), "is a PyTorch file, no safetensors"),
+        "plain.pkl": (pickle.dumps({"a": [1]}, protocol=2), "or a pickle that torch.save did not write"),
+    }
+    for name, (content, words) in contents.items():
+        (tmp_path / name).write_bytes(content)
+        assert words in refused(tmp_path / name)
+    assert "a zip file of other things: photo.txt" in refused(archive)
+    assert "a TorchScript archive" in refused(script)
+    (tmp_path / "newer.pkl").write_bytes(pickle.dumps({"a": [1]}, protocol=4))
+    assert "holds more than tensors" in refused(tmp_path / "newer.pkl")
+    assert "No such file" in refused(tmp_path / "no.safetensors")

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from atrous.convert.kinds import BEGINNING, is_safetensors, other_kind
 from atrous.convert.protobuf import ProtobufError, fields, part, varint
 
 Array = NDArray[Any]
@@ -42,11 +43,11 @@ _FORMS = {100: _Form(name=1, blobs=7, older=None), 2: _Form(name=4, blobs=6, old
 """By their fields in NetParameter: LayerParameter and V1LayerParameter, which may hold a V0LayerParameter."""
 _SIDES = (1, 2, 3, 4)  # num, channels, height and width of a blob
 _DATA, _SHAPE, _DOUBLE_DATA = 5, 7, 8
+_PYTORCH = "`atrous convert pytorch` reads those"
 _OTHERS = {
-    b"PK": "a zip file, as PyTorch writes them: `atrous convert pytorch` reads those",
+    b"PK": f"a zip file; if PyTorch wrote it: {_PYTORCH}",
+    b"\x80\x02": f"a pickle; if PyTorch wrote it: {_PYTORCH}",
     b"\x89HDF": "an HDF5 file: load it with Caffe and save it as a binary .caffemodel",
-    b"version http": "a pointer of git LFS: `git lfs pull` brings the file itself",
-    b"<": "a web page, not what was to be downloaded",
     b"name:": "a text, as the .prototxt of a net is: the parameters are in its .caffemodel",
     b"layer": "a text, as the .prototxt of a net is: the parameters are in its .caffemodel",
 }
@@ -64,9 +65,10 @@ def read_caffemodel(file: str | Path) -> list[CaffeLayer]:
         if not stream.read(1):
             raise CaffeModelError(f"{file} is empty")
         data = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
-    for beginning, kind in _OTHERS.items():
-        if data[: len(beginning)] == beginning:
-            raise CaffeModelError(f"{file} is no .caffemodel but {kind}")
+    beginning = bytes(data[:BEGINNING])
+    kind = f"a safetensors file: {_PYTORCH}" if is_safetensors(beginning) else other_kind(beginning, _OTHERS)
+    if kind:
+        raise CaffeModelError(f"{file} is no .caffemodel but {kind}")
     layers: list[CaffeLayer] = []
     try:
         for number, value in fields(data, slice(0, len(data))):

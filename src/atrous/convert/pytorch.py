@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from warnings import catch_warnings
+from zipfile import ZipFile, is_zipfile
 
 from safetensors import SafetensorError
 from torch import Tensor
+from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from atrous.convert.build import build
-from atrous.convert.source import ConversionError, Source
+from atrous.convert.kinds import BEGINNING, is_safetensors, other_kind
+from atrous.convert.source import ConversionError, Source, listed
 from atrous.labels import LabelSet
 from atrous.models.backbones import read_weights
 from atrous.models.base import SegmentationModel
 
 _WRAPPERS = ("state_dict", "model_state", "model_state_dict", "model")
 """Under which a file that holds an optimizer too keeps its weights."""
+_ZIP, _PICKLE = b"PK", b"\x80"
+_OTHERS = {b"\x89HDF": "an HDF5 file, as Keras writes them"}
+_EXPECTED = "expected tensors by names that are texts, such as 'conv1.weight'"
+_MEND = "where it was made, save the weights alone: torch.save(model.state_dict(), 'weights.pth')"
+_MORE = "it holds more than tensors as torch.save writes them, and nothing in a file is run"
+_DAMAGED = "it is cut short or damaged"
 
 
 def convert_pytorch(
@@ -52,17 +63,65 @@ def convert_pytorch(
 
 
 def _source(file: Path) -> Source:
-    try:
-        found: Any = read_weights(file)
-    except FileNotFoundError:
-        raise
-    except (OSError, RuntimeError, SafetensorError, UnpicklingError, EOFError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ConversionError(f"{file} can't be read as PyTorch weights or safetensors: {reason}") from error
+    found = _read(file)
     wrapper = next(
         (key for key in _WRAPPERS if isinstance(found, Mapping) and isinstance(found.get(key), Mapping)), None
     )
     weights = found[wrapper] if wrapper else found
-    if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise ConversionError(f"{file} holds no state dict: expected tensors by their names")
+    if not isinstance(weights, Mapping):
+        raise ConversionError(f"{file} holds no state dict: {_EXPECTED}, found a {type(weights).__name__}; {_MEND}")
+    others = [
+        f"{k!r}: {type(v).__name__}" for k, v in weights.items() if not isinstance(k, str) or not isinstance(v, Tensor)
+    ]
+    if others or not weights:
+        said = listed(others) if others else "nothing"
+        raise ConversionError(f"{file} holds no state dict: {_EXPECTED}, found {said}; {_MEND}")
     return Source(file, {name.removeprefix("module."): tensor for name, tensor in weights.items()})
+
+
+def _read(file: Path) -> Any:
+    with file.open("rb") as stream:
+        beginning = stream.read(BEGINNING)
+    if not beginning:
+        raise ConversionError(f"{file} is empty")
+    if kind := other_kind(beginning, _OTHERS):
+        raise ConversionError(f"{file} holds no weights of PyTorch: it is {kind}")
+    named = file.suffix == ".safetensors"
+    if is_safetensors(beginning) and not named:
+        raise ConversionError(f"{file} is a safetensors file: give it a name that ends in .safetensors")
+    if named and beginning.startswith((_ZIP, _PICKLE)):
+        raise ConversionError(f"{file} is a PyTorch file, no safetensors: give it a name that ends in .pth")
+    try:
+        with catch_warnings(action="ignore"):  # torch advises to call torch.jit.load, which runs what is in there
+            return read_weights(file)
+    except SafetensorError as error:
+        raise ConversionError(f"{file} is no safetensors file, or cut short: {error}") from error
+    except (OSError, RuntimeError, UnpicklingError, EOFError) as error:
+        refused = isinstance(error, UnpicklingError) and error.__cause__ is None
+        why = _in_zip(file, refused) if beginning.startswith(_ZIP) else _in_pickle(beginning, refused)
+        raise ConversionError(f"{file} can't be read as PyTorch weights: {why}") from error
+
+
+def _in_zip(file: Path, refused: bool) -> str:
+    """Why torch did not read a zip file. Its own words advise to run what is in there."""
+    if not is_zipfile(file):
+        return _DAMAGED
+    with ZipFile(file) as archive:
+        names = archive.namelist()
+    inner = {name.partition("/")[2] for name in names}
+    if "data.pkl" not in inner:
+        return f"it is a zip file of other things: {listed(names)}"
+    if "constants.pkl" in inner:
+        return f"it is a TorchScript archive, which has a program in it; {_MEND}"
+    if not refused:
+        return _DAMAGED
+    with suppress(RuntimeError, ValueError, UnpicklingError):
+        if objects := sorted(get_unsafe_globals_in_checkpoint(str(file))):
+            return f"{_MORE}: {listed(objects)}; {_MEND}"
+    return f"{_MORE}; {_MEND}"
+
+
+def _in_pickle(beginning: bytes, refused: bool) -> str:
+    if not beginning.startswith(_PICKLE):
+        return "it is none of the files that torch.save writes"
+    return f"{_MORE if refused else f'{_DAMAGED}, or a pickle that torch.save did not write'}; {_MEND}"

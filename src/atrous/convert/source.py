@@ -25,6 +25,10 @@ class ConversionError(ValueError):
     """A file that does not hold the network that it was said to hold."""
 
 
+class MissingPartError(FileNotFoundError):
+    """One of the files that a network lies in is not there; the message says which, and what it belongs to."""
+
+
 class Source:
     """Takes tensors out of a file by their names there, and keeps count.
 
@@ -51,7 +55,7 @@ class Source:
 
     def beginning(self) -> str:
         """The first of the names, as an error shows them."""
-        return ", ".join(self.names()[:SHOWN]) + (", …" if len(self._left) > SHOWN else "")
+        return listed(self.names())
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor in the file.
@@ -108,7 +112,7 @@ class Source:
         left = [f"{name} {_dimensions(tuple(tensor.shape))}" for name, tensor in self._left.items()]
         problems = {"missing": self._missing, "not used": left, "of another shape": self._unfit}
         if any(problems.values()):
-            said = "; ".join(f"{len(names)} {kind}: {_listed(names)}" for kind, names in problems.items() if names)
+            said = "; ".join(f"{len(names)} {kind}: {listed(names)}" for kind, names in problems.items() if names)
             raise ConversionError(f"{self.file} does not hold {what}: {said}")
 
 
@@ -135,6 +139,7 @@ def _dimensions(shape: tuple[int, ...]) -> str:
     return "×".join(map(str, shape)) or "a number"
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """The first of some names, and how many there are besides."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
