@@ -263,6 +263,33 @@ def test_a_bundle_is_read_as_written(tmp_path: Path) -> None:
         assert read[name].dtype == array.dtype
 
 
+def test_what_is_missing_of_a_checkpoint_is_told_with_what_it_belongs_to(tmp_path: Path) -> None:
+    def refused(prefix: Path) -> str:
+        done = atrous("convert", "tensorflow", prefix, "--as", "deeplabv3", "--out", tmp_path / "out")
+        assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+        return done.stderr
+
+    prefix = write_bundle(tmp_path / "net.ckpt-3", {"a/weights": np.ones((1, 1, 2, 5), "f4")})
+    index, data = (tmp_path / f"net.ckpt-3.{end}" for end in ("index", "data-00000-of-00001"))
+    assert f"is a folder; name a checkpoint in it: {prefix}" in refused(tmp_path)
+    data.rename(elsewhere := tmp_path / "elsewhere")
+    said = refused(prefix)
+    assert f"{data} is missing: it holds the variables that net.ckpt-3.index lists, and belongs beside it" in said
+    elsewhere.rename(data)
+    index.unlink()
+    for named in (prefix, data, index):
+        said = refused(named)
+        assert f"{index} is missing" in said
+        assert "which belong together; there is net.ckpt-3.data-00000-of-00001" in said
+    index.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    assert "`git lfs pull`" in refused(prefix)
+    (tmp_path / "frozen.pb").write_bytes(b"a graph")
+    assert "of a single file are not read here" in refused(tmp_path / "frozen.pb")
+    assert "there is no file of that name" in refused(tmp_path / "none")
+    (tmp_path / "photos").mkdir()
+    assert "no .index of a checkpoint in it" in refused(tmp_path / "photos")
+
+
 def test_damaged_bundles_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"m\.index"):
         read_tensor_bundle(tmp_path / "m")

@@ -1,6 +1,7 @@
 """Arrays of TFLite networks: real trained ones, and a refusal of what is none."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from atrous.cli import app
 from atrous.convert.source import ConversionError
 from atrous.convert.tensorflow import convert_tflite_arrays
 from atrous.models import load
+
+LAYER = {"i": 0, "tensor": "MobilenetV2/Conv/weights", "layout": "OHWI", "stride": [2, 2]}
 
 
 @pytest.mark.shared
@@ -55,10 +58,40 @@ def test_what_is_no_network_is_refused(tmp_path: Path) -> None:
     np.savez(file, **{"00.weight": np.zeros((4, 3, 3, 3), "f4"), "00.bias": np.zeros(4, "f4")})
     with pytest.raises(FileNotFoundError, match=r"net\.json"):
         convert_tflite_arrays(file)
-    layer = {"i": 0, "tensor": "MobilenetV2/Conv/weights", "layout": "OHWI", "stride": [2, 2]}
-    (tmp_path / "net.json").write_text(json.dumps([layer]))
+    (tmp_path / "net.json").write_text(json.dumps([LAYER]))
     with pytest.raises(ConversionError, match=r"has no 'MobilenetV2/expanded_conv_16/project\.weight'"):
         convert_tflite_arrays(file)
-    (tmp_path / "net.json").write_text(json.dumps([layer | {"i": 1}]))
+    (tmp_path / "net.json").write_text(json.dumps([LAYER | {"i": 1}]))
     with pytest.raises(ConversionError, match=r"no arrays of a TFLite network: .*01\.weight"):
         convert_tflite_arrays(file)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "layers", "words"),
+    [
+        (None, "[]", r"net\.npz is missing: .* belong together"),
+        ({"00.weight": np.zeros(1)}, None, r"net\.json is missing: .* belong together"),
+        (b"", "[]", "is no .npz of numpy, or cut short"),
+        (b"PK\3\4cut", "[]", "is no .npz of numpy, or cut short"),
+        (b"\x20\0\0\0TFL3", "[]", "it is a TFLite network itself"),
+        ({"a": np.zeros(1)}, "{nope", r"net\.json is no list of a network's layers: Invalid JSON"),
+        ({"a": np.zeros(1)}, "[]", "at least 1 item"),
+        ({"a": np.zeros(1)}, json.dumps([LAYER | {"layout": "HWIO"}]), r"\[0\]\['layout'\]: .*'OHWI' or '1HWC'"),
+        ({"00.weight": np.zeros((2, 3)), "00.bias": np.zeros(2)}, json.dumps([LAYER]), "2 dimensions, expected 4"),
+        ({"00.weight": np.array([{}])}, json.dumps([LAYER]), "something else than numbers"),
+    ],
+)
+def test_files_that_do_not_fit_together_are_told_apart(
+    tmp_path: Path, arrays: bytes | dict[str, np.ndarray] | None, layers: str | None, words: str
+) -> None:
+    file = tmp_path / "net.npz"
+    if isinstance(arrays, bytes):
+        file.write_bytes(arrays)
+    elif arrays:
+        np.savez(file, **arrays)
+    if layers is not None:
+        (tmp_path / "net.json").write_text(layers)
+    done = CliRunner().invoke(app, ["convert", "tflite-arrays", str(file), "--out", str(tmp_path / "m")])
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+    assert re.search(words, done.stderr)
+    assert "pickle" not in done.stderr

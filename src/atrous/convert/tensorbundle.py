@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import math
 import mmap
+import re
 from collections.abc import Iterator
+from glob import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from atrous.convert.kinds import BEGINNING, other_kind
 from atrous.convert.protobuf import ProtobufError, fields, number, part, varint
+from atrous.convert.source import MissingPartError, listed
 
 _MAGIC = 0xDB4775248B80FB57
 _FOOTER, _TRAILER = 48, 5  # bytes behind a table, and behind each block of it: kind of compression and checksum
 _DTYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 19: "<f2"}
-_ENDS = (".index", ".meta", ".data-00000-of-00001")
+_END = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 
 
 class CheckpointFileError(ValueError):
@@ -35,14 +39,25 @@ def read_tensor_bundle(prefix: str | Path) -> dict[str, NDArray[Any]]:
 
     Raises:
         CheckpointFileError: files that can't be read.
-        FileNotFoundError: one is missing.
+        MissingPartError: one is missing.
     """
     prefix = Path(prefix)
-    prefix = prefix.with_name(
-        next((prefix.name.removesuffix(e) for e in _ENDS if prefix.name.endswith(e)), prefix.name)
-    )
+    if prefix.is_dir() and not Path(f"{prefix}.index").is_file():
+        there = [str(index.with_suffix("")) for place in ("", "variables/") for index in prefix.glob(f"{place}*.index")]
+        hint = (
+            f"; name a checkpoint in it: {listed(sorted(there))}" if there else ", and no .index of a checkpoint in it"
+        )
+        raise CheckpointFileError(f"{prefix} is a folder{hint}")
+    prefix = prefix.with_name(_END.sub("", prefix.name))
     index = prefix.with_name(f"{prefix.name}.index")
+    if not index.is_file():
+        raise MissingPartError(
+            f"{index} is missing: a checkpoint is {prefix.name}.index and {prefix.name}.data-…, which belong together; "
+            + _beside(prefix)
+        )
     table = memoryview(index.read_bytes())
+    if kind := other_kind(bytes(table[:BEGINNING]), {}):
+        raise CheckpointFileError(f"{index} is no checkpoint of TensorFlow but {kind}")
     shards: dict[str, memoryview] = {}
     variables: dict[str, NDArray[Any]] = {}
     count = 1
@@ -53,7 +68,7 @@ def read_tensor_bundle(prefix: str | Path) -> dict[str, NDArray[Any]]:
             elif (entry := _Entry(table, place)).dtype in _DTYPES:
                 shard = f"{prefix.name}.data-{entry.shard:05}-of-{count:05}"
                 if shard not in shards:
-                    shards[shard] = _mapped(prefix.with_name(shard))
+                    shards[shard] = _mapped(prefix, shard)
                 variables[name] = entry.read(shards[shard], name)
     except ProtobufError as error:
         raise CheckpointFileError(f"{index} is damaged, or no checkpoint of TensorFlow: {error}") from None
@@ -85,9 +100,22 @@ def _numbers(data: memoryview, place: slice) -> Iterator[tuple[int, int]]:
     return ((key, value) for key, value in fields(data, place) if isinstance(value, int))
 
 
-def _mapped(file: Path) -> memoryview:
+def _mapped(prefix: Path, shard: str) -> memoryview:
+    file = prefix.with_name(shard)
+    if not file.is_file():
+        raise MissingPartError(
+            f"{file} is missing: it holds the variables that {prefix.name}.index lists, and belongs beside it; "
+            + _beside(prefix)
+        )
     with file.open("rb") as stream:
         return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)) if stream.read(1) else memoryview(b"")
+
+
+def _beside(prefix: Path) -> str:
+    """Which files of a checkpoint are there."""
+    there = sorted(p.name for p in prefix.parent.glob(f"{escape(prefix.name)}*") if p.is_file())
+    alone = " (graphs and checkpoints of a single file are not read here)" if prefix.name in there else ""
+    return f"there is {listed(there) or 'no file of that name'}{alone}"
 
 
 def _table(data: memoryview) -> Iterator[tuple[str, slice]]:

@@ -7,17 +7,20 @@ what PyTorch does for pictures of 32k + 1 pixels (257, 513).
 
 from __future__ import annotations
 
-import json
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from atrous.convert.deeplabv3 import Naming, deeplabv3_from, mobilenetv2, mobilenetv2_place
-from atrous.convert.source import ConversionError, Source
+from atrous.convert.kinds import BEGINNING
+from atrous.convert.source import ConversionError, MissingPartError, Source, listed
 from atrous.convert.tensorbundle import read_tensor_bundle
 from atrous.labels import LabelSet
 from atrous.models.base import SegmentationModel
@@ -46,6 +49,7 @@ def convert_tflite_arrays(file: str | Path, *, labels: LabelSet | None = None) -
 
     Raises:
         ConversionError: files that can't be read, or that hold something else.
+        MissingPartError: one of them is missing.
         ValueError: another number of labels than classes.
     """
     file = Path(file)
@@ -56,25 +60,81 @@ def convert_tflite_arrays(file: str | Path, *, labels: LabelSet | None = None) -
     return model
 
 
+class _Layer(BaseModel):
+    """What is needed of what the list says of a layer."""
+
+    i: int
+    tensor: str
+    layout: Literal["OHWI", "1HWC"]
+    stride: tuple[int, int]
+
+
+_LAYERS = TypeAdapter(Annotated[list[_Layer], Field(min_length=1)])
+_LAYER = '{"i": 0, "tensor": "MobilenetV2/Conv/weights", "layout": "OHWI", "stride": [2, 2]}'
+
+
 def _read_arrays(file: Path) -> tuple[Source, int]:
     """The arrays by names and in forms as PyTorch has them, and the network's output stride."""
     list_file = file.with_suffix(".json")
+    if file == list_file:
+        raise ConversionError(f"{file} is the list of a network's layers: name the .npz of its arrays")
+    for part in (file, list_file):
+        if not part.exists():
+            raise MissingPartError(
+                f"{part} is missing: the arrays (.npz) and the list of their layers (.json) have one name and belong "
+                "together"
+            )
+    arrays, layers = _arrays(file), _layers(list_file)
     tensors: dict[str, NDArray[Any]] = {}
     output_stride = 1
-    try:
-        layers = json.loads(list_file.read_text(encoding="utf-8"))
-        with np.load(file) as arrays:
-            for layer in layers:
-                scope = layer["tensor"].partition(";")[0].rpartition("/")[0]
-                weight, bias = (arrays[f"{layer['i']:02}.{kind}"] for kind in ("weight", "bias"))
-                tensors[f"{scope}.weight"] = weight.transpose(_OURS[layer["layout"]])
-                tensors |= {f"{scope}.bias": bias} if scope.startswith("logits") else dict(_adding(scope, bias))
-                output_stride *= layer["stride"][0]
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConversionError(f"{file} and {list_file.name} are no arrays of a TFLite network: {error!r}") from error
+    names = [f"{layer.i:02}.{kind}" for layer in layers for kind in ("weight", "bias")]
+    if missing := [name for name in names if name not in arrays]:
+        raise ConversionError(
+            f"{file} and {list_file.name} are no arrays of a TFLite network: {len(missing)} missing: "
+            f"{listed(missing)}; there are {listed(list(arrays))}"
+        )
+    for layer in layers:
+        scope = layer.tensor.partition(";")[0].rpartition("/")[0]
+        weight, bias = (arrays[f"{layer.i:02}.{kind}"] for kind in ("weight", "bias"))
+        if weight.ndim != 4:
+            raise ConversionError(
+                f"{file}: {layer.i:02}.weight has {weight.ndim} dimensions, expected 4 ({layer.layout})"
+            )
+        tensors[f"{scope}.weight"] = weight.transpose(_OURS[layer.layout])
+        tensors |= {f"{scope}.bias": bias} if scope.startswith("logits") else dict(_adding(scope, bias))
+        output_stride *= layer.stride[0]
     return Source(file, tensors), output_stride
+
+
+def _arrays(file: Path) -> dict[str, NDArray[Any]]:
+    with file.open("rb") as stream:
+        beginning = stream.read(BEGINNING)
+    tflite = ": it is a TFLite network itself, whose arrays are to be taken out first" * (beginning[4:8] == b"TFL3")
+    if tflite or not is_zipfile(file):
+        raise ConversionError(f"{file} is no .npz of numpy, or cut short{tflite}")
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            return {name: np.asarray(value) for name, value in stored.items()}
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        BadZipFile,
+        zlib.error,
+    ) as error:  # numpy's words advise to run what is there
+        raise ConversionError(f"{file} holds something else than numbers, or is damaged: expected arrays") from error
+
+
+def _layers(list_file: Path) -> list[_Layer]:
+    try:
+        return _LAYERS.validate_json(list_file.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = "".join(f"[{part!r}]" for part in first["loc"])
+        raise ConversionError(
+            f"{list_file} is no list of a network's layers: {place}{': ' if place else ''}{first['msg']}; expected "
+            f"[{_LAYER}, …]"
+        ) from error
 
 
 def _adding(scope: str, bias: NDArray[Any]) -> Iterator[tuple[str, NDArray[Any]]]:
@@ -104,6 +164,7 @@ def convert_tensorflow(
 
     Raises:
         CheckpointFileError: files that can't be read.
+        MissingPartError: one of them is missing.
         ConversionError: a checkpoint of something else.
         ValueError: an unknown architecture, another number of rates than branches, or of labels than classes.
     """
@@ -142,7 +203,7 @@ def _naming(source: Source, architecture: str) -> Naming:
     scope = next((s for s in scopes if s in _TRUNKS), None)
     if scope is None:
         raise ConversionError(
-            f"{source.file} has no trunk that is known here ({', '.join(_TRUNKS)}); it has {', '.join(scopes)}"
+            f"{source.file} has no trunk that is known here ({', '.join(_TRUNKS)}); it has {listed(list(scopes))}"
         )
     if scope == "MobilenetV2":
         if architecture == "deeplabv3plus":
