@@ -72,4 +72,6 @@ def test_what_does_not_fit_is_named(thin: None, write_caffemodel: Write, tmp_pat
         convert_classifier(file, "vgg13", tmp_path / "out.safetensors")
     with pytest.raises(ValueError, match="no classifier 'resnet50'; there are: caffenet, vgg11, vgg13, vgg16, vgg19"):
         convert_classifier(file, "resnet50", tmp_path / "out.safetensors")
-    assert not (tmp_path / "out.safetensors").exists()
+    with pytest.raises(ValueError, match=r"out\.pth should be out\.safetensors"):
+        convert_classifier(file, "vgg11", tmp_path / "out.pth")
+    assert not list(tmp_path.glob("out.*"))

@@ -76,6 +76,7 @@ def test_classes_may_be_those_of_a_dataset(caffemodel: Path, tmp_path: Path) -> 
         (["--as", "fcn32s", "--classes", "names.txt", "--data", "voc:."], "--classes and --data both name the classes"),
         (["--as", "fcn32s", "--classes", "twice.txt"], "twice.txt: class names must differ"),
         (["--as", "fcn32s", "--classes", "no.txt"], "no.txt"),
+        (["--as", "fcn32s", "--out", "names.txt/m"], "a file, where a folder is to be written in: 'names.txt'"),
         (["--as", "fcn32s", "--out", "."], "is there and is no model folder"),
     ],
 )
@@ -91,6 +92,7 @@ def test_what_can_not_be_is_said_in_one_line(
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
     assert not Path("m").exists()
+    assert Path("names.txt").is_file()
 
 
 def test_a_missing_file_and_another_kind(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from errno import ENOTDIR
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -141,6 +142,9 @@ def _check_model_folder(out: Path) -> None:
     """Fail before the work, and before a folder of something else is replaced."""
     from atrous.models.base import is_model_folder
 
+    for above in out.parents:
+        if above.exists() and not above.is_dir():
+            raise NotADirectoryError(ENOTDIR, "a file, where a folder is to be written in", str(above))
     if out.exists() and not is_model_folder(out) and not (out.is_dir() and not any(out.iterdir())):
         raise ValueError(f"{out} is there and is no model folder: name a new one")
 

@@ -24,14 +24,16 @@ def convert_classifier(file: str | Path, name: str, out: str | Path) -> None:
     Args:
         file: for example ``VGG_ILSVRC_16_layers.caffemodel``; fully connected layers may be convolutions.
         name: one of ``CLASSIFIERS``.
-        out: the file to write.
+        out: the ``.safetensors`` to write.
 
     Raises:
         CaffeModelError, ConversionError: a file that can't be read, or that holds something else.
-        ValueError: an unknown name.
+        ValueError: an unknown name, or another ending of the file to write, by which it could not be read again.
     """
     if name not in CLASSIFIERS:
         raise ValueError(f"no classifier '{name}'; there are: {', '.join(CLASSIFIERS)}")
+    if Path(out).suffix != ".safetensors":
+        raise ValueError(f"the weights are written as .safetensors; {out} should be {Path(out).stem}.safetensors")
     source = read_source(Path(file))
     with torch.device("meta"):
         net = make_classifier(name, 3, False)
