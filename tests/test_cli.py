@@ -27,8 +27,8 @@ SURFACE = {
         "--precision --scales --scores INPUT"
     ),
     "evaluate": (
-        "--crf --data --device --flip --json --merge --model --output-stride --plot --precision --scales --split "
-        "--trimap"
+        "--crf --data --device --flip --json --merge --model --output-stride --plot --precision --scale-merge --scales "
+        "--split --trimap"
     ),
     "train": "--dry-run --out --resume --set RECIPE",
     "models": "",

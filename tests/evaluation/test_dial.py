@@ -45,10 +45,10 @@ def data(folder: Path) -> Dataset:
 def test_each_setting_is_an_evaluation_at_its_stride(model: SegmentationModel, data: Dataset) -> None:
     twin = copy.deepcopy(model)
     settings = turn_dial(model, data, (8, 32, 16), trimap=(3,), method=Method(flip=True))
-    assert [s.output_stride for s in settings] == [32, 16, 8]
+    assert [s.value for s in settings] == [32, 16, 8]
     assert model.output_stride == 16
     for setting in settings:
-        twin.output_stride = setting.output_stride
+        twin.output_stride = setting.value
         alone = evaluate(twin, data, trimap=(3,), method=Method(flip=True))
         assert (setting.evaluation.confusion.matrix == alone.confusion.matrix).all()
         assert setting.seconds > 0
@@ -65,6 +65,36 @@ def test_a_stride_that_cannot_be_leaves_the_model_as_it_was(model: SegmentationM
         turn_dial(model, data, (16, 7), progress=lambda *judged: done.append(judged))
     assert model.output_stride == 16
     assert not done
+
+
+def test_merges_of_one_network_are_compared(
+    model: SegmentationModel, data: Dataset, folder: Path, tmp_path: Path
+) -> None:
+    several = create_model(
+        "attention_to_scale", backbone="test_efficientnet", num_classes=2, scales=(1, 0.5), base_options={"width": 16}
+    ).eval()
+    settings = turn_dial(several, data, ("max", "attention", "average"), dial="merge")
+    assert several.merge == "attention"
+    assert [s.to_dict()["merge"] for s in settings] == ["max", "attention", "average"]
+    assert settings[0].multiply_adds < settings[1].multiply_adds  # maximum has no use for the attention head
+    for setting in settings:
+        several.merge = setting.value
+        assert (setting.evaluation.confusion.matrix == evaluate(several, data).confusion.matrix).all()
+    with pytest.raises(ValueError, match="deeplabv3plus has no merge; what can be set of it: output_stride"):
+        turn_dial(model, data, ("max", "average"), dial="merge")
+    several.save(tmp_path / "several")
+    where = ["evaluate", "--model", str(tmp_path / "several"), "--data", f"folder:{folder}", "--split", "all"]
+    result = CliRunner().invoke(app, [*where, "--scale-merge", "attention,average,max"])
+    assert result.exit_code == 0, result.output
+    assert [line.split()[1] for line in result.stdout.splitlines()[2:5]] == ["attention", "average", "max"]
+    assert CliRunner().invoke(app, [*where, "--scale-merge", "max"]).exit_code == 0
+    for options, says in (
+        (["--scale-merge", "mean"], "merge is one of attention, average, max"),
+        (["--scale-merge", "max,"], "merge is one of attention, average, max"),
+        (["--scale-merge", "max,average", "--output-stride", "8,16"], "of one of them at a time"),
+    ):
+        result = CliRunner().invoke(app, [*where, *options])
+        assert (result.exit_code, says in " ".join(result.output.split())) == (2, True), result.output
 
 
 def test_multiply_adds_are_those_of_a_convolution(model: SegmentationModel) -> None:

@@ -110,8 +110,12 @@ def evaluate(
     trimap: Annotated[
         str | None, typer.Option("--trimap", help="Judge bands along boundaries too, of these widths: 1,3,5,10")
     ] = None,
+    scale_merge: Annotated[
+        str | None,
+        typer.Option("--scale-merge", help="How the network merges its scales; several: attention,average,max"),
+    ] = None,
     plot: Annotated[
-        Path | None, typer.Option("--plot", help="Draw several output strides: accuracy over time and memory (PNG).")
+        Path | None, typer.Option("--plot", help="Draw several of them: accuracy over time and memory (PNG).")
     ] = None,
 ) -> None:
     """Judge a model: one confusion matrix over the split, every picture at its own size."""
@@ -122,8 +126,12 @@ def evaluate(
     from atrous.inference.predictor import write_atomically
 
     widths, strides = numbers("--trimap", trimap), numbers("--output-stride", output_stride)
-    if plot and len(set(strides)) < 2:
-        raise ValueError("--plot draws several output strides: add --output-stride 8,16,32")
+    merges = scale_merge.split(",") if scale_merge is not None else []
+    several = [name for name, values in (("output_stride", strides), ("merge", merges)) if len(set(values)) > 1]
+    if len(several) > 1:
+        raise ValueError("--output-stride and --scale-merge: several values of one of them at a time")
+    if plot and not several:
+        raise ValueError("--plot draws several output strides or merges: add --output-stride 8,16,32")
     if plot and plot.suffix.lower() != ".png":
         raise ValueError(f"{plot}: a plot is a PNG; name it {plot.stem}.png")
     for file in (json, plot):
@@ -131,17 +139,26 @@ def evaluate(
     dataset = open_dataset(data, split)
     network = load_model(model, device)
     method = make_method(network, scales, flip, merge, crf)
+    if strides and "output_stride" not in several:
+        network.output_stride = strides[0]
+    if merges and "merge" not in several:
+        network.turn("merge", merges[0])
     with bar("evaluating") as progress:
-        if len(set(strides)) > 1:
+        if several:
             settings = dial.turn_dial(
-                network, dataset, strides, precision=precision, progress=progress, trimap=widths, method=method
+                network,
+                dataset,
+                strides if several == ["output_stride"] else merges,
+                dial="output_stride" if several == ["output_stride"] else "merge",
+                precision=precision,
+                progress=progress,
+                trimap=widths,
+                method=method,
             )
             shown, facts = dial.table(settings), {"settings": [setting.to_dict() for setting in settings]}
             if plot:
                 write_atomically(plot, dial.plot(settings))
         else:
-            if strides:
-                network.output_stride = strides[0]
             evaluation = judge(network, dataset, precision=precision, progress=progress, trimap=widths, method=method)
             shown, facts = table(evaluation), evaluation.to_dict()
     typer.echo(shown)

@@ -1,5 +1,5 @@
-"""The output stride as a dial: one checkpoint, its accuracy, time and memory at several strides (DeepLabv3+, arXiv
-1802.02611, table 3).
+"""What may be set of a trained network at any time, as a dial: one checkpoint, its accuracy, time and memory at several
+output strides (DeepLabv3+, arXiv 1802.02611, table 3), or with several merges of its scales (Attention to Scale).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -30,10 +30,11 @@ COUNTED_AT = 513
 
 @dataclass(frozen=True)
 class Setting:
-    """What a model gives and costs at one output stride.
+    """What a model gives and costs as it was set.
 
     Args:
-        output_stride: at which it ran.
+        dial: what was set, one of the model's ``dials``.
+        value: to what.
         evaluation: how well it did.
         seconds: median time from a photo to its labels; reading it is not included.
         memory: most bytes that were held at once, weights included: on a GPU by tensors, else by the whole process;
@@ -41,7 +42,8 @@ class Setting:
         multiply_adds: of one look at a picture of 513 × 513.
     """
 
-    output_stride: int
+    dial: str
+    value: int | str
     evaluation: Evaluation
     seconds: float
     memory: int | None
@@ -50,7 +52,7 @@ class Setting:
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON knows it."""
         return {
-            "output_stride": self.output_stride,
+            self.dial: self.value,
             "seconds_per_picture": self.seconds,
             "peak_memory": self.memory,
             "multiply_adds_at_513": self.multiply_adds,
@@ -61,48 +63,55 @@ class Setting:
 def turn_dial(
     model: SegmentationModel,
     dataset: Dataset,
-    output_strides: Sequence[int],
+    values: Sequence[int] | Sequence[str],
     *,
+    dial: Literal["output_stride", "merge"] = "output_stride",
     precision: Precision = "float32",
     progress: Callable[[int, int], None] | None = None,
     trimap: Sequence[int] = (),
     method: Method | None = None,
 ) -> list[Setting]:
-    """Judge a model at several output strides, one after the other; what depends on the stride follows.
+    """Judge a model at several output strides, one after the other; what depends on the stride follows. Or with several
+    merges of its scales' scores.
 
     Args:
-        model: the model; it gets its own output stride back.
+        model: the model; it gets its own value back.
         dataset: pictures and masks.
-        output_strides: 4, 8, 16 or 32 each.
+        values: output strides, 4, 8, 16 or 32 each; or merges, ``attention``, ``average`` and ``max``.
+        dial: what they are values of.
         precision: as for :func:`atrous.evaluation.evaluate.evaluate`, like the rest.
-        progress: begins anew for each stride.
+        progress: begins anew for each value.
         trimap: widths of bands along boundaries.
         method: how a photo becomes labels.
 
     Returns:
-        The settings, coarse to fine: memory that one has left behind does not count for the next then.
+        The settings in the order of the values; output strides coarse to fine: memory that one has left behind does not
+        count for the next then.
 
     Raises:
-        ValueError: as evaluate does, or a stride that the network can't have; nothing has been judged then.
+        ValueError: as evaluate does, or a value that the network can't have; nothing has been judged then.
     """
     device = next(model.parameters()).device
     channels = dataset[0].image.shape[2]
-    own, settings = model.output_stride, []
-    counted = {}
+    ordered: list[int | str] = list(dict.fromkeys(values))
+    if dial == "output_stride":
+        ordered.sort(key=int, reverse=True)
+    own, settings = model.turn(dial, ordered[0]), []
+    counted: dict[int | str, int] = {}
     try:
-        for stride in sorted(set(output_strides), reverse=True):
-            model.output_stride = stride
-            counted[stride] = multiply_adds(model, channels)
-        for stride in counted:
-            model.output_stride = stride
+        for value in ordered:
+            model.turn(dial, value)
+            counted[value] = multiply_adds(model, channels)
+        for value in counted:
+            model.turn(dial, value)
             timed = _Timed(**vars(method or Method()))
             _forget_peak(device)
             evaluation = evaluate(model, dataset, precision=precision, progress=progress, trimap=trimap, method=timed)
             settings.append(
-                Setting(stride, evaluation, statistics.median(timed.seconds), _peak(device), counted[stride])
+                Setting(dial, value, evaluation, statistics.median(timed.seconds), _peak(device), counted[value])
             )
     finally:
-        model.output_stride = own
+        model.turn(dial, own)
     return settings
 
 
@@ -121,13 +130,13 @@ def multiply_adds(model: SegmentationModel, channels: int = 3, size: int = COUNT
 def table(settings: Sequence[Setting]) -> str:
     """A row for each setting; markdown."""
     widths = list(settings[0].evaluation.trimap)
-    head = ["output stride", "mean IoU %", *(f"within {width} px" for width in widths), "pixel accuracy %"]
+    head = [_words(settings[0].dial), "mean IoU %", *(f"within {width} px" for width in widths), "pixel accuracy %"]
     rows = [[*head, "s per picture", "peak memory, MB", f"10⁹ multiply-adds at {COUNTED_AT}²"]]
     for setting in settings:
         scores, bands = setting.evaluation.scores, setting.evaluation.trimap
         rows.append(
             [
-                str(setting.output_stride),
+                str(setting.value),
                 percent(scores.mean_iou),
                 *(percent(bands[width].scores().mean_iou) for width in widths),
                 percent(scores.pixel_accuracy),
@@ -152,7 +161,11 @@ def plot(settings: Sequence[Setting]) -> bytes:
         axes.plot(costs, accuracy, marker="o")
         for setting, cost, value in zip(settings, costs, accuracy, strict=True):
             axes.annotate(
-                f"stride {setting.output_stride}", (cost, value), (0, 8), textcoords="offset points", ha="center"
+                f"{_words(setting.dial)} {setting.value}",
+                (cost, value),
+                (0, 8),
+                textcoords="offset points",
+                ha="center",
             )
         axes.set(xlabel=name, ylabel="mean IoU, %")
         axes.margins(0.25)
@@ -160,6 +173,10 @@ def plot(settings: Sequence[Setting]) -> bytes:
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=120)
     return file.getvalue()
+
+
+def _words(dial: str) -> str:
+    return dial.replace("_", " ")
 
 
 @dataclass(frozen=True)

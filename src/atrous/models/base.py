@@ -89,7 +89,7 @@ class SegmentationModel(nn.Module):
     config: dict[str, Any]
     fade = False  # as Output has it
     _optional: tuple[str, ...] = ("aux_classifier.",)  # tensors that a model may have and one it starts from not
-    _dials: tuple[str, ...] = ("output_stride",)  # what may be set at any time, and is saved as it is set
+    dials: tuple[str, ...] = ("output_stride",)  # what may be set at any time, and is saved as it is set
 
     def __init__(self, backbone: Backbone, labels: LabelSet, *, aux: bool = False) -> None:
         super().__init__()
@@ -123,6 +123,18 @@ class SegmentationModel(nn.Module):
     def output_stride(self, value: int) -> None:
         self.backbone.output_stride = value
         self._follow_output_stride()
+
+    def turn(self, dial: str, value: int | str) -> int | str:
+        """Set one of the ``dials`` by its name; returns what it was.
+
+        Raises:
+            ValueError: the network has no such dial, or can't have the value.
+        """
+        if dial not in self.dials:
+            raise ValueError(f"{self.name} has no {dial}; what can be set of it: {', '.join(self.dials)}")
+        before: int | str = getattr(self, dial)
+        setattr(self, dial, value)
+        return before
 
     def _follow_output_stride(self) -> None:
         """Adapt what depends on the output stride."""
@@ -288,7 +300,7 @@ class SegmentationModel(nn.Module):
             "format": FORMAT,
             "library": "atrous",
             **self.config,
-            **{dial: getattr(self, dial) for dial in self._dials},
+            **{dial: getattr(self, dial) for dial in self.dials},
             "labels": self.labels.to_dict(),
             "preprocessing": asdict(self.preprocessing),
             **(self.card | notes),
@@ -535,7 +547,7 @@ def load_folder(folder: str | Path) -> SegmentationModel:
             **config["options"],
         )
         model.preprocessing = Preprocessing(*(tuple(config["preprocessing"][k]) for k in ("mean", "std")))
-        for dial in model._dials:
+        for dial in model.dials:
             if dial in config:  # folders from before a model had it do without
                 setattr(model, dial, config[dial])
     except (KeyError, TypeError, ValueError) as error:
@@ -545,7 +557,7 @@ def load_folder(folder: str | Path) -> SegmentationModel:
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{weights_file} is damaged or cut short: {error}") from error
     _fill(model, weights, weights_file)
-    model.card = {k: v for k, v in config.items() if k not in known.union(model._dials)}
+    model.card = {k: v for k, v in config.items() if k not in known.union(model.dials)}
     return model.eval()
 
 

@@ -48,7 +48,7 @@ class MultiScale(SegmentationModel):
     """
 
     merges: tuple[Merge, ...] = ("max", "average")
-    _dials = (*SegmentationModel._dials, "merge")
+    dials = (*SegmentationModel.dials, "merge")
     _optional = (*SegmentationModel._optional, "attention.")
 
     def __init__(self, base: SegmentationModel, scales: Sequence[float], merge: Merge, extra_supervision: bool) -> None:
