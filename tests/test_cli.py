@@ -37,6 +37,7 @@ SURFACE = {
         "--smoothness-sxy --srgb --sxy --weight INPUT"
     ),
     "crf tune": "--data --device --flip --json --merge --model --out --pictures --scales --split",
+    "convert to-pytorch": "--layout --model --out",
     "convert caffe": "--as --classes --data --inputs --out --rates --scales FILE",
     "convert classifier": "--as --out FILE",
     "convert pytorch": "--as --classes --data --inputs --layout --out --rates --scales FILE",

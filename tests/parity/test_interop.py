@@ -11,10 +11,14 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
+from atrous.cli import app
+from atrous.convert.export import export_pytorch
 from atrous.convert.pytorch import convert_pytorch
 from atrous.convert.source import ConversionError
-from atrous.models import SegmentationModel
+from atrous.models import SegmentationModel, create_model
+from atrous.models.backbones import read_weights
 
 
 @pytest.fixture
@@ -46,6 +50,15 @@ def away(ours: Tensor, theirs: Tensor) -> float:
     return ((ours - theirs).abs().max() / theirs.abs().max()).item()
 
 
+def goes_back(ours: SegmentationModel, layout: str, theirs: nn.Module, left_out: tuple[str, ...] = ()) -> None:
+    """Under their names again, tensors are what they were."""
+    found = export_pytorch(ours, layout)
+    expected = {name: t for name, t in theirs.state_dict().items() if not name.startswith(left_out or ("-",))}
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize(
     ("name", "backbone", "aux"),
     [
@@ -69,6 +82,7 @@ def test_torchvision(convert: Callable[..., SegmentationModel], name: str, backb
         assert away(ours.scores(x)[0], theirs.classifier(features["out"])) < 1e-4
         if aux and not mobile:
             assert away(ours.outputs(x)[1].logits, theirs.aux_classifier(features["aux"])) < 1e-4
+    goes_back(ours, "torchvision", theirs, ("aux_classifier.",) if mobile else ())
 
 
 @pytest.mark.parametrize(
@@ -85,6 +99,7 @@ def test_transformers(convert: Callable[..., SegmentationModel], width: float, s
     x = torch.randn(1, 3, 129, 161)
     with torch.no_grad():
         assert away(ours.scores(x)[0], theirs(x).logits) < 1e-4
+    goes_back(ours, "transformers", theirs, ("mobilenet_v2.conv_1x1.",))
 
 
 @pytest.mark.parametrize("encoder", ["resnet18", pytest.param("resnet50", marks=pytest.mark.slow)])
@@ -102,6 +117,11 @@ def test_segmentation_models_pytorch(
     with torch.no_grad():
         scores = theirs.segmentation_head[0](theirs.decoder(theirs.encoder(x)))
         assert away(ours.scores(x)[0], scores) < 1e-4
+    if architecture == "DeepLabV3":
+        goes_back(ours, "smp", theirs)
+    else:
+        with pytest.raises(ConversionError, match="can't be written as two convolutions"):
+            export_pytorch(ours, "smp")
 
 
 class Aligned(nn.Module):
@@ -166,6 +186,7 @@ def test_vainf(convert: Callable[..., SegmentationModel], plus: bool) -> None:
     x = torch.randn(1, 3, 129, 97)
     with torch.no_grad():
         assert away(ours.scores(x)[0], theirs(x)) < 1e-4
+    goes_back(ours, "vainf", theirs)
 
 
 class JFZhang95(nn.Module):
@@ -209,6 +230,64 @@ def test_jfzhang95(convert: Callable[..., SegmentationModel], dropout: bool) -> 
     x = torch.randn(1, 3, 129, 97)
     with torch.no_grad():
         assert away(ours.scores(x)[0], theirs(x)) < 1e-4
+    if dropout:  # the form of today
+        goes_back(ours, "jfzhang95", theirs)
+
+
+def test_a_model_of_ours_runs_in_torchvision(tmp_path: Path) -> None:
+    """Trained here from timm's weights, whose tag is in the backbone's name, on the command line."""
+    torch.manual_seed(0)
+    ours = create_model("deeplabv3", backbone="resnet50.a1_in1k", num_classes=3, refine=True, aux=True).eval()
+    randomise(ours)
+    ours.save(tmp_path / "ours")
+    for ending in ("pth", "safetensors"):
+        file = tmp_path / f"theirs.{ending}"
+        command = ["convert", "to-pytorch", "--model", tmp_path / "ours", "--layout", "torchvision", "--out", file]
+        result = CliRunner().invoke(app, [str(word) for word in command])
+        assert result.exit_code == 0, result.output
+        assert "it expects RGB / 255, minus (0.485, 0.456, 0.406)" in result.stdout
+        theirs = torchvision.models.segmentation.deeplabv3_resnet50(
+            weights=None, weights_backbone=None, num_classes=3, aux_loss=True
+        ).eval()
+        theirs.load_state_dict(read_weights(file))
+        ours.output_stride = 8
+        x = torch.randn(1, 3, 97, 129)
+        with torch.no_grad():
+            assert away(ours.scores(x)[0], theirs.classifier(theirs.backbone(x)["out"])) < 1e-4
+
+
+def test_variances_too_small_for_another_epsilon_move_into_the_weights() -> None:
+    net = torchvision.models.segmentation.deeplabv3_mobilenet_v3_large(weights=None, weights_backbone=None).eval()
+    ours = create_model("deeplabv3", backbone="mobilenetv3_large_100", num_classes=21, **MOBILE).eval()
+    randomise(ours)
+    for name, norm in ours.backbone.named_modules():
+        if isinstance(norm, nn.BatchNorm2d) and "bn2" in name:
+            norm.running_var.mul_(1e-3)  # ours adds 1e-5, theirs 1e-3
+    net.load_state_dict(export_pytorch(ours, "torchvision"))
+    x = torch.randn(1, 3, 97, 97)
+    with torch.no_grad():
+        assert away(ours.scores(x)[0], net.classifier(net.backbone(x)["out"])) < 1e-4
+
+
+MOBILE = {"refine": True, "rates": (12, 24, 36), "multi_grid": (2, 1, 1)}
+
+
+@pytest.mark.parametrize(
+    ("layout", "backbone", "options", "words"),
+    [
+        ("caffe", "resnet50", {}, "no layout 'caffe' to write in; there are: torchvision, smp"),
+        ("jfzhang95", "resnet50", {}, "jfzhang95 has deeplabv3plus on resnet101; this is deeplabv3 on resnet50"),
+        ("torchvision", "resnet18", {}, "torchvision has deeplabv3, fcn on resnet50, "),
+        ("torchvision", "resnet50", {"rates": (4, 8)}, r"has rates = \[6, 12, 18\] \(here \[4, 8\]\), refine = True"),
+    ],
+)
+def test_what_another_program_does_not_have_is_not_written(
+    layout: str, backbone: str, options: dict[str, object], words: str
+) -> None:
+    with torch.device("meta"):
+        model = create_model("deeplabv3", backbone=backbone, num_classes=2, **options)
+    with pytest.raises(ValueError, match=words):
+        export_pytorch(model, layout)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from atrous.cli.common import check_writable, numbers, read_classes, read_scales
+from atrous.cli.common import Model, check_writable, numbers, read_classes, read_scales
 
 if TYPE_CHECKING:
     from atrous.labels import LabelSet
@@ -120,6 +120,27 @@ def convert_tflite_arrays(file: Weights, out: ModelFolder, classes: Classes = No
 
     _check_model_folder(out)
     _keep_converted(convert(file, labels=_labels(classes, data)), out)
+
+
+@convert_app.command("to-pytorch")
+def convert_to_pytorch(
+    model: Model,
+    layout: Annotated[
+        str, typer.Option("--layout", help="Whose names: torchvision, smp, transformers, vainf, jfzhang95.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The .pth or .safetensors to write.")],
+) -> None:
+    """Write a DeepLabv3, v3+ or fcn of ours as a state dict that another program loads."""
+    from atrous.convert.export import write_pytorch
+    from atrous.models.zoo import load
+
+    check_writable(out)
+    network = load(model)
+    write_pytorch(network, layout, out)
+    shown = network.preprocessing
+    mean, std = (", ".join(f"{x:g}" for x in values) for values in (shown.mean, shown.std))
+    typer.echo(f"{network.name} on {network.backbone.name} in {layout}'s names: {out}; load it with load_state_dict")
+    typer.echo(f"it expects RGB / 255, minus ({mean}), over ({std})")
 
 
 def _labels(classes: Path | None, data: str | None) -> LabelSet | None:

@@ -67,7 +67,8 @@ def build(
     if layout in DEEPLABV3_LAYOUTS:
         if scales or (rates and architecture == "fcn"):
             raise ValueError(f"{architecture} has no {'scales' if scales else 'rates'} of its own")
-        naming = DEEPLABV3_LAYOUTS[layout](source, architecture)
+        names = DEEPLABV3_LAYOUTS[layout]
+        naming = names.naming(architecture, names.trunk(source, architecture), source.__contains__)
         model = deeplabv3_from(source, architecture, naming, labels, rates)
     elif architecture in FCNS:
         if rates or scales:

@@ -8,11 +8,11 @@ variance makes up for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from atrous.convert.source import ConversionError, Source
 from atrous.labels import LabelSet
@@ -95,24 +95,75 @@ def deeplabv3_from(
     return model.eval()
 
 
-def _weights(source: Source, model: SegmentationModel, naming: Naming) -> dict[str, Tensor]:
-    weights = {}
+class _Slot(NamedTuple):
+    """A tensor of ours, and its name in the file; two there, where one convolution does what two do."""
+
+    name: str
+    shape: tuple[int, ...]
+    theirs: str | tuple[str, str]
+    of_trunk: bool
+
+
+def _slots(model: SegmentationModel, naming: Naming) -> Iterator[_Slot]:
     for path, module in model.named_modules():
         ours = path.removeprefix("backbone.net.")
-        slots = dict(module.named_parameters(recurse=False)) | dict(module.named_buffers(recurse=False))
-        if not slots:
-            continue
-        theirs = naming.trunk(ours) if path != ours else naming.head[ours]
+        tensors = dict(module.named_parameters(recurse=False)) | dict(module.named_buffers(recurse=False))
+        if tensors:
+            theirs = naming.trunk(ours) if path != ours else naming.head[ours]
+            for kind, tensor in tensors.items():
+                place = theirs if isinstance(theirs, tuple) else f"{theirs}.{kind}"
+                yield _Slot(f"{path}.{kind}", tuple(tensor.shape), place, path != ours)
+
+
+def _weights(source: Source, model: SegmentationModel, naming: Naming) -> dict[str, Tensor]:
+    weights = {}
+    for name, shape, theirs, of_trunk in _slots(model, naming):
         if isinstance(theirs, tuple):
-            weights[f"{path}.weight"] = _merged(source, theirs, tuple(slots["weight"].shape))
+            weights[name] = _merged(source, theirs, shape)
         else:
-            for kind, slot in slots.items():
-                narrow = naming.narrow and path != ours
-                weights[f"{path}.{kind}"] = _tensor(source, f"{theirs}.{kind}", tuple(slot.shape), narrow)
-        if isinstance(module, nn.BatchNorm2d) and path != ours:
-            weights[f"{path}.running_var"] = weights[f"{path}.running_var"] + (naming.eps - module.eps)
+            weights[name] = _tensor(source, theirs, shape, naming.narrow and of_trunk)
+        if of_trunk and name.endswith(".running_var"):
+            weights[name] = weights[name] + (naming.eps - _eps(model, name))
     _reorder(weights, naming)
     return weights
+
+
+def deeplabv3_to(model: SegmentationModel, naming: Naming) -> dict[str, Tensor]:
+    """A model's tensors under the names of another program, which does the same with them; the reverse of
+    :func:`deeplabv3_from`.
+
+    Args:
+        model: of the architecture and the options that ``naming`` is of.
+        naming: of no pairs of convolutions.
+
+    Raises:
+        ConversionError: two of theirs would have to do what one of ours does.
+    """
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    _reorder(weights, naming, back=True)
+    found = {}
+    for name, _, theirs, of_trunk in _slots(model, naming):
+        if isinstance(theirs, tuple):
+            raise ConversionError(f"{name} can't be written as two convolutions, {' and '.join(theirs)}")
+        if of_trunk and name.endswith(".running_var"):
+            _change_eps(weights, name, naming.eps - _eps(model, name), naming.eps)
+        found[theirs] = weights[name]
+    return found
+
+
+def _eps(model: SegmentationModel, name: str) -> float:
+    """That of the batch norm that a tensor belongs to."""
+    return float(model.get_submodule(name.rpartition(".")[0]).eps)  # type: ignore[arg-type]
+
+
+def _change_eps(weights: dict[str, Tensor], name: str, more: float, eps: float) -> None:
+    """Let a batch norm of another epsilon do the same: by its variance, and, where that would be negative, by its
+    weight.
+    """
+    path = name.rpartition(".")[0]
+    wanted = weights[name] - more
+    weights[name] = wanted.clamp(min=0)
+    weights[f"{path}.weight"] *= ((weights[name] + eps) / (wanted + eps)).sqrt()
 
 
 def _tensor(source: Source, name: str, shape: tuple[int, ...], narrow: bool) -> Tensor:
@@ -133,14 +184,16 @@ def _merged(source: Source, names: tuple[str, str], shape: tuple[int, ...]) -> T
     return source.take(f"{names[1]}.weight", (*shape[:2], 1, 1)) * depthwise.transpose(0, 1)
 
 
-def _reorder(weights: dict[str, Tensor], naming: Naming) -> None:
+def _reorder(weights: dict[str, Tensor], naming: Naming, *, back: bool = False) -> None:
+    """Turn weights that read something concatenated to our order, or back to theirs."""
+    turn = -1 if back else 1
     if naming.pooled_last:
         project = weights["aspp.project.0.weight"]
-        weights["aspp.project.0.weight"] = project.roll(project.shape[0], 1)
+        weights["aspp.project.0.weight"] = project.roll(turn * project.shape[0], 1)
     if naming.low_level_first:
         first = weights["decoder.0.0.weight"]
         low_level = len(weights["project_low_level.0.weight"])
-        weights["decoder.0.0.weight"] = first.roll(-low_level, 1)
+        weights["decoder.0.0.weight"] = first.roll(-turn * low_level, 1)
 
 
 def unit(ours: str, theirs: str, first: int = 0) -> dict[str, str]:
@@ -152,6 +205,7 @@ _GROUPS = (1, 2, 3, 4, 3, 3, 1)  # the residual blocks of MobileNetV2, by stage
 _PARTS = {"conv_pw": 0, "bn1": 0, "conv_dw": 1, "bn2": 1, "conv_pwl": 2, "bn3": 2}
 _FIRST_PARTS = {"conv_dw": 1, "bn1": 1, "conv_pw": 2, "bn2": 2}  # it does not expand
 _WIDTHS = {112: "035", 160: "050", 240: "075", 320: "100", 448: "140"}
+MOBILENETV2S = tuple(f"mobilenetv2_{width}" for width in _WIDTHS.values())
 
 
 def mobilenetv2(source: Source, last: str) -> str:

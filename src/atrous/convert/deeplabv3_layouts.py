@@ -11,9 +11,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from atrous.convert.deeplabv3 import UNIT, Layers, Naming, mobilenetv2, mobilenetv2_place, unit
+from atrous.convert.deeplabv3 import MOBILENETV2S, UNIT, Layers, Naming, mobilenetv2, mobilenetv2_place, unit
 from atrous.convert.source import ConversionError, Source
 from atrous.models.base import Preprocessing
 
@@ -31,20 +31,45 @@ _LAST_BLOCK = {"resnet18": 4, "resnet34": 6}
 """How many 3×3 convolutions the last block has, where not three."""
 
 
-def _torchvision(source: Source, architecture: str) -> Naming:
-    mobile = "backbone.0.0.weight" in source
-    aux = "aux_classifier.0.weight" in source and not mobile
+Has = Callable[[str], bool]
+"""Whether a file has, or shall have, a tensor by its name there."""
+
+
+class Layout(NamedTuple):
+    """How another program names its networks.
+
+    Args:
+        trunks: our names of those that it has.
+        trunk: which of them a file of an architecture holds.
+        naming: of a network by its architecture, our name of its trunk, and what tensors it has.
+    """
+
+    trunks: tuple[str, ...]
+    trunk: Callable[[Source, str], str]
+    naming: Callable[[str, str, Has], Naming]
+
+
+def _torchvision_trunk(source: Source, architecture: str) -> str:
+    if architecture == "fcn":
+        return _resnet(source, "backbone.", _BOTTLENECKS)
+    if "backbone.0.0.weight" in source:
+        return _MOBILENETV3
+    return _resnet(source, "backbone.", _BOTTLENECKS, " (or MobileNetV3-Large: backbone.0.0.weight)")
+
+
+def _torchvision(architecture: str, backbone: str, has: Has) -> Naming:
+    mobile = backbone == _MOBILENETV3
+    aux = has("aux_classifier.0.weight") and not mobile
     head = {f"aux_classifier.{i}": f"aux_classifier.{i}" for i in (0, 1, 4)} if aux else {}
     if architecture == "fcn":
         head |= {f"classifier.{i}": f"classifier.{i}" for i in (0, 1, 4)}
         return Naming(
-            *(_resnet(source, "backbone.", _BOTTLENECKS), "backbone.{}".format, head, {"aux": aux}, 8),
+            *(backbone, "backbone.{}".format, head, {"aux": aux}, 8),
             preprocessing=IMAGENET,
         )
     head |= _aspp("classifier.0") | unit("aspp.refine", "classifier", 1) | {"classifier": "classifier.4"}
     options: dict[str, Any] = {"refine": True, "dropout": 0.5, "aux": aux}
     if not mobile:
-        backbone = _resnet(source, "backbone.", _BOTTLENECKS, " (or MobileNetV3-Large: backbone.0.0.weight)")
         return Naming(
             *(backbone, "backbone.{}".format, head, options, 8),
             preprocessing=IMAGENET,
@@ -52,7 +77,7 @@ def _torchvision(source: Source, architecture: str) -> Naming:
         )
     options |= {"rates": (12, 24, 36), "multi_grid": _denser(3)}
     return Naming(
-        *("mobilenetv3_large_100", _mobilenetv3, head, options),
+        *(backbone, _mobilenetv3, head, options),
         eps=1e-3,
         preprocessing=IMAGENET,
         pooled_last=True,
@@ -60,6 +85,7 @@ def _torchvision(source: Source, architecture: str) -> Naming:
     )
 
 
+_MOBILENETV3 = "mobilenetv3_large_100"
 _MOBILENETV3_FIRST = (1, 2, 4, 7, 11, 13, 16)  # torchvision's numbers of the first blocks of timm's stages
 _MOBILENETV3_PARTS = {
     **{"conv_pw": "0.0", "bn1": "0.1", "conv_dw": "1.0", "bn2": "1.1"},
@@ -80,8 +106,11 @@ def _mobilenetv3(layer: str) -> str:
     return f"backbone.{number}.block.{_MOBILENETV3_PARTS[part].replace('-1', '3' if squeezed else '2')}"
 
 
-def _smp(source: Source, architecture: str) -> Naming:
-    backbone = _resnet(source, "encoder.", _RESNETS)
+def _smp_trunk(source: Source, architecture: str) -> str:  # noqa: ARG001
+    return _resnet(source, "encoder.", _RESNETS)
+
+
+def _smp(architecture: str, backbone: str, has: Has) -> Naming:  # noqa: ARG001
     options: dict[str, Any] = {"rates": (12, 24, 36), "multi_grid": _denser(_LAST_BLOCK.get(backbone, 3))}
     options |= {"refine": True, "dropout": 0.5}
     head: dict[str, str | tuple[str, str]] = {"classifier": "segmentation_head.0"}
@@ -101,8 +130,11 @@ def _row(ours: str, convs: str, norm: str) -> Layers:
     return {f"{ours}.0": (f"{convs}.0", f"{convs}.1"), f"{ours}.1": norm}
 
 
-def _transformers(source: Source, architecture: str) -> Naming:  # noqa: ARG001
-    backbone = mobilenetv2(source, "mobilenet_v2.layer.15.reduce_1x1.convolution.weight")
+def _transformers_trunk(source: Source, architecture: str) -> str:  # noqa: ARG001
+    return mobilenetv2(source, "mobilenet_v2.layer.15.reduce_1x1.convolution.weight")
+
+
+def _transformers(architecture: str, backbone: str, has: Has) -> Naming:  # noqa: ARG001
     head = {"classifier": "segmentation_head.classifier.convolution"}
     for ours, theirs in {"pooled": "conv_pool", "pointwise": "conv_aspp", "project": "conv_projection"}.items():
         parts = (f"segmentation_head.{theirs}.{part}" for part in ("convolution", "normalization"))
@@ -125,13 +157,16 @@ def _transformers_layer(layer: str) -> str:
     return f"mobilenet_v2.{place}.{'normalization' if norm else 'convolution'}"
 
 
-def _vainf(source: Source, architecture: str) -> Naming:
+def _vainf_trunk(source: Source, architecture: str) -> str:  # noqa: ARG001
     if any(name.startswith("backbone.low_level_features.") for name in source.names()):
         raise ConversionError(
             f"{source.file} has VainF's MobileNetV2, which pads before it expands: the rim of its maps is like that of "
             "no network here; its ResNets can be had"
         )
-    backbone = _resnet(source, "backbone.", _BOTTLENECKS)
+    return _resnet(source, "backbone.", _BOTTLENECKS)
+
+
+def _vainf(architecture: str, backbone: str, has: Has) -> Naming:  # noqa: ARG001
     options: dict[str, Any]
     if architecture == "deeplabv3":
         head = _aspp("classifier.classifier.0") | unit("aspp.refine", "classifier.classifier", 1)
@@ -149,26 +184,25 @@ def _vainf(source: Source, architecture: str) -> Naming:
     )
 
 
-def _jfzhang95(source: Source, architecture: str) -> Naming:  # noqa: ARG001
+def _jfzhang95_trunk(source: Source, architecture: str) -> str:  # noqa: ARG001
     if "backbone.layer4.2.conv3.weight" not in source:
         raise ConversionError(
             f"{source.file} has another trunk than ResNet-101 (no backbone.layer4.2.conv3.weight, but "
             f"{source.beginning()}): jfzhang95's Xception is another network than the authors' (128 low-level "
             "channels, not 256), and its MobileNetV2 and DRN are not known here"
         )
+    return _resnet(source, "backbone.", {"resnet101": _BOTTLENECKS["resnet101"]})
+
+
+def _jfzhang95(architecture: str, backbone: str, has: Has) -> Naming:  # noqa: ARG001
     head = {f"aspp.{ours}.{i}": f"aspp.{theirs}" for ours, both in _JF_ASPP.items() for i, theirs in enumerate(both)}
-    step = 4 if "decoder.last_conv.8.weight" in source else 3  # the later form has dropout between
+    step = 4 if has("decoder.last_conv.8.weight") else 3  # the later form has dropout between
     head |= {"project_low_level.0": "decoder.conv1", "project_low_level.1": "decoder.bn1"}
     for i in range(2):
         head |= unit(f"decoder.{i}", "decoder.last_conv", i * step)
     head["classifier"] = f"decoder.last_conv.{2 * step}"
     return Naming(
-        *(
-            _resnet(source, "backbone.", {"resnet101": _BOTTLENECKS["resnet101"]}),
-            "backbone.{}".format,
-            head,
-            {"multi_grid": (2, 2, 4), "dropout": 0.5},
-        ),
+        *(backbone, "backbone.{}".format, head, {"multi_grid": (2, 2, 4), "dropout": 0.5}),
         preprocessing=IMAGENET,
         pooled_last=True,
     )
@@ -222,10 +256,10 @@ def _in_words(convs: int, units: tuple[int, ...]) -> str:
     return f"{' + '.join(map(str, units))} units of {convs} convolutions"
 
 
-DEEPLABV3_LAYOUTS: dict[str, Callable[[Source, str], Naming]] = {
-    "torchvision": _torchvision,
-    "smp": _smp,
-    "transformers": _transformers,
-    "vainf": _vainf,
-    "jfzhang95": _jfzhang95,
+DEEPLABV3_LAYOUTS = {
+    "torchvision": Layout((*_BOTTLENECKS, _MOBILENETV3), _torchvision_trunk, _torchvision),
+    "smp": Layout((*_RESNETS,), _smp_trunk, _smp),
+    "transformers": Layout(MOBILENETV2S, _transformers_trunk, _transformers),
+    "vainf": Layout((*_BOTTLENECKS,), _vainf_trunk, _vainf),
+    "jfzhang95": Layout(("resnet101",), _jfzhang95_trunk, _jfzhang95),
 }

@@ -158,7 +158,7 @@ def plot(settings: Sequence[Setting]) -> bytes:
         panels["peak memory, MB"] = known
     accuracy = [100 * s.evaluation.scores.mean_iou for s in settings]
     for axes, (name, costs) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        axes.plot(costs, accuracy, marker="o")
+        axes.plot(costs, accuracy, marker="o", linestyle="-" if settings[0].dial == "output_stride" else "")
         for setting, cost, value in zip(settings, costs, accuracy, strict=True):
             axes.annotate(
                 f"{_words(setting.dial)} {setting.value}",
