@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from atrous.evaluation.evaluate import evaluate
     from atrous.inference.predictor import Segmentation, predict
     from atrous.labels import LabelSet
-    from atrous.models.base import create_model
+    from atrous.models.registry import create_model
     from atrous.models.surgery import set_output_stride
     from atrous.models.zoo import load
 

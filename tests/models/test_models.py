@@ -16,7 +16,7 @@ from torch import nn
 import atrous
 from atrous.labels import VOC, LabelSet
 from atrous.models import ARCHITECTURES, SegmentationModel, create_model, load
-from atrous.models.base import CheckpointError
+from atrous.models.folders import CheckpointError
 
 # One of each kind: padded, TF-SAME, patches, unpadded pools.
 BACKBONES = ["test_efficientnet", "tf_mobilenetv3_small_minimal_100", "test_convnext", "dla46_c"]

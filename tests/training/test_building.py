@@ -10,7 +10,8 @@ from torch import nn
 
 from atrous.data.datasets import open_dataset
 from atrous.labels import LabelSet
-from atrous.models.base import SegmentationModel, create_model
+from atrous.models.base import SegmentationModel
+from atrous.models.registry import create_model
 from atrous.training.building import build_model, build_optimizer, freeze, update_average
 from atrous.training.recipe import Recipe, RecipeError
 

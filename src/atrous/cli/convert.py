@@ -161,7 +161,7 @@ def _options(classes: Path | None, data: str | None, rates: str | None, scales: 
 
 def _check_model_folder(out: Path) -> None:
     """Fail before the work, and before a folder of something else is replaced."""
-    from atrous.models.base import is_model_folder
+    from atrous.models.folders import is_model_folder
 
     for above in out.parents:
         if above.exists() and not above.is_dir():

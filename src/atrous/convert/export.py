@@ -13,7 +13,8 @@ from atrous.convert.build import LAYOUTS
 from atrous.convert.deeplabv3 import Naming, deeplabv3_to
 from atrous.convert.deeplabv3_layouts import DEEPLABV3_LAYOUTS
 from atrous.inference.predictor import write_atomically
-from atrous.models.base import SegmentationModel, create_model
+from atrous.models.base import SegmentationModel
+from atrous.models.registry import create_model
 
 _LEFT_OUT = ("dropout",)  # of no account in a trained network
 

@@ -18,8 +18,9 @@ from torch import Tensor
 from atrous.convert.source import ConversionError, Source
 from atrous.data.scenes import FARTHEST, HHA_MEAN, LOG_DEPTH_MEAN, NEAREST
 from atrous.labels import LabelSet
-from atrous.models.base import Preprocessing, SegmentationModel, create_model
+from atrous.models.base import Preprocessing, SegmentationModel
 from atrous.models.layers import bilinear_kernel
+from atrous.models.registry import create_model
 
 
 class Colors(NamedTuple):

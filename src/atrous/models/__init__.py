@@ -1,7 +1,8 @@
 """Models: one paper, one file."""
 
 from atrous.models import attention_to_scale, deeplab, deeplabv3, fcn
-from atrous.models.base import ARCHITECTURES, SegmentationModel, create_model
+from atrous.models.base import SegmentationModel
+from atrous.models.registry import ARCHITECTURES, create_model
 from atrous.models.zoo import load
 
 __all__ = [

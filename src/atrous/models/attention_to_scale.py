@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from atrous.labels import LabelSet
 from atrous.models.backbones import Backbone
-from atrous.models.base import Output, SegmentationModel, build_on, register
+from atrous.models.base import Output, SegmentationModel
 from atrous.models.depthwise import compiled_depthwise
 from atrous.models.geometry import Grid, resample
 from atrous.models.layers import full_precision
+from atrous.models.registry import build_on, register
 from atrous.models.scales import Merge, MultiScale, Scale
 
 ATTENTION_WIDTH = 512

@@ -1,31 +1,22 @@
-"""What every model has in common: preprocessing, output stride, scores and where they sit, saving and loading."""
+"""What every model has in common: preprocessing, output stride, scores and where they sit."""
 
 from __future__ import annotations
 
-import inspect
-import json
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Any
 
-import timm
 import torch
 import torch.nn.functional as F
-from pydantic import Field, TypeAdapter, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from atrous.labels import LabelSet
 from atrous.models.backbones import Backbone
 from atrous.models.depthwise import compiled_depthwise
+from atrous.models.folders import FORMAT, write_folder
 from atrous.models.geometry import PIXELS, Grid, resample
 from atrous.models.layers import FCNHead, full_precision
-
-FORMAT = 1
-"""Version of the checkpoint folder; a reader refuses a newer one."""
 
 
 @dataclass(frozen=True)
@@ -286,16 +277,6 @@ class SegmentationModel(nn.Module):
         Raises:
             FileExistsError: the folder is there and no model of this package's; what it holds would be lost.
         """
-        folder = Path(folder)
-        if folder.is_dir() and any(folder.iterdir()) and not is_model_folder(folder):
-            raise FileExistsError(
-                f"{folder} holds something else than a model, and would be replaced: name another folder"
-            )
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        new, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
-        for leftover in (new, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        new.mkdir()
         config = {
             "format": FORMAT,
             "library": "atrous",
@@ -305,269 +286,4 @@ class SegmentationModel(nn.Module):
             "preprocessing": asdict(self.preprocessing),
             **(self.card | notes),
         }
-        try:
-            tensors = {k: _stored(v, dtype) for k, v in self.state_dict().items()}
-            save_file(tensors, new / "model.safetensors", metadata={"format": "pt"})
-            (new / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        except Exception:
-            shutil.rmtree(new, ignore_errors=True)  # on a full disk its room is needed
-            raise
-        # safetensors writes for the owner alone; a model is read by whoever may read its folder.
-        (new / "model.safetensors").chmod((new / "config.json").stat().st_mode)
-        if folder.exists():
-            folder.replace(old)
-        new.replace(folder)
-        shutil.rmtree(old, ignore_errors=True)
-        return folder
-
-
-def is_model_folder(folder: Path) -> bool:
-    """Whether a folder says of itself that it holds a model of this package."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(config, dict) and config.get("library") == "atrous"
-
-
-def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-    tensor = tensor.detach().to("cpu", dtype if dtype and tensor.is_floating_point() else tensor.dtype)
-    return tensor.contiguous()
-
-
-Positive = Annotated[int, Field(gt=0)]
-"""A count, as options of architectures have them."""
-NotNegative = Annotated[int, Field(ge=0)]
-"""A count where 0 says "none"."""
-Builder = Callable[..., SegmentationModel]
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """A kind of model.
-
-    Args:
-        build: takes ``backbone``, ``labels`` and its own keyword arguments.
-        backbone: takes a name and the other arguments of :class:`Backbone`.
-        output_stride: where none is asked for.
-        own: tells of a backbone's name whether ``backbone`` has a form of its own for it, and not timm's.
-    """
-
-    build: Builder
-    backbone: Callable[..., Backbone]
-    output_stride: int
-    own: Callable[[str], bool]
-
-
-ARCHITECTURES: dict[str, Architecture] = {}
-"""Every model that :func:`create_model` can build, by name."""
-
-
-def register(
-    name: str,
-    *,
-    backbone: Callable[..., Backbone] = Backbone,
-    output_stride: int = 16,
-    own: Callable[[str], bool] = lambda _: False,
-) -> Callable[[Builder], Builder]:
-    """Enter a builder under a name, as an :class:`Architecture`."""
-
-    def enter(builder: Builder) -> Builder:
-        ARCHITECTURES[name] = Architecture(builder, backbone, output_stride, own)
-        return builder
-
-    return enter
-
-
-def create_model(
-    name: str,
-    *,
-    backbone: str,
-    num_classes: int | None = None,
-    labels: LabelSet | Sequence[str] | None = None,
-    output_stride: int | None = None,
-    in_channels: int = 3,
-    pretrained: bool | str | Path = False,
-    **options: Any,
-) -> SegmentationModel:
-    """Build a model.
-
-    Args:
-        name: one of ``atrous.models.ARCHITECTURES``, for example ``deeplabv3plus``.
-        backbone: a timm model name; some architectures know more (:mod:`atrous.models.fcn`,
-            :mod:`atrous.models.deeplab`, :mod:`atrous.models.deeplabv3`).
-        num_classes: number of real classes; not needed beside ``labels``.
-        labels: class names, or a :class:`LabelSet`.
-        output_stride: 4, 8, 16 or 32; the architecture's own when left out (16; FCN skips 32; ``fcn``, DeepLab
-            v1 and v2 8).
-            ``model.output_stride`` changes it later.
-        in_channels: channels of the pictures.
-        pretrained: backbone weights: ``True`` (an installed package, else timm's hub), a file, or ``False``.
-        options: arguments of the architecture (``separable``, ``rates``, ...).
-
-    Raises:
-        ValueError: an unknown name, class counts that disagree, a backbone that does not fit, or an option's value
-            that can't be.
-        TypeError: an option that the architecture does not have.
-    """
-    everything = _checked(name, options)
-    for key, count in (("num_classes", num_classes), ("in_channels", in_channels)):
-        if count is not None and (not isinstance(count, int) or count < 1):
-            raise ValueError(f"{key} is a whole number from 1 on, not {count!r}")
-    if labels is None:
-        if num_classes is None:
-            raise ValueError("create_model needs num_classes or labels")
-        labels = LabelSet.numbered(num_classes)
-    elif not isinstance(labels, LabelSet):
-        labels = LabelSet(tuple(labels))
-    if num_classes not in (None, len(labels)):
-        raise ValueError(f"num_classes is {num_classes}, but there are {len(labels)} labels")
-    kind = everything.get("base", name)  # what shares a network has its trunk
-    owner = _known(kind)
-    _check_backbone(kind, backbone)
-    trunk = owner.backbone(
-        backbone,
-        in_channels=in_channels,
-        pretrained=pretrained,
-        output_stride=output_stride or owner.output_stride,
-    )
-    return build_on(trunk, name, labels, everything)
-
-
-def build_on(trunk: Backbone, name: str, labels: LabelSet, options: dict[str, Any]) -> SegmentationModel:
-    """Build a model on a trunk that is there.
-
-    Args:
-        trunk: of the kind that the architecture takes.
-        name: the architecture.
-        labels: the classes.
-        options: arguments of the architecture.
-
-    Raises:
-        ValueError, TypeError: as for :func:`create_model`.
-    """
-    options = _checked(name, options)
-    model = ARCHITECTURES[name].build(backbone=trunk, labels=labels, **options)
-    model.config = {
-        "architecture": name,
-        "backbone": trunk.name,
-        "in_channels": trunk.in_channels,
-        "options": json.loads(json.dumps(options)),  # as it comes back from config.json: tuples are lists
-    }
-    return model
-
-
-def _known(name: str) -> Architecture:
-    if name not in ARCHITECTURES:
-        raise ValueError(f"no model '{name}'; there are: {', '.join(sorted(ARCHITECTURES))}")
-    return ARCHITECTURES[name]
-
-
-def _check_backbone(name: str, backbone: str) -> None:
-    """Refuse a backbone that only other architectures have; what nobody has is left to timm to name."""
-    for part in (backbone, *backbone.split("+")):
-        owners = sorted(other for other, kind in ARCHITECTURES.items() if kind.own(part))
-        if owners and name not in owners and not timm.is_model(part):
-            raise ValueError(
-                f"'{name}' has no backbone '{part}', which is for {', '.join(owners)}; it takes any convolutional "
-                "network of timm's, such as resnet50"
-            )
-
-
-def _checked(name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Options of an architecture with what is left out; none that it does not have, each of its type."""
-    build = _known(name).build
-    signature = inspect.signature(build).parameters
-    accepted = {k: p.default for k, p in signature.items() if k not in ("backbone", "labels")}
-    if unknown := sorted(set(options) - set(accepted)):
-        raise TypeError(f"'{name}' has no option {', '.join(unknown)}; it has: {', '.join(sorted(accepted))}")
-    kinds = get_type_hints(build, include_extras=True)
-    return accepted | {key: _of_kind(key, kinds[key], value) for key, value in options.items()}
-
-
-def _of_kind(key: str, kind: Any, value: Any) -> Any:
-    """An option's value, if it is one; messages are pydantic's, as for recipes."""
-    try:
-        return TypeAdapter(kind).validate_python(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = "".join(f"[{part!r}]" for part in first["loc"] if part in (value if isinstance(value, dict) else ()))
-        said = "should be a list" if first["type"] == "is_instance_of" else first["msg"].removeprefix("Input ")
-        raise ValueError(f"{key}{place} {said}, not {value!r}") from error
-
-
-class CheckpointError(ValueError):
-    """A model folder that can't be read; the message says what is wrong with it."""
-
-
-def load_folder(folder: str | Path) -> SegmentationModel:
-    """Read a model folder written by :meth:`SegmentationModel.save`; the model is in eval mode.
-
-    Raises:
-        CheckpointError: a file is missing, damaged, foreign, or does not fit the architecture it names.
-    """
-    folder = Path(folder)
-    config_file, weights_file = folder / "config.json", folder / "model.safetensors"
-    for file in (config_file, weights_file):
-        if not file.is_file():
-            best = folder / "best"
-            hint = f"; did you mean {best}?" if (best / file.name).is_file() else ""
-            raise CheckpointError(
-                f"{folder} is not a model folder: {file.name} is missing (expected config.json and model.safetensors)"
-                + hint
-            )
-    try:
-        config = json.loads(config_file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{config_file} is damaged: {error}") from error
-    if not isinstance(config, dict) or config.get("library") != "atrous":
-        raise CheckpointError(f'{config_file} was not written by atrous (it has no "library": "atrous")')
-    if config.get("format", 0) > FORMAT:
-        raise CheckpointError(
-            f"{folder} has format {config['format']}, this atrous reads up to {FORMAT}: upgrade atrous"
-        )
-    known = {
-        "format",
-        "library",
-        "architecture",
-        "backbone",
-        "in_channels",
-        "options",
-        "labels",
-        "preprocessing",
-    }
-    try:
-        labels = LabelSet.from_dict(config["labels"])
-        model = create_model(
-            config["architecture"],
-            backbone=config["backbone"],
-            labels=labels,
-            output_stride=config["output_stride"],
-            in_channels=config["in_channels"],
-            **config["options"],
-        )
-        model.preprocessing = Preprocessing(*(tuple(config["preprocessing"][k]) for k in ("mean", "std")))
-        for dial in model.dials:
-            if dial in config:  # folders from before a model had it do without
-                setattr(model, dial, config[dial])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{config_file} does not describe a model of this atrous: {error!r}") from error
-    try:
-        weights = load_file(weights_file)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{weights_file} is damaged or cut short: {error}") from error
-    _fill(model, weights, weights_file)
-    model.card = {k: v for k, v in config.items() if k not in known.union(model.dials)}
-    return model.eval()
-
-
-def _fill(model: nn.Module, weights: dict[str, Tensor], file: Path) -> None:
-    slots = model.state_dict()
-    missing, extra = sorted(slots.keys() - weights.keys()), sorted(weights.keys() - slots.keys())
-    if missing or extra:
-        parts = [f"{len(k)} {word} (first: {k[0]})" for k, word in ((missing, "missing"), (extra, "unknown")) if k]
-        raise CheckpointError(f"{file} does not fit its config.json: tensors {' and '.join(parts)}")
-    for key, slot in slots.items():
-        if weights[key].shape != slot.shape:
-            raise CheckpointError(f"{file}: {key} is {tuple(weights[key].shape)}, the model wants {tuple(slot.shape)}")
-    model.load_state_dict(weights)
+        return write_folder(Path(folder), config, self.state_dict(), dtype)

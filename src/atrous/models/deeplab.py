@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from atrous.labels import LabelSet
 from atrous.models.backbones import Backbone
-from atrous.models.base import NotNegative, Positive, SegmentationModel, build_on, register
+from atrous.models.base import SegmentationModel
 from atrous.models.classics import VGGS
 from atrous.models.deeplab_trunks import PUBLISHED_STRIDE, DeepLabTrunk, decimate, deeplab_backbone, is_published
 from atrous.models.geometry import PIXELS, Grid, resample
 from atrous.models.layers import init_convolutions, rate_at
+from atrous.models.registry import NotNegative, Positive, build_on, register
 from atrous.models.scales import MultiScale
 
 FC_WIDTH = 1024

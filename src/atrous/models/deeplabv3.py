@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from atrous.labels import LabelSet
 from atrous.models.backbones import NATIVE_STRIDE, Backbone
-from atrous.models.base import Positive, SegmentationModel, register
+from atrous.models.base import SegmentationModel
 from atrous.models.deeplabv3_trunks import deeplabv3_backbone, is_released
 from atrous.models.geometry import Grid, resample
 from atrous.models.layers import (
@@ -27,6 +27,7 @@ from atrous.models.layers import (
     rate_at,
     set_rate,
 )
+from atrous.models.registry import Positive, register
 
 
 class ASPP(nn.Module):

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from atrous.labels import LabelSet
 from atrous.models.backbones import NATIVE_STRIDE, Backbone, FusedBackbone
-from atrous.models.base import Output, Positive, Preprocessing, SegmentationModel, create_model, register
+from atrous.models.base import Output, Preprocessing, SegmentationModel
 from atrous.models.classics import CLASSICS, IMAGENET, ClassicBackbone
 from atrous.models.geometry import Grid, resample
 from atrous.models.layers import FCNHead, bilinear_kernel
+from atrous.models.registry import Positive, create_model, register
 
 
 class Skip(NamedTuple):

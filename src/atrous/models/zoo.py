@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from atrous.models.base import CheckpointError, SegmentationModel, load_folder
+from torch import Tensor, nn
+
+from atrous.labels import LabelSet
+from atrous.models.base import Preprocessing, SegmentationModel
+from atrous.models.folders import CheckpointError, read_folder
+from atrous.models.registry import create_model
 
 BUNDLE = Path(__file__).resolve().parent.parent / "zoo"
 MENTIONED = 10
@@ -66,3 +71,47 @@ def _from_hub(repository: str) -> Path:
         raise CheckpointError(
             f"no model '{repository}': there is no such folder (nor a folder {owner}) in {Path.cwd()}, and {hub}"
         ) from error
+
+
+def load_folder(folder: str | Path) -> SegmentationModel:
+    """Read a model folder written by :meth:`SegmentationModel.save`; the model is in eval mode.
+
+    Raises:
+        CheckpointError: a file is missing, damaged, foreign, or does not fit the architecture it names.
+    """
+    folder = Path(folder)
+    config, weights = read_folder(folder)
+    known = {"format", "library", "architecture", "backbone", "in_channels", "options", "labels", "preprocessing"}
+    try:
+        labels = LabelSet.from_dict(config["labels"])
+        model = create_model(
+            config["architecture"],
+            backbone=config["backbone"],
+            labels=labels,
+            output_stride=config["output_stride"],
+            in_channels=config["in_channels"],
+            **config["options"],
+        )
+        model.preprocessing = Preprocessing(*(tuple(config["preprocessing"][k]) for k in ("mean", "std")))
+        for dial in model.dials:
+            if dial in config:  # folders from before a model had it do without
+                setattr(model, dial, config[dial])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder / 'config.json'} does not describe a model of this atrous: {error!r}"
+        ) from error
+    _fill(model, weights, folder / "model.safetensors")
+    model.card = {k: v for k, v in config.items() if k not in known.union(model.dials)}
+    return model.eval()
+
+
+def _fill(model: nn.Module, weights: dict[str, Tensor], file: Path) -> None:
+    slots = model.state_dict()
+    missing, extra = sorted(slots.keys() - weights.keys()), sorted(weights.keys() - slots.keys())
+    if missing or extra:
+        parts = [f"{len(k)} {word} (first: {k[0]})" for k, word in ((missing, "missing"), (extra, "unknown")) if k]
+        raise CheckpointError(f"{file} does not fit its config.json: tensors {' and '.join(parts)}")
+    for key, slot in slots.items():
+        if weights[key].shape != slot.shape:
+            raise CheckpointError(f"{file}: {key} is {tuple(weights[key].shape)}, the model wants {tuple(slot.shape)}")
+    model.load_state_dict(weights)

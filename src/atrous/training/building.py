@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from atrous.data.datasets import Dataset
 from atrous.models.backbones import Backbone
-from atrous.models.base import SegmentationModel, create_model
+from atrous.models.base import SegmentationModel
 from atrous.models.geometry import evaluating
+from atrous.models.registry import create_model
 from atrous.models.zoo import load
 from atrous.training.recipe import Recipe, RecipeError
 

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from atrous.models.base import ARCHITECTURES
+from atrous.models.registry import ARCHITECTURES
 from atrous.models.surgery import OUTPUT_STRIDES
 
 _PACKAGE = Path(__file__).resolve().parent.parent

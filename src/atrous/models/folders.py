@@ -1,0 +1,103 @@
+"""Model folders: ``config.json`` and ``model.safetensors``."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+FORMAT = 1
+"""Version of the folder; a reader refuses a newer one."""
+
+
+class CheckpointError(ValueError):
+    """A model folder that can't be read; the message says what is wrong with it."""
+
+
+def is_model_folder(folder: Path) -> bool:
+    """Whether a folder says of itself that it holds a model of this package."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and config.get("library") == "atrous"
+
+
+def write_folder(
+    folder: Path, config: dict[str, Any], weights: Mapping[str, Tensor], dtype: torch.dtype | None
+) -> Path:
+    """Write a model folder in one step: an old one is replaced only by a whole new one.
+
+    Args:
+        folder: where to; its parents are made.
+        config: what builds the model again, and what else belongs to it, as JSON values.
+        weights: the model's tensors.
+        dtype: the type floating-point weights are stored in; their own when left out.
+
+    Raises:
+        FileExistsError: the folder is there and no model of this package's; what it holds would be lost.
+    """
+    if folder.is_dir() and any(folder.iterdir()) and not is_model_folder(folder):
+        raise FileExistsError(f"{folder} holds something else than a model, and would be replaced: name another folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    new.mkdir()
+    try:
+        tensors = {k: _stored(v, dtype) for k, v in weights.items()}
+        save_file(tensors, new / "model.safetensors", metadata={"format": "pt"})
+        (new / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    except Exception:
+        shutil.rmtree(new, ignore_errors=True)  # on a full disk its room is needed
+        raise
+    # safetensors writes for the owner alone; a model is read by whoever may read its folder.
+    (new / "model.safetensors").chmod((new / "config.json").stat().st_mode)
+    if folder.exists():
+        folder.replace(old)
+    new.replace(folder)
+    shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
+def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    tensor = tensor.detach().to("cpu", dtype if dtype and tensor.is_floating_point() else tensor.dtype)
+    return tensor.contiguous()
+
+
+def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The config and the tensors of a model folder.
+
+    Raises:
+        CheckpointError: a file is missing, damaged, or of another program.
+    """
+    config_file, weights_file = folder / "config.json", folder / "model.safetensors"
+    for file in (config_file, weights_file):
+        if not file.is_file():
+            best = folder / "best"
+            hint = f"; did you mean {best}?" if (best / file.name).is_file() else ""
+            raise CheckpointError(
+                f"{folder} is not a model folder: {file.name} is missing (expected config.json and model.safetensors)"
+                + hint
+            )
+    try:
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{config_file} is damaged: {error}") from error
+    if not isinstance(config, dict) or config.get("library") != "atrous":
+        raise CheckpointError(f'{config_file} was not written by atrous (it has no "library": "atrous")')
+    if config.get("format", 0) > FORMAT:
+        raise CheckpointError(
+            f"{folder} has format {config['format']}, this atrous reads up to {FORMAT}: upgrade atrous"
+        )
+    try:
+        return config, load_file(weights_file)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{weights_file} is damaged or cut short: {error}") from error

@@ -1,0 +1,177 @@
+"""Every model by its name, and building one."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import timm
+from pydantic import Field, TypeAdapter, ValidationError
+
+from atrous.labels import LabelSet
+from atrous.models.backbones import Backbone
+from atrous.models.base import SegmentationModel
+
+Positive = Annotated[int, Field(gt=0)]
+"""A count, as options of architectures have them."""
+NotNegative = Annotated[int, Field(ge=0)]
+"""A count where 0 says "none"."""
+Builder = Callable[..., SegmentationModel]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A kind of model.
+
+    Args:
+        build: takes ``backbone``, ``labels`` and its own keyword arguments.
+        backbone: takes a name and the other arguments of :class:`Backbone`.
+        output_stride: where none is asked for.
+        own: tells of a backbone's name whether ``backbone`` has a form of its own for it, and not timm's.
+    """
+
+    build: Builder
+    backbone: Callable[..., Backbone]
+    output_stride: int
+    own: Callable[[str], bool]
+
+
+ARCHITECTURES: dict[str, Architecture] = {}
+"""Every model that :func:`create_model` can build, by name."""
+
+
+def register(
+    name: str,
+    *,
+    backbone: Callable[..., Backbone] = Backbone,
+    output_stride: int = 16,
+    own: Callable[[str], bool] = lambda _: False,
+) -> Callable[[Builder], Builder]:
+    """Enter a builder under a name, as an :class:`Architecture`."""
+
+    def enter(builder: Builder) -> Builder:
+        ARCHITECTURES[name] = Architecture(builder, backbone, output_stride, own)
+        return builder
+
+    return enter
+
+
+def create_model(
+    name: str,
+    *,
+    backbone: str,
+    num_classes: int | None = None,
+    labels: LabelSet | Sequence[str] | None = None,
+    output_stride: int | None = None,
+    in_channels: int = 3,
+    pretrained: bool | str | Path = False,
+    **options: Any,
+) -> SegmentationModel:
+    """Build a model.
+
+    Args:
+        name: one of ``atrous.models.ARCHITECTURES``, for example ``deeplabv3plus``.
+        backbone: a timm model name; some architectures know more (:mod:`atrous.models.fcn`,
+            :mod:`atrous.models.deeplab`, :mod:`atrous.models.deeplabv3`).
+        num_classes: number of real classes; not needed beside ``labels``.
+        labels: class names, or a :class:`LabelSet`.
+        output_stride: 4, 8, 16 or 32; the architecture's own when left out (16; FCN skips 32; ``fcn``, DeepLab
+            v1 and v2 8).
+            ``model.output_stride`` changes it later.
+        in_channels: channels of the pictures.
+        pretrained: backbone weights: ``True`` (an installed package, else timm's hub), a file, or ``False``.
+        options: arguments of the architecture (``separable``, ``rates``, ...).
+
+    Raises:
+        ValueError: an unknown name, class counts that disagree, a backbone that does not fit, or an option's value
+            that can't be.
+        TypeError: an option that the architecture does not have.
+    """
+    everything = _checked(name, options)
+    for key, count in (("num_classes", num_classes), ("in_channels", in_channels)):
+        if count is not None and (not isinstance(count, int) or count < 1):
+            raise ValueError(f"{key} is a whole number from 1 on, not {count!r}")
+    if labels is None:
+        if num_classes is None:
+            raise ValueError("create_model needs num_classes or labels")
+        labels = LabelSet.numbered(num_classes)
+    elif not isinstance(labels, LabelSet):
+        labels = LabelSet(tuple(labels))
+    if num_classes not in (None, len(labels)):
+        raise ValueError(f"num_classes is {num_classes}, but there are {len(labels)} labels")
+    kind = everything.get("base", name)  # what shares a network has its trunk
+    owner = _known(kind)
+    _check_backbone(kind, backbone)
+    trunk = owner.backbone(
+        backbone,
+        in_channels=in_channels,
+        pretrained=pretrained,
+        output_stride=output_stride or owner.output_stride,
+    )
+    return build_on(trunk, name, labels, everything)
+
+
+def build_on(trunk: Backbone, name: str, labels: LabelSet, options: dict[str, Any]) -> SegmentationModel:
+    """Build a model on a trunk that is there.
+
+    Args:
+        trunk: of the kind that the architecture takes.
+        name: the architecture.
+        labels: the classes.
+        options: arguments of the architecture.
+
+    Raises:
+        ValueError, TypeError: as for :func:`create_model`.
+    """
+    options = _checked(name, options)
+    model = ARCHITECTURES[name].build(backbone=trunk, labels=labels, **options)
+    model.config = {
+        "architecture": name,
+        "backbone": trunk.name,
+        "in_channels": trunk.in_channels,
+        "options": json.loads(json.dumps(options)),  # as it comes back from config.json: tuples are lists
+    }
+    return model
+
+
+def _known(name: str) -> Architecture:
+    if name not in ARCHITECTURES:
+        raise ValueError(f"no model '{name}'; there are: {', '.join(sorted(ARCHITECTURES))}")
+    return ARCHITECTURES[name]
+
+
+def _check_backbone(name: str, backbone: str) -> None:
+    """Refuse a backbone that only other architectures have; what nobody has is left to timm to name."""
+    for part in (backbone, *backbone.split("+")):
+        owners = sorted(other for other, kind in ARCHITECTURES.items() if kind.own(part))
+        if owners and name not in owners and not timm.is_model(part):
+            raise ValueError(
+                f"'{name}' has no backbone '{part}', which is for {', '.join(owners)}; it takes any convolutional "
+                "network of timm's, such as resnet50"
+            )
+
+
+def _checked(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Options of an architecture with what is left out; none that it does not have, each of its type."""
+    build = _known(name).build
+    signature = inspect.signature(build).parameters
+    accepted = {k: p.default for k, p in signature.items() if k not in ("backbone", "labels")}
+    if unknown := sorted(set(options) - set(accepted)):
+        raise TypeError(f"'{name}' has no option {', '.join(unknown)}; it has: {', '.join(sorted(accepted))}")
+    kinds = get_type_hints(build, include_extras=True)
+    return accepted | {key: _of_kind(key, kinds[key], value) for key, value in options.items()}
+
+
+def _of_kind(key: str, kind: Any, value: Any) -> Any:
+    """An option's value, if it is one; messages are pydantic's, as for recipes."""
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = "".join(f"[{part!r}]" for part in first["loc"] if part in (value if isinstance(value, dict) else ()))
+        said = "should be a list" if first["type"] == "is_instance_of" else first["msg"].removeprefix("Input ")
+        raise ValueError(f"{key}{place} {said}, not {value!r}") from error
