@@ -25,7 +25,8 @@ import atrous
 from atrous.data.datasets import open_dataset
 from atrous.evaluation.evaluate import Evaluation
 from atrous.evaluation.report import markdown
-from atrous.training.recipe import Recipe, load_recipe
+from atrous.training.recipe import Recipe
+from atrous.training.recipe_file import load_recipe
 from atrous.training.trainer import Progress, train
 
 ROOT = Path(__file__).resolve().parents[1]

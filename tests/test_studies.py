@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from atrous.training.recipe import check_recipe, load_recipe
+from atrous.training.recipe import check_recipe
+from atrous.training.recipe_file import load_recipe
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 STUDIES = sorted((RECIPES / "studies").glob("*.toml"))

@@ -14,7 +14,8 @@ from atrous.models.base import Output
 from atrous.models.geometry import Grid
 from atrous.training.building import build_optimizer, freeze
 from atrous.training.losses import CrossEntropy, labels_at
-from atrous.training.recipe import RecipeError, check_recipe, load_recipe
+from atrous.training.recipe import RecipeError, check_recipe
+from atrous.training.recipe_file import load_recipe
 from atrous.training.trainer import train
 
 from .conftest import MakeRecipe

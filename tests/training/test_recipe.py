@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from atrous.data.datasets import READERS
-from atrous.training.recipe import RecipeError, check_recipe, load_recipe, shipped
+from atrous.training.recipe import RecipeError, check_recipe
+from atrous.training.recipe_file import load_recipe, shipped
 
 FOLDER = Path(__file__).resolve().parents[2] / "recipes"
 RECIPES = sorted(FOLDER.glob("*_*.toml"))

@@ -31,7 +31,7 @@ def train(
 ) -> None:
     """Train a model as a recipe says."""
     from atrous.training.parallel import is_first_process
-    from atrous.training.recipe import load_recipe
+    from atrous.training.recipe_file import load_recipe
     from atrous.training.trainer import train as run
 
     checked = load_recipe(recipe, overrides or [])

@@ -170,7 +170,7 @@ def models() -> None:
     from json import loads
 
     from atrous.models import ARCHITECTURES, zoo
-    from atrous.training.recipe import shipped
+    from atrous.training.recipe_file import shipped
 
     typer.echo(
         f"architectures (on any convolutional timm backbone; in their papers' form FCNs on vgg16, alexnet, caffenet, "

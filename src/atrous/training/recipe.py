@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -20,10 +18,6 @@ from pydantic import (
 
 from atrous.models.registry import ARCHITECTURES
 from atrous.models.surgery import OUTPUT_STRIDES
-
-_PACKAGE = Path(__file__).resolve().parent.parent
-SHIPPED = next((f for f in (_PACKAGE / "recipes", _PACKAGE.parent.parent / "recipes") if f.is_dir()), None)
-"""The recipes that come with atrous: inside an installed package, or beside ``src`` in a checkout."""
 
 
 class RecipeError(ValueError):
@@ -243,7 +237,7 @@ class StageSection(_Section):
     @field_validator("changes")
     @classmethod
     def _flat(cls, changes: dict[str, Any]) -> dict[str, Any]:
-        return _by_setting(changes)
+        return by_setting(changes)
 
 
 class Recipe(_Section):
@@ -279,9 +273,9 @@ class Recipe(_Section):
         """
         table = self.model_dump(mode="json", exclude={"stages"})
         for key, value in stage.changes.items():
-            _set(table, key, value)
+            set_in(table, key, value)
         if start_from:
-            _set(table, "model.start_from", start_from)
+            set_in(table, "model.start_from", start_from)
         return check_recipe(table, f"stage {stage.name}")
 
     def differences(self, other: Recipe) -> list[str]:
@@ -300,40 +294,6 @@ class Recipe(_Section):
         """The size of a picture as the network sees it, in words."""
         crop = self.augment.crop
         return "their own size" if crop == "whole" else f"{crop}×{crop}"
-
-
-def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read and validate a recipe.
-
-    Args:
-        path: a TOML file, or the name of a recipe that comes with atrous (``folder_deeplabv3plus_lite0``).
-        overrides: changes as ``section.key=value``; values are TOML, what is no TOML is a string, and no value at all
-            is the default. ``stages.NAME.section.key=value`` changes one stage, ``stages.*.section.key=value`` all.
-
-    Raises:
-        RecipeError: the file can't be read, or something in it or in the overrides is not as expected.
-    """
-    path = _found(Path(path))
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RecipeError(f"there is no recipe {path}; those that come with atrous: {', '.join(shipped())}") from error
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} can't be read as TOML: {error}") from error
-    for override in overrides:
-        _apply(table, override)
-    return check_recipe(table, str(path), [override.partition("=")[0].strip() for override in overrides])
-
-
-def shipped() -> list[str]:
-    """Names of the recipes that come with atrous."""
-    return sorted(p.stem for p in SHIPPED.glob("*_*.toml")) if SHIPPED else []
-
-
-def _found(path: Path) -> Path:
-    if SHIPPED and not path.exists() and path.name in (path.stem, f"{path.stem}.toml") and path.stem in shipped():
-        return SHIPPED / f"{path.stem}.toml"
-    return path
 
 
 def check_recipe(table: dict[str, Any], source: str, overridden: Sequence[str] = ()) -> Recipe:
@@ -368,55 +328,7 @@ def _hint(mistake: Any) -> str:
     return f" (found: {mistake['input']!r})" if not isinstance(mistake["input"], dict) else ""
 
 
-def _apply(table: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    key, text = ".".join(part.strip() for part in key.split(".")), text.strip()
-    if not equals or not all(key.split(".")):
-        raise RecipeError(f"--set takes section.key=value, not '{override}'")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"] if text else None
-    except tomllib.TOMLDecodeError:
-        value = text
-    if key.startswith("stages."):
-        _apply_to_stages(table, key.removeprefix("stages."), value)
-        return
-    changes = [(name, k, v) for name, change in _stages(table).items() for k, v in change.items()]
-    if own := [f"{name} ({k} = {v!r})" for name, k, v in changes if _touch(k, key)]:
-        raise RecipeError(
-            f"--set {key}: stages have their own, {', '.join(own)}; say what is meant: "
-            f"--set stages.NAME.{key}={text} for one, --set 'stages.*.{key}={text}' for all"
-        )
-    _set(table, key, value)
-
-
-def _apply_to_stages(table: dict[str, Any], key: str, value: Any) -> None:
-    """Change ``NAME.section.key``, or ``*.section.key``: in every stage, and in what they start from."""
-    stages = _stages(table)
-    if key.startswith("*."):
-        key = key.removeprefix("*.")
-        _set(table, key, value)
-    else:
-        names = [name for name in stages if key.startswith(f"{name}.")]
-        if not names:
-            raise RecipeError(f"--set stages.{key}: no such stage; there are: {', '.join(stages) or 'none'}")
-        name = max(names, key=len)
-        key, stages = key.removeprefix(f"{name}."), {name: stages[name]}
-    for changes in stages.values():
-        changes.pop(key, None)  # the last one counts
-        changes[key] = value
-
-
-def _stages(table: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What each stage of an unchecked table changes, by its name."""
-    try:
-        for stage in table.get("stages", []):
-            stage["changes"] = _by_setting(stage.get("changes", {}))
-        return {stage["name"]: stage["changes"] for stage in table.get("stages", [])}
-    except (TypeError, KeyError, AttributeError):
-        return {}  # told when the recipe is checked
-
-
-def _by_setting(changes: dict[str, Any]) -> dict[str, Any]:
+def by_setting(changes: dict[str, Any]) -> dict[str, Any]:
     """Changes by ``section.key``, where TOML's unquoted dots have made tables of them."""
     found: dict[str, Any] = {}
     for key, value in changes.items():
@@ -425,12 +337,7 @@ def _by_setting(changes: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _touch(one: str, other: str) -> bool:
-    """Whether two settings are the same, or one lies in the other."""
-    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
-
-
-def _set(table: dict[str, Any], key: str, value: Any) -> None:
+def set_in(table: dict[str, Any], key: str, value: Any) -> None:
     """Set ``section.key`` of a table; None is the default."""
     *sections, last = key.split(".")
     for section in sections:

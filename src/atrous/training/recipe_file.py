@@ -1,0 +1,101 @@
+"""Recipes as TOML files, and what a command line changes of them."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from atrous.training.recipe import Recipe, RecipeError, by_setting, check_recipe, set_in
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+SHIPPED = next((f for f in (_PACKAGE / "recipes", _PACKAGE.parent.parent / "recipes") if f.is_dir()), None)
+"""The recipes that come with atrous: inside an installed package, or beside ``src`` in a checkout."""
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read and validate a recipe.
+
+    Args:
+        path: a TOML file, or the name of a recipe that comes with atrous (``folder_deeplabv3plus_lite0``).
+        overrides: changes as ``section.key=value``; values are TOML, what is no TOML is a string, and no value at all
+            is the default. ``stages.NAME.section.key=value`` changes one stage, ``stages.*.section.key=value`` all.
+
+    Raises:
+        RecipeError: the file can't be read, or something in it or in the overrides is not as expected.
+    """
+    path = _found(Path(path))
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RecipeError(f"there is no recipe {path}; those that come with atrous: {', '.join(shipped())}") from error
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} can't be read as TOML: {error}") from error
+    for override in overrides:
+        _apply(table, override)
+    return check_recipe(table, str(path), [override.partition("=")[0].strip() for override in overrides])
+
+
+def shipped() -> list[str]:
+    """Names of the recipes that come with atrous."""
+    return sorted(p.stem for p in SHIPPED.glob("*_*.toml")) if SHIPPED else []
+
+
+def _found(path: Path) -> Path:
+    if SHIPPED and not path.exists() and path.name in (path.stem, f"{path.stem}.toml") and path.stem in shipped():
+        return SHIPPED / f"{path.stem}.toml"
+    return path
+
+
+def _apply(table: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    key, text = ".".join(part.strip() for part in key.split(".")), text.strip()
+    if not equals or not all(key.split(".")):
+        raise RecipeError(f"--set takes section.key=value, not '{override}'")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"] if text else None
+    except tomllib.TOMLDecodeError:
+        value = text
+    if key.startswith("stages."):
+        _apply_to_stages(table, key.removeprefix("stages."), value)
+        return
+    changes = [(name, k, v) for name, change in _stages(table).items() for k, v in change.items()]
+    if own := [f"{name} ({k} = {v!r})" for name, k, v in changes if _touch(k, key)]:
+        raise RecipeError(
+            f"--set {key}: stages have their own, {', '.join(own)}; say what is meant: "
+            f"--set stages.NAME.{key}={text} for one, --set 'stages.*.{key}={text}' for all"
+        )
+    set_in(table, key, value)
+
+
+def _apply_to_stages(table: dict[str, Any], key: str, value: Any) -> None:
+    """Change ``NAME.section.key``, or ``*.section.key``: in every stage, and in what they start from."""
+    stages = _stages(table)
+    if key.startswith("*."):
+        key = key.removeprefix("*.")
+        set_in(table, key, value)
+    else:
+        names = [name for name in stages if key.startswith(f"{name}.")]
+        if not names:
+            raise RecipeError(f"--set stages.{key}: no such stage; there are: {', '.join(stages) or 'none'}")
+        name = max(names, key=len)
+        key, stages = key.removeprefix(f"{name}."), {name: stages[name]}
+    for changes in stages.values():
+        changes.pop(key, None)  # the last one counts
+        changes[key] = value
+
+
+def _stages(table: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What each stage of an unchecked table changes, by its name."""
+    try:
+        for stage in table.get("stages", []):
+            stage["changes"] = by_setting(stage.get("changes", {}))
+        return {stage["name"]: stage["changes"] for stage in table.get("stages", [])}
+    except (TypeError, KeyError, AttributeError):
+        return {}  # told when the recipe is checked
+
+
+def _touch(one: str, other: str) -> bool:
+    """Whether two settings are the same, or one lies in the other."""
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
