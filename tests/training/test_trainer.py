@@ -14,12 +14,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+import atrous.training.keeping as keeping
 import atrous.training.trainer as trainer
 from atrous.data.datasets import DatasetError
 from atrous.data.images import ImageError
 from atrous.models.base import SegmentationModel
 from atrous.models.zoo import load
 from atrous.training.checkpoint import ResumeError, SaveError, load_state
+from atrous.training.opening import open_data
 from atrous.training.recipe import Recipe, RecipeError, check_recipe
 from atrous.training.trainer import MemoryShortageError, NonFiniteLossError, Progress, Stopped, train
 
@@ -228,7 +230,7 @@ def test_masks_that_ignore_everything_give_no_loss_and_change_no_weight(
     recipe = make_recipe(training__precision=precision, training__epochs=0.5, optimizer__weight_decay=0)
     assert losses(recipe, tmp_path / "run") == [0]
     torch.manual_seed(0)
-    fresh = trainer.build_model(recipe, trainer._open(recipe)[0])
+    fresh = trainer.build_model(recipe, open_data(recipe)[0])
     after = weights(tmp_path / "run")
     assert all(torch.equal(p, after[key]) for key, p in fresh.named_parameters())
 
@@ -274,8 +276,8 @@ def test_the_run_leaves_what_repeating_it_needs(
     make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: list[int] = []
-    true = trainer.provenance
-    monkeypatch.setattr(trainer, "provenance", lambda: taken.append(1) or true())
+    true = keeping.provenance
+    monkeypatch.setattr(keeping, "provenance", lambda: taken.append(1) or true())
     recipe = make_recipe(data__val_split="val", training__epochs=6)
     seen: list[int] = []
     result = train(recipe, tmp_path / "run", on_validation=lambda step, _: seen.append(step))

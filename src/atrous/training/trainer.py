@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -19,37 +17,31 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration, broadcast_object_list, gather_object
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from atrous.data.datasets import PairedDataset, open_dataset
-from atrous.data.doctor import require_healthy
 from atrous.data.loading import Batch, batches, steps_per_epoch
 from atrous.data.stats import count_classes, inverse_log, median_frequency
 from atrous.data.transforms import Augmentation
 from atrous.evaluation.evaluate import Evaluation, evaluate
-from atrous.inference.predictor import encode_jpeg, write_atomically
 from atrous.labels import IGNORE
 from atrous.models.base import Output, SegmentationModel
-from atrous.provenance import provenance
 from atrous.training.building import batch_norms, build_model, build_optimizer, freeze, update_average
 from atrous.training.checkpoint import (
-    Log,
-    SaveError,
     find_state,
     load_state,
     optimizer_tensors,
     restore_optimizer,
     restore_weights,
-    save_state,
 )
 from atrous.training.interrupts import Interrupts
+from atrous.training.keeping import Keeper, told
 from atrous.training.losses import MAIN, CrossEntropy
+from atrous.training.opening import open_data
 from atrous.training.parallel import SynchronisedBatchNorm, share_buffers
 from atrous.training.recipe import Recipe, RecipeError, check_recipe
 from atrous.training.schedules import rate_factor
 from atrous.training.tracking import check_trackers, sample_sheet, show_samples, start_trackers, tell_trackers
-from atrous.viz import overlay
+from atrous.training.words import diverged, draw_diverged, introduction, too_large
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -100,8 +92,6 @@ OnValidation = Callable[[int, Evaluation], None]
 OnNote = Callable[[str], None]
 RECENT = 20
 """Steps over which speed is measured."""
-FEW_STEPS = 200
-"""Fewer make no model, only a proof that everything runs."""
 
 
 def train(
@@ -208,8 +198,7 @@ class Run:
     ) -> None:
         self.recipe, self.out = recipe, out
         self.on_step, self.on_validation, self.on_note = on_step, on_validation, on_note
-        self.log = Log(out)
-        self.provenance = provenance()  # now, since the code on disk may change while the run goes on
+        self.keeper = Keeper(recipe, out)
         options = recipe.training
         check_trackers(recipe.log)
         # Precision is the recipe's, by autocast in _loss: Accelerate keeps its own for the life of the process.
@@ -221,7 +210,7 @@ class Run:
         )
         self.device, self.world = self.accelerator.device, self.accelerator.num_processes
         self.main = self.accelerator.is_main_process
-        self.train_set, self.val_set = _open(recipe)
+        self.train_set, self.val_set = open_data(recipe)
         torch.manual_seed(options.seed)
         self.model = build_model(recipe if fresh else _untrained(recipe), self.train_set)
         still = {"frozen": self.model.backbone, "all_frozen": self.model}.get(options.batch_norm)
@@ -237,9 +226,6 @@ class Run:
         self.interrupts = Interrupts()
         self.per_epoch = steps_per_epoch(len(self.train_set), options.batch_size)
         self.steps = options.steps or max(1, round(options.epochs * self.per_epoch))
-        self.best: float | None = None
-        self.kept: int | None = None
-        self.kept_at = time.monotonic()
         self.judged_so_far = False
         self.recent: deque[tuple[float, float]] = deque(maxlen=RECENT)
 
@@ -269,9 +255,7 @@ class Run:
         """Open the run's folder; returns the first step."""
         weights = self.count_class_weights()
         if self.main:
-            self.log.cut(-1)  # of a run that died before it kept anything
-            facts = {"recipe": self.recipe.model_dump(mode="json"), "processes": self.world, **self.provenance}
-            (self.out / "run.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+            self.keeper.begin(self.world)
         self.introduce(weights)
         start_trackers(self.accelerator, self.recipe, 0)
         self.accelerator.wait_for_everyone()
@@ -287,9 +271,9 @@ class Run:
         if self.ema:
             restore_weights(self.ema, tensors["ema"], self.out)
         step = int(facts["step"])
-        self.best, self.kept = facts["best"], step
+        self.keeper.best, self.keeper.kept = facts["best"], step
         if self.main:
-            self.log.cut(step)
+            self.keeper.log.cut(step)
         self.introduce(facts["class_weights"])
         over = step >= self.steps
         self._say("already finished: nothing is left to train" if over else f"going on after step {step}")
@@ -315,11 +299,11 @@ class Run:
                 )
             self._tell(progress)
             due = (step + 1) % every == 0 or step + 1 == self.steps
-            if due or stop or self._is_time():
+            if due or stop or (self.main and self.keeper.is_time()):
                 self._keep(step + 1, self._validate() if due else None, models=due)
             if stop and step + 1 < self.steps:
                 raise Stopped(f"stopped after step {step + 1} of {self.steps}; --resume goes on from there")
-        return Result(self.out / "best", self.out / "last", self.best)
+        return Result(self.out / "best", self.out / "last", self.keeper.best)
 
     def make_trainable(self) -> None:
         """Train mode for everything but what is frozen."""
@@ -369,10 +353,12 @@ class Run:
         try:
             loss, stop = self._backward(parts, step)
         except torch.OutOfMemoryError as error:
-            raise MemoryShortageError(self._too_large()) from error
+            raise MemoryShortageError(too_large(self.recipe, self.device, self.world)) from error
         norm = self._gradient_norm()
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise NonFiniteLossError(self._say_diverged(step + 1, loss, norm, parts))
+            names = gather_object([name for part in parts for name in part.names])
+            folder = draw_diverged(self.out, step + 1, parts, self.train_set.labels)
+            raise NonFiniteLossError(diverged(step + 1, loss, norm, names, folder))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.ema and options.training.ema:
@@ -389,7 +375,11 @@ class Run:
     def _say_readers_died(self, error: RuntimeError) -> Stopped | MemoryShortageError:
         """What the end of a process that reads pictures means; torch tells it at any point of a step."""
         if self.interrupts.asked or "Terminated" in str(error):  # somebody ended all processes at once
-            kept = "nothing was kept yet" if self.kept is None else f"--resume goes on after step {self.kept}"
+            kept = (
+                "nothing was kept yet"
+                if self.keeper.kept is None
+                else f"--resume goes on after step {self.keeper.kept}"
+            )
             return Stopped(f"stopped, and the processes that read pictures with it; {kept}")
         return MemoryShortageError(
             f"a process that reads pictures died ({str(error).splitlines()[0]}), most often for lack of memory; "
@@ -443,29 +433,6 @@ class Run:
             torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
         return float(norm)
 
-    def _too_large(self) -> str:
-        training = self.recipe.training
-        here = training.batch_size // (self.world * training.accumulate)
-        return (
-            f"{here} pictures of {self.recipe.shown} do not fit into the memory of {self.device}; the same numbers "
-            f"with less memory: --set training.accumulate={2 * training.accumulate}; else a smaller batch_size or crop"
-        )
-
-    def _say_diverged(self, step: int, loss: float, norm: float, parts: list[Batch]) -> str:
-        """Write out what the network was looking at, and put it into words."""
-        folder = self.out / f"diverged-{step:06}"
-        for part in parts:
-            for name, photo, mask in zip(part.names, part.photos, part.masks, strict=True):
-                pixels = photo[:3].permute(1, 2, 0).contiguous().numpy()
-                drawn = encode_jpeg(overlay(pixels, mask.numpy(), self.train_set.labels))
-                write_atomically(folder / f"{Path(name).stem}.jpg", drawn)
-        what = f"the norm of the gradient is {norm:g}" if math.isfinite(loss) else f"the loss is {loss:g}"
-        names = ", ".join(gather_object([name for part in parts for name in part.names]))
-        return (
-            f"{what} at step {step}, on {names}; they are drawn in {folder} as the network saw them. "
-            "Try a smaller optimizer.lr, a longer schedule.warmup, or optimizer.clip_norm"
-        )
-
     def count_class_weights(self) -> list[float] | None:
         """The weights that the recipe asks for; ``auto`` reads every mask."""
         wanted = self.recipe.loss.class_weights
@@ -492,108 +459,41 @@ class Run:
 
     def introduce(self, class_weights: list[float] | None) -> None:
         """Say what is trained and on what, and take the class weights into the loss."""
-        training, model = self.recipe.training, self.model
-        every = sum(p.numel() for p in model.parameters())
-        moving = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        self._say(
-            f"{model.name} on {model.backbone.name}, output stride {model.output_stride}: "
-            f"{every / 1e6:.2f} M parameters, {moving / 1e6:.2f} M of them trained"
-        )
-        validation = f"{self.val_set.name}, {len(self.val_set)} pictures" if self.val_set else "none"
-        self._say(
-            f"data: {self.train_set.name}, {len(self.train_set)} pictures, {model.num_classes} classes; "
-            f"validation: {validation}"
-        )
-        shown = self.recipe.shown
-        hardware = f"{self.device}{f', {self.world} processes' if self.world > 1 else ''}, {_cores()} cores"
-        self._say(
-            f"{_count(self.steps, 'step')} of {_count(training.batch_size, 'picture')} at {shown} "
-            f"({_count(round(self.steps / self.per_epoch, 3), 'epoch')}), {training.precision} on {hardware}, "
-            f"{_count(self.recipe.data.workers, 'worker')}"
-        )
-        if self.recipe.data.workers * self.world > _cores():
-            self._say(
-                f"note: more workers than cores ({_cores()}) seldom help: --set data.workers={_cores() // self.world}"
-            )
+        sets, hardware = (self.train_set, self.val_set), (self.device, self.world)
+        for line in introduction(self.recipe, self.model, sets, hardware, self.steps, self.per_epoch, class_weights):
+            self._say(line)
         if class_weights is not None:
-            pairs = zip(self.train_set.labels.names, class_weights, strict=True)
-            self._say("class weights: " + ", ".join(f"{name} {weight:.3g}" for name, weight in pairs))
             self.loss = replace(self.loss, class_weights=torch.tensor(class_weights, device=self.device))
-        if self.steps < FEW_STEPS:
-            self._say(f"note: {_count(self.steps, 'step')} can show that everything runs; a good model takes thousands")
-        if training.batch_norm_momentum and training.batch_norm_momentum * self.steps < 1:
-            self._say(
-                f"note: training.batch_norm_momentum = {training.batch_norm_momentum:g} averages over some "
-                f"{1 / training.batch_norm_momentum:.0f} steps; after {self.steps} a network is still judged by the "
-                "statistics it began with"
-            )
 
     def _tell(self, progress: Progress) -> None:
         if not self.main:
             return
         if progress.step % self.recipe.log.every == 0 or progress.step == progress.steps:
             facts = {key: value for key, value in asdict(progress).items() if key != "steps"}
-            with self._writing(progress.step):
-                self.log.add({"time": round(time.time(), 1), **facts})
+            with self.keeper.writing(progress.step):
+                self.keeper.log.add({"time": round(time.time(), 1), **facts})
             tell_trackers(self.accelerator, progress.step, facts, "train")
         if self.on_step:
             self.on_step(progress)
-
-    def _is_time(self) -> bool:
-        return self.main and time.monotonic() - self.kept_at >= 60 * self.recipe.log.save_minutes
 
     def _keep(self, step: int, evaluation: Evaluation | None, *, models: bool) -> None:
         """Keep the state that resuming needs; after a validation the last model, and the best one, before it."""
         if not self.main:
             return
-        with self._writing(step):
+        with self.keeper.writing(step):
             if models:
-                self._keep_models(step, evaluation)
+                self.keeper.keep_models(step, self.judged, evaluation)
+                if evaluation:
+                    tell_trackers(self.accelerator, step, told(evaluation), "validation")
+                if evaluation and self.val_set and self.recipe.log.samples:
+                    sheet = sample_sheet(self.judged, self.val_set, self.recipe.log.samples)
+                    show_samples(self.accelerator, self.out, step, sheet)
             tensors = {"model": self.model.state_dict(), "optimizer": optimizer_tensors(self.optimizer)}
             if self.ema:
                 tensors["ema"] = self.ema.state_dict()
-            weights = self.loss.class_weights
-            facts = {
-                "step": step,
-                "best": self.best,
-                "class_weights": weights if weights is None else [round(float(w), 6) for w in weights],
-                "recipe": self.recipe.model_dump(mode="json"),
-            }
-            save_state(self.out, tensors, facts)
-            self.kept, self.kept_at = step, time.monotonic()
+            self.keeper.keep_state(step, tensors, self.loss.class_weights)
         if evaluation and self.on_validation:
             self.on_validation(step, evaluation)
-
-    def _keep_models(self, step: int, evaluation: Evaluation | None) -> None:
-        metrics: dict[str, Any] = {"step": step}
-        if evaluation:
-            metrics |= {k: v for k, v in evaluation.to_dict().items() if k not in ("confusion", "model")}
-        mean_iou = metrics.get("mean_iou") or 0.0
-        better = evaluation is None or self.best is None or mean_iou > self.best
-        if evaluation and better:
-            self.best = mean_iou
-        self.log.add({"time": round(time.time(), 1), **{k: v for k, v in metrics.items() if k != "absent"}})
-        recipe = self.recipe.model_dump(mode="json")
-        for folder in ("last", "best") if better else ("last",):
-            self.judged.save(self.out / folder, metrics=metrics, recipe=recipe, provenance=self.provenance)
-        if evaluation:
-            tell_trackers(self.accelerator, step, metrics, "validation")
-        if evaluation and self.val_set and self.recipe.log.samples:
-            sheet = sample_sheet(self.judged, self.val_set, self.recipe.log.samples)
-            show_samples(self.accelerator, self.out, step, sheet)
-
-    @contextmanager
-    def _writing(self, step: int) -> Iterator[None]:
-        """Put what goes wrong on the disk into words."""
-        try:
-            if not (self.out / "run.json").is_file():
-                raise FileNotFoundError(f"the folder of the run, {self.out}, is gone, or was emptied")
-            yield
-        except (OSError, SafetensorError) as error:
-            kept = "nothing was kept before" if self.kept is None else f"the state of step {self.kept} is kept"
-            raise SaveError(
-                f"step {step} can't be written: {error}; {kept}. Make room or mend the folder, then --resume"
-            ) from error
 
     def _validate(self) -> Evaluation | None:
         """Judge on the validation split: each process a share of the pictures, then one sum of all counts."""
@@ -611,36 +511,6 @@ class Run:
         return evaluation
 
 
-def _open(recipe: Recipe) -> tuple[PairedDataset, PairedDataset | None]:
-    data = recipe.data
-    judge = None if data.val_split == "none" else data.val or data.train
-    together = [data.train_split, data.val_split] if judge == data.train else [data.train_split]
-    require_healthy(data.train, together)
-    train_set = open_dataset(data.train, data.train_split)
-    if judge is None:
-        return train_set, None
-    if judge != data.train:
-        require_healthy(judge, [data.val_split])
-    val_set = open_dataset(judge, data.val_split)
-    if val_set.labels.names != train_set.labels.names:
-        raise RecipeError(
-            f"data.val has other classes ({', '.join(val_set.labels.names)}) "
-            f"than data.train ({', '.join(train_set.labels.names)})"
-        )
-    black = (0.0, 0.0, 0.0)
-    if val_set.extras.means(black) != train_set.extras.means(black):
-        raise RecipeError(f"data.val has pictures of other channels ({judge}) than data.train ({data.train})")
-    return train_set, val_set.some(data.val_pictures) if data.val_pictures else val_set
-
-
 def _untrained(recipe: Recipe) -> Recipe:
     """The recipe without a download of weights that the run's own replace at once."""
     return recipe.model_copy(update={"model": recipe.model.model_copy(update={"pretrained": False})})
-
-
-def _count(number: float, what: str) -> str:
-    return f"{number:.6g} {what}{'' if number == 1 else 's'}"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

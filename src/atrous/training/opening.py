@@ -1,0 +1,35 @@
+"""The data of a training."""
+
+from __future__ import annotations
+
+from atrous.data.datasets import PairedDataset, open_dataset
+from atrous.data.doctor import require_healthy
+from atrous.training.recipe import Recipe, RecipeError
+
+
+def open_data(recipe: Recipe) -> tuple[PairedDataset, PairedDataset | None]:
+    """What a recipe trains on, and what it validates on, if anything; looked over before.
+
+    Raises:
+        DatasetError: the data are not as they should be.
+        RecipeError: those to validate on have other classes or channels.
+    """
+    data = recipe.data
+    judge = None if data.val_split == "none" else data.val or data.train
+    together = [data.train_split, data.val_split] if judge == data.train else [data.train_split]
+    require_healthy(data.train, together)
+    train_set = open_dataset(data.train, data.train_split)
+    if judge is None:
+        return train_set, None
+    if judge != data.train:
+        require_healthy(judge, [data.val_split])
+    val_set = open_dataset(judge, data.val_split)
+    if val_set.labels.names != train_set.labels.names:
+        raise RecipeError(
+            f"data.val has other classes ({', '.join(val_set.labels.names)}) "
+            f"than data.train ({', '.join(train_set.labels.names)})"
+        )
+    black = (0.0, 0.0, 0.0)
+    if val_set.extras.means(black) != train_set.extras.means(black):
+        raise RecipeError(f"data.val has pictures of other channels ({judge}) than data.train ({data.train})")
+    return train_set, val_set.some(data.val_pictures) if data.val_pictures else val_set
