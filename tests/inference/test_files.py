@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 import atrous
 from atrous.data.images import FoundImage, ImageError
-from atrous.inference import files
-from atrous.inference.files import Report, predict_files, tell_apart
+from atrous.inference import results
+from atrous.inference.files import Report, predict_files
 from atrous.inference.method import Method
+from atrous.inference.names import tell_apart
 from atrous.labels import LabelSet
 from atrous.models.geometry import Grid
 
@@ -233,13 +234,13 @@ def test_a_failed_write_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def full(path: Path, data: bytes) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(files, "write_atomically", full)
+    monkeypatch.setattr(results, "write_atomically", full)
     report = run([photo(tmp_path / "a.jpg")], tmp_path / "out")
     assert [failed.reason for failed in report.failed] == ["No space left on device"]
 
 
 def test_the_overlay_of_a_huge_photo_is_drawn_smaller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "OVERLAY_SIDE", 200)
+    monkeypatch.setattr(results, "OVERLAY_SIDE", 200)
     run([photo(tmp_path / "a.jpg", size=(1000, 10))], tmp_path / "out")
     assert size_of(tmp_path / "out/a.png") == (1000, 10)
     assert size_of(tmp_path / "out/a.overlay.jpg")[0] == 200
@@ -273,7 +274,7 @@ def test_attention_maps_are_drawn_and_are_no_input_the_next_time(tmp_path):
 
 @pytest.mark.parametrize("size", [(1000, 400), (400, 1000)])
 def test_attention_maps_of_a_huge_photo_are_drawn_smaller(tmp_path, monkeypatch, size):
-    monkeypatch.setattr(files, "OVERLAY_SIDE", 200)
+    monkeypatch.setattr(results, "OVERLAY_SIDE", 200)
     source = photo(tmp_path / "a.jpg", size=size)
     report = predict_files(attentive(), [source], tmp_path / "out", attention_maps=True)
     assert not report.failed
