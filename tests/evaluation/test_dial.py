@@ -80,6 +80,8 @@ def test_merges_of_one_network_are_compared(
     for setting in settings:
         several.merge = setting.value
         assert (setting.evaluation.confusion.matrix == evaluate(several, data).confusion.matrix).all()
+    with pytest.raises(ValueError, match="no merge to judge at"):
+        turn_dial(several, data, [], dial="merge")
     with pytest.raises(ValueError, match="deeplabv3plus has no merge; what can be set of it: output_stride"):
         turn_dial(model, data, ("max", "average"), dial="merge")
     several.save(tmp_path / "several")

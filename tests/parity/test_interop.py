@@ -246,6 +246,7 @@ def test_a_model_of_ours_runs_in_torchvision(tmp_path: Path) -> None:
         result = CliRunner().invoke(app, [str(word) for word in command])
         assert result.exit_code == 0, result.output
         assert "it expects RGB / 255, minus (0.485, 0.456, 0.406)" in result.stdout
+        assert "note: it runs at output stride 8 there, ours at 16" in result.stdout
         theirs = torchvision.models.segmentation.deeplabv3_resnet50(
             weights=None, weights_backbone=None, num_classes=3, aux_loss=True
         ).eval()
@@ -278,6 +279,7 @@ MOBILE = {"refine": True, "rates": (12, 24, 36), "multi_grid": (2, 1, 1)}
         ("caffe", "resnet50", {}, "no layout 'caffe' to write in; there are: torchvision, smp"),
         ("jfzhang95", "resnet50", {}, "jfzhang95 has deeplabv3plus on resnet101; this is deeplabv3 on resnet50"),
         ("torchvision", "resnet18", {}, "torchvision has deeplabv3, fcn on resnet50, "),
+        ("torchvision", "resnet50", {"in_channels": 4}, "look at 3 channels, this one at 4"),
         ("torchvision", "resnet50", {"rates": (4, 8)}, r"has rates = \[6, 12, 18\] \(here \[4, 8\]\), refine = True"),
     ],
 )

@@ -107,6 +107,7 @@ def test_overrides_are_toml_values_and_else_strings(file: Path) -> None:
         ("training.epochs=three", "(found: 'three')"),
         ("model.output_stride=5", "model.output_stride (by --set): output strides are 4, 8, 16, 32 (found: 5)"),
         ("stages.fine.training.epochs=3", "no such stage; there are: none"),
+        ("stages.*.training.epochs=3", "no such stage; there are: none"),
     ],
 )
 def test_an_override_that_can_not_be_says_why(file: Path, override: str, says: str) -> None:
@@ -131,6 +132,18 @@ changes = { model.name = "fcn16s", "optimizer.lr" = 0.5, "training.epochs" = 3 }
 """
 
 
+def test_epochs_are_refused_where_steps_are_the_length(tmp_path: Path) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text(STAGED.replace('"training.epochs" = 3', '"training.steps" = 3'))
+    for override in ("stages.b.training.epochs=2", "stages.*.training.epochs=2", "training.epochs=2"):
+        with pytest.raises(
+            RecipeError, match=r"training\.steps = 3 is the length; --set .*training\.steps= \(nothing\)"
+        ):
+            load_recipe(path, [override])
+    load_recipe(path, ["stages.a.training.epochs=2"])
+    load_recipe(path, ["stages.b.training.epochs=2", "stages.b.training.steps="])
+
+
 def rates(path: Path, *overrides: str) -> list[float]:
     recipe = load_recipe(path, overrides)
     return [recipe.at_stage(stage).optimizer.lr for stage in recipe.stages]
@@ -143,16 +156,36 @@ def test_an_override_reaches_one_stage_or_all_and_never_less_than_it_says(tmp_pa
     assert rates(path, "stages.b.optimizer.lr=1") == [0.007, 1]
     assert rates(path, "stages.*.optimizer.lr=1") == [1, 1]
     assert rates(path, "stages.b.optimizer.lr=") == [0.007, 0.007]
+    assert rates(path, "optimizer.weight_decay=0", "stages.b.optimizer.lr=") == [0.007, 0.007]
+    assert rates(path, "stages.*.optimizer.lr=0.3", "stages.b.optimizer.lr=") == [0.3, 0.3]
+    assert rates(path, "stages.*.optimizer.lr=0.3", "stages.*.optimizer.lr=") == [0.007, 0.007]
     recipe = load_recipe(path, ["data.train_split=trainaug"])  # in which the stages do not differ
     assert {recipe.at_stage(stage).data.train_split for stage in recipe.stages} == {"trainaug"}
     assert [recipe.at_stage(stage).model.backbone for stage in recipe.stages] == [recipe.model.backbone] * 2
     for override in ("optimizer.lr=1", "optimizer={}"):
         with pytest.raises(RecipeError, match=r"own, b \(optimizer\.lr = 0\.5\); .*--set stages\.NAME"):
             load_recipe(path, [override])
-    with pytest.raises(RecipeError, match="no such stage; there are: a, b"):
-        load_recipe(path, ["stages.c.optimizer.lr=1"])
+    for override, says in (
+        ("stages.c.optimizer.lr=1", "no such stage; there are: a, b"),
+        ("stages.b.optimizer={}", "changed one by one, section.key=value"),
+        ("stages.b=5", "changed one by one, section.key=value"),
+        ("stages.b.stages.x=5", "a stage has no stages of its own"),
+    ):
+        with pytest.raises(RecipeError, match=says):
+            load_recipe(path, [override])
     with pytest.raises(RecipeError, match=r"stage b:\n  optimizer\.rate: there is no such setting"):
         load_recipe(path, ["stages.b.optimizer.rate=1"])
+    path.write_text(STAGED.replace("model.name", "model.options.rates"))
+    with pytest.raises(
+        RecipeError, match=r'in quotes, "model\.options" = { … } for all of it, or "model\.options\.rates"'
+    ):
+        load_recipe(path)
+    path.write_text(STAGED.replace("model.name", '"model.options.rates"'))
+    options = ["model.name=deeplab_largefov", "model.options={width = 8}"]
+    with pytest.raises(RecipeError, match=r"own, b \(model\.options\.rates = 'fcn16s'\)"):
+        load_recipe(path, options)
+    recipe = load_recipe(path, [options[0], "stages.*.model.options={width = 8}"])
+    assert [recipe.at_stage(stage).model.options for stage in recipe.stages] == [{"width": 8}] * 2
     path.write_text(STAGED.replace("changes", "chagnes"))
     with pytest.raises(RecipeError, match=r"stages\.1\.chagnes: there is no such setting; did you mean changes\?"):
         load_recipe(path)

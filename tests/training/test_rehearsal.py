@@ -8,7 +8,7 @@ from PIL import Image
 
 from atrous.training.recipe import Recipe, RecipeError, check_recipe
 from atrous.training.rehearsal import rehearse
-from atrous.training.trainer import train
+from atrous.training.trainer import NonFiniteLossError, train
 
 
 def test_it_finds_shapes_memory_and_loss_and_keeps_nothing(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
@@ -49,3 +49,11 @@ def test_it_goes_through_the_stages_each_from_the_network_of_the_one_before(
     table["stages"].append({"name": "other", "changes": {"model.backbone": "test_resnet"}})
     with pytest.raises(RecipeError, match=r"model\.start_from"):
         list(rehearse(check_recipe(table, "test"), tmp_path / "run"))
+
+
+def test_what_diverges_is_drawn_where_the_training_would_lie(
+    make_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    with pytest.raises(NonFiniteLossError, match="diverged-00000"):
+        list(rehearse(make_recipe(optimizer__lr=1e38), tmp_path / "run"))
+    assert any(list(folder.glob("*.jpg")) for folder in (tmp_path / "run").glob("diverged-*"))

@@ -131,9 +131,10 @@ def convert_to_pytorch(
     out: Annotated[Path, typer.Option("--out", help="The .pth or .safetensors to write.")],
 ) -> None:
     """Write a DeepLabv3, v3+ or fcn of ours as a state dict that another program loads."""
-    from atrous.convert.export import write_pytorch
+    from atrous.convert.export import check_ending, stride_there, write_pytorch
     from atrous.models.zoo import load
 
+    check_ending(out)
     check_writable(out)
     network = load(model)
     write_pytorch(network, layout, out)
@@ -141,6 +142,8 @@ def convert_to_pytorch(
     mean, std = (", ".join(f"{x:g}" for x in values) for values in (shown.mean, shown.std))
     typer.echo(f"{network.name} on {network.backbone.name} in {layout}'s names: {out}; load it with load_state_dict")
     typer.echo(f"it expects RGB / 255, minus ({mean}), over ({std})")
+    if (stride := stride_there(network, layout)) != network.output_stride:
+        typer.echo(f"note: it runs at output stride {stride} there, ours at {network.output_stride}")
 
 
 def _labels(classes: Path | None, data: str | None) -> LabelSet | None:

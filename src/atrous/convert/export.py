@@ -20,8 +20,8 @@ _LEFT_OUT = ("dropout",)  # of no account in a trained network
 
 
 def export_pytorch(model: SegmentationModel, layout: str) -> dict[str, Tensor]:
-    """The state dict of a DeepLabv3, v3+ or dilated FCN in another program's names: there it gives the same scores, for
-    photos that are prepared as ``model.preprocessing`` says.
+    """The state dict of a DeepLabv3, v3+ or dilated FCN in another program's names: there it gives the scores that ours
+    gives at the output stride :func:`stride_there`, for photos that are prepared as ``model.preprocessing`` says.
 
     Args:
         model: of an architecture, a trunk and options that the other program has; one that was converted from there,
@@ -35,6 +35,20 @@ def export_pytorch(model: SegmentationModel, layout: str) -> dict[str, Tensor]:
     Raises:
         ValueError: a layout or a model that can't be written so; the message says what differs.
     """
+    naming = _naming(model, layout)
+    return {name: tensor.cpu().contiguous() for name, tensor in deeplabv3_to(model, naming).items()}
+
+
+def stride_there(model: SegmentationModel, layout: str) -> int:
+    """The output stride that a model has in another program: 8 in torchvision's on ResNets, else 16.
+
+    Raises:
+        ValueError: as :func:`export_pytorch`.
+    """
+    return _naming(model, layout).output_stride
+
+
+def _naming(model: SegmentationModel, layout: str) -> Naming:
     if layout not in DEEPLABV3_LAYOUTS:
         raise ValueError(f"no layout '{layout}' to write in; there are: {', '.join(DEEPLABV3_LAYOUTS)}")
     names = DEEPLABV3_LAYOUTS[layout]
@@ -47,8 +61,10 @@ def export_pytorch(model: SegmentationModel, layout: str) -> dict[str, Tensor]:
     naming = names.naming(
         model.name, backbone, lambda name: model.aux_classifier is not None or not name.startswith("aux_classifier.")
     )
+    if model.backbone.in_channels != 3:
+        raise ValueError(f"{layout}'s networks look at 3 channels, this one at {model.backbone.in_channels}")
     _check_options(model, layout, backbone, naming)
-    return {name: tensor.cpu().contiguous() for name, tensor in deeplabv3_to(model, naming).items()}
+    return naming
 
 
 def _check_options(model: SegmentationModel, layout: str, backbone: str, naming: Naming) -> None:
@@ -62,6 +78,12 @@ def _check_options(model: SegmentationModel, layout: str, backbone: str, naming:
         raise ValueError(f"{layout}'s {model.name} on {backbone} has {said}: a model that is built so can be written")
 
 
+def check_ending(file: Path) -> None:
+    """Refuse a name by which no weights are read."""
+    if file.suffix not in (".pth", ".safetensors"):
+        raise ValueError(f"{file} should end in .pth or .safetensors")
+
+
 def write_pytorch(model: SegmentationModel, layout: str, file: str | Path) -> None:
     """Write :func:`export_pytorch`'s tensors as ``.pth`` or ``.safetensors``.
 
@@ -69,8 +91,7 @@ def write_pytorch(model: SegmentationModel, layout: str, file: str | Path) -> No
         ValueError: as there, or another ending.
     """
     file = Path(file)
-    if file.suffix not in (".pth", ".safetensors"):
-        raise ValueError(f"{file} should end in .pth or .safetensors")
+    check_ending(file)
     tensors = export_pytorch(model, layout)
     written = io.BytesIO()
     if file.suffix == ".pth":

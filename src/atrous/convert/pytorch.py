@@ -8,7 +8,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 from warnings import catch_warnings
-from zipfile import ZipFile, is_zipfile
+from zipfile import ZipFile
 
 from safetensors import SafetensorError
 from torch import Tensor
@@ -96,7 +96,11 @@ def _read(file: Path) -> Any:
             return read_weights(file)
     except SafetensorError as error:
         raise ConversionError(f"{file} is no safetensors file, or cut short: {error}") from error
-    except (OSError, RuntimeError, UnpicklingError, EOFError) as error:
+    except OSError as error:
+        if error.filename:  # the system's, not the file's
+            raise
+        raise ConversionError(f"{file} can't be read as PyTorch weights: {_DAMAGED}") from error
+    except Exception as error:  # what torch says of damaged bytes has no end of types
         refused = isinstance(error, UnpicklingError) and error.__cause__ is None
         why = _in_zip(file, refused) if beginning.startswith(_ZIP) else _in_pickle(beginning, refused)
         raise ConversionError(f"{file} can't be read as PyTorch weights: {why}") from error
@@ -104,10 +108,11 @@ def _read(file: Path) -> Any:
 
 def _in_zip(file: Path, refused: bool) -> str:
     """Why torch did not read a zip file. Its own words advise to run what is in there."""
-    if not is_zipfile(file):
+    try:
+        with ZipFile(file) as archive:
+            names = archive.namelist()
+    except Exception:
         return _DAMAGED
-    with ZipFile(file) as archive:
-        names = archive.namelist()
     inner = {name.partition("/")[2] for name in names}
     if "data.pkl" not in inner:
         return f"it is a zip file of other things: {listed(names)}"
@@ -115,7 +120,7 @@ def _in_zip(file: Path, refused: bool) -> str:
         return f"it is a TorchScript archive, which has a program in it; {_MEND}"
     if not refused:
         return _DAMAGED
-    with suppress(RuntimeError, ValueError, UnpicklingError):
+    with suppress(Exception):
         if objects := sorted(get_unsafe_globals_in_checkpoint(str(file))):
             return f"{_MORE}: {listed(objects)}; {_MEND}"
     return f"{_MORE}; {_MEND}"

@@ -93,6 +93,8 @@ def turn_dial(
     """
     device = next(model.parameters()).device
     channels = dataset[0].image.shape[2]
+    if not values:
+        raise ValueError(f"no {_words(dial)} to judge at")
     ordered: list[int | str] = list(dict.fromkeys(values))
     if dial == "output_stride":
         ordered.sort(key=int, reverse=True)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from atrous.data.images import FoundImage, ImageError
+from atrous.data.images import FoundImage, ImageError, Pixels
 from atrous.inference.predictor import Segmentation, encode_jpeg, write_atomically
 from atrous.labels import encode_mask
 from atrous.viz import areas, attention_figure, heat_map, panel_columns
@@ -159,17 +159,15 @@ def _shrunk(segmentation: Segmentation, columns: int = 1, rows: int = 1) -> Segm
     size = max(1, round(width * shrink)), max(1, round(height * shrink))
     image = np.asarray(cv2.resize(segmentation.image, size, interpolation=cv2.INTER_AREA), np.uint8)
     labels = np.asarray(cv2.resize(segmentation.labels, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
-    weights = segmentation.attention
-    if weights is not None:
-        weights = np.stack([cv2.resize(weight, size, interpolation=cv2.INTER_AREA) for weight in weights])
-    return replace(segmentation, image=image, labels=labels, attention=weights)
+    return replace(segmentation, image=image, labels=labels)
 
 
 def _draw_attention(segmentation: Segmentation) -> dict[str, Callable[[], bytes]]:
     """The figure of all scales, and the heat of each, by the ending of its file."""
+    seen = _shrunk(segmentation)
     heat = {
-        f".scale_{scale:g}.jpg": partial(_encode_heat, segmentation, number)
-        for number, scale in enumerate(segmentation.scales)
+        f".scale_{scale:g}.jpg": partial(_encode_heat, seen.image, weights)
+        for scale, weights in zip(segmentation.scales, _attention(segmentation), strict=True)
     }
     return {".attention.jpg": partial(_encode_figure, segmentation), **heat}
 
@@ -178,12 +176,20 @@ def _encode_figure(segmentation: Segmentation) -> bytes:
     count = 2 + len(segmentation.scales)
     columns = panel_columns(count, *segmentation.labels.shape)
     seen = _shrunk(segmentation, columns, count // columns)
-    return encode_jpeg(attention_figure(seen.image, seen.labels, seen.label_set, _attention(seen), seen.scales))
+    weights = np.stack([_fitted(weight, seen.image) for weight in _attention(segmentation)])
+    return encode_jpeg(attention_figure(seen.image, seen.labels, seen.label_set, weights, seen.scales))
 
 
-def _encode_heat(segmentation: Segmentation, number: int) -> bytes:
-    seen = _shrunk(segmentation)
-    return encode_jpeg(heat_map(seen.image, _attention(seen)[number]))
+def _encode_heat(image: Pixels, weights: NDArray[np.float32]) -> bytes:
+    return encode_jpeg(heat_map(image, _fitted(weights, image)))
+
+
+def _fitted(weights: NDArray[np.float32], image: Pixels) -> NDArray[np.float32]:
+    """Weights ``(H, W)`` at the size of a picture that may have been made smaller."""
+    height, width = image.shape[:2]
+    if weights.shape == (height, width):
+        return weights
+    return np.asarray(cv2.resize(weights, (width, height), interpolation=cv2.INTER_AREA), np.float32)
 
 
 def _attention(segmentation: Segmentation) -> NDArray[np.float32]:

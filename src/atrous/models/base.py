@@ -275,15 +275,18 @@ class SegmentationModel(nn.Module):
             notes: what else belongs to the model (recipe, metrics, ...), as JSON values.
 
         Raises:
+            ValueError: a note has the name of what builds the model again.
             FileExistsError: the folder is there and no model of this package's; what it holds would be lost.
         """
-        config = {
+        own = {
             "format": FORMAT,
             "library": "atrous",
             **self.config,
             **{dial: getattr(self, dial) for dial in self.dials},
             "labels": self.labels.to_dict(),
             "preprocessing": asdict(self.preprocessing),
-            **(self.card | notes),
         }
+        if taken := sorted(own.keys() & notes.keys()):
+            raise ValueError(f"notes can't be called {', '.join(taken)}: the model's own facts are")
+        config = own | {key: value for key, value in (self.card | notes).items() if key not in own}
         return write_folder(Path(folder), config, self.state_dict(), dtype)

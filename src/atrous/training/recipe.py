@@ -237,6 +237,8 @@ class StageSection(_Section):
     @field_validator("changes")
     @classmethod
     def _flat(cls, changes: dict[str, Any]) -> dict[str, Any]:
+        if "stages" in changes or any(key.startswith("stages.") for key in changes):
+            raise ValueError("a stage has no stages of its own")
         return by_setting(changes)
 
 
@@ -329,11 +331,24 @@ def _hint(mistake: Any) -> str:
 
 
 def by_setting(changes: dict[str, Any]) -> dict[str, Any]:
-    """Changes by ``section.key``, where TOML's unquoted dots have made tables of them."""
+    """Changes by ``section.key``, where TOML's unquoted dots have made tables of them.
+
+    Raises:
+        RecipeError: a table in a section, which may be all of it or a part.
+    """
     found: dict[str, Any] = {}
     for key, value in changes.items():
-        whole = key in Recipe.model_fields and isinstance(value, dict)
-        found |= {f"{key}.{name}": inner for name, inner in value.items()} if whole else {key: value}
+        if key not in Recipe.model_fields or not isinstance(value, dict):
+            found[key] = value
+            continue
+        for name, inner in value.items():
+            if isinstance(inner, dict):
+                one = next(iter(inner), "KEY")
+                raise RecipeError(
+                    f'a stage\'s changes: in quotes, "{key}.{name}" = {{ … }} for all of it, or '
+                    f'"{key}.{name}.{one}" = … for one'
+                )
+            found[f"{key}.{name}"] = inner
     return found
 
 

@@ -34,7 +34,22 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path} can't be read as TOML: {error}") from error
     for override in overrides:
         _apply(table, override)
-    return check_recipe(table, str(path), [override.partition("=")[0].strip() for override in overrides])
+    overridden = [override.partition("=")[0].strip() for override in overrides]
+    recipe = check_recipe(table, str(path), overridden)
+    _check_length(recipe, overridden)
+    return recipe
+
+
+def _check_length(recipe: Recipe, overridden: Sequence[str]) -> None:
+    """Refuse epochs where they would not count."""
+    for key in (key for key in overridden if key.endswith("training.epochs")):
+        name = key.removeprefix("stages.").removesuffix("training.epochs").rstrip(".")
+        parts = [recipe.at_stage(stage) for stage in recipe.stages if name in ("", "*", stage.name)] or [recipe]
+        if steps := [part.training.steps for part in parts if part.training.steps is not None]:
+            raise RecipeError(
+                f"--set {key}: training.steps = {steps[0]} is the length; "
+                f"--set {key.replace('epochs', 'steps')}= (nothing) takes it away"
+            )
 
 
 def shipped() -> list[str]:
@@ -61,29 +76,33 @@ def _apply(table: dict[str, Any], override: str) -> None:
         _apply_to_stages(table, key.removeprefix("stages."), value)
         return
     changes = [(name, k, v) for name, change in _stages(table).items() for k, v in change.items()]
-    if own := [f"{name} ({k} = {v!r})" for name, k, v in changes if _touch(k, key)]:
+    if own := [f"{name} ({k} = {v!r})" for name, k, v in changes if _lies_in(k, key) or _lies_in(key, k)]:
+        meant = f"{key}={text}" if "." in key else f"{key}.KEY=VALUE"
         raise RecipeError(
             f"--set {key}: stages have their own, {', '.join(own)}; say what is meant: "
-            f"--set stages.NAME.{key}={text} for one, --set 'stages.*.{key}={text}' for all"
+            f"--set stages.NAME.{meant} for one, --set 'stages.*.{meant}' for all"
         )
     set_in(table, key, value)
 
 
 def _apply_to_stages(table: dict[str, Any], key: str, value: Any) -> None:
-    """Change ``NAME.section.key``, or ``*.section.key``: in every stage, and in what they start from."""
+    """Change ``NAME.section.key``, or ``*.section.key``: in every stage, and in what they start from. No value takes a
+    stage's own away.
+    """
     stages = _stages(table)
-    if key.startswith("*."):
-        key = key.removeprefix("*.")
+    name = max((name for name in ("*", *stages) if key == name or key.startswith(f"{name}.")), key=len, default=None)
+    if name is None or not stages:
+        raise RecipeError(f"--set stages.{key}: no such stage; there are: {', '.join(stages) or 'none'}")
+    key = key[len(name) + 1 :]
+    if "." not in key:
+        raise RecipeError(f"--set stages.{name}.{key}: a stage's settings are changed one by one, section.key=value")
+    for change in stages.values() if name == "*" else [stages[name]]:
+        for own in [own for own in change if _lies_in(own, key)]:
+            del change[own]
+        if value is not None:
+            change[key] = value
+    if name == "*":
         set_in(table, key, value)
-    else:
-        names = [name for name in stages if key.startswith(f"{name}.")]
-        if not names:
-            raise RecipeError(f"--set stages.{key}: no such stage; there are: {', '.join(stages) or 'none'}")
-        name = max(names, key=len)
-        key, stages = key.removeprefix(f"{name}."), {name: stages[name]}
-    for changes in stages.values():
-        changes.pop(key, None)  # the last one counts
-        changes[key] = value
 
 
 def _stages(table: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -96,6 +115,6 @@ def _stages(table: dict[str, Any]) -> dict[str, dict[str, Any]]:
         return {}  # told when the recipe is checked
 
 
-def _touch(one: str, other: str) -> bool:
-    """Whether two settings are the same, or one lies in the other."""
-    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
+def _lies_in(one: str, other: str) -> bool:
+    """Whether a setting is another one, or a part of it."""
+    return f"{one}.".startswith(f"{other}.")

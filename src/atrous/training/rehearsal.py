@@ -68,7 +68,7 @@ def rehearse(recipe: Recipe, out: Path, on_note: OnNote | None = None) -> Iterat
                 on_note(stage.title)
             picture = out / ("-".join(filter(None, ("dry-run", stage.name))) + ".jpg")
             best = begun.folder / "best" if stage.folder != out else None
-            yield _rehearse(Run(begun.recipe, begun.folder, on_note=on_note), picture, best)
+            yield _rehearse(Run(begun.recipe, stage.folder, on_note=on_note), picture, best)
 
 
 def _rehearse(run: Run, picture: Path, best: Path | None) -> Rehearsal:

@@ -21,6 +21,10 @@ FEW_STEPS = 200
 """Fewer make no model, only a proof that everything runs."""
 
 
+MUCH = 0.1
+"""A share of the statistics of batch norm that should not be of before the training."""
+
+
 def introduction(
     recipe: Recipe,
     model: SegmentationModel,
@@ -48,12 +52,16 @@ def introduction(
         f"{model.name} on {model.backbone.name}, output stride {model.output_stride}: "
         f"{every / 1e6:.2f} M parameters, {moving / 1e6:.2f} M of them trained"
     )
-    validation = f"{val_set.name}, {len(val_set)} pictures" if val_set else "none"
-    yield (f"data: {train_set.name}, {len(train_set)} pictures, {model.num_classes} classes; validation: {validation}")
+    validation = f"{val_set.name}, {_count(len(val_set), 'picture')}" if val_set else "none"
+    yield (
+        f"data: {train_set.name}, {_count(len(train_set), 'picture')}, {model.num_classes} classes; "
+        f"validation: {validation}"
+    )
+    epochs = float(f"{steps / per_epoch:.3g}")
     where = f"{device}{f', {world} processes' if world > 1 else ''}, {_cores()} cores"
     yield (
         f"{_count(steps, 'step')} of {_count(training.batch_size, 'picture')} at {recipe.shown} "
-        f"({_count(round(steps / per_epoch, 3), 'epoch')}), {training.precision} on {where}, "
+        f"({_count(epochs, 'epoch')}), {training.precision} on {where}, "
         f"{_count(recipe.data.workers, 'worker')}"
     )
     if recipe.data.workers * world > _cores():
@@ -63,11 +71,11 @@ def introduction(
         yield "class weights: " + ", ".join(f"{name} {weight:.3g}" for name, weight in pairs)
     if steps < FEW_STEPS:
         yield f"note: {_count(steps, 'step')} can show that everything runs; a good model takes thousands"
-    if training.batch_norm_momentum and training.batch_norm_momentum * steps < 1:
+    momentum = training.batch_norm_momentum if training.batch_norm != "all_frozen" else None
+    if momentum and (old := (1 - momentum) ** steps) > MUCH:
         yield (
-            f"note: training.batch_norm_momentum = {training.batch_norm_momentum:g} averages over some "
-            f"{1 / training.batch_norm_momentum:.0f} steps; after {steps} a network is still judged by the "
-            "statistics it began with"
+            f"note: with training.batch_norm_momentum = {momentum:g}, {100 * old:.0f} % of the statistics that the "
+            f"network is judged by are still, after {_count(steps, 'step')}, those it began with"
         )
 
 
