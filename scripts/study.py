@@ -99,9 +99,8 @@ def check(study: str, where: Table, rows: Sequence[Table]) -> None:
     for row in rows:
         out = run_folder(study, where, row["name"])
         if "of" in row:
-            trained = (
-                row["of"] in [other["name"] for other in rows] or (base_folder(study, where, row) / "last").exists()
-            )
+            above = [other["name"] for other in rows[: rows.index(row)]]
+            trained = row["of"] in above or (base_folder(study, where, row) / "last").exists()
             if not trained:
                 raise typer.BadParameter(
                     f"'{row['name']}' is about the network of --row '{row['of']}', not trained yet"
@@ -119,6 +118,9 @@ def run(study: str, where: Table, row: Table, trimap: Sequence[int]) -> None:
     if (out / "judged.json").exists():
         return
     typer.echo(f"{where['name']}, {row['name']}:")
+    if "of" in row and not (base_folder(study, where, row) / "last").exists():
+        typer.secho(f"'{row['of']}' is not trained", fg="red", err=True)
+        return
     if "of" not in row:
         try:
             train(recipe_for(where, row), out, resume=(out / "state").exists(), on_step=tell)
@@ -138,7 +140,7 @@ def network(study: str, where: Table, row: Table) -> atrous.models.SegmentationM
     """What a run ended with, as the row has it."""
     model = atrous.load(base_folder(study, where, row) / "last")
     for name, value in row.get("change", {}).items():
-        setattr(model, name, value)
+        model.turn(name, value)
     return model
 
 
@@ -187,8 +189,10 @@ def networks(study: str, where: Table, contents: Table) -> list[atrous.models.Se
 def strip(study: str, where: Table, contents: Table) -> None:
     """Photo, truth and what each row made of it, side by side, for some pictures spread over the split."""
     models = networks(study, where, contents)
+    if not models:
+        return
     dataset = judged_on(recipe_for(where, contents["row"][0]), {})
-    for index in np.linspace(0, len(dataset) - 1, PICTURES).astype(int) if models else ():
+    for index in np.linspace(0, len(dataset) - 1, PICTURES).astype(int):
         sample = dataset[int(index)]
         masks = [sample.mask, *(predict(model, sample.image).labels for model in models)]
         pictures = [sample.image, *(overlay(sample.image, mask, dataset.labels, legend=False) for mask in masks)]
@@ -202,6 +206,8 @@ def samples(study: str, where: Table, contents: Table) -> None:
     anywhere; the pictures of the datasets may not.
     """
     models = networks(study, where, contents)
+    if not models:
+        return
     sheets = []
     for photo in find_demo_photos():
         image = open_image(photo).pixels

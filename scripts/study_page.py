@@ -133,8 +133,6 @@ def _section(name: str, where: Table, study: Table, facts: Mapping[str, Table], 
     first = next(iter(facts.values()))
     frequent = first["mean_iou_of_frequent_classes"]["min_pictures"]
     recipe = Recipe.model_validate(first["recipe"])
-    training = recipe.training
-    budget = f"{training.epochs:g} epochs" if training.steps is None else f"{training.steps} steps"
     places = dict.fromkeys(f"{f['provenance']['hardware']}, commit {f['provenance']['commit']}" for f in facts.values())
     return (
         f"""
@@ -145,9 +143,8 @@ def _section(name: str, where: Table, study: Table, facts: Mapping[str, Table], 
 and "ms" the time (float32, the best of a few tries) from a picture of {COUNTED_AT} × {COUNTED_AT} to scores at network
 resolution; "min" are minutes of training. Times were taken on a machine with other work beside it.
 
-- Budget of each row{"" if training.steps is None else ", where it says nothing else"}: {budget} over
-  {recipe.data.train_split}, batch {training.batch_size}, crop {recipe.augment.crop}, seed {training.seed}, backbone
-  {recipe.model.backbone}; recipe `recipes/{where["recipe"]}`.
+{_budgets(facts)}
+- Recipe `recipes/{where["recipe"]}`, seed {recipe.training.seed} where a row does not say another.
 - Hardware: {"; ".join(places)}.
 - Again, and with the whole budget where there is a GPU: {again}.
 
@@ -157,6 +154,23 @@ resolution; "min" are minutes of training. Times were taken on a machine with ot
 {_curves(facts)}""".rstrip()
         + "\n"
     )
+
+
+def _budgets(facts: Mapping[str, Table]) -> str:
+    """A line for each budget: which rows had it, where not all did."""
+    rows: dict[str, list[str]] = {}
+    for row, found in facts.items():
+        recipe = Recipe.model_validate(found["recipe"])
+        training = recipe.training
+        length = f"{training.epochs:g} epochs" if training.steps is None else f"{training.steps} steps"
+        rows.setdefault(
+            f"{length} over {recipe.data.train_split}, batch {training.batch_size}, crop {recipe.augment.crop}, "
+            f"backbone {recipe.model.backbone}",
+            [],
+        ).append(row)
+    if len(rows) == 1:
+        return f"- Budget of each row: {next(iter(rows))}."
+    return "\n".join(f"- Budget of {'; '.join(names)}: {budget}." for budget, names in rows.items())
 
 
 def _curves(facts: Mapping[str, Table]) -> str:

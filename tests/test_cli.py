@@ -24,7 +24,7 @@ SURFACE = {
     "demo": "--device --model --out",
     "predict": (
         "--attention-maps --crf --device --flip --json --merge --model --no-overlay --out --output-stride --overwrite "
-        "--precision --scales --scores INPUT"
+        "--precision --scale-merge --scales --scores INPUT"
     ),
     "evaluate": (
         "--crf --data --device --flip --json --merge --model --output-stride --plot --precision --scale-merge --scales "

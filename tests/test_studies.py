@@ -29,7 +29,8 @@ def test_every_row_is_a_recipe(file):
         assert set(compared) <= set(names)
     for row in study["row"]:
         assert set(row) <= {"name", "set", "gpu", "paper", "pictures", "of", "change", "again"}
-        assert {row.get("of", names[0]), row.get("again", names[0])} <= set(names)
+        assert row.get("of", names[0]) in names[: names.index(row["name"]) or 1]  # its network is trained before
+        assert row.get("again", names[0]) in names
         for where in study["data"]:
             for settings in (where["set"], [*where["gpu"], *row.get("gpu", [])]):
                 load_recipe(RECIPES / where["recipe"], [*settings, *row.get("set", [])])
@@ -84,10 +85,12 @@ def test_a_page_keeps_what_was_run_elsewhere(monkeypatch, tmp_path):
     page.parent.mkdir()
     page.write_text("# Which\n\n## there\n\nof long ago\n\n## gone\n\nof no data\n")
 
-    def run(row, mean_iou):
+    def run(row, mean_iou, epochs=50):
         folder = study_page.run_folder("which", study["data"][0], row)
         folder.mkdir(parents=True, exist_ok=True)
-        recipe = check_recipe({"data": {"train": "folder:x"}}, "test").model_dump(mode="json")
+        recipe = check_recipe({"data": {"train": "folder:x"}, "training": {"epochs": epochs}}, "test").model_dump(
+            mode="json"
+        )
         (folder / "run.json").write_text(json.dumps({"recipe": recipe}))
         log = [
             {"step": 1, "loss": 2.0},
@@ -125,8 +128,11 @@ def test_a_page_keeps_what_was_run_elsewhere(monkeypatch, tmp_path):
     assert all(said in text for said in kept)
     assert "of no data" not in text
     shutil.rmtree(tmp_path / "runs")  # a fresh clone has the page and its JSON
-    run("b", 0.5)
+    assert "Budget of each row: 50 epochs over train" in text
+    run("b", 0.5, epochs=3)
     text = study_page.write("which", study)
     assert [line.split("|")[1].strip() for line in text.splitlines() if "1.00 M" in line] == ["a", "b", "a in bands"]
+    assert "Budget of a; a in bands: 50 epochs" in text
+    assert "Budget of b: 3 epochs" in text
     assert text + "\n" == page.read_text()
     assert "confusion" not in page.with_suffix(".json").read_text()

@@ -62,6 +62,9 @@ def predict(
     crf: Crf = False,
     json: Annotated[bool, typer.Option("--json", help="Write the area of each class too.")] = False,
     scores: Annotated[bool, typer.Option("--scores", help="Write the class probabilities too (NumPy .npz).")] = False,
+    scale_merge: Annotated[
+        str | None, typer.Option("--scale-merge", help="How the network merges its scales: attention, average, max.")
+    ] = None,
     attention_maps: Annotated[
         bool, typer.Option("--attention-maps", help="Draw how much each scale counts (attention_to_scale).")
     ] = False,
@@ -75,6 +78,8 @@ def predict(
 
     network = load_model(model, device)
     method = make_method(network, scales, flip, merge, crf)
+    if scale_merge is not None:
+        network.turn("merge", scale_merge)
     with bar("segmenting") as progress:
         report = predict_files(
             network,

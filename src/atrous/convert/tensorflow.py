@@ -115,13 +115,8 @@ def _arrays(file: Path) -> dict[str, NDArray[Any]]:
     try:
         with np.load(file, allow_pickle=False) as stored:
             return {name: np.asarray(value) for name, value in stored.items()}
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        BadZipFile,
-        zlib.error,
-    ) as error:  # numpy's words advise to run what is there
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
+        # Not in numpy's words, which advise to run what is there.
         raise ConversionError(f"{file} holds something else than numbers, or is damaged: expected arrays") from error
 
 

@@ -118,7 +118,7 @@ def _check_attention(model: SegmentationModel, method: Method) -> None:
     if model.merge != "attention":
         raise ValueError(
             f"attention maps need the model's attention, and its merge is '{model.merge}': set it back, "
-            "model.merge = 'attention'"
+            "model.merge = 'attention' (--scale-merge attention)"
         )
     if len(method.scales) > 1 or method.flip:
         raise ValueError(
