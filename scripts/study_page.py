@@ -162,7 +162,8 @@ def _budgets(facts: Mapping[str, Table]) -> str:
     for row, found in facts.items():
         recipe = Recipe.model_validate(found["recipe"])
         training = recipe.training
-        length = f"{training.epochs:g} epochs" if training.steps is None else f"{training.steps} steps"
+        epochs = f"{training.epochs:g} epoch{'' if training.epochs == 1 else 's'}"
+        length = epochs if training.steps is None else f"{training.steps} steps"
         rows.setdefault(
             f"{length} over {recipe.data.train_split}, batch {training.batch_size}, crop {recipe.augment.crop}, "
             f"backbone {recipe.model.backbone}",
