@@ -5,6 +5,7 @@ import functools
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -365,3 +366,20 @@ def test_a_folder_with_other_files_is_not_replaced(tmp_path):
     assert (tmp_path / "photos" / "a.jpg").read_bytes() == b"mine"
     make().save(tmp_path / "model")
     make().save(tmp_path / "model")
+
+
+@pytest.mark.parametrize("value", [8.0, "8", None, 12, True])
+def test_an_output_stride_that_is_none_changes_nothing(value: object) -> None:
+    model = create_model("deeplabv3plus", backbone="test_efficientnet", num_classes=2, channels=16).eval()
+    x = torch.randn(1, 3, 65, 65)
+    before = model(x)
+    with pytest.raises(ValueError, match="one of 4, 8, 16, 32, not"):
+        model.output_stride = value
+    assert model.output_stride == 16
+    assert torch.equal(model(x), before)
+
+
+def test_an_output_stride_may_be_a_number_of_numpy(tmp_path: Path) -> None:
+    model = create_model("deeplabv3plus", backbone="test_efficientnet", num_classes=2, channels=16)
+    model.output_stride = np.int64(8)
+    assert load(model.save(tmp_path / "model")).output_stride == 8

@@ -80,6 +80,8 @@ def convert_pytorch(
     _check_model_folder(out)
     options = _options(classes, data, rates, scales)
     _keep_converted(convert(file, architecture, layout, inputs=inputs, **options), out)
+    if layout in ("smp", "jfzhang95"):
+        typer.echo("note: read as a network of output stride 16; one that ran at 8 there has other dilations")
 
 
 @convert_app.command("classifier")
@@ -144,6 +146,10 @@ def convert_to_pytorch(
     typer.echo(f"it expects RGB / 255, minus ({mean}), over ({std})")
     if (stride := stride_there(network, layout)) != network.output_stride:
         typer.echo(f"note: it runs at output stride {stride} there, ours at {network.output_stride}")
+    if layout == "smp":
+        typer.echo("note: build theirs with encoder_output_stride=16")
+    if layout == "transformers":
+        typer.echo("note: theirs has one more layer, of no account (mobilenet_v2.conv_1x1): load with strict=False")
 
 
 def _labels(classes: Path | None, data: str | None) -> LabelSet | None:
@@ -178,6 +184,6 @@ def _keep_converted(model: SegmentationModel, out: Path) -> None:
     size = sum(parameter.numel() for parameter in model.parameters())
     names = ", ".join(model.labels.names)
     typer.echo(f"{model.name} on {model.backbone.name}, {size:,} parameters, {model.num_classes} classes: {names}")
-    if options := {key: value for key, value in model.config["options"].items() if value}:
+    if options := {key: value for key, value in model.config["options"].items() if value or value == []}:
         typer.echo(f"options: {', '.join(f'{key} {value}' for key, value in options.items())}")
     typer.echo(f"try it: atrous predict YOUR_PHOTO.jpg --model {out} --out masks")

@@ -131,12 +131,14 @@ def evaluate(
     from atrous.inference.predictor import write_atomically
 
     widths, strides = numbers("--trimap", trimap), numbers("--output-stride", output_stride)
-    merges = scale_merge.split(",") if scale_merge is not None else []
+    merges = [part.strip() for part in scale_merge.split(",")] if scale_merge is not None else []
     several = [name for name, values in (("output_stride", strides), ("merge", merges)) if len(set(values)) > 1]
     if len(several) > 1:
         raise ValueError("--output-stride and --scale-merge: several values of one of them at a time")
     if plot and not several:
-        raise ValueError("--plot draws several output strides or merges: add --output-stride 8,16,32")
+        raise ValueError(
+            "--plot draws several settings: add --output-stride 8,16,32, or --scale-merge attention,average,max"
+        )
     if plot and plot.suffix.lower() != ".png":
         raise ValueError(f"{plot}: a plot is a PNG; name it {plot.stem}.png")
     for file in (json, plot):

@@ -133,7 +133,7 @@ def table(settings: Sequence[Setting]) -> str:
     """A row for each setting; markdown."""
     widths = list(settings[0].evaluation.trimap)
     head = [_words(settings[0].dial), "mean IoU %", *(f"within {width} px" for width in widths), "pixel accuracy %"]
-    rows = [[*head, "s per picture", "peak memory, MB", f"10⁹ multiply-adds at {COUNTED_AT}²"]]
+    rows = [[*head, "s per picture", "peak memory, MB", f"10⁹ multiply-adds at {COUNTED_AT}², one look"]]
     for setting in settings:
         scores, bands = setting.evaluation.scores, setting.evaluation.trimap
         rows.append(

@@ -43,7 +43,7 @@ class AttentionToScale(MultiScale):
 
     def attend(self, images: Tensor) -> tuple[Output, Tensor]:
         """The merged scores, and the weights of the scales at the same places: float32 ``(B, S, h, w)`` in the order of
-        ``scales``, one in sum.
+        ``scales``, one in sum. With another ``merge`` than ``attention`` the scores are merged without them.
 
         Args:
             images: preprocessed pictures ``(B, in_channels, H, W)``.

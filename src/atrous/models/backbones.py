@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from atrous.models.geometry import GeometryError, Grid, trace
-from atrous.models.surgery import SurgeryError, set_multi_grid, set_output_stride
+from atrous.models.surgery import SurgeryError, set_multi_grid, set_output_stride, whole_stride
 
 # Weights of a whole classifier go into a network without its classifier: what is left over is no news.
 logging.getLogger("timm.models._builder").addFilter(lambda record: "Unexpected keys" not in record.getMessage())
@@ -83,6 +83,7 @@ class Backbone(nn.Module):
 
     @output_stride.setter
     def output_stride(self, value: int) -> None:
+        value = whole_stride(value)
         if value == self._output_stride:
             return
         self._make_dense(value)

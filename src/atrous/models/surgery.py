@@ -12,7 +12,9 @@ its stride. The weights stay as they are, so it can be done before or after trai
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,6 +39,18 @@ class _Native:
     dilation: Any
 
 
+def whole_stride(value: int) -> int:
+    """An output stride, of any kind of whole number.
+
+    Raises:
+        SurgeryError: there is none like that.
+    """
+    with suppress(TypeError):
+        if (whole := operator.index(value)) in OUTPUT_STRIDES:
+            return whole
+    raise SurgeryError(f"output_stride is one of {', '.join(map(str, OUTPUT_STRIDES))}, not {value!r}")
+
+
 def set_output_stride(net: nn.Module, output_stride: int, in_channels: int | None = None) -> nn.Module:
     """Make a convolutional network's output as dense as asked, in place, without touching its weights.
 
@@ -52,8 +66,7 @@ def set_output_stride(net: nn.Module, output_stride: int, in_channels: int | Non
         SurgeryError: a layer that can't be dilated, or an output stride that can't be reached; nothing has been
             changed then.
     """
-    if output_stride not in OUTPUT_STRIDES:
-        raise SurgeryError(f"output_stride is one of {', '.join(map(str, OUTPUT_STRIDES))}, not {output_stride}")
+    output_stride = whole_stride(output_stride)
     plan = _plan(net, in_channels)
     reach = max((n.input_stride * _largest(n.stride) for n in plan.values()), default=1)
     if output_stride > reach:
