@@ -74,7 +74,10 @@ class Annotations:
             return np.arange(len(self.categories) + 1, dtype=np.uint8)
         classes = np.zeros(len(self.categories) + 1, np.uint8)
         for label, name in enumerate(VOC.names[1:], 1):
-            classes[1 + self.categories.index(VOC_IN_COCO.get(name, name))] = label
+            theirs = VOC_IN_COCO.get(name, name)
+            if theirs not in self.categories:
+                raise ValueError(f"no category '{theirs}'")
+            classes[1 + self.categories.index(theirs)] = label
         return classes
 
     def areas(self, kind: str) -> NDArray[np.float64]:
@@ -141,9 +144,10 @@ def _read(version: tuple[Path, int, int]) -> Annotations:
     try:
         return _pack(json.loads(file.read_bytes()))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
+        said = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise DatasetError(
-            f"{file}: {type(error).__name__}: {error}; expected COCO's instances: images (id, file_name, height, "
-            "width), categories (id, name) and annotations (image_id, category_id, area, iscrowd, segmentation)"
+            f"{file}: {said}; expected COCO's instances: images (id, file_name, height, width), categories (id, name) "
+            "and annotations (image_id, category_id, area, iscrowd, segmentation)"
         ) from error
 
 
@@ -158,6 +162,9 @@ def _pack(data: Mapping[str, Any]) -> Annotations:
     }
     points, runs, rows = array("f"), array("i"), []
     for thing in data["annotations"]:
+        for key, known in (("image_id", images), ("category_id", number)):
+            if thing[key] not in known:
+                raise ValueError(f"annotation {thing.get('id')}: {key} {thing[key]!r} is the id of none")
         row, _, height, width = images[thing["image_id"]]
         shape = thing["segmentation"]
         about = (row, thing["area"], bool(thing.get("iscrowd", 0)), number[thing["category_id"]])

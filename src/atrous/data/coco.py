@@ -50,7 +50,8 @@ class Coco(Published):
         return sorted({*self._files, *short, *drawn} - {self._whole(name) for name in short})
 
     def list_file(self, split: str) -> Path:
-        return self._files.get(self._whole(split), self.root / "annotations" / f"instances_{split}.json")
+        whole = self._whole(split)
+        return self._files.get(whole, self.root / "annotations" / f"instances_{whole}.json")
 
     def listed(self, split: str) -> list[Listed]:
         whole = self._whole(split)
@@ -86,7 +87,7 @@ class Coco(Published):
             annotations.classes(self.kind)
         except ValueError as error:
             raise DatasetError(
-                f"{file} has no category for one of VOC's classes ({error}); read it as coco:"
+                f"{file} does not have all of VOC's classes: {error}; the reader coco takes its own for classes"
             ) from error
         return annotations
 

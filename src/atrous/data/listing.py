@@ -162,13 +162,18 @@ def read_lists(layout: Layout, splits: Sequence[str] = ()) -> tuple[dict[str, li
 def _no_split(layout: Layout, split: str, found: str, severity: Severity) -> Finding:
     without = "; to train without validation: --set data.val_split=none" if split == "val" else ""
     file = layout.list_file(split)
-    missing = f"write {file}, one name a line" if file.suffix == ".txt" else f"add {file}"
+    if file.suffix == ".txt":
+        mend = f"correct the name, or write {file}, one name a line"
+    elif file.exists():
+        mend = f"name another split, or correct what is in {file}"
+    else:
+        mend = f"correct the name, or add {file}"
     return Finding(
         "no-split",
         severity,
         found,
         "a split of this name, with pictures",
-        f"correct the name, or {missing}{without}",
+        mend + without,
         (Item(str(file)),),
     )
 
