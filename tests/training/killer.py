@@ -20,9 +20,10 @@ from atrous.training.trainer import Progress, train
 def child(recipe: Path, out: Path) -> int:
     number = os.fork()
     if number == 0:
-        os.setsid()  # workers die with it, as when a machine goes down
+        os.setpgid(0, 0)  # workers die with it, as when a machine goes down
         train(Recipe.model_validate_json(recipe.read_text()), out, resume=find_state(out) is not None, on_step=linger)
         os._exit(0)
+    os.setpgid(number, number)  # here too: the child may be killed before it gets to run
     return number
 
 
