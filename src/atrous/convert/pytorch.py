@@ -111,7 +111,7 @@ def _in_zip(file: Path, refused: bool) -> str:
     try:
         with ZipFile(file) as archive:
             names = archive.namelist()
-    except Exception:
+    except Exception:  # as above: a damaged directory ends in any type
         return _DAMAGED
     inner = {name.partition("/")[2] for name in names}
     if "data.pkl" not in inner:
