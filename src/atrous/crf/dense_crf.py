@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from atrous.crf import gpu
 from atrous.crf.inputs import read_images, read_unary
 from atrous.crf.kernels import Kernel, Order
 from atrous.crf.mean_field import Messages, Normalization, Pairwise, mean_field, tracked_mean_field
@@ -42,12 +43,13 @@ class DenseCRF(nn.Module):
 
     ``DenseCRF([Gaussian(sxy=3, weight=3), Bilateral(sxy=80, srgb=13, weight=10)])(image, unary)``
 
-    On a CPU, and where no gradient is asked for, a fused form computes in float32 with as many threads as torch has;
-    elsewhere plain torch does, in the dtype of the unary, with gradients in the unary, the kernels' weights and their
-    compatibilities. The fused form takes, besides picture, unary and result, 8 bytes for each of a pixel's corners (72
-    a pixel for a Gaussian and a bilateral kernel), and about 60 for tables at 21 classes, up to 130 where the picture
-    is very colourful. Normalising ``"before"`` or ``"after"`` takes 4 more for each corner, and compatibilities more
-    room for tables. :meth:`labels` does without the distribution, of 4 bytes a class.
+    Where no gradient is asked for, a fused form computes in float32: on a CPU with as many threads as torch has, on
+    a GPU where there is Triton. Elsewhere plain torch does, in the dtype of the unary, with gradients in the unary,
+    the kernels' weights and their compatibilities. On a CPU the fused form takes, besides picture, unary and
+    result, 8 bytes for each of a pixel's corners (72 a pixel for a Gaussian and a bilateral kernel), and about 60
+    for tables at 21 classes, up to 130 where the picture is very colourful. Normalising ``"before"`` or ``"after"``
+    takes 4 more for each corner, and compatibilities more room for tables. :meth:`labels` does without the
+    distribution, of 4 bytes a class.
 
     Args:
         kernels: :class:`Gaussian`, :class:`Bilateral` and :class:`Custom` ones, any number.
@@ -192,14 +194,16 @@ class DenseCRF(nn.Module):
             return field.labels(self.iterations, self.tolerance)
         return self._mean_field(image, unary).argmax(0)
 
-    def _fused(self, image: Tensor | None, unary: Tensor) -> fused.MeanField | None:
-        """The compiled form for one picture, where it serves."""
-        graded = torch.is_grad_enabled() and any(t.requires_grad for t in (unary, *self.parameters()))
-        if unary.device.type != "cpu" or graded:
+    def _fused(self, image: Tensor | None, unary: Tensor) -> fused.MeanField | gpu.MeanField | None:
+        """The compiled form for one picture, where one serves."""
+        if torch.is_grad_enabled() and any(t.requires_grad for t in (unary, *self.parameters())):
             return None
+        pairwise = self._pairwise(image, unary)
+        if unary.device.type != "cpu":
+            serves = gpu.serves(unary.device, pairwise)
+            return gpu.MeanField(unary.detach(), pairwise, self.normalization) if serves else None
         from atrous.crf import fused  # numba is loaded when it is first needed
 
-        pairwise = self._pairwise(image, unary)
         if not fused.serves(pairwise):
             return None
         return fused.MeanField(unary.detach(), pairwise, self.normalization, torch.get_num_threads())

@@ -6,6 +6,8 @@ Blur: along each direction of the lattice. Slice: each point reads its corners b
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import math
 from typing import Any
 
@@ -34,11 +36,10 @@ class Lattice:
     """
 
     def __init__(self, features: Tensor) -> None:
-        n, d = features.shape
         strides = key_strides(features)
-        keys, self.weights = embed(features)
-        packed, ids = torch.unique((keys * keys.new_tensor(strides)).sum(2), return_inverse=True)
-        self.vertices = ids.reshape(n, d + 1)
+        keys, weights = _find_corners(features, strides)
+        packed, ids = torch.unique(keys, return_inverse=True)
+        self.vertices, self.weights = ids.T, weights.T
         steps = packed.new_tensor(directions(strides))[:, None]
         self.neighbours = _find(packed, torch.stack([packed - steps, packed + steps], dim=1))
 
@@ -88,6 +89,23 @@ class _Filter(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         return _Filter.apply(gradients[0], ctx.lattice, not ctx.reverse), None, None
+
+
+def _find_corners(features: Tensor, strides: list[int]) -> tuple[Tensor, Tensor]:
+    """The corners of each point's simplex by their keys, int64 ``(d+1, N)``, and the weights, float32 ``(d+1, N)``."""
+    if not has_triton(features.device):
+        keys, weights = embed(features)
+        return (keys * keys.new_tensor(strides)).sum(2).T.contiguous(), weights.T.contiguous()
+    from atrous.kernels import crf_gpu  # Triton is loaded when it is first needed
+
+    factors = torch.tensor(scale_factors(features.shape[1]), device=features.device)
+    return crf_gpu.embed_points(features.float(), factors, torch.tensor(strides, device=features.device))
+
+
+@functools.cache
+def has_triton(device: torch.device) -> bool:
+    """Whether kernels in Triton can run there; torch brings it along where it supports GPUs."""
+    return device.type == "cuda" and importlib.util.find_spec("triton") is not None
 
 
 def embed(features: Tensor) -> tuple[Tensor, Tensor]:

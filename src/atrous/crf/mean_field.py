@@ -37,7 +37,7 @@ class Messages:
     def __init__(self, pairwise: Sequence[Pairwise], normalization: Normalization) -> None:
         self._pairwise = pairwise
         self._lattices = [Lattice(p.features) for p in pairwise]
-        self._norms = [_norms(lattice, normalization) for lattice in self._lattices]
+        self._norms = [factors(_sums(lattice), normalization) for lattice in self._lattices]
 
     def __call__(self, q: Tensor) -> Tensor:
         """The messages ``(N, C)`` of a distribution ``(N, C)``: what agreeing is worth, to be set against the unary."""
@@ -75,12 +75,17 @@ def tracked_mean_field(
             iterations = len(energies)
 
 
-def _norms(lattice: Lattice, normalization: Normalization) -> tuple[Tensor, Tensor]:
-    """What values are multiplied with before and after the filter, each ``(N, 1)``."""
-    ones = torch.ones(len(lattice.vertices), 1, device=lattice.vertices.device)
-    sums = lattice.filter(ones) + _NO_ZERO
+def factors(sums: Tensor, normalization: Normalization) -> tuple[Tensor, Tensor]:
+    """What values are multiplied with before and after a filter whose sums these are, each of the shape of ``sums``."""
+    sums = sums + _NO_ZERO
     if normalization == "symmetric":
         return sums.rsqrt(), sums.rsqrt()
+    ones = torch.ones_like(sums)
     if normalization == "before":
         return 1 / sums, ones
     return (ones, 1 / sums) if normalization == "after" else (ones, ones)
+
+
+def _sums(lattice: Lattice) -> Tensor:
+    """What the filter makes of a constant 1, ``(N, 1)``."""
+    return lattice.filter(torch.ones(len(lattice.vertices), 1, device=lattice.vertices.device))

@@ -1,0 +1,246 @@
+"""The dense CRF's hot loops on a GPU, in Triton, which comes with torch where it serves.
+
+Points and pixels are worked on in blocks; a program holds ``(BLOCK, LANES)`` numbers, LANES the next power of two of
+coordinates or classes. Arrays of corners are ``(corners, pixels)``, so that neighbouring pixels lie side by side;
+tables are ``(rows, WIDTH)``, so that the classes of a corner do.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+_TILE = 2048
+"""Numbers that a program holds at a time: 16 for each thread of four warps."""
+_NEGLIGIBLE = tl.constexpr(1e-7)
+"""Shares of a distribution below this are not splatted, as on the CPU: most classes soon are."""
+_ROUNDING = tl.constexpr(1.5 * 2**23)
+"""Adding it to a float32 below 2²² and subtracting it again rounds halves to even, as ``torch.round`` does."""
+
+
+def embed_points(features: Tensor, factors: Tensor, strides: Tensor) -> tuple[Tensor, Tensor]:
+    """Find the corners of each point's simplex, as :func:`atrous.crf.lattice.embed` does, operation by operation.
+
+    Args:
+        features: float32 ``(N, d)``, any strides.
+        factors: float32 ``(d,)``, what each axis is multiplied with.
+        strides: int64 ``(d,)``, what a corner's coordinates are multiplied with and added up to its key.
+
+    Returns:
+        Keys, int64 ``(d+1, N)``, and barycentric weights, float32 ``(d+1, N)``.
+    """
+    points, axes = features.shape
+    keys = torch.empty(axes + 1, points, dtype=torch.int64, device=features.device)
+    weights = torch.empty(axes + 1, points, device=features.device)
+    lanes = triton.next_power_of_2(axes + 1)
+    block = max(1, _TILE // lanes**2)
+    with torch.cuda.device_of(features):
+        _embed_points[(triton.cdiv(points, block),)](
+            features,
+            factors,
+            strides,
+            keys,
+            weights,
+            points,
+            *features.stride(),
+            AXES=axes,
+            LANES=lanes,
+            BLOCK=block,
+            enable_fp_fusion=False,  # a fused multiply-add rounds once: points on a boundary would change sides
+        )
+    return keys, weights
+
+
+@triton.jit
+def _embed_points(
+    features,
+    factors,
+    strides,
+    keys,
+    weights,
+    points,
+    point_stride,
+    axis_stride,
+    AXES: tl.constexpr,
+    LANES: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    point = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = point < points
+    lane = tl.arange(0, LANES)[None, :]
+    real = lane <= AXES
+
+    total = tl.zeros((BLOCK,), tl.float32)
+    elevated = tl.zeros((BLOCK, LANES), tl.float32)
+    for step in tl.static_range(AXES):
+        axis = AXES - step
+        feature = tl.load(features + point * point_stride + (axis - 1) * axis_stride, mask=inside, other=0.0)
+        scaled = feature * tl.load(factors + axis - 1)
+        elevated = tl.where(lane == axis, (total - axis * scaled)[:, None], elevated)
+        total += scaled
+    elevated = tl.where(lane == 0, total[:, None], elevated)
+
+    down = 1.0 / (AXES + 1)
+    rounded = (elevated * down + _ROUNDING) - _ROUNDING
+    nearest = rounded * (AXES + 1)
+    rest = tl.where(real, elevated - nearest, -float("inf"))
+    mine = tl.arange(0, LANES)[None, :, None]
+    other = tl.arange(0, LANES)[None, None, :]
+    larger = (rest[:, None, :] > rest[:, :, None]) | ((rest[:, None, :] == rest[:, :, None]) & (other < mine))
+    rank = tl.sum(larger.to(tl.int32), 2) + tl.sum(rounded, 1).to(tl.int32)[:, None]
+    wrap = tl.where(rank < 0, AXES + 1, tl.where(rank > AXES, -AXES - 1, 0))
+    rank, nearest = rank + wrap, nearest + wrap.to(tl.float32)
+
+    # From here on axis 1 counts corners, and axis 2 the coordinates that each is made of.
+    value = tl.where(real, (elevated - nearest) * down, 0.0)[:, None, :]
+    ranks = tl.broadcast_to(rank[:, None, :], (BLOCK, LANES, LANES))
+    here = tl.sum(tl.where(ranks == AXES - mine, value, 0.0), 2)
+    above = tl.sum(tl.where(ranks == tl.where(mine == 0, 0, AXES + 1 - mine), value, 0.0), 2)
+    weight = tl.where(lane == 0, here + (1 - above), here - above)
+
+    canonical = tl.where(ranks <= AXES - mine, mine, mine - (AXES + 1))
+    coordinates = nearest.to(tl.int64)[:, None, :] + canonical.to(tl.int64)
+    key = tl.sum(coordinates * tl.load(strides + other, mask=other < AXES, other=0), 2)
+
+    places = lane * points + point[:, None]
+    tl.store(keys + places, key, mask=inside[:, None] & real)
+    tl.store(weights + places, weight, mask=inside[:, None] & real)
+
+
+def blur(table: Tensor, out: Tensor, neighbours: Tensor, rows: int) -> None:
+    """Blur with (½, 1, ½) along one direction.
+
+    Args:
+        table: float32 ``(M, WIDTH)``.
+        out: the same, written in its first ``rows``.
+        neighbours: int32 ``(2, M)``, the rows beside each; *M* stands for none.
+        rows: how many rows are blurred.
+    """
+    lanes = _lanes(table.shape[1])
+    block = max(1, _TILE // lanes)
+    with torch.cuda.device_of(table):
+        _blur[(triton.cdiv(rows, block),)](
+            table,
+            out,
+            neighbours,
+            rows,
+            len(table),
+            WIDTH=table.shape[1],
+            LANES=lanes,
+            BLOCK=block,
+            enable_fp_fusion=True,
+        )
+
+
+@triton.jit
+def _blur(table, out, neighbours, rows, corners, WIDTH: tl.constexpr, LANES: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = row < rows
+    lane = tl.arange(0, LANES)[None, :]
+    real = inside[:, None] & (lane < WIDTH)
+    before = tl.load(neighbours + row, mask=inside, other=corners)
+    after = tl.load(neighbours + corners + row, mask=inside, other=corners)
+    places = row.to(tl.int64)[:, None] * WIDTH + lane
+    middle = tl.load(table + places, mask=real, other=0.0)
+    left = tl.load(table + _places(before, lane, WIDTH), mask=real & (before < corners)[:, None], other=0.0)
+    right = tl.load(table + _places(after, lane, WIDTH), mask=real & (after < corners)[:, None], other=0.0)
+    tl.store(out + places, middle + 0.5 * (left + right), mask=real)
+
+
+def update(
+    energies: Tensor,
+    blurred: Tensor | None,
+    read: tuple[Tensor, Tensor],
+    splatted: Tensor | None,
+    write: tuple[Tensor, Tensor],
+    q: Tensor | None,
+    classes: int,
+) -> None:
+    """A mean-field step of all pixels: read the messages, take the softmax, share it out to the corners.
+
+    Args:
+        energies: float32 ``(N, WIDTH)``, of which the first ``classes`` count.
+        blurred: float32 ``(rows, WIDTH)``, the messages; None before there are any.
+        read: int32 and float32 ``(corners, N)``, the rows of ``blurred`` that a pixel reads, and their weights.
+        splatted: float32 ``(rows, WIDTH)``, added to; None once no more messages are wanted.
+        write: int32 and float32 ``(corners, N)``, the rows of ``splatted`` that a pixel adds to, and their weights.
+        q: float32 ``(N, WIDTH)``, written with the distribution; None where it isn't wanted.
+        classes: how many classes there are.
+    """
+    pixels, width = energies.shape
+    lanes = _lanes(width)
+    block = max(1, _TILE // lanes // 2)
+    with torch.cuda.device_of(energies):
+        _update[(triton.cdiv(pixels, block),)](
+            energies,
+            energies if blurred is None else blurred,
+            *read,
+            energies if splatted is None else splatted,
+            *write,
+            energies if q is None else q,
+            pixels,
+            SLICE=blurred is not None,
+            SPLAT=splatted is not None,
+            KEEP=q is not None,
+            CLASSES=classes,
+            WIDTH=width,
+            CORNERS=len(read[0]),
+            LANES=lanes,
+            BLOCK=block,
+            enable_fp_fusion=True,
+        )
+
+
+@triton.jit
+def _update(
+    energies,
+    blurred,
+    slice_rows,
+    slice_weights,
+    splatted,
+    splat_rows,
+    splat_weights,
+    q,
+    pixels,
+    SLICE: tl.constexpr,
+    SPLAT: tl.constexpr,
+    KEEP: tl.constexpr,
+    CLASSES: tl.constexpr,
+    WIDTH: tl.constexpr,
+    CORNERS: tl.constexpr,
+    LANES: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    pixel = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = pixel < pixels
+    lane = tl.arange(0, LANES)[None, :]
+    real = inside[:, None] & (lane < CLASSES)
+    places = pixel[:, None] * WIDTH + lane
+    scores = -tl.load(energies + places, mask=real, other=0.0)
+    if SLICE:
+        for corner in tl.static_range(CORNERS):
+            row = tl.load(slice_rows + corner * pixels + pixel, mask=inside, other=0)
+            weight = tl.load(slice_weights + corner * pixels + pixel, mask=inside, other=0.0)
+            scores += weight[:, None] * tl.load(blurred + _places(row, lane, WIDTH), mask=real, other=0.0)
+    scores = tl.where(lane < CLASSES, scores, -float("inf"))
+    exponentials = tl.exp(scores - tl.max(scores, 1)[:, None])
+    share = exponentials / tl.sum(exponentials, 1)[:, None]
+    if KEEP:
+        tl.store(q + places, share, mask=real)
+    if SPLAT:
+        counts = real & (share >= _NEGLIGIBLE)
+        for corner in tl.static_range(CORNERS):
+            row = tl.load(splat_rows + corner * pixels + pixel, mask=inside, other=0)
+            weight = tl.load(splat_weights + corner * pixels + pixel, mask=inside, other=0.0)
+            tl.atomic_add(splatted + _places(row, lane, WIDTH), share * weight[:, None], mask=counts, sem="relaxed")
+
+
+@triton.jit
+def _places(row, lane, WIDTH: tl.constexpr):
+    return row.to(tl.int64)[:, None] * WIDTH + lane
+
+
+def _lanes(width: int) -> int:
+    return max(2, int(triton.next_power_of_2(width)))
