@@ -3,6 +3,8 @@
     python scripts/study.py fcn_skips                  everything that is not done yet, then the table
     python scripts/study.py fcn_skips --data CamVid    only on some data
     python scripts/study.py fcn_skips --table          only the table, of what is done
+    python scripts/study.py fcn_skips --part train     only train: copy runs/studies to where they are judged with
+                                                       --part judge
 
 A study is a file in recipes/studies: data (a recipe each, and what is set for a CPU or a GPU) times rows (what is `set`
 otherwise, and more on a `gpu`; or the trained network `of` a row above with a `change` of its attributes), some the
@@ -17,6 +19,7 @@ import json
 import time
 import tomllib
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import Annotated
 
 import cv2
@@ -49,10 +52,21 @@ EVERY = 50
 """Steps between two lines about a training."""
 
 
+class Part(StrEnum):
+    """What is done with a row."""
+
+    all = "all"
+    train = "train"
+    judge = "judge"
+
+
 def main(
     name: Annotated[str, typer.Argument(help="A file of recipes/studies, without .toml.")],
     data: Annotated[list[str] | None, typer.Option(help="Only on these data.")] = None,
     rows: Annotated[list[str] | None, typer.Option("--row", help="Only these rows.")] = None,
+    part: Annotated[
+        Part, typer.Option(help="Only train, for runs that are judged elsewhere, or only judge what is trained.")
+    ] = Part.all,
     table: Annotated[bool, typer.Option("--table", help="Train nothing; write the table of what is done.")] = False,
     pictures: Annotated[
         bool, typer.Option("--pictures", help="Show what each row makes of sample photos of installed packages, too.")
@@ -66,11 +80,13 @@ def main(
     chosen = some(study["data"], data, "--data")
     wanted = some(study["row"], rows, "--row")
     if not table:
-        for where in chosen:
+        for where in chosen if part != Part.judge else []:
             check(name, where, wanted)
         for where in chosen:
             for row in wanted:
-                run(name, where, row, study.get("trimap", ()))
+                run(name, where, row, study.get("trimap", ()), part)
+    if part == Part.train:
+        return
     text = write(name, study)
     for where in chosen:
         strip(name, where, study)
@@ -112,22 +128,22 @@ def check(study: str, where: Table, rows: Sequence[Table]) -> None:
             )
 
 
-def run(study: str, where: Table, row: Table, trimap: Sequence[int]) -> None:
-    """Train a row, unless it is done or of another one, and judge it in float32."""
+def run(study: str, where: Table, row: Table, trimap: Sequence[int], part: Part) -> None:
+    """Train a row, unless it is done or of another one, and judge it in float32; or only one of both."""
     out = run_folder(study, where, row["name"])
     if (out / "judged.json").exists():
         return
     typer.echo(f"{where['name']}, {row['name']}:")
-    if "of" in row and not (base_folder(study, where, row) / "last").exists():
-        typer.secho(f"'{row['of']}' is not trained", fg="red", err=True)
-        return
-    if "of" not in row:
+    if part != Part.judge and "of" not in row:
         try:
             train(recipe_for(where, row), out, resume=(out / "state").exists(), on_step=tell)
         except NonFiniteLossError as error:  # the other rows go on; this one is not in the table
             typer.secho(f"{row['name']} diverged: {error}", fg="red", err=True)
             return
-    judge(study, where, row, trimap)
+    if not (base_folder(study, where, row) / "last").exists():
+        typer.secho(f"'{row.get('of', row['name'])}' is not trained", fg="red", err=True)
+    elif part != Part.train:
+        judge(study, where, row, trimap)
 
 
 def tell(now: Progress) -> None:

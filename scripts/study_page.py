@@ -85,7 +85,10 @@ def _judged(name: str, where: Table, study: Table) -> Iterator[tuple[str, Table]
             left_out = ("confusion", "further", "absent", "seconds")
             facts = {key: value for key, value in facts.items() if key not in left_out}
             recipe = recipe_of(run).model_dump(mode="json", exclude={"description", "log", "stages"})
-            yield row["name"], facts | {"recipe": recipe, "curve": _curve(run) if "of" not in row else []}
+            began = json.loads((run / "run.json").read_text(encoding="utf-8"))
+            trained = {key: began[key] for key in ("commit", "hardware", "versions")}
+            curve = _curve(run) if "of" not in row else []
+            yield row["name"], facts | {"recipe": recipe, "trained": trained, "curve": curve}
 
 
 def _curve(run: Path) -> list[tuple[int, float, float]]:
@@ -133,7 +136,8 @@ def _section(name: str, where: Table, study: Table, facts: Mapping[str, Table], 
     first = next(iter(facts.values()))
     frequent = first["mean_iou_of_frequent_classes"]["min_pictures"]
     recipe = Recipe.model_validate(first["recipe"])
-    places = dict.fromkeys(f"{f['provenance']['hardware']}, commit {f['provenance']['commit']}" for f in facts.values())
+    judged = dict.fromkeys(_place(found["provenance"]) for found in facts.values())
+    trained = dict.fromkeys(_place(found.get("trained", found["provenance"])) for found in facts.values())
     return (
         f"""
 ## {where["name"]}
@@ -145,7 +149,7 @@ resolution; "min" are minutes of training. Times were taken on a machine with ot
 
 {_budgets(facts)}
 - Recipe `recipes/{where["recipe"]}`, seed {recipe.training.seed} where a row does not say another.
-- Hardware: {"; ".join(places)}.
+- Trained on {"; ".join(trained)}; judged and timed on {"; ".join(judged)}.
 - Again, and with the whole budget where there is a GPU: {again}.
 
 {aligned(lines)}
@@ -154,6 +158,10 @@ resolution; "min" are minutes of training. Times were taken on a machine with ot
 {_curves(facts)}""".rstrip()
         + "\n"
     )
+
+
+def _place(provenance: Mapping[str, Any]) -> str:
+    return f"{provenance['hardware']}, commit {provenance['commit']}"
 
 
 def _budgets(facts: Mapping[str, Table]) -> str:
