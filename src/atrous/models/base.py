@@ -32,7 +32,10 @@ class Preprocessing:
         """uint8 ``(B, C, H, W)`` in 0–255 → float32 of the same shape; padding with zeros afterwards is padding with
         the mean.
         """
-        mean, std = (photos.new_tensor(v, dtype=torch.float32).view(-1, 1, 1) for v in (self.mean, self.std))
+        table = torch.tensor([self.mean, self.std], dtype=torch.float32)
+        if photos.is_cuda:
+            table = table.pin_memory()  # or the host would wait until the GPU has done what it was asked for before
+        mean, std = table.to(photos.device, non_blocking=photos.is_cuda)[..., None, None]
         return torch.addcmul(-mean / std, photos.float(), 1 / (255 * std))
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -43,22 +43,40 @@ class Grid:
         return replace(self, offset=self.offset + start * self.stride)
 
 
+Numbers = TypeVar("Numbers", NDArray[Any], Tensor)
 PIXELS = Grid(1, 0)
 """The grid of the picture itself."""
 
 
-@lru_cache(maxsize=256)
-def _taps(source: Grid, target: Grid, size: int, length: int, fade: bool) -> NDArray[np.float32]:
-    """Linear interpolation from ``length`` source to ``size`` target positions, as a matrix ``(size, length)``.
-
-    In NumPy: a tensor that is kept would be of the mode that its first user was in (inference, or an export's fakes).
+def _taps(source: Grid, target: Grid, size: int, length: int, fade: bool, x: Tensor) -> Tensor:
+    """Linear interpolation from ``length`` source to ``size`` target positions, as a matrix ``(size, length)`` beside
+    ``x`` and of its dtype.
     """
-    place = (np.arange(size) * target.stride + target.offset - source.offset) / source.stride
+    if not x.is_cuda:
+        return torch.from_numpy(_kept_taps(source, target, size, length, fade)).to(x)
+    # Made there: the host would wait for a copy until the GPU has done all that it was asked for before.
+    targets, sources = (torch.arange(n, dtype=torch.float64, device=x.device) for n in (size, length))
+    return _interpolation(targets, sources, source, target, fade).to(x.dtype)
+
+
+@lru_cache(maxsize=256)
+def _kept_taps(source: Grid, target: Grid, size: int, length: int, fade: bool) -> NDArray[np.float32]:
+    """In NumPy: a tensor that is kept would be of the mode that its first user was in (inference, or an export's
+    fakes).
+    """
+    taps = _interpolation(np.arange(size), np.arange(length), source, target, fade)
+    return taps.astype(np.float32, copy=False)
+
+
+def _interpolation(targets: Numbers, sources: Numbers, source: Grid, target: Grid, fade: bool) -> Numbers:
+    """The shares ``(size, length)`` of source positions in target positions, both numbered from 0; arrays or tensors
+    in double precision.
+    """
+    place = (targets * target.stride + target.offset - source.offset) / source.stride
     if not fade:
-        place = place.clip(0, length - 1)
-    distance = place[:, None] - np.arange(length)
-    taps: NDArray[np.float32] = (1 - np.abs(distance)).clip(min=0).astype(np.float32)
-    return taps
+        place = place.clip(0, len(sources) - 1)
+    shares: Numbers = (1 - abs(place[:, None] - sources)).clip(min=0)
+    return shares
 
 
 def resample(
@@ -85,8 +103,8 @@ def resample(
     rows, columns = target if isinstance(target, tuple) else (target, target)
     if source == rows == columns and (h, w) == (height, width):
         return x
-    down = torch.from_numpy(_taps(source, rows, height, h, fade)).to(x)
-    across = torch.from_numpy(_taps(source, columns, width, w, fade)).to(x)
+    down = _taps(source, rows, height, h, fade, x)
+    across = _taps(source, columns, width, w, fade, x)
     if channels > 1 and x.is_contiguous(memory_format=torch.channels_last):
         lines = x.permute(0, 2, 3, 1).reshape(batch, h, w * channels)  # (B, h, w·C), a view
         mixed = (down @ lines).view(batch * height, w, channels)

@@ -172,7 +172,9 @@ def scaled(images: Tensor, scale: float) -> Tensor:
 
 def _places(size: int, scale: float, device: torch.device) -> Tensor:
     """Where the positions of a side at a scale are looked up: −1 is the first pixel, 1 the last."""
-    positions = torch.arange(scaled_size(size, scale), dtype=torch.float64) / scale
+    # A copy would keep the host waiting for a GPU; some other devices have no float64.
+    home = device if device.type == "cuda" else torch.device("cpu")
+    positions = torch.arange(scaled_size(size, scale), dtype=torch.float64, device=home) / scale
     return (2 * positions / max(1, size - 1) - 1).to(device, torch.float32)
 
 
