@@ -108,7 +108,7 @@ class Method:
         unary = unary_from_probabilities if averaged else unary_from_scores
         merged = self.merged(views, PIXELS, PIXELS, size, size[1])
         with torch.autocast(photo.device.type, enabled=False):
-            labels = self.crf.to(photo.device).labels(photo[0].permute(1, 2, 0), unary(merged[0]))
+            labels = self.crf.labels(photo[0].permute(1, 2, 0), unary(merged[0]))
         return labels.to(torch.uint8)
 
     def merged(self, views: Sequence[View], rows: Grid, columns: Grid, size: tuple[int, int], width: int) -> Tensor:
