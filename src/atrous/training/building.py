@@ -162,9 +162,10 @@ def build_optimizer(recipe: Recipe, model: SegmentationModel) -> torch.optim.Opt
 def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
     """Move the average of the weights towards the model's; early steps count more, so that it forgets the start."""
     share = 1 - min(decay, (1 + step) / (10 + step))
-    theirs = model.state_dict()
-    floats = [(a, theirs[k]) for k, a in average.state_dict().items() if a.is_floating_point()]
+    # One kernel for many tensors: of launching one for each, a GPU would see more than of the arithmetic.
+    mine, theirs = ([*net.parameters(), *net.buffers()] for net in (average, model))
+    pairs = list(zip(mine, theirs, strict=True))
+    floats = [pair for pair in pairs if pair[0].is_floating_point()]
     torch._foreach_lerp_([a for a, _ in floats], [t for _, t in floats], share)
-    for key, value in average.state_dict().items():
-        if not value.is_floating_point():
-            value.copy_(theirs[key])
+    if counts := [pair for pair in pairs if not pair[0].is_floating_point()]:
+        torch._foreach_copy_([a for a, _ in counts], [t for _, t in counts])

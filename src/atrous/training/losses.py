@@ -133,4 +133,7 @@ def labels_at(output: Output, labels: Tensor) -> Tensor:
 def _size(labels: Tensor, class_weights: Tensor | None) -> Tensor:
     """The number of judged positions, or the sum of their classes' weights."""
     judged = labels != IGNORE
-    return judged.sum().float() if class_weights is None else class_weights[labels[judged]].sum()
+    if class_weights is None:
+        return judged.sum().float()
+    # Not class_weights[labels[judged]]: to know how many they are, the host would wait for the GPU.
+    return (class_weights[labels.masked_fill(~judged, 0)] * judged).sum()

@@ -351,10 +351,13 @@ class Run:
         parts = self._read(stream)
         read = time.perf_counter()
         try:
-            loss, stop = self._backward(parts, step)
+            sums = self._backward(parts, step)
         except torch.OutOfMemoryError as error:
             raise MemoryShortageError(too_large(self.recipe, self.device, self.world)) from error
-        norm = self._gradient_norm()
+        loss, size, judged_parts, asked, norm = self._told(torch.cat([sums, self._gradient_norm()[None]]))
+        if options.loss.reduction == "mean" and size:
+            loss /= size
+        self.judged_so_far = self.judged_so_far or judged_parts > 0
         if not (math.isfinite(loss) and math.isfinite(norm)):
             names = gather_object([name for part in parts for name in part.names])
             folder = draw_diverged(self.out, step + 1, parts, self.train_set.labels)
@@ -367,7 +370,7 @@ class Run:
         waited, took = (sum(times) for times in zip(*self.recent, strict=True))
         speed = options.training.batch_size * len(self.recent) / took
         lr = options.optimizer.lr * factor
-        return Progress(step + 1, self.steps, loss, lr, norm, speed, waited / took), stop
+        return Progress(step + 1, self.steps, loss, lr, norm, speed, waited / took), asked > 0
 
     def _read(self, stream: Iterator[Batch]) -> list[Batch]:
         return [next(stream) for _ in range(self.recipe.training.accumulate)]
@@ -386,9 +389,12 @@ class Run:
             f"try fewer: --set data.workers={self.recipe.data.workers // 2}"
         )
 
-    def _backward(self, parts: list[Batch], step: int) -> tuple[float, bool]:
-        """Leave the gradients of a step's loss, over all its parts and all processes; returns the loss, and whether
-        somebody asked to stop.
+    def _backward(self, parts: list[Batch], step: int) -> Tensor:
+        """Leave the gradients of a step's loss, over all its parts and all processes.
+
+        Returns:
+            Float32 ``(4,)`` on the device: the sum of the losses, the number of pixels (or their weights) that it is
+            over, how many parts had any, and how many processes were asked to stop.
         """
         options = self.recipe.loss
         easy = max(0.0, 1 - step / options.hard_warmup) if options.hard_warmup else 0.0
@@ -400,13 +406,18 @@ class Run:
             judged = any((mask != IGNORE).any() for mask in (part.masks, *part.further.values()))
             sums += torch.stack([loss.detach(), size, torch.full_like(loss, judged), torch.zeros_like(loss)])
         sums[3] = self.interrupts.asked
-        total, size, judged_parts, asked = self.accelerator.reduce(sums, "sum").tolist()
-        self.judged_so_far = self.judged_so_far or judged_parts > 0
-        share = 1 / size if options.reduction == "mean" and size else 1.0
+        reduced: Tensor = self.accelerator.reduce(sums, "sum")
         # Gradients of sums were averaged over the processes; what is wanted is their sum, divided once.
-        if self.world * share != 1:
-            torch._foreach_mul_(self._gradients(), self.world * share)
-        return total * share, asked > 0
+        if options.reduction == "mean":
+            torch._foreach_mul_(self._gradients(), self.world / torch.where(reduced[1] > 0, reduced[1], 1))
+        elif self.world > 1:
+            torch._foreach_mul_(self._gradients(), self.world)
+        return reduced
+
+    def _told(self, numbers: Tensor) -> list[float]:
+        """What the device has found: the only point of a step at which the host waits for it."""
+        found: list[float] = numbers.tolist()
+        return found
 
     def _loss(self, part: Batch, easy: float) -> tuple[Tensor, Tensor]:
         photos = part.photos.to(self.device, non_blocking=True)
@@ -425,13 +436,13 @@ class Run:
     def _gradients(self) -> list[Tensor]:
         return [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
 
-    def _gradient_norm(self) -> float:
-        """The norm of all gradients, which are clipped if the recipe says so."""
+    def _gradient_norm(self) -> Tensor:
+        """The norm ``()`` of all gradients, which are clipped if the recipe says so."""
         norm = torch.nn.utils.get_total_norm(self._gradients())
         if limit := self.recipe.optimizer.clip_norm:
             parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
             torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
-        return float(norm)
+        return norm
 
     def count_class_weights(self) -> list[float] | None:
         """The weights that the recipe asks for; ``auto`` reads every mask."""
