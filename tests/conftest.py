@@ -1,15 +1,22 @@
 """Fixtures that several test files share."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from atrous.models import classics
+from atrous.training.recipe import Recipe, check_recipe
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+COLOURS = {1: (200, 40, 40), 2: (40, 200, 40), 3: (40, 40, 200)}
+MakeRecipe = Callable[..., Recipe]
 
 
 @pytest.fixture
@@ -48,3 +55,57 @@ def thin(monkeypatch: pytest.MonkeyPatch) -> None:
         return net
 
     monkeypatch.setattr(classics, "_classifier", classifier)
+
+
+def _draw(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    height, width = random.integers(70, 100, 2)
+    image = random.integers(90, 160, (height, width, 1)).repeat(3, 2)
+    mask = np.zeros((height, width), np.uint8)
+    for label, colour in COLOURS.items():
+        side = int(random.integers(26, 40))
+        top, left = random.integers(0, height - side), random.integers(0, width - side)
+        image[top : top + side, left : left + side] = colour + random.integers(-20, 20, 3)
+        mask[top : top + side, left : left + side] = label
+    mask[:3] = 255
+    return image.astype(np.uint8), mask
+
+
+@pytest.fixture
+def squares(tmp_path: Path) -> Path:
+    """Eight pictures of red, green and blue squares on grey noise; two more to validate on."""
+    root = tmp_path / "squares"
+    random = np.random.default_rng(0)
+    for folder in ("images", "masks", "splits"):
+        (root / folder).mkdir(parents=True)
+    for number in range(10):
+        image, mask = _draw(random)
+        Image.fromarray(image).save(root / f"images/{number}.png")
+        Image.fromarray(mask).save(root / f"masks/{number}.png")
+    (root / "splits/train.txt").write_text("\n".join(map(str, range(8))))
+    (root / "splits/val.txt").write_text("8\n9\n")
+    (root / "labels.toml").write_text('names = ["ground", "red", "green", "blue"]\n')
+    return root
+
+
+@pytest.fixture
+def make_recipe(squares: Path) -> MakeRecipe:
+    """A recipe for the squares; keyword arguments are ``section__key=value``."""
+
+    def make(**changes: Any) -> Recipe:
+        table: dict[str, Any] = {
+            "model": {
+                "backbone": "test_resnet",
+                "pretrained": False,
+                "options": {"channels": 16, "low_level_channels": 8, "rates": [1, 2]},
+            },
+            "data": {"train": f"folder:{squares}", "val_split": "none", "workers": 0},
+            "augment": {"crop": 65},
+            "optimizer": {"lr": 0.05},
+            "training": {"epochs": 2, "batch_size": 4, "precision": "float32"},
+        }
+        for key, value in changes.items():
+            section, name = key.split("__")
+            table.setdefault(section, {})[name] = value
+        return check_recipe(table, "test")
+
+    return make

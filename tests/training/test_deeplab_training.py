@@ -18,7 +18,7 @@ from atrous.training.recipe import RecipeError, check_recipe
 from atrous.training.recipe_file import load_recipe
 from atrous.training.trainer import train
 
-from .conftest import MakeRecipe
+from ..conftest import MakeRecipe
 
 NETWORK = CrossEntropy(resolution="network")
 

@@ -1,0 +1,93 @@
+"""Models on a GPU: scores as on the CPU, at any output stride, without the host waiting on the way."""
+
+import copy
+import functools
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from atrous.models import ARCHITECTURES, SegmentationModel, create_model
+
+from .conftest import Unwaiting
+
+pytestmark = pytest.mark.gpu
+
+SMALL: dict[str, dict[str, object]] = {
+    "deeplabv3": {"channels": 32},
+    "deeplabv3plus": {"channels": 32, "separable": True},
+    "attention_to_scale": {"scales": (1, 0.5)},
+}
+PAPERS = ("fcn8s", "deeplab_largefov", "deeplab_msc_largefov")  # forms of their own on VGG-16
+
+
+@functools.cache
+def _model(name: str, backbone: str) -> SegmentationModel:
+    model = create_model(name, backbone=backbone, num_classes=4, **SMALL.get(name, {}))
+    for key, parameter in model.named_parameters():
+        if key.startswith("score_"):  # an FCN's scorers start at zero and would say nothing
+            nn.init.normal_(parameter, std=0.1)
+    return model.eval()
+
+
+def on(device: torch.device, name: str, backbone: str) -> SegmentationModel:
+    """A copy in the memory format of prediction and training."""
+    return copy.deepcopy(_model(name, backbone)).to(device).to(memory_format=torch.channels_last)
+
+
+def pictures(device: torch.device | str, size: tuple[int, int] = (61, 83)) -> Tensor:
+    images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    return images.to(device).contiguous(memory_format=torch.channels_last)
+
+
+def away(scores: Tensor, expected: Tensor) -> float:
+    """How far scores are from what they should be, as a share of it."""
+    return float((scores.float().cpu() - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize(
+    ("name", "backbone"),
+    [*((name, "test_efficientnet") for name in sorted(ARCHITECTURES)), *((name, "vgg16") for name in PAPERS)],
+)
+@torch.no_grad()
+def test_scores_are_the_cpus_and_the_host_does_not_wait(
+    name: str, backbone: str, device: torch.device, thin: None, exact: None, unwaiting: Unwaiting
+) -> None:
+    expected = _model(name, backbone)(pictures("cpu"))
+    model, images = on(device, name, backbone), pictures(device)
+    logits = model(images)
+    assert logits.device.type == device.type
+    assert logits.dtype == torch.float32
+    assert away(logits, expected) < 1e-4  # sums in another order
+    with unwaiting():
+        logits = model(images)
+        with torch.autocast(device.type, torch.bfloat16):
+            rough = model(images)
+    assert away(logits, expected) < 1e-4
+    assert rough.dtype == torch.float32
+    assert away(rough, expected) < 0.05  # as on the CPU
+
+
+@torch.no_grad()
+def test_output_stride_is_a_dial(device: torch.device, exact: None) -> None:
+    model, there = _model("deeplabv3plus", "test_resnet"), on(device, "deeplabv3plus", "test_resnet")
+    for stride in (8, 32, 16):
+        model.output_stride = there.output_stride = stride
+        assert away(there(pictures(device)), model(pictures("cpu"))) < 1e-4
+
+
+def test_preprocessing_is_the_cpus(device: torch.device, unwaiting: Unwaiting) -> None:
+    photos = torch.randint(0, 256, (2, 3, 20, 30), dtype=torch.uint8)
+    model, there = _model("deeplabv3", "test_efficientnet"), photos.to(device)
+    with unwaiting():
+        images = model.preprocess(there)
+    torch.testing.assert_close(images.cpu(), model.preprocess(photos))
+
+
+def test_gradients_are_the_cpus(device: torch.device, exact: None) -> None:
+    gradients = []
+    for where in ("cpu", device):
+        model = on(torch.device(where), "deeplabv3plus", "test_efficientnet")  # in eval mode: batch norms as they are
+        torch.stack([output.at((61, 83)).square().mean() for output in model.outputs(pictures(where))]).sum().backward()
+        gradients.append(torch.cat([p.grad.flatten().cpu() for p in model.parameters() if p.grad is not None]))
+    assert away(gradients[1], gradients[0]) < 1e-3
