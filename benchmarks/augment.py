@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torchvision
 from benchmarks._harness import compare, write
+from benchmarks._pictures import SEED, photo_and_mask
 from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -21,22 +22,11 @@ from torchvision.transforms import v2
 from atrous.data.datasets import PairedDataset, Sample
 from atrous.data.masks import MaskForm
 from atrous.data.transforms import Augmentation
-from atrous.inference.demo import find_demo_photos
-from atrous.labels import VOC, encode_mask
+from atrous.labels import VOC
 
-SEED = 0
 CROP = 513
 SCALE = (0.5, 2.0)
 FILL = (124, 116, 104)
-
-
-def photo_and_mask(room: Path) -> tuple[Path, Path]:
-    """A photo of VOC's size and quality, made of the sample photo that matplotlib carries, and a mask of some areas."""
-    picture = cv2.resize(cv2.imread(str(find_demo_photos()[0])), (500, 375))
-    blobs = cv2.resize(np.random.default_rng(SEED).normal(size=(6, 8)), (500, 375), interpolation=cv2.INTER_CUBIC)
-    cv2.imwrite(str(room / "photo.jpg"), picture, [cv2.IMWRITE_JPEG_QUALITY, 82])
-    (room / "mask.png").write_bytes(encode_mask((blobs > 0.8).astype(np.uint8) * 15, VOC))
-    return room / "photo.jpg", room / "mask.png"
 
 
 def main() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import os
 import resource
-import shutil
 import sys
 import tempfile
 import time
@@ -23,10 +22,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from benchmarks._harness import Comparison, answer, race, write
-from benchmarks.augment import photo_and_mask
+from benchmarks._pictures import SEED, make_pictures
 from torch.utils.data import DataLoader, Dataset
 
-SEED = 0
 CROP, BATCH, WORKERS = 320, 8, 1
 PICTURES = 64
 STEPS, ROUNDS = 6, 4
@@ -34,18 +32,6 @@ RATES = (6, 12, 18)
 CONTENDERS = ("ours", "plain", "tuned")
 Block = Callable[[], float]
 """Trains some steps; returns the seconds that were spent waiting for pictures."""
-
-
-def make_pictures(room: Path) -> None:
-    """A folder dataset of photos of VOC's size."""
-    photo, mask = photo_and_mask(room)
-    for name, source in (("images", photo), ("masks", mask)):
-        (room / name).mkdir()
-        for number in range(PICTURES):
-            shutil.copy(source, room / name / f"{number}{source.suffix}")
-    (room / "labels.toml").write_text(f"names = {[f'class {i}' for i in range(21)]}".replace("'", '"'))
-    (room / "splits").mkdir()
-    (room / "splits/train.txt").write_text("\n".join(map(str, range(PICTURES))))
 
 
 def ours(room: Path, loaded: bool) -> Block:
@@ -174,7 +160,7 @@ def main() -> None:
     rows, notes = [], []
     with tempfile.TemporaryDirectory() as folder:
         room = Path(folder)
-        make_pictures(room)
+        make_pictures(room, PICTURES)
         for loaded in (False, True):
             told = race("train", {name: (name, str(room), str(int(loaded))) for name in CONTENDERS}, ROUNDS)
             work = f"{STEPS} steps of {BATCH} at {CROP}², " + ("loading included" if loaded else "network alone")
