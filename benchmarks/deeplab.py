@@ -1,11 +1,11 @@
-"""Forwards of DeepLab v1 and v2 beside literal rewrites: ``python -m benchmarks.deeplab``."""
+"""Forwards of DeepLab v1 and v2 on the CPU beside literal rewrites: ``python -m benchmarks.deeplab``."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from benchmarks._harness import Comparison, compare, write
-from benchmarks.fcn import BLOCKS, forward, matrix_rate, multiply_adds
+from benchmarks.fcn import BLOCKS, forward, matrix_rate, multiply_adds, picture
 from torch import Tensor, nn
 
 from atrous.models import SegmentationModel, create_model
@@ -122,30 +122,24 @@ def literal(model: SegmentationModel, backbone: str) -> Zoomed:
     return peer
 
 
-def picture(side: int, device: str, dtype: torch.dtype) -> Tensor:
-    coarse = torch.randn(1, 3, 20, 20, generator=torch.Generator().manual_seed(SEED))
-    images = F.interpolate(coarse, (side, side), mode="bicubic").to(device, dtype)
-    return images.contiguous(memory_format=torch.channels_last)
-
-
-def case_rows(name: str, backbone: str, side: int, device: str) -> tuple[list[Comparison], list[str]]:
-    """The rows and notes of a network at a size on a device."""
+def case_rows(name: str, backbone: str, side: int) -> tuple[list[Comparison], list[str]]:
+    """The rows and notes of a network at a size."""
     rows, notes = [], []
-    model = ours(name, backbone, torch.float32).to(device)
-    peer = literal(model, backbone).to(device)
-    plain = picture(side, device, torch.float32).contiguous()
+    model = ours(name, backbone, torch.float32)
+    peer = literal(model, backbone)
+    plain = picture(side, torch.float32).contiguous()
     with torch.inference_mode():
         expected = peer.scores(plain)
     for dtype in (torch.float32, torch.bfloat16):
         kind = str(dtype).removeprefix("torch.")
-        network = model if dtype == torch.float32 else ours(name, backbone, dtype).to(device)
-        images = picture(side, device, dtype)
+        network = model if dtype == torch.float32 else ours(name, backbone, dtype)
+        images = picture(side, dtype)
         with torch.inference_mode():
             scores, _ = network.scores(images)
         away = ((scores.float() - expected).abs().max() / expected.abs().max()).item()
         assert away < (1e-4 if dtype == torch.float32 else 0.1), f"{name}, {kind}: scores differ by {away:.1e}"
-        count, rate = multiply_adds(network, images), matrix_rate(device, dtype)
-        label = f"{name} {backbone}, {side}×{side}, {device}, {kind}"
+        count, rate = multiply_adds(network, images), matrix_rate(dtype)
+        label = f"{name} {backbone}, {side}×{side}, cpu, {kind}"
         run, theirs = forward(network, images), forward(peer, plain)
         rows.append(compare(label, run, theirs, peer_name=PEER, floor=count / rate, rounds=ROUNDS))
         best, peers = min(rows[-1].ours_seconds), min(rows[-1].peer_seconds)
@@ -165,11 +159,10 @@ def main() -> None:
         "channels-last, and its bfloat16 is in the weights too.",
         "Floor: our multiply-adds at the rate of a large matrix product in the same type, measured in this run.",
     ]
-    for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else [])):
-        for name, backbone, side in CASES:
-            found, said = case_rows(name, backbone, side, device)
-            rows += found
-            notes += said
+    for name, backbone, side in CASES:
+        found, said = case_rows(name, backbone, side)
+        rows += found
+        notes += said
     write("deeplab", "DeepLab v1 and v2: forwards", rows, seed=SEED, peers=(), notes=notes)
 
 

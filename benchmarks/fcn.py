@@ -1,4 +1,4 @@
-"""A forward of FCN-8s on VGG-16 beside a literal rewrite: ``python -m benchmarks.fcn``."""
+"""A forward of FCN-8s on VGG-16 on the CPU beside a literal rewrite: ``python -m benchmarks.fcn``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SIDE, CLASSES = 500, 21
 ROUNDS = 5
 BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
 PEER = "literal rewrite, float32"
-MATRIX = {"cpu": 4096, "cuda": 8192}
+MATRIX = 4096
 """Side of the matrices whose product tells the machine's rate."""
 
 
@@ -85,10 +85,10 @@ def literal(model: SegmentationModel) -> Literal:
     return peer
 
 
-def picture(device: str, dtype: torch.dtype) -> Tensor:
+def picture(side: int, dtype: torch.dtype) -> Tensor:
     generator = torch.Generator().manual_seed(SEED)
     coarse = torch.randn(1, 3, 20, 20, generator=generator)
-    images = F.interpolate(coarse, (SIDE, SIDE), mode="bicubic").to(device, dtype)
+    images = F.interpolate(coarse, (side, side), mode="bicubic").to(dtype)
     return images.contiguous(memory_format=torch.channels_last)
 
 
@@ -96,26 +96,21 @@ def forward(network: nn.Module, images: Tensor) -> Work:
     def run() -> Tensor:
         with torch.inference_mode():
             logits: Tensor = network(images)
-            if images.is_cuda:
-                torch.cuda.synchronize()
             return logits
 
     return run
 
 
-def matrix_rate(device: str, dtype: torch.dtype) -> float:
-    """Multiply-adds a second of a large matrix product: the best of five."""
-    side = MATRIX[device]
-    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+def matrix_rate(dtype: torch.dtype) -> float:
+    """Multiply-adds a second of a large matrix product: the best of six."""
+    a, b = (torch.randn(MATRIX, MATRIX).to(dtype) for _ in range(2))
 
     def seconds() -> float:
         begin = time.perf_counter()
         torch.mm(a, b)
-        if device == "cuda":
-            torch.cuda.synchronize()
         return time.perf_counter() - begin
 
-    return side**3 / min(seconds() for _ in range(6))
+    return MATRIX**3 / min(seconds() for _ in range(6))
 
 
 def multiply_adds(network: nn.Module, images: Tensor) -> int:
@@ -124,25 +119,24 @@ def multiply_adds(network: nn.Module, images: Tensor) -> int:
     return counter.get_total_flops() // 2
 
 
-def device_rows(device: str) -> tuple[list[Comparison], list[str]]:
-    """The rows and notes of a device."""
+def rows_and_notes() -> tuple[list[Comparison], list[str]]:
     rows, notes = [], []
-    model = ours(torch.float32).to(device)
-    peer = literal(model).to(device)
-    theirs = forward(peer, picture(device, torch.float32).contiguous())
+    model = ours(torch.float32)
+    peer = literal(model)
+    theirs = forward(peer, picture(SIDE, torch.float32).contiguous())
     expected = theirs()
     for dtype in (torch.float32, torch.bfloat16):
         kind = str(dtype).removeprefix("torch.")
-        network = model if dtype == torch.float32 else ours(dtype).to(device)
-        images = picture(device, dtype)
+        network = model if dtype == torch.float32 else ours(dtype)
+        images = picture(SIDE, dtype)
         work = forward(network, images)
         logits = work()
         away = ((logits - expected).abs().max() / expected.abs().max()).item()
         agree = (logits.argmax(1) == expected.argmax(1)).float().mean().item()
         assert away < (1e-4 if dtype == torch.float32 else 0.1), f"{kind} scores differ by {away:.1e}"
-        count, rate = multiply_adds(network, images), matrix_rate(device, dtype)
+        count, rate = multiply_adds(network, images), matrix_rate(dtype)
         row = compare(
-            f"FCN-8s VGG-16, {SIDE}×{SIDE}, {device}, {kind}",
+            f"FCN-8s VGG-16, {SIDE}×{SIDE}, cpu, {kind}",
             work,
             theirs,
             peer_name=PEER,
@@ -152,38 +146,33 @@ def device_rows(device: str) -> tuple[list[Comparison], list[str]]:
         rows.append(row)
         share = count / rate / min(row.ours_seconds)
         notes.append(
-            f"{device}, {kind}: {count / 1e9:.0f} G multiply-adds, at best {100 * share:.0f} % of the matrix rate "
-            f"({rate / 1e12:.3g} T multiply-adds/s, a product of side {MATRIX[device]}); "
-            f"{_memory('ours', device, kind)}; {100 * agree:.2f} % of labels as the rewrite's."
+            f"cpu, {kind}: {count / 1e9:.0f} G multiply-adds, at best {100 * share:.0f} % of the matrix rate "
+            f"({rate / 1e12:.3g} T multiply-adds/s, a product of side {MATRIX}); "
+            f"{_memory('ours', kind)}; {100 * agree:.2f} % of labels as the rewrite's."
         )
-    count = multiply_adds(peer, picture(device, torch.float32))
-    notes.append(f"{device}, rewrite: {count / 1e9:.0f} G multiply-adds; {_memory('literal', device, 'float32')}.")
+    count = multiply_adds(peer, picture(SIDE, torch.float32))
+    notes.append(f"cpu, rewrite: {count / 1e9:.0f} G multiply-adds; {_memory('literal', 'float32')}.")
     return rows, notes
 
 
-def _memory(name: str, device: str, kind: str) -> str:
+def _memory(name: str, kind: str) -> str:
     """The memory of a contender, in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.fcn", name, device, kind]
+    command = [sys.executable, "-m", "benchmarks.fcn", name, kind]
     answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     before, most = (int(size) / 1e6 for size in answer.split())
     return f"{before:.0f} MB before a forward, at most {most:.0f} MB in it"
 
 
-def contend(name: str, device: str, kind: str) -> None:
+def contend(name: str, kind: str) -> None:
     """Print the bytes that are held before a forward, and the most that are in it."""
     dtype = getattr(torch, kind)
-    network = (Literal().eval() if name == "literal" else ours(dtype)).to(device)
-    run = forward(network, picture(device, dtype))
+    network = Literal().eval() if name == "literal" else ours(dtype)
+    run = forward(network, picture(SIDE, dtype))
     gc.collect()
-    if device == "cuda":
-        before = torch.cuda.memory_allocated()
-        run()
-        print(before, torch.cuda.max_memory_allocated())
-    else:
-        Path("/proc/self/clear_refs").write_text("5")  # forget how much building took
-        before = resident()
-        run()
-        print(before, resident())
+    Path("/proc/self/clear_refs").write_text("5")  # forget how much building took
+    before = resident()
+    run()
+    print(before, resident())
 
 
 def resident() -> int:
@@ -194,18 +183,15 @@ def resident() -> int:
 
 
 def main() -> None:
-    rows: list[Comparison] = []
+    rows, said = rows_and_notes()
     notes = [
         "The paper: 210 ms for FCN-VGG16 at 500×500 (table 1), and about 175 ms for FCN-8s on VOC, both on a K40c.",
         "Both networks hold the same random weights; ours is channels-last, and its bfloat16 is in the weights too. "
         "Pictures are preprocessed beforehand, logits are float32 at the picture's size.",
         "Floor: our multiply-adds at the rate of a large matrix product in the same type, measured in this run; more "
         "than 100 % of it means convolutions done with fewer multiplications, or a machine that was busy meanwhile.",
+        *said,
     ]
-    for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else [])):
-        found, said = device_rows(device)
-        rows += found
-        notes += said
     write("fcn", "FCN-8s forward", rows, seed=SEED, peers=(), notes=notes)
 
 
