@@ -405,11 +405,11 @@ class Run:
                 self.accelerator.backward(loss)
             judged = any((mask != IGNORE).any() for mask in (part.masks, *part.further.values()))
             sums += torch.stack([loss.detach(), size, torch.full_like(loss, judged), torch.zeros_like(loss)])
-        sums[3] = self.interrupts.asked
+        sums[3].fill_(self.interrupts.asked)
         reduced: Tensor = self.accelerator.reduce(sums, "sum")
         # Gradients of sums were averaged over the processes; what is wanted is their sum, divided once.
         if options.reduction == "mean":
-            torch._foreach_mul_(self._gradients(), self.world / torch.where(reduced[1] > 0, reduced[1], 1))
+            torch._foreach_mul_(self._gradients(), self.world / (reduced[1] + (reduced[1] == 0)))
         elif self.world > 1:
             torch._foreach_mul_(self._gradients(), self.world)
         return reduced
