@@ -12,8 +12,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from atrous.crf.lattice import Lattice, gain, has_triton
+from atrous.crf.lattice import Lattice, gain
 from atrous.crf.mean_field import Normalization, Pairwise, factors
+from atrous.kernels.devices import has_triton
 
 _SECTOR = 8
 """Classes that a memory transaction of 32 bytes holds; a row begins with one."""

@@ -88,8 +88,10 @@ def _warn_of_probabilities(unary: Tensor) -> None:
     """Energies that sum to 1 in all of some pixels are surely probabilities."""
     flat = unary.detach().flatten(2)
     sample = flat[:, :, :: max(1, flat.shape[2] // _SAMPLE)]
-    varied = bool((sample != sample[:, :1]).any())
-    if varied and float(sample.min()) >= 0 and float((sample.sum(1) - 1).abs().max()) < 1e-3:
+    # Together: from a GPU, each number that is asked for alone is waited for.
+    facts = (sample != sample[:, :1]).any(), sample.min(), (sample.sum(1) - 1).abs().max()
+    varied, least, off = torch.stack([fact.float() for fact in facts]).tolist()
+    if varied and least >= 0 and off < 1e-3:
         warnings.warn(
             "the unary sums to 1 in each pixel: these look like probabilities, where energies are expected; use "
             "unary_from_probabilities",

@@ -6,13 +6,13 @@ Blur: along each direction of the lattice. Slice: each point reads its corners b
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 import math
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from atrous.kernels.devices import has_triton
 
 FARTHEST = 1 << 22
 """How far from the origin a point may lie, in lattice units: float32 still tells neighbouring simplices apart there."""
@@ -100,12 +100,6 @@ def _find_corners(features: Tensor, strides: list[int]) -> tuple[Tensor, Tensor]
 
     factors = torch.tensor(scale_factors(features.shape[1]), device=features.device)
     return crf_gpu.embed_points(features.float(), factors, torch.tensor(strides, device=features.device))
-
-
-@functools.cache
-def has_triton(device: torch.device) -> bool:
-    """Whether kernels in Triton can run there; torch brings it along where it supports GPUs."""
-    return device.type == "cuda" and importlib.util.find_spec("triton") is not None
 
 
 def embed(features: Tensor) -> tuple[Tensor, Tensor]:

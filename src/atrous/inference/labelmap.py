@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from atrous.kernels.devices import has_triton
 from atrous.models.geometry import PIXELS, Grid, resample
 
 _STRIP_VALUES = 1 << 24
@@ -25,6 +26,13 @@ def scores_to_labels(scores: Tensor, grid: Grid, size: tuple[int, int]) -> Tenso
     Returns:
         uint8 ``(B, H, W)`` on the device of ``scores``; among equals the lowest class.
     """
+    if has_triton(scores.device):
+        from atrous.kernels import labelmap_gpu  # Triton is loaded when it is first needed
+
+        lengths = zip(size, scores.shape[2:], strict=True)
+        return labelmap_gpu.scores_to_labels(
+            scores.detach(), *(_neighbours(grid, n, length, scores.device) for n, length in lengths)
+        )
     if scores.device.type != "cpu":
         detached = scores.detach().float()
         return in_strips(lambda rows, strip: resample(detached, grid, (rows, PIXELS), strip), detached, size)
@@ -35,6 +43,16 @@ def scores_to_labels(scores: Tensor, grid: Grid, size: tuple[int, int]) -> Tenso
     for picture, array in zip(labels, arrays, strict=True):
         picture[:] = labelmap.scores_to_labels(array, grid.stride, grid.offset, size)
     return torch.from_numpy(labels)
+
+
+def _neighbours(grid: Grid, size: int, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """For each of ``size`` pixels of a side the position of ``length`` before it, int32, and the share of the next,
+    float32; both ``(size,)``.
+    """
+    places = (torch.arange(size, dtype=torch.float64, device=device) - grid.offset) / grid.stride
+    places = places.clamp(0, length - 1)
+    before = places.floor()
+    return before.int(), (places - before).float()
 
 
 def in_strips(sample: Callable[[Grid, tuple[int, int]], Tensor], scores: Tensor, size: tuple[int, int]) -> Tensor:

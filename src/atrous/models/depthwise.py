@@ -1,4 +1,6 @@
-"""Depthwise convolutions on the CPU by :mod:`atrous.kernels.depthwise`, wherever torch's library has only slow code."""
+"""Depthwise convolutions by :mod:`atrous.kernels.depthwise` on the CPU, and by :mod:`atrous.kernels.depthwise_gpu` on
+a GPU, wherever torch's library has only slow code.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +17,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import conv_flop_count, register_flop_formula
 
+from atrous.kernels.devices import has_triton
 from atrous.kernels.workers import Workers
 
 CHANNELS = 32
@@ -22,16 +25,21 @@ CHANNELS = 32
 _DTYPES = (torch.float32, torch.bfloat16)
 _NARROW = 6
 """Padding up to which torch's forward is fast: wider than that, it leaves its vectors for plain loops."""
+_MANY = 1 << 21
+"""Values from which on a GPU has work for longer than it takes the host to ask for it in Python."""
 
 
 def compiled_depthwise(images: Tensor) -> AbstractContextManager[object]:
     """While it is active, what a network does to these images goes through the compiled code where that is faster.
 
-    It changes no module. On other devices, and while a network is exported or compiled, nothing happens.
+    It changes no module. On other devices, for single small pictures on a GPU, and while a network is exported or
+    compiled, nothing happens.
     """
-    if images.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
         return nullcontext()
-    return _Depthwise()
+    much = torch.is_grad_enabled() or images.numel() >= _MANY
+    serves = images.device.type == "cpu" or (has_triton(images.device) and much)
+    return _Depthwise() if serves else nullcontext()
 
 
 class _Depthwise(TorchFunctionMode):
@@ -70,8 +78,12 @@ def _served(
         return None
     dtype = _dtype(input, weight)
     learns = torch.is_grad_enabled() and (weight.requires_grad or input.requires_grad)
-    slow = dilations[0] > 1 or max(kernel) > 3 or (strides[0] > 1 and dtype == torch.bfloat16)
-    if dtype is None or not ((learns and slow) or max(paddings) > _NARROW):
+    if input.device.type == "cpu":
+        slow = dilations[0] > 1 or max(kernel) > 3 or (strides[0] > 1 and dtype == torch.bfloat16)
+        slow = (learns and slow) or max(paddings) > _NARROW
+    else:
+        slow = dilations[0] > 1 or max(kernel) > 3 or strides[0] > 1
+    if dtype is None or not slow:
         return None
     y: Tensor = _depthwise(input.to(dtype), weight.to(dtype), strides[0], list(paddings), dilations[0])
     if not input.is_contiguous(memory_format=torch.channels_last):
@@ -88,8 +100,10 @@ def _is_transformed() -> bool:
 
 def _dtype(x: Tensor, weight: Tensor) -> torch.dtype | None:
     """What torch would compute in, if that is something served."""
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-    casts = (torch.float32, torch.bfloat16, torch.float16) if torch.is_autocast_enabled("cpu") else (dtype,)
+    device = x.device.type
+    cast = torch.is_autocast_enabled(device)
+    dtype = torch.get_autocast_dtype(device) if cast else x.dtype
+    casts = (torch.float32, torch.bfloat16, torch.float16) if cast else (dtype,)
     return dtype if dtype in _DTYPES and {x.dtype, weight.dtype} <= set(casts) else None
 
 
@@ -105,9 +119,9 @@ def _out_size(x: Tensor, weight: Tensor, stride: int, padding: Sequence[int], di
     return rows, columns
 
 
-@torch.library.custom_op("atrous::depthwise", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("atrous::depthwise", mutates_args=(), device_types=("cpu", "cuda"))
 def _depthwise(x: Tensor, weight: Tensor, stride: int, padding: list[int], dilation: int) -> Tensor:
-    if max(padding) <= _NARROW:
+    if x.device.type == "cpu" and max(padding) <= _NARROW:
         return F.conv2d(x, weight, None, stride, padding, dilation, x.shape[1]).contiguous(
             memory_format=torch.channels_last
         )
@@ -115,7 +129,7 @@ def _depthwise(x: Tensor, weight: Tensor, stride: int, padding: list[int], dilat
     return _correlate(x, weight, stride, dilation, (padding[0], padding[1]), 1, out_size)
 
 
-@torch.library.custom_op("atrous::depthwise_backward", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("atrous::depthwise_backward", mutates_args=(), device_types=("cpu", "cuda"))
 def _depthwise_backward(
     gradient: Tensor, x: Tensor, weight: Tensor, stride: int, padding: list[int], dilation: int, wanted: list[bool]
 ) -> tuple[Tensor, Tensor]:
@@ -134,9 +148,14 @@ def _depthwise_backward(
 def _weight_gradient(
     gradient: Tensor, x: Tensor, weight: Tensor, stride: int, padding: list[int], dilation: int
 ) -> Tensor:
+    kernel = (weight.shape[2], weight.shape[3])
+    if x.device.type != "cpu":
+        from atrous.kernels import depthwise_gpu
+
+        sums = depthwise_gpu.weight_gradient(x, gradient, kernel, stride, dilation, padding)
+        return sums.t().reshape(weight.shape).to(weight.dtype)
     from atrous.kernels import depthwise  # numba takes a second to import
 
-    kernel = (weight.shape[2], weight.shape[3])
     result = torch.empty(kernel[0] * kernel[1], x.shape[1])
     array = result.numpy()
 
@@ -169,18 +188,24 @@ def _correlate(
     step: int,
     out_size: tuple[int, int],
 ) -> Tensor:
+    x = _channels_last(x)
+    out = torch.empty((*x.shape[:2], *out_size), dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    taps = weight.detach().flatten(1).t().float().contiguous()
+    if x.device.type != "cpu":
+        from atrous.kernels import depthwise_gpu
+
+        depthwise_gpu.correlate(x, taps, weight.shape[2:], stride, dilation, before, step, out)
+        return out
     from atrous.kernels import depthwise  # numba takes a second to import
 
-    x = _channels_last(x)
-    out = torch.empty((*x.shape[:2], *out_size), dtype=x.dtype, memory_format=torch.channels_last)
-    taps = weight.detach().flatten(1).t().float().contiguous().numpy()
+    array = taps.numpy()
 
     def work(first: int, last: int) -> None:
         depthwise.correlate(
             x.data_ptr(),
             x.dtype == torch.bfloat16,
             _size(x),
-            taps,
+            array,
             (weight.shape[2], weight.shape[3]),
             stride,
             dilation,

@@ -1,15 +1,10 @@
-"""The mean field in Triton beside the plain one: on a GPU, or where there is none in Triton's interpreter."""
+"""The mean field in Triton beside the plain one."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 
 import pytest
 import torch
 from torch import Tensor
-
-pytest.importorskip("triton", reason="Triton comes with torch where it supports GPUs")
 
 from atrous.crf import gpu, lattice
 from atrous.crf.kernels import Bilateral, Gaussian
@@ -17,19 +12,8 @@ from atrous.crf.lattice import Lattice
 from atrous.crf.mean_field import Messages, Normalization, Pairwise
 from atrous.crf.mean_field import mean_field as plain
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SIZE = (9, 13)
-needs_triton = pytest.mark.skipif(
-    DEVICE.type == "cpu" and not INTERPRETED, reason="no GPU: test_in_the_interpreter runs it"
-)
-
-
-@pytest.mark.skipif(DEVICE.type == "cuda" or INTERPRETED, reason="the tests below run on the GPU, or run already")
-def test_in_the_interpreter() -> None:
-    arguments = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
-    run = subprocess.run(arguments, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
-    assert run.returncode == 0, run.stdout + run.stderr
 
 
 @pytest.fixture
@@ -74,7 +58,6 @@ def difference(
     )
 
 
-@needs_triton
 @pytest.mark.parametrize("axes", [1, 2, 5, 9])
 def test_corners_and_weights_are_the_plain_lattices(axes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     features = (6 * torch.rand(SIZE[0] * SIZE[1], axes)).round(decimals=1).to(DEVICE)  # some lie on boundaries
@@ -87,14 +70,12 @@ def test_corners_and_weights_are_the_plain_lattices(axes: int, monkeypatch: pyte
     assert torch.equal(ours.neighbours.cpu(), expected.neighbours)
 
 
-@needs_triton
 @pytest.mark.usefixtures("in_triton")
 @pytest.mark.parametrize("classes", [1, 2, 8, 21])
 def test_any_number_of_classes(classes: int) -> None:
     assert difference(energies(classes), kernels(classes)) < 2e-5
 
 
-@needs_triton
 @pytest.mark.usefixtures("in_triton")
 @pytest.mark.parametrize("normalization", ["symmetric", "before", "after", "none"])
 def test_every_normalisation(normalization: Normalization) -> None:
@@ -102,7 +83,6 @@ def test_every_normalisation(normalization: Normalization) -> None:
     assert difference(energies(5), pairwise, normalization) < 2e-5
 
 
-@needs_triton
 @pytest.mark.usefixtures("in_triton")
 def test_weights_by_class_and_compatibilities() -> None:
     assert difference(energies(5), kernels(5, by_class=True)) < 2e-5
@@ -110,7 +90,6 @@ def test_weights_by_class_and_compatibilities() -> None:
     assert difference(energies(5), kernels(5, by_class=True, compatible=True)) < 2e-5
 
 
-@needs_triton
 @pytest.mark.usefixtures("in_triton")
 def test_one_kernel_none_and_until_it_settles() -> None:
     assert difference(energies(3), kernels(3)[:1]) < 2e-5
@@ -123,7 +102,6 @@ def test_one_kernel_none_and_until_it_settles() -> None:
     assert 1e-6 < (settled - full).abs().max() < 0.1
 
 
-@needs_triton
 @pytest.mark.usefixtures("in_triton")
 def test_labels_are_the_likeliest_classes() -> None:
     field = gpu.MeanField(energies(7), kernels(7), "symmetric")
