@@ -15,7 +15,7 @@ import statistics
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
@@ -33,6 +33,7 @@ import atrous
 from atrous.crf import Bilateral, DenseCRF, Gaussian, unary_from_scores
 from atrous.inference.demo import find_demo_photos
 from atrous.inference.labelmap import scores_to_labels
+from atrous.models.depthwise import compiled_depthwise
 from atrous.models.geometry import Grid
 
 CLASSES = 21
@@ -422,24 +423,38 @@ def label_maps(device: torch.device, sizes: Sizes) -> Section:
             yield attempt(name, partial(run, name, work, memory_format))
 
 
-LAYERS = ((728, 33, 3, 2), (2048, 33, 3, 12), (256, 129, 3, 1), (320, 33, 3, 12), (960, 33, 5, 2))
-"""Depthwise layers: channels, side of the map, kernel, rate."""
+LAYERS = (
+    (728, 33, 3, 2, 1),
+    (2048, 33, 3, 12, 1),
+    (256, 129, 3, 1, 1),
+    (320, 33, 3, 12, 1),
+    (960, 33, 5, 2, 1),
+    (96, 257, 3, 1, 2),
+    (144, 129, 5, 1, 2),
+)
+"""Depthwise layers: channels, side of the map, kernel, rate, stride."""
 
 
 def depthwise(device: torch.device, sizes: Sizes) -> Section:
-    """Depthwise layers in both memory formats, forward and backward: where one is slow, separable networks are."""
-    for (channels, side, kernel, rate), form in itertools.product(LAYERS, ("channels-last", "contiguous")):
-        name = f"{kernel}×{kernel} rate {rate}, {sizes.batch}×{channels}×{side}², {form}"
-        yield attempt(name, partial(layer, name, device, (sizes.batch, channels, side, side), kernel, rate, form))
+    """Depthwise layers, forward and backward, as cuDNN has them in both memory formats, and ours in channels-last."""
+    for (channels, side, *geometry), form in itertools.product(LAYERS, ("ours", "channels-last", "contiguous")):
+        kernel, rate, stride = geometry
+        name = f"{kernel}×{kernel} rate {rate} stride {stride}, {sizes.batch}×{channels}×{side}², {form}"
+        yield attempt(name, partial(layer, name, device, (sizes.batch, channels, side, side), geometry, form))
 
 
 def layer(
-    name: str, device: torch.device, shape: tuple[int, int, int, int], kernel: int, rate: int, form: str
+    name: str, device: torch.device, shape: tuple[int, int, int, int], geometry: Sequence[int], form: str
 ) -> Measured:
-    memory_format = torch.channels_last if form == "channels-last" else torch.contiguous_format
+    kernel, rate, stride = geometry
+    memory_format = torch.contiguous_format if form == "contiguous" else torch.channels_last
     x = torch.randn(shape, device=device, dtype=torch.bfloat16).contiguous(memory_format=memory_format)
     weight = torch.randn(shape[1], 1, kernel, kernel, device=device, dtype=torch.bfloat16)
-    forward = partial(F.conv2d, x, weight, None, 1, rate * (kernel // 2), rate, shape[1])
+
+    def forward() -> Tensor:
+        with compiled_depthwise(x) if form == "ours" else nullcontext():
+            return F.conv2d(x, weight, None, stride, rate * (kernel // 2), rate, shape[1])
+
     looks = statistics.median(clocked(forward, device))
     x.requires_grad_()
     weight.requires_grad_()
@@ -448,7 +463,7 @@ def layer(
     def work() -> None:
         torch.autograd.grad(forward(), (x, weight), gradient)
 
-    moved = 7 * x.numel() * x.element_size()  # x twice and its gradient, y, the gradient of y twice; x when looking
+    moved = 3 * (x.numel() + gradient.numel()) * x.element_size()  # x twice and its gradient, y, its gradient twice
     row = measured(name, work, device)
     rate_of = moved / statistics.median(row.seconds)
     said = f"forward alone {1000 * looks:.3f} ms; both {rate_of / 1e12:.2f} TB/s of what must be moved"
