@@ -4,6 +4,7 @@ Without a GPU these tests are skipped; ``ATROUS_TEST_DEVICE=cpu`` tries what the
 """
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -40,7 +41,9 @@ def unwaiting(device: torch.device) -> Unwaiting:
         if device.type != "cuda":
             yield
             return
-        torch.cuda.set_sync_debug_mode("error")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it says of itself that it does not notice everything
+            torch.cuda.set_sync_debug_mode("error")
         try:
             yield
         finally:
