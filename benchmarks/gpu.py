@@ -17,7 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -98,7 +98,7 @@ class Measured:
     Args:
         work: what it is.
         seconds: of each call.
-        pictures: a call.
+        pictures: a call; 0 where it is about none.
         operations: floating-point operations a call, 2 for a multiply-add; 0 where they are not what it is about.
         memory: most bytes at once beyond what was held before.
         said: what else is to be told.
@@ -193,7 +193,9 @@ def card(device: torch.device, sizes: Sizes) -> Section:
     def product() -> Measured:
         a, b = (torch.randn(sizes.matrix, sizes.matrix, device=device, dtype=torch.bfloat16) for _ in range(2))
         work = partial(torch.mm, a, b, out=torch.empty_like(a))
-        return measured(f"matrix product, bfloat16, {sizes.matrix}³", work, device, operations=2.0 * sizes.matrix**3)
+        return measured(
+            f"matrix product, bfloat16, {sizes.matrix}³", work, device, pictures=0, operations=2.0 * sizes.matrix**3
+        )
 
     def copying() -> Measured:
         source = torch.randint(256, (sizes.copied,), device=device, dtype=torch.uint8)
@@ -201,7 +203,7 @@ def card(device: torch.device, sizes: Sizes) -> Section:
             f"copy of {sizes.copied / 2**20:.0f} MiB", partial(torch.empty_like(source).copy_, source), device
         )
         rate = 2 * sizes.copied / statistics.median(row.seconds)
-        return Measured(row.work, row.seconds, said=f"{rate / 1e12:.2f} TB/s, read and written")
+        return replace(row, pictures=0, said=f"{rate / 1e12:.2f} TB/s, read and written")
 
     yield attempt("matrix product", product)
     yield attempt("copy", copying)
@@ -349,13 +351,14 @@ def steps(name: str, case: Network, room: Path, device: torch.device, sizes: Siz
         "training": {"batch_size": sizes.batch, "steps": 100_000, "ema": 0.999},
     }
     run = Run(check_recipe(table, "benchmark"), room / "run")
+    with torch.inference_mode():
+        count = 3 * sizes.batch * operations(partial(run.model.eval(), pictures(device, 1, sizes.crop)))
     run.make_trainable()
     stream = itertools.repeat(next(run.batches(0)))
     numbers = itertools.count()
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = tuned
     try:
-        count = operations(lambda: run.step(next(numbers), stream))
         return measured(name, lambda: run.step(next(numbers), stream), device, pictures=sizes.batch, operations=count)
     finally:
         torch.backends.cudnn.benchmark = before
@@ -376,7 +379,7 @@ def crf(device: torch.device, sizes: Sizes) -> Section:
         off, same = float((q - expected).abs().max()), float((q.argmax(0) == expected.argmax(0)).float().mean())
         said = f"largest difference from plain torch on the CPU {off:.0e}, {100 * same:.3f} % of labels the same"
         row = measured(name, partial(there, image, unary), device)
-        return Measured(row.work, row.seconds, memory=row.memory, said=said)
+        return replace(row, said=said)
 
     def labels() -> Measured:
         image, unary = (tensor.to(device) for tensor in photo_and_energies(height, width))
@@ -415,7 +418,7 @@ def label_maps(device: torch.device, sizes: Sizes) -> Section:
         given = scores.contiguous(memory_format=memory_format)
         different = int((work(given) != usual(scores)).sum())
         row = measured(name, partial(work, given), device)
-        return Measured(row.work, row.seconds, memory=row.memory, said=f"{different} labels differ")
+        return replace(row, said=f"{different} labels differ")
 
     for form, memory_format in (("", torch.contiguous_format), (", channels-last", torch.channels_last)):
         for who, work in (("scores_to_labels", mine), ("interpolate + argmax", usual)):
@@ -464,10 +467,10 @@ def layer(
         torch.autograd.grad(forward(), (x, weight), gradient)
 
     moved = 3 * (x.numel() + gradient.numel()) * x.element_size()  # x twice and its gradient, y, its gradient twice
-    row = measured(name, work, device)
+    row = measured(name, work, device, pictures=0)
     rate_of = moved / statistics.median(row.seconds)
     said = f"forward alone {1000 * looks:.3f} ms; both {rate_of / 1e12:.2f} TB/s of what must be moved"
-    return Measured(row.work, row.seconds, memory=row.memory, said=said)
+    return replace(row, said=said)
 
 
 def installed(package: str) -> bool:
@@ -490,7 +493,7 @@ def words(row: Row, rate: float | None) -> list[str]:
     return [
         row.work,
         f"{1000 * median:.3g} ms ({1000 * min(row.seconds):.3g})",
-        f"{row.pictures / median:.4g}",
+        f"{row.pictures / median:.4g}" if row.pictures else "–",
         f"{reached / 1e12:.3g}" if reached else "–",
         f"{100 * reached / rate:.0f} %" if reached and rate else "–",
         f"{row.memory / 1e6:.0f} MB" if row.memory else "–",
@@ -508,7 +511,8 @@ NOTES = (
     "Times are from the end of a call to the end of the next, by the GPU's own clock, medians after some calls that do "
     "not count. Memory is the most at once beyond weights and input.",
     "Operations by PyTorch's counter, 2 for a multiply-add; the share is of the matrix product in the first table. The "
-    "interpolation of logits is among them, as matrix products.",
+    "interpolation of logits is among them, as matrix products. A training step has three times those of its forward "
+    "(the counter takes the gradients of depthwise layers for those of full ones).",
     "autocast: float32 weights under bfloat16 autocast, as predict, evaluate and training run. Pictures are on the "
     "device, preprocessed; logits are float32 at the picture's size.",
     "Peers run once as their documentation says, under autocast, and once more channels-last.",

@@ -35,7 +35,7 @@ def test_values_and_gradients_are_torchs(device, kernel, stride, dilation, paddi
     out, there = torch.empty_like(channels_last(y.detach()), dtype=dtype), torch.empty_like(maps)
     before = [dilation * (k - 1) - padding for k in kernel]
     depthwise_gpu.correlate(maps, taps(weight), kernel, stride, dilation, (padding, padding), 1, out)
-    depthwise_gpu.correlate(gradients, taps(weight.flip(2, 3)), kernel, 1, dilation, before, stride, there)
+    depthwise_gpu.correlate(gradients, taps(weight), kernel, 1, dilation, before, stride, there, flip=True)
     sums = depthwise_gpu.weight_gradient(maps, gradients, kernel, stride, dilation, (padding, padding))
     rounding = 1e-5 if dtype == torch.float32 else 2**-7  # of what is written; the interpreter cuts bits off
     for ours, expected in ((out, y), (there, x.grad), (sums.t().reshape(weight.shape), weight.grad)):

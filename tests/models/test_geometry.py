@@ -68,6 +68,15 @@ def test_sampling_keeps_the_memory_format_and_does_not_depend_on_it() -> None:
     torch.testing.assert_close(plain, last, rtol=0, atol=1e-6)
 
 
+@torch.inference_mode()
+def test_sampling_can_be_compiled_in_inference_mode() -> None:
+    def sample(x: torch.Tensor) -> torch.Tensor:
+        return resample(x, Grid(4, 1.5), PIXELS, (18, 26))
+
+    x = torch.randn(1, 2, 5, 7)
+    torch.testing.assert_close(torch.compile(sample, backend="eager", fullgraph=True)(x), sample(x))
+
+
 def test_sampling_is_differentiable() -> None:
     x = torch.randn(1, 2, 3, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda t: resample(t, Grid(8, 3.5), PIXELS, (9, 21)), x)

@@ -1,9 +1,9 @@
 """Depthwise convolution on channels-last maps on a GPU, and its gradients, in Triton; dilated and strided at will.
 
-cuDNN has fast channels-last code for 3×3 kernels that are neither dilated nor strided; others it computes on a copy in
-another layout, or by kernels made for few groups, twenty to a hundred times slower than memory would allow. The
-reference is :func:`atrous.kernels.depthwise.depthwise_reference`. Here a program computes some positions of some
-channels; a tap after the other is read, most of them from cache.
+cuDNN has fast channels-last code for kernels that are not dilated; dilated ones it computes on a copy in another
+layout, or by kernels made for few groups, up to a hundred times slower than memory would allow. The reference is
+:func:`atrous.kernels.depthwise.depthwise_reference`. Here a program computes some positions of some channels; a tap
+after the other is read, most of them from cache.
 """
 
 from __future__ import annotations
@@ -30,18 +30,21 @@ def correlate(
     before: Sequence[int],
     step: int,
     out: Tensor,
+    *,
+    flip: bool = False,
 ) -> None:
     """Convolve each channel with its own kernel.
 
     Args:
         x: ``(B, C, H, W)`` in channels-last memory.
-        taps: float32 ``(kh · kw, C)``.
+        taps: ``(kh · kw, C)``, any floating dtype.
         kernel: kh, kw.
         stride: of the output.
         dilation: of the kernel.
         before: zeros above and to the left of the input.
         step: the input's positions lie so far apart, with zeros between them (2 for the gradient of a stride of 2).
         out: ``(B, C, rows, columns)`` in channels-last memory; written.
+        flip: whether the kernel is turned by 180°, as it is for the gradient by the input.
     """
     positions = out.shape[0] * out.shape[2] * out.shape[3]
     grid = (triton.cdiv(positions, _POSITIONS), triton.cdiv(x.shape[1], _CHANNELS))
@@ -59,6 +62,7 @@ def correlate(
             STRIDE=stride,
             DILATION=dilation,
             STEP=step,
+            FLIP=flip,
             POSITIONS=_POSITIONS,
             CHANNELS=_CHANNELS,
             enable_fp_fusion=True,
@@ -83,6 +87,7 @@ def _correlate(
     STRIDE: tl.constexpr,
     DILATION: tl.constexpr,
     STEP: tl.constexpr,
+    FLIP: tl.constexpr,
     POSITIONS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
@@ -102,8 +107,9 @@ def _correlate(
                 there = there & (y % STEP == 0) & (z % STEP == 0)
             place = ((picture * height + y // STEP) * width + z // STEP).to(tl.int64) * channels
             values = tl.load(x + place[:, None] + channel[None, :], mask=inside & there[:, None], other=0.0)
-            tap = tl.load(taps + (ky * KW + kx) * channels + channel, mask=channel < channels, other=0.0)
-            total += values.to(tl.float32) * tap[None, :]
+            number = KH * KW - 1 - (ky * KW + kx) if FLIP else ky * KW + kx
+            tap = tl.load(taps + number * channels + channel, mask=channel < channels, other=0.0)
+            total += values.to(tl.float32) * tap.to(tl.float32)[None, :]
     places = position.to(tl.int64)[:, None] * channels + channel[None, :]
     tl.store(out + places, total.to(out.dtype.element_ty), mask=inside)
 

@@ -82,7 +82,7 @@ def _served(
         slow = dilations[0] > 1 or max(kernel) > 3 or (strides[0] > 1 and dtype == torch.bfloat16)
         slow = (learns and slow) or max(paddings) > _NARROW
     else:
-        slow = dilations[0] > 1 or max(kernel) > 3 or strides[0] > 1
+        slow = dilations[0] > 1
     if dtype is None or not slow:
         return None
     y: Tensor = _depthwise(input.to(dtype), weight.to(dtype), strides[0], list(paddings), dilations[0])
@@ -139,7 +139,7 @@ def _depthwise_backward(
     if wanted[0]:
         before = [dilation * (k - 1) - p for k, p in zip(weight.shape[2:], padding, strict=True)]
         size = (x.shape[2], x.shape[3])
-        inputs = _correlate(gradient, weight.flip(2, 3), 1, dilation, (before[0], before[1]), stride, size)
+        inputs = _correlate(gradient, weight, 1, dilation, (before[0], before[1]), stride, size, flip=True)
     if wanted[1]:
         weights = _weight_gradient(gradient, _channels_last(x), weight, stride, padding, dilation)
     return inputs, weights
@@ -187,18 +187,20 @@ def _correlate(
     before: tuple[int, int],
     step: int,
     out_size: tuple[int, int],
+    *,
+    flip: bool = False,
 ) -> Tensor:
     x = _channels_last(x)
     out = torch.empty((*x.shape[:2], *out_size), dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-    taps = weight.detach().flatten(1).t().float().contiguous()
+    taps = weight.detach().flatten(1).t()
     if x.device.type != "cpu":
         from atrous.kernels import depthwise_gpu
 
-        depthwise_gpu.correlate(x, taps, weight.shape[2:], stride, dilation, before, step, out)
+        depthwise_gpu.correlate(x, taps.contiguous(), weight.shape[2:], stride, dilation, before, step, out, flip=flip)
         return out
     from atrous.kernels import depthwise  # numba takes a second to import
 
-    array = taps.numpy()
+    array = (taps.flip(0) if flip else taps).float().contiguous().numpy()
 
     def work(first: int, last: int) -> None:
         depthwise.correlate(

@@ -52,9 +52,10 @@ def _taps(source: Grid, target: Grid, size: int, length: int, fade: bool, x: Ten
     """Linear interpolation from ``length`` source to ``size`` target positions, as a matrix ``(size, length)`` beside
     ``x`` and of its dtype.
     """
-    if not x.is_cuda:
+    if not (x.is_cuda or torch.compiler.is_dynamo_compiling()):
         return torch.from_numpy(_kept_taps(source, target, size, length, fade)).to(x)
-    # Made there: the host would wait for a copy until the GPU has done all that it was asked for before.
+    # Made there: the host would wait for a copy until the GPU has done all that it was asked for before, and in
+    # inference mode torch.compile has no place for arrays.
     targets, sources = (torch.arange(n, dtype=torch.float64, device=x.device) for n in (size, length))
     return _interpolation(targets, sources, source, target, fade).to(x.dtype)
 
