@@ -57,16 +57,41 @@ def test_several_mistakes_are_all_named() -> None:
         ("model", {"name": "unet"}, "model.name: there is no such architecture; there are: "),
         ("model", {"output_stride": 12}, "model.output_stride: output strides are 4, 8, 16, 32 (found: 12)"),
         ("augment", {"scale": [2, 0.5]}, "smallest ≤ largest, not [2.0, 0.5]"),
-        ("augment", {"scale": [1]}, "augment.scale: Field required"),
-        ("augment", {"crop": 16}, "greater than or equal to 32 (found: 16)"),
+        ("augment", {"scale": [1]}, "augment.scale: expected a list of 2 numbers (found: [1])"),
+        ("augment", {"scale_set": "1,0.5"}, "augment.scale_set: expected a list of numbers above 0 (found: '1,0.5')"),
+        ("augment", {"crop": 16}, 'augment.crop: expected a whole number from 32 on, or "whole" (found: 16)'),
+        ("augment", {"flip": "perhaps"}, "augment.flip: expected true or false (found: 'perhaps')"),
+        ("model", {"options": 1}, "model.options: expected a table (found: 1)"),
+        (
+            "loss",
+            {"class_weights": [1, -2]},
+            '"auto" or "inverse_log", or a list of numbers from 0 on (found: [1, -2])',
+        ),
         ("training", {"batch_size": 8, "accumulate": 3}, "batch_size 8 does not divide into accumulate = 3"),
-        ("training", {"ema": 1.0}, "less than 1 (found: 1.0)"),
+        ("training", {"ema": 1.0}, "training.ema: expected a number above 0 and below 1 (found: 1.0)"),
+        ("training", {"only": "msc."}, "training.only: expected a list of texts (found: 'msc.')"),
         ("training", {"seed": 2**40}, "training.seed"),
         ("data", {"workers": -1}, "data.workers"),
     ],
 )
 def test_values_that_can_not_be_say_why(section: str, values: dict[str, object], says: str) -> None:
     assert says in " ".join(mistakes({"data": DATA} | {section: DATA | values if section == "data" else values}))
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ({}, "data: missing; expected a table"),
+        ({"data": "voc:there"}, "data: expected a table (found: 'voc:there')"),
+        ({"data": {}}, "data.train: missing; expected a text"),
+        ({"data": DATA, "model": 1}, "model: expected a table (found: 1)"),
+        ({"data": DATA, "stages": [3]}, "stages.0: expected a table (found: 3)"),
+        ({"data": DATA, "stages": [{"name": "a b"}]}, "stages.0.name: a stage's name is of letters, digits"),
+        ({"data": DATA, "stages": [{"name": "a", "changes": {"model": 1}}]}, "model: expected a table (found: 1)"),
+    ],
+)
+def test_a_section_that_is_none_says_so_in_plain_words(table: dict[str, object], says: str) -> None:
+    assert says in mistakes(table)[-1]
 
 
 @pytest.fixture

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from atrous.labels import LabelSet
@@ -21,10 +22,12 @@ from atrous.models.classics import VGGS
 from atrous.models.deeplab_trunks import PUBLISHED_STRIDE, DeepLabTrunk, decimate, deeplab_backbone, is_published
 from atrous.models.geometry import PIXELS, Grid, resample
 from atrous.models.layers import AtrousConv2d, init_convolutions, rate_at
-from atrous.models.registry import NotNegative, Positive, build_on, register
+from atrous.models.registry import NotNegative, Positive, Seed, build_on, register
 from atrous.models.scales import MultiScale
 
 FC_WIDTH = 1024
+Side = Annotated[int, Field(ge=0, le=8192)]
+"""What pictures are padded to; beyond that, not even one of them fits into the memory of most machines."""
 
 
 class DeepLab(SegmentationModel):
@@ -54,8 +57,8 @@ class DeepLab(SegmentationModel):
         rates: Sequence[Positive],
         kernel: Positive,
         width: NotNegative | None,
-        seed: int,
-        pad_to: NotNegative,
+        seed: Seed,
+        pad_to: Side,
     ) -> None:
         super().__init__(backbone, labels)
         if not rates:
@@ -213,8 +216,8 @@ def deeplab_largefov(
     kernel: Positive = 3,
     rate: Positive = 12,
     width: NotNegative | None = None,
-    seed: int = 0,
-    pad_to: NotNegative = 0,
+    seed: Seed = 0,
+    pad_to: Side = 0,
 ) -> DeepLab:
     """DeepLab-LargeFOV: one atrous branch, ``rate`` at output stride 8.
 
@@ -234,8 +237,8 @@ def deeplab_msc_largefov(
     kernel: Positive = 3,
     rate: Positive = 12,
     width: NotNegative | None = None,
-    seed: int = 0,
-    pad_to: NotNegative = 0,
+    seed: Seed = 0,
+    pad_to: Side = 0,
 ) -> DeepLabMSc:
     """DeepLab-MSc-LargeFOV: with the scores of the picture and of the maps before the last. The arguments are those of
     :func:`deeplab_largefov`.
@@ -250,8 +253,8 @@ def deeplab_aspp(
     labels: LabelSet,
     rates: Sequence[Positive] = (6, 12, 18, 24),
     width: NotNegative | None = None,
-    seed: int = 0,
-    pad_to: NotNegative = 0,
+    seed: Seed = 0,
+    pad_to: Side = 0,
     scales: Sequence[float] = (1,),
 ) -> DeepLab | MultiScale:
     """DeepLab v2: ASPP that sums the scores of 3×3 branches, one for each of ``rates`` at output stride 8. These are

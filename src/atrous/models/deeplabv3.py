@@ -27,7 +27,7 @@ from atrous.models.layers import (
     rate_at,
     set_rate,
 )
-from atrous.models.registry import Positive, register
+from atrous.models.registry import Positive, Share, register
 
 
 class ASPP(nn.Module):
@@ -58,7 +58,7 @@ class ASPP(nn.Module):
         *,
         separable: bool = False,
         image_pooling: bool = True,
-        dropout: float = 0.1,
+        dropout: Share = 0.1,
         refine: bool = False,
     ) -> None:
         super().__init__()
@@ -259,7 +259,7 @@ def deeplabv3(
     image_pooling: bool = True,
     separable: bool = False,
     channels: Positive = 256,
-    dropout: float = 0.1,
+    dropout: Share = 0.1,
     refine: bool = False,
     aux: bool = False,
 ) -> DeepLabV3:
@@ -308,7 +308,7 @@ def deeplabv3plus(
     image_pooling: bool = True,
     separable: bool = False,
     channels: Positive = 256,
-    dropout: float = 0.1,
+    dropout: Share = 0.1,
     refine: bool = False,
     aux: bool = False,
     low_level_channels: Positive = 48,

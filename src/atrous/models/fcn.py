@@ -21,7 +21,7 @@ from atrous.models.base import Output, Preprocessing, SegmentationModel
 from atrous.models.classics import CLASSICS, IMAGENET, ClassicBackbone
 from atrous.models.geometry import Grid, resample
 from atrous.models.layers import FCNHead, bilinear_kernel
-from atrous.models.registry import Positive, create_model, register
+from atrous.models.registry import Positive, Share, create_model, register
 
 
 class Skip(NamedTuple):
@@ -48,7 +48,7 @@ class FCN(SegmentationModel):
         backbone: Backbone,
         labels: LabelSet,
         scales: Mapping[int, float],
-        dropout: float | None,
+        dropout: Share | None,
         heads: Mapping[str, int],
     ) -> None:
         super().__init__(backbone, labels)
@@ -124,7 +124,7 @@ class PaddedFCN(FCN):
         backbone: Backbone,
         labels: LabelSet,
         scales: Mapping[int, float],
-        dropout: float | None,
+        dropout: Share | None,
         heads: Mapping[str, int],
         learn_upsampling: bool,
     ) -> None:
@@ -195,10 +195,14 @@ def _build(
     backbone: Backbone,
     labels: LabelSet,
     scales: Mapping[int, float],
-    dropout: float | None,
+    dropout: Share | None,
     heads: Mapping[str, Positive] | None,
     learn_upsampling: bool,
 ) -> FCN:
+    if "main" in (heads or {}):
+        raise ValueError(
+            "heads are further label sets, and 'main' is what scores the classes: give this one another name"
+        )
     if backbone.padded:
         return PaddedFCN(backbone, labels, scales, dropout, heads or {}, learn_upsampling)
     if learn_upsampling:
@@ -208,7 +212,7 @@ def _build(
 
 @register("fcn32s", backbone=fcn_backbone, output_stride=NATIVE_STRIDE, own=_own)
 def fcn32s(
-    *, backbone: Backbone, labels: LabelSet, dropout: float | None = None, heads: Mapping[str, Positive] | None = None
+    *, backbone: Backbone, labels: LabelSet, dropout: Share | None = None, heads: Mapping[str, Positive] | None = None
 ) -> FCN:
     """FCN-32s: the last scores alone.
 
@@ -223,7 +227,7 @@ def fcn16s(
     *,
     backbone: Backbone,
     labels: LabelSet,
-    dropout: float | None = None,
+    dropout: Share | None = None,
     heads: Mapping[str, Positive] | None = None,
     learn_upsampling: bool = False,
 ) -> FCN:
@@ -240,7 +244,7 @@ def fcn8s(
     *,
     backbone: Backbone,
     labels: LabelSet,
-    dropout: float | None = None,
+    dropout: Share | None = None,
     heads: Mapping[str, Positive] | None = None,
     learn_upsampling: bool = False,
     at_once: bool = False,

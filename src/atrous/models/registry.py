@@ -12,14 +12,19 @@ from typing import Annotated, Any, get_type_hints
 import timm
 from pydantic import Field, TypeAdapter, ValidationError
 
+from atrous.expected import expected
 from atrous.labels import LabelSet
 from atrous.models.backbones import Backbone
 from atrous.models.base import SegmentationModel
 
-Positive = Annotated[int, Field(gt=0)]
+Positive = Annotated[int, Field(ge=1)]
 """A count, as options of architectures have them."""
 NotNegative = Annotated[int, Field(ge=0)]
 """A count where 0 says "none"."""
+Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+"""What dropout takes away."""
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""Of random choices."""
 Builder = Callable[..., SegmentationModel]
 
 
@@ -110,7 +115,7 @@ def create_model(
         backbone,
         in_channels=in_channels,
         pretrained=pretrained,
-        output_stride=output_stride or owner.output_stride,
+        output_stride=owner.output_stride if output_stride is None else output_stride,
     )
     return build_on(trunk, name, labels, everything)
 
@@ -167,11 +172,9 @@ def _checked(name: str, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_kind(key: str, kind: Any, value: Any) -> Any:
-    """An option's value, if it is one; messages are pydantic's, as for recipes."""
+    """An option's value, if it is one."""
+    option = TypeAdapter(kind)
     try:
-        return TypeAdapter(kind).validate_python(value)
+        return option.validate_python(value)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = "".join(f"[{part!r}]" for part in first["loc"] if part in (value if isinstance(value, dict) else ()))
-        said = "should be a list" if first["type"] == "is_instance_of" else first["msg"].removeprefix("Input ")
-        raise ValueError(f"{key}{place} {said}, not {value!r}") from error
+        raise ValueError(f"{key} should be {expected(option.json_schema())}, not {value!r}") from error

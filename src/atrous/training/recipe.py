@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, get_args
+from functools import reduce
+from operator import getitem
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -16,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from atrous.expected import expected
 from atrous.models.registry import ARCHITECTURES
 from atrous.models.surgery import OUTPUT_STRIDES
 
@@ -228,11 +232,18 @@ class LogSection(_Section):
 class StageSection(_Section):
     """One of several trainings in a row, each from the best weights of the one before."""
 
-    name: str = Field(pattern=r"^[\w.-]+$")
+    name: str
     """Its folder, OUT/stages/NAME; the last stage's results stand in OUT itself."""
     changes: dict[str, Any] = Field(default_factory=dict)
     """What is other than in the rest of the recipe, for example { "model.name" = "fcn16s", "optimizer.lr" = 1e-12 }. On
     the command line: `--set stages.NAME.optimizer.lr=1e-3`."""
+
+    @field_validator("name")
+    @classmethod
+    def _of_a_folder(cls, name: str) -> str:
+        if not re.fullmatch(r"[\w.-]+", name):
+            raise ValueError("a stage's name is of letters, digits, '_', '.' and '-'")
+        return name
 
     @field_validator("changes")
     @classmethod
@@ -308,26 +319,45 @@ def check_recipe(table: dict[str, Any], source: str, overridden: Sequence[str] =
         lines: dict[str, str] = {}
         for mistake in error.errors():
             # What may be a number or a word is refused once for each; beyond the setting, the place is pydantic's own.
-            depth = 3 if mistake["loc"][:1] == ("stages",) else 2
-            place = ".".join(str(part) for part in mistake["loc"][:depth])
-            origin = f"{place}{' (by --set)' if place in overridden else ''}: " if place else ""
-            unknown = mistake["type"] == "extra_forbidden"
-            said = "there is no such setting" if unknown else mistake["msg"].removeprefix("Value error, ")
-            lines[place] = f"{lines[place]}; or {said}" if place in lines else f"  {origin}{said}{_hint(mistake)}"
+            place = mistake["loc"][: 3 if mistake["loc"][:1] == ("stages",) else 2]
+            name = ".".join(map(str, place))
+            origin = f"{name}{' (by --set)' if name in overridden else ''}: " if name else ""
+            lines[name] = f"  {origin}{_said(mistake, place, table)}"
         raise RecipeError(f"{source}:\n" + "\n".join(lines.values())) from error
 
 
-def _hint(mistake: Any) -> str:
-    if mistake["type"] == "missing":
-        return ""
+_Place = tuple[str | int, ...]
+
+
+def _said(mistake: Any, place: _Place, table: Any) -> str:
+    """What is wrong at a place of a recipe: what was expected there, and what was found."""
     if mistake["type"] == "extra_forbidden":
-        section: Any = Recipe
-        for part in mistake["loc"][:-1]:
-            section = get_args(section)[0] if isinstance(part, int) else section.model_fields[part].annotation
-        near = difflib.get_close_matches(str(mistake["loc"][-1]), section.model_fields, 1)
-        meant = f"; did you mean {near[0]}?" if near else ""
-        return f"{meant} (this section has: {', '.join(section.model_fields)})"
-    return f" (found: {mistake['input']!r})" if not isinstance(mistake["input"], dict) else ""
+        return _unknown(place)
+    if mistake["type"] == "missing" and mistake["loc"] == place:
+        return f"missing; expected {expected(_schema(place))}"
+    found = reduce(getitem, place, table)
+    if mistake["type"] != "value_error":
+        return f"expected {expected(_schema(place))} (found: {found!r})"
+    said = str(mistake["msg"]).removeprefix("Value error, ")  # of a validator here
+    return said if isinstance(found, dict) else f"{said} (found: {found!r})"
+
+
+def _unknown(place: _Place) -> str:
+    known = list(_schema(place[:-1])["properties"])
+    near = difflib.get_close_matches(str(place[-1]), known, 1)
+    meant = f"; did you mean {near[0]}?" if near else ""
+    return f"there is no such setting{meant} (this section has: {', '.join(known)})"
+
+
+def _schema(place: _Place) -> dict[str, Any]:
+    """The JSON schema of a section or a setting."""
+    whole = Recipe.model_json_schema()
+    found: dict[str, Any] = whole
+    for part in place:
+        found = found["items"] if isinstance(part, int) else found["properties"][part]
+        if reference := found.get("$ref"):
+            found = whole["$defs"][reference.rpartition("/")[2]]
+    return found
 
 
 def by_setting(changes: dict[str, Any]) -> dict[str, Any]:
