@@ -118,6 +118,26 @@ class SegmentationModel(nn.Module):
         self.backbone.output_stride = value
         self._follow_output_stride()
 
+    @property
+    def merge(self) -> str:
+        """How the scores of several scales become one; only a network over several has it.
+
+        Raises:
+            AttributeError: this one has not. Without a word, ``model.merge = ...`` would be kept and do nothing.
+        """
+        raise AttributeError(self._no_merge)
+
+    @merge.setter
+    def merge(self, value: str) -> None:  # noqa: ARG002
+        raise AttributeError(self._no_merge)
+
+    @property
+    def _no_merge(self) -> str:
+        return (
+            f"this {self.name} looks at one scale, so it has no merge; attention_to_scale has, over any network, and "
+            "deeplab_aspp with several scales"
+        )
+
     def turn(self, dial: str, value: int | str) -> int | str:
         """Set one of the ``dials`` by its name; returns what it was.
 

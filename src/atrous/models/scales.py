@@ -74,7 +74,7 @@ class MultiScale(SegmentationModel):
         """That of the shared network."""
         return self.base.backbone
 
-    @property
+    @property  # type: ignore[override]
     def merge(self) -> Merge:
         """How the scales' scores become one; may be set at any time, and is saved as it is set."""
         return self._merge
@@ -84,6 +84,17 @@ class MultiScale(SegmentationModel):
         if value not in self.merges:
             raise ValueError(f"merge is one of {', '.join(self.merges)}, not '{value}'")
         self._merge = value
+
+    def attend(self, images: Tensor) -> tuple[Output, Tensor]:  # noqa: ARG002
+        """As :class:`atrous.models.attention_to_scale.AttentionToScale` has it, which has learnt how much each scale
+        counts.
+
+        Raises:
+            AttributeError: this network has not.
+        """
+        raise AttributeError(
+            f"this {self.name} was built without attention; an attention_to_scale with merge='attention' has it"
+        )
 
     @property
     def finest(self) -> int:
