@@ -47,11 +47,30 @@ def test_a_converted_net_is_a_model_folder(caffemodel: Path, tmp_path: Path) -> 
     assert done.exit_code == 0, done.output
     assert "fcn32s on caffenet, " in done.stdout
     assert "3 classes: road, sky, tree" in done.stdout
+    assert "note: left out" not in done.stdout
     model = load(tmp_path / "m")
     assert (model.labels.names, model.card["converted_from"]) == (("road", "sky", "tree"), "fcn-alexnet.caffemodel")
     Image.new("RGB", (30, 20)).save(tmp_path / "photo.png")
     predicted = atrous("predict", tmp_path / "photo.png", "--model", tmp_path / "m", "--out", tmp_path / "masks")
     assert predicted.exit_code == 0, predicted.output
+
+
+def test_an_older_model_is_replaced_only_where_that_is_said(caffemodel: Path, tmp_path: Path) -> None:
+    command = ("convert", "caffe", caffemodel, "--as", "fcn32s", "--out", tmp_path / "m")
+    assert atrous(*command).exit_code == 0
+    older = (tmp_path / "m/model.safetensors").stat().st_mtime_ns
+    again = atrous(*command)
+    assert (again.exit_code, again.stdout) == (2, "")
+    assert (
+        again.stderr == f"atrous: {tmp_path / 'm'} holds a model: name a new folder, or replace it with --overwrite\n"
+    )
+    assert (tmp_path / "m/model.safetensors").stat().st_mtime_ns == older
+    assert atrous(*command, "--overwrite").exit_code == 0
+    assert (tmp_path / "m/model.safetensors").stat().st_mtime_ns > older
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.jpg").write_bytes(b"mine")
+    other = atrous(*command[:-1], tmp_path / "photos", "--overwrite")
+    assert (other.exit_code, (tmp_path / "photos/a.jpg").read_bytes()) == (2, b"mine")
 
 
 def test_classes_may_be_those_of_a_dataset(caffemodel: Path, tmp_path: Path) -> None:

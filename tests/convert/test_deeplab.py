@@ -255,6 +255,12 @@ class TestResNet101:
         weights |= {f"module.layer5.{k}": v for k, v in Summed(1024, 21).state_dict().items()}
         torch.save({"epoch": 3, "state_dict": weights}, tmp_path / "multi.pth")
         model = convert_pytorch(tmp_path / "multi.pth", "deeplab_aspp", "adaptsegnet")
+        other, untrained = (
+            [f"layer{i}.conv2d_list.{j}." for j in numbers] for i, numbers in ((5, range(4)), (6, (2, 3)))
+        )
+        tensors = {f"{layer}{kind}" for layer in other + untrained for kind in ("weight", "bias")}
+        assert model.card["left_out"][0] == "epoch"
+        assert set(model.card["left_out"][1:]) == tensors
         with torch.no_grad():
             ours, _ = model.scores(model.preprocess(PHOTO))
         close(ours, scores(2))

@@ -50,6 +50,12 @@ def away(ours: Tensor, theirs: Tensor) -> float:
     return ((ours - theirs).abs().max() / theirs.abs().max()).item()
 
 
+def assert_left_out(ours: SegmentationModel, theirs: nn.Module, beginnings: tuple[str, ...]) -> None:
+    """The model's card names those tensors, and what the file held beside tensors."""
+    tensors = [name for name in theirs.state_dict() if name.startswith(beginnings)]
+    assert ours.card["left_out"] == ["epoch", *tensors]
+
+
 def goes_back(ours: SegmentationModel, layout: str, theirs: nn.Module, left_out: tuple[str, ...] = ()) -> None:
     """Under their names again, tensors are what they were."""
     found = export_pytorch(ours, layout)
@@ -82,7 +88,22 @@ def test_torchvision(convert: Callable[..., SegmentationModel], name: str, backb
         assert away(ours.scores(x)[0], theirs.classifier(features["out"])) < 1e-4
         if aux and not mobile:
             assert away(ours.outputs(x)[1].logits, theirs.aux_classifier(features["aux"])) < 1e-4
-    goes_back(ours, "torchvision", theirs, ("aux_classifier.",) if mobile else ())
+    left_out = ("aux_classifier.",) if mobile else ()
+    assert_left_out(ours, theirs, left_out)
+    goes_back(ours, "torchvision", theirs, left_out)
+
+
+def test_the_command_says_what_it_left_out(tmp_path: Path) -> None:
+    build = torchvision.models.segmentation.deeplabv3_mobilenet_v3_large
+    net = build(weights=None, weights_backbone=None, num_classes=2, aux_loss=True)
+    torch.save(net.state_dict(), tmp_path / "net.pth")
+    options = ("--as", "deeplabv3", "--layout", "torchvision", "--out", tmp_path / "m")
+    done = CliRunner().invoke(app, ["convert", "pytorch", str(tmp_path / "net.pth"), *map(str, options)])
+    assert done.exit_code == 0, done.output
+    expected = (
+        "note: left out, for it has no part in the scores (8): aux_classifier.0.weight, aux_classifier.1.weight, "
+    )
+    assert expected in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -99,6 +120,7 @@ def test_transformers(convert: Callable[..., SegmentationModel], width: float, s
     x = torch.randn(1, 3, 129, 161)
     with torch.no_grad():
         assert away(ours.scores(x)[0], theirs(x).logits) < 1e-4
+    assert_left_out(ours, theirs, ("mobilenet_v2.conv_1x1.",))
     goes_back(ours, "transformers", theirs, ("mobilenet_v2.conv_1x1.",))
 
 

@@ -37,6 +37,7 @@ BuiltInScales = Annotated[
 Inputs = Annotated[
     str | None, typer.Option("--inputs", help="What an FCN looks at, where the file can't tell: nyud-hha.")
 ]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a model that is there.")]
 
 
 @convert_app.command("caffe")
@@ -51,11 +52,12 @@ def convert_caffe(
     rates: Rates = None,
     scales: BuiltInScales = None,
     inputs: Inputs = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Convert a released Caffe net (.caffemodel): an FCN or a DeepLab."""
     from atrous.convert.caffe import convert_caffe as convert
 
-    _check_model_folder(out)
+    _check_model_folder(out, overwrite)
     options = _options(classes, data, rates, scales)
     _keep_converted(convert(file, architecture, inputs=inputs, **options), out)
 
@@ -73,11 +75,12 @@ def convert_pytorch(
     rates: Rates = None,
     scales: BuiltInScales = None,
     inputs: Inputs = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Convert the state dict (.pth or .safetensors) of a PyTorch reproduction."""
     from atrous.convert.pytorch import convert_pytorch as convert
 
-    _check_model_folder(out)
+    _check_model_folder(out, overwrite)
     options = _options(classes, data, rates, scales)
     _keep_converted(convert(file, architecture, layout, inputs=inputs, **options), out)
     if layout in ("smp", "jfzhang95"):
@@ -106,21 +109,24 @@ def convert_tensorflow(
     classes: Classes = None,
     data: ClassesOf = None,
     rates: Rates = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Convert a checkpoint of TensorFlow's DeepLab: Xception, ResNet (beta), MobileNetV2."""
     from atrous.convert.tensorflow import convert_tensorflow as convert
 
-    _check_model_folder(out)
+    _check_model_folder(out, overwrite)
     model = convert(file, architecture, labels=_labels(classes, data), rates=numbers("--rates", rates) or None)
     _keep_converted(model, out)
 
 
 @convert_app.command("tflite-arrays")
-def convert_tflite_arrays(file: Weights, out: ModelFolder, classes: Classes = None, data: ClassesOf = None) -> None:
+def convert_tflite_arrays(
+    file: Weights, out: ModelFolder, classes: Classes = None, data: ClassesOf = None, overwrite: Overwrite = False
+) -> None:
     """Convert the arrays of a TFLite network (.npz, and .json of its layers): DeepLabv3 on MobileNetV2."""
     from atrous.convert.tensorflow import convert_tflite_arrays as convert
 
-    _check_model_folder(out)
+    _check_model_folder(out, overwrite)
     _keep_converted(convert(file, labels=_labels(classes, data)), out)
 
 
@@ -168,22 +174,29 @@ def _options(classes: Path | None, data: str | None, rates: str | None, scales: 
     }
 
 
-def _check_model_folder(out: Path) -> None:
-    """Fail before the work, and before a folder of something else is replaced."""
+def _check_model_folder(out: Path, overwrite: bool) -> None:
+    """Fail before the work, and before what is there is replaced."""
     from atrous.models.folders import is_model_folder
 
     for above in out.parents:
         if above.exists() and not above.is_dir():
             raise NotADirectoryError(ENOTDIR, "a file, where a folder is to be written in", str(above))
-    if out.exists() and not is_model_folder(out) and not (out.is_dir() and not any(out.iterdir())):
+    if is_model_folder(out):
+        if not overwrite:
+            raise ValueError(f"{out} holds a model: name a new folder, or replace it with --overwrite")
+    elif out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ValueError(f"{out} is there and is no model folder: name a new one")
 
 
 def _keep_converted(model: SegmentationModel, out: Path) -> None:
+    from atrous.convert.source import listed
+
     model.save(out)
     size = sum(parameter.numel() for parameter in model.parameters())
     names = ", ".join(model.labels.names)
     typer.echo(f"{model.name} on {model.backbone.name}, {size:,} parameters, {model.num_classes} classes: {names}")
     if options := {key: value for key, value in model.config["options"].items() if value or value == []}:
         typer.echo(f"options: {', '.join(f'{key} {value}' for key, value in options.items())}")
+    if left_out := model.card.get("left_out"):
+        typer.echo(f"note: left out, for it has no part in the scores ({len(left_out)}): {listed(left_out)}")
     typer.echo(f"try it: atrous predict YOUR_PHOTO.jpg --model {out} --out masks")

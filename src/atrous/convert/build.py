@@ -42,7 +42,7 @@ def build(
     rates: Sequence[int] | None,
     scales: Sequence[float] | None,
 ) -> SegmentationModel:
-    """The model that a file's tensors describe, in eval mode; its card says which file.
+    """The model that a file's tensors describe, in eval mode; its card says which file, and what of it was left out.
 
     Args:
         source: the tensors by the file's names.
@@ -76,5 +76,5 @@ def build(
         model = fcn_from(source, architecture, labels, inputs, at_once=layout == AT_ONCE)
     else:
         model = deeplab_from(source, architecture, layout, labels, rates, scales)
-    model.card = {"converted_from": source.file.name}
+    model.card = source.card()
     return model

@@ -191,9 +191,9 @@ def _isht7(source: Source) -> Naming:
 def _adaptsegnet(source: Source) -> Naming:
     head = "layer6" if "layer6.conv2d_list.0.weight" in source else "layer5"
     summed = [(f"{head}.conv2d_list.{i}",) for i in range(2)]
-    for name in source.names():
-        if name.startswith(("layer5.", "layer6.")) and not name.startswith(tuple(f"{layer}." for (layer,) in summed)):
-            source.drop(name)
+    heads = [name for name in source.names() if name.startswith(("layer5.", "layer6."))]
+    used = tuple(f"{layer}." for (layer,) in summed)
+    source.leave_out(name for name in heads if not name.startswith(used))
     return Naming("resnet101", summed, "{}.{}".format)
 
 

@@ -87,9 +87,7 @@ def deeplabv3_from(
             **options,
         )
     weights = _weights(source, model, naming)
-    for name in source.names():
-        if name.startswith(naming.unused):
-            source.drop(name)
+    source.leave_out(name for name in source.names() if name.startswith(naming.unused))
     source.finish(f"{architecture} on {naming.backbone}")
     model.load_state_dict(weights, assign=True)
     model.preprocessing = naming.preprocessing

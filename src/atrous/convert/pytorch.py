@@ -76,7 +76,8 @@ def _source(file: Path) -> Source:
     if others or not weights:
         said = listed(others) if others else "nothing"
         raise ConversionError(f"{file} holds no state dict: {_EXPECTED}, found {said}; {_MEND}")
-    return Source(file, {name.removeprefix("module."): tensor for name, tensor in weights.items()})
+    beside = [str(key) for key in found if key != wrapper] if wrapper else []
+    return Source(file, {name.removeprefix("module."): tensor for name, tensor in weights.items()}, left_out=beside)
 
 
 def _read(file: Path) -> Any:

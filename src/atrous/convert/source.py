@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +36,19 @@ class Source:
         file: what errors call it.
         tensors: arrays or tensors by their names.
         scales: of a picture that the file has copies of its layers for.
+        left_out: names of what else the file holds, which has no part in the scores.
     """
 
     def __init__(
-        self, file: Path, tensors: Mapping[str, NDArray[Any] | Tensor], scales: tuple[float, ...] = (1.0,)
+        self,
+        file: Path,
+        tensors: Mapping[str, NDArray[Any] | Tensor],
+        scales: tuple[float, ...] = (1.0,),
+        left_out: Sequence[str] = (),
     ) -> None:
         self.file, self.scales = file, scales
         self._left = dict(tensors)
+        self.left_out = list(left_out)
         self._missing: list[str] = []
         self._unfit: list[str] = []
 
@@ -88,8 +94,18 @@ class Source:
         return _float32(self._left[name]).numpy()
 
     def drop(self, name: str) -> None:
-        """Take a tensor that the model does without, where there is one."""
+        """Take a tensor whose work the model does itself, where there is one."""
         self._left.pop(name, None)
+
+    def leave_out(self, names: Iterable[str]) -> None:
+        """Take tensors that have no part in the scores, and note that they were there."""
+        for name in names:
+            del self._left[name]
+            self.left_out.append(name)
+
+    def card(self) -> dict[str, Any]:
+        """What a model is to remember of its file."""
+        return {"converted_from": self.file.name} | ({"left_out": self.left_out} if self.left_out else {})
 
     def labels(self, given: LabelSet | None, count: int) -> LabelSet:
         """The label set for a number of classes: the given one, a published one of ``PUBLISHED``, or numbers.

@@ -56,7 +56,7 @@ def convert_tflite_arrays(file: str | Path, *, labels: LabelSet | None = None) -
     source, output_stride = _read_arrays(file)
     naming = _mobilenetv2(source)._replace(output_stride=output_stride)
     model = deeplabv3_from(source, "deeplabv3", naming, labels, None)
-    model.card = {"converted_from": file.name}
+    model.card = source.card()
     return model
 
 
@@ -166,14 +166,17 @@ def convert_tensorflow(
     if architecture not in ("deeplabv3", "deeplabv3plus"):
         raise ValueError(f"TensorFlow's checkpoints are of deeplabv3 or deeplabv3plus here, not of '{architecture}'")
     prefix = Path(prefix)
-    source = Source(prefix, dict(_as_in_pytorch(read_tensor_bundle(prefix))))
+    variables = read_tensor_bundle(prefix)
+    source = Source(
+        prefix, dict(_as_in_pytorch(variables)), left_out=[name for name in variables if _of_training(name)]
+    )
     model = deeplabv3_from(source, architecture, _naming(source, architecture), labels, rates)
-    model.card = {"converted_from": prefix.name}
+    model.card = source.card()
     return model
 
 
 _AVERAGE = "/ExponentialMovingAverage"
-_SLOTS = ("Momentum", "Adam", "Adam_1", "RMSProp", "RMSProp_1", "ExponentialMovingAverage")
+_SLOTS = ("/Momentum", "/Adam", "/Adam_1", "/RMSProp", "/RMSProp_1")
 _COUNTERS = ("global_step", "beta1_power", "beta2_power")
 _KINDS = {
     **{"weights": "weight", "depthwise_weights": "weight", "biases": "bias", "gamma": "weight", "beta": "bias"},
@@ -184,13 +187,18 @@ _KINDS = {
 def _as_in_pytorch(variables: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, NDArray[Any]]]:
     """The variables of a network, of a kind and form as PyTorch has them, without those of an optimizer."""
     for name, value in variables.items():
-        scope, _, kind = name.rpartition("/")
-        if kind in _SLOTS or name in _COUNTERS:
+        if _of_training(name) or name.endswith(_AVERAGE):
             continue
+        scope, _, kind = name.rpartition("/")
         found = variables.get(name + _AVERAGE, value)
         if found.ndim == 4:
             found = found.transpose((2, 3, 0, 1) if kind == "depthwise_weights" else (3, 2, 0, 1))
         yield f"{scope}.{_KINDS.get(kind, kind)}", found
+
+
+def _of_training(name: str) -> bool:
+    """Whether only an optimizer needs a variable."""
+    return name in _COUNTERS or name.endswith(_SLOTS)
 
 
 def _naming(source: Source, architecture: str) -> Naming:
