@@ -17,7 +17,7 @@ from atrous.data.doctor import check
 from atrous.data.masks import MaskError
 from atrous.labels import IGNORE
 
-IDS = np.array([[0, 7, 8, 11, 33, 34], [1, 2, 3, 29, 30, 26]], np.uint8)
+IDS = np.array([[0, 7, 8, 11, 33, 6], [1, 2, 3, 29, 30, 26]], np.uint8)
 
 
 @pytest.fixture

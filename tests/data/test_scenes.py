@@ -228,6 +228,26 @@ def test_a_file_of_parts_that_is_none_says_what_was_expected(tmp_path: Path) -> 
             read_mask(parts_file(tmp_path / f"{name}.mat", *objects), form)
 
 
+def test_a_matlab_file_that_lacks_or_breaks_is_called_what_it_is(person_part: Path) -> None:
+    first, second = (person_part / f"Annotations_Part/2008_00000{n}.mat" for n in (3, 8))
+    first.unlink()
+    second.write_bytes(second.read_bytes()[:-200])  # its directory is whole
+    missing, unreadable = (f for f in check(f"personpart:{person_part}").findings if f.kind.endswith("-mask"))
+    assert missing.expected == "a .mat file, or in its place a PNG, of the photo's name for each"
+    assert missing.items[0].detail == f"needs {first}"
+    assert unreadable.items[0].name == str(second)
+    for said in (unreadable.sentence(), str(_error_of(second))):
+        assert "no file of MATLAB's that can be read" in said
+        assert "copy" in said
+        assert "PNG" not in said
+
+
+def _error_of(mask: Path) -> MaskError:
+    with pytest.raises(MaskError) as caught:
+        read_mask(mask, MaskForm(PERSON_PART))
+    return caught.value
+
+
 @pytest.mark.parametrize(
     ("kind", "says"),
     [

@@ -9,9 +9,10 @@ from PIL import Image
 from atrous.data.classes import ADE20K, CITYSCAPES, CITYSCAPES_IDS
 from atrous.data.datasets import DatasetError, open_dataset
 from atrous.data.doctor import check, quick_check
+from atrous.data.masks import MaskError
 from atrous.labels import IGNORE
 
-IDS = np.array([[0, 7, 8, 11, 33, 34], [1, 2, 3, 29, 30, 255]], np.uint8)
+IDS = np.array([[0, 7, 8, 11, 33, 6], [1, 2, 3, 29, 30, 255]], np.uint8)
 
 
 def save(path: Path, values: np.ndarray) -> None:
@@ -45,6 +46,15 @@ def test_cityscapes_ids_become_train_ids_and_the_others_255(cityscapes: Path) ->
     sample = data[1]
     assert sample.name == "ulm_000000_000019_leftImg8bit.png"
     assert sample.mask.tolist() == [[IGNORE, 0, 1, 2, 18, IGNORE], [IGNORE] * 6]
+
+
+def test_a_value_that_is_no_id_of_cityscapes_is_found(cityscapes: Path) -> None:
+    mask = cityscapes / "gtFine/train/ulm/ulm_000000_000019_gtFine_labelIds.png"
+    save(mask, np.where(IDS == 8, 77, IDS).astype(np.uint8))
+    with pytest.raises(MaskError, match=r"ulm_.*: value\(s\) 77 belong to no class; expected 0–33 or 255\."):
+        open_dataset(f"cityscapes:{cityscapes}", "train")[1]
+    (finding,) = [f for f in check(f"cityscapes:{cityscapes}").findings if f.kind == "outside-classes"]
+    assert (finding.severity, str(*finding.items)) == ("error", f"{mask}: value 77 in 1 pixels")
 
 
 def test_cityscapes_extra_pictures_have_coarse_masks(cityscapes: Path) -> None:
@@ -94,6 +104,12 @@ def test_ade20k_takes_one_from_its_labels_and_zero_is_255(ade: Path, split: str)
     assert (data.labels, len(data), data[0].name) == (ADE20K, 1, "ADE_val_00000001.jpg")
     assert data[0].mask.tolist() == [[IGNORE, 0, 149], [12, 20, 21]]
     assert [ADE20K.names[label] for label in (0, 12, 20, 149)] == ["wall", "person", "car", "flag"]
+
+
+def test_the_values_of_ade20k_are_told_as_a_range(ade: Path) -> None:
+    save(ade / "annotations/validation/ADE_val_00000001.png", np.full((2, 3), 151, np.uint8))
+    with pytest.raises(MaskError, match=r"value\(s\) 151 belong to no class; expected 0–150 or 255\."):
+        open_dataset(f"ade20k:{ade}", "val")[0]
 
 
 def test_the_doctor_looks_at_both_splits_of_ade20k(ade: Path) -> None:

@@ -64,12 +64,13 @@ def _missing_masks(layout: Layout, pairs: Sequence[Listed], total: int) -> list[
     for pair in pairs:
         hint = f" (there is {', '.join(near[pair][:3])})" if near[pair] else ""
         items.append(Item(str(pair.photo), f"needs {pair.mask}{hint}"))
+    kind = "a .mat file, or in its place a PNG," if pairs[0].mask.suffix == ".mat" else "a PNG"
     return [
         Finding(
             "missing-mask",
             "error",
             f"{len(items)} of {number(total, 'photo')} {'has' if len(items) == 1 else 'have'} no mask",
-            "a PNG of the photo's name for each",
+            f"{kind} of the photo's name for each",
             _renaming(near) or f"draw them, or leave these photos out in a copy: {how_to_fix(layout)}",
             tuple(items),
         )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
@@ -163,15 +165,18 @@ def _from_values(file: MaskFile, form: MaskForm) -> Mask:
     if cv2.LUT(values, unknown).any():  # OpenCV's look-up is ten times quicker than indexing
         shown = ", ".join(str(value) for value in np.unique(values) if unknown[value])
         raise MaskError(
-            f"{file.path}: value(s) {shown} belong to no class; expected {classes_on_disk(form)} or {IGNORE}. "
+            f"{file.path}: value(s) {shown} belong to no class; expected {_in_ranges(form.values_on_disk())}. "
             f"Mend the mask; for a folder dataset, labels.toml may name more classes, or say ignore = [{shown}]"
         )
     return np.asarray(cv2.LUT(values, table), np.uint8)
 
 
-def classes_on_disk(form: MaskForm) -> str:
-    """The values that stand for classes, for a person: ``0–20``, or ``0, 128``."""
-    return ", ".join(map(str, form.values)) if form.values else f"0–{len(form.labels) - 1}"
+def _in_ranges(values: Iterable[int]) -> str:
+    """Values for a person: ``0–20 or 255``."""
+    numbered = enumerate(sorted(values))
+    runs = [[value for _, value in run] for _, run in groupby(numbered, lambda place: place[1] - place[0])]
+    *first, last = [str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs]
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def _from_colors(file: MaskFile, form: MaskForm) -> Mask:

@@ -5,10 +5,14 @@ Reading them needs scipy, which is no dependency of the package: 35 MB for four 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from atrous.data.classes import CONTEXT_ANNOTATED, CONTEXT_NUMBERS, PARTS_MERGED, PERSON_PART
 from atrous.labels import IGNORE, Mask
@@ -49,8 +53,7 @@ def read_matrix(path: Path) -> Mask:
     name, _ = _find(path)
     if name == PARTS:
         return _merged_parts(path)
-    with path.open("rb") as file:
-        values = scipy_io().loadmat(file, variable_names=[name])[name]
+    values = _load(path, name)
     low, high = int(values.min(initial=0)), int(values.max(initial=0))
     most = CONTEXT_ANNOTATED if name == "LabelMap" else IGNORE
     if low < -1 or high > most or (values != np.trunc(values)).any():
@@ -75,12 +78,7 @@ def matrix_size(path: Path) -> tuple[int, int]:
 
 def _find(path: Path) -> tuple[str, tuple[int, int]]:
     """The name and the size of the mask in a file."""
-    whosmat = scipy_io().whosmat
-    with path.open("rb") as file:
-        try:
-            held = {name: shape for name, shape, _ in whosmat(file)}
-        except Exception as error:  # a damaged file can raise nearly anything inside a decoder
-            raise MatrixError(f"no file of MATLAB's that can be read ({error}); copy or download it again") from error
+    held = {name: shape for name, shape, _ in _read(path, scipy_io().whosmat)}
     found = next((name for name in (*VARIABLES, PARTS) if len(held.get(name, ())) == 2), None)
     if found is None:
         expected = f"a matrix {', '.join(VARIABLES)} or PASCAL-Part's {PARTS}"
@@ -88,10 +86,24 @@ def _find(path: Path) -> tuple[str, tuple[int, int]]:
     return found, held[found]
 
 
+def _load(path: Path, name: str) -> NDArray[Any]:
+    found: NDArray[Any] = _read(path, partial(scipy_io().loadmat, variable_names=[name]))[name]
+    return found
+
+
+def _read(path: Path, read: Callable[[BinaryIO], Any]) -> Any:
+    try:
+        with path.open("rb") as file:
+            return read(file)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a damaged file can raise nearly anything inside a decoder
+        raise MatrixError(f"no file of MATLAB's that can be read ({error}); copy or download it again") from error
+
+
 def _merged_parts(path: Path) -> Mask:
     """The parts of the persons in a file of PASCAL-Part: uint8 ``(H, W)``, later parts over earlier ones."""
-    with path.open("rb") as file:
-        (annotation,) = scipy_io().loadmat(file, variable_names=[PARTS])[PARTS].ravel()
+    (annotation,) = _load(path, PARTS).ravel()
     try:
         things = annotation["objects"].ravel()
         mask: Mask = np.zeros(things[0]["mask"].shape, np.uint8)

@@ -32,7 +32,7 @@ class _Kind(NamedTuple):
 
 _KINDS = {
     "unreadable-photo": _Kind("error", "photo can't be read", "photos can't be read", "whole pictures that open"),
-    "unreadable-mask": _Kind("error", "mask can't be read", "masks can't be read", "whole PNG pictures"),
+    "unreadable-mask": _Kind("error", "mask can't be read", "masks can't be read", "whole files that open"),
     "jpeg-mask": _Kind(
         "error",
         "mask is a JPEG, which changes values along every edge",

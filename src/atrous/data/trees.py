@@ -9,7 +9,9 @@ from atrous.data.findings import DatasetError
 from atrous.data.layouts import Listed, did_you_mean, folders_in
 from atrous.data.masks import MaskForm
 from atrous.data.published import Published
-from atrous.labels import IGNORE
+
+LAST_ID = 33
+"""Of Cityscapes' ids, which begin at 0; -1, the licence plate, is 255 in a mask."""
 
 
 class Cityscapes(Published):
@@ -25,7 +27,7 @@ class Cityscapes(Published):
         if not self.photos.is_dir() or not (root / "gtFine").is_dir():
             raise DatasetError(f"{root} is no Cityscapes dataset: expected leftImg8bit and gtFine in it")
         if next(root.glob("gtFine/*/*/*_labelIds.png"), None):  # as downloaded
-            others = tuple(value for value in range(IGNORE) if value not in CITYSCAPES_IDS)
+            others = tuple(value for value in range(LAST_ID + 1) if value not in CITYSCAPES_IDS)
             self.ending, self.written = "labelIds", MaskForm(CITYSCAPES, values=CITYSCAPES_IDS, ignore=others)
         else:
             self.ending, self.written = "labelTrainIds", MaskForm(CITYSCAPES)
