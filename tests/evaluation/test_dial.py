@@ -1,12 +1,17 @@
 """One checkpoint at several output strides."""
 
 import copy
+import io
 import json
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -97,6 +102,33 @@ def test_merges_of_one_network_are_compared(
     ):
         result = CliRunner().invoke(app, [*where, *options])
         assert (result.exit_code, says in " ".join(result.output.split())) == (2, True), result.output
+
+
+def test_costs_that_are_nearly_equal_are_drawn_so(
+    model: SegmentationModel, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (setting,) = turn_dial(model, data, (16,))
+    costs = {"attention": (0.5012, 812_340_224), "average": (0.5003, 812_343_000), "max": (0.4998, 812_347_520)}
+    settings = [
+        replace(setting, dial="merge", value=merge, seconds=seconds, memory=memory)
+        for merge, (seconds, memory) in costs.items()
+    ]
+    drawn: list[Figure] = []
+    save = Figure.savefig
+
+    def keep(figure: Figure, *args: Any, **options: Any) -> None:
+        drawn.append(figure)
+        save(figure, *args, **options)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    assert Image.open(io.BytesIO(dial.plot(settings))).width > 600
+    for axes in drawn[0].axes:
+        assert axes.xaxis.get_offset_text().get_text() == ""
+        places = [label.get_window_extent() for label in axes.get_xticklabels()]
+        assert all(a.x1 + 5 < b.x0 for a, b in pairwise(places))
+        low, high = axes.get_xlim()
+        (line,) = axes.lines
+        assert np.ptp(line.get_xdata()) < 0.05 * (high - low)
 
 
 def test_multiply_adds_are_those_of_a_convolution(model: SegmentationModel) -> None:

@@ -26,6 +26,10 @@ from atrous.models.base import SegmentationModel
 
 COUNTED_AT = 513
 """Side of the picture that multiply-adds are counted for, as in the papers."""
+LEAST_SPREAD = 0.1
+"""The share of its costs that a plot's axis spans at least: what differs by less is hardly more than chance."""
+MARGIN = 0.25
+"""Space on each side of what a plot's axis spans."""
 
 
 @dataclass(frozen=True)
@@ -169,12 +173,21 @@ def plot(settings: Sequence[Setting]) -> bytes:
                 textcoords="offset points",
                 ha="center",
             )
-        axes.set(xlabel=name, ylabel="mean IoU, %")
-        axes.margins(0.25)
+        axes.set(xlabel=name, ylabel="mean IoU, %", xlim=_limits(costs))
+        axes.margins(y=MARGIN)
+        axes.locator_params(axis="x", nbins=5)
+        axes.ticklabel_format(axis="x", useOffset=False)
     figure.suptitle(f"{settings[0].evaluation.model} on {settings[0].evaluation.data}")
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=120)
     return file.getvalue()
+
+
+def _limits(costs: Sequence[float]) -> tuple[float, float]:
+    """The ends of an axis on which costs that are nearly equal look so."""
+    middle, spread = (max(costs) + min(costs)) / 2, max(costs) - min(costs)
+    half = max(spread, LEAST_SPREAD * middle) * (0.5 + MARGIN)
+    return middle - half, middle + half
 
 
 def _words(dial: str) -> str:
