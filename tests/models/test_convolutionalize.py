@@ -1,6 +1,8 @@
 """A classifier that slides over a larger picture."""
 
 import copy
+import gc
+import weakref
 
 import pytest
 import timm
@@ -47,6 +49,19 @@ def test_a_larger_result_is_the_classifier_at_each_place() -> None:
             for column in range(6):
                 window = x[..., 4 * row : 4 * row + 30, 4 * column : 4 * column + 30]
                 torch.testing.assert_close(scores[..., row, column], net(window), rtol=0, atol=1e-6)
+
+
+def test_what_nobody_uses_any_more_is_freed_at_once() -> None:
+    gc.collect()
+    gc.disable()  # which runs at times of its own, and would hide that it is needed
+    try:
+        net = Small()
+        result = convolutionalize(net, 30)
+        weights = [weakref.ref(parameter) for module in (net, result) for parameter in module.parameters()]
+        del net, result
+        assert not any(weight() is not None for weight in weights)
+    finally:
+        gc.enable()
 
 
 def test_the_classifier_stays_as_it_is_and_its_tensors_keep_their_names() -> None:

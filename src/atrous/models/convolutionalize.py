@@ -7,6 +7,7 @@ whole input, so the scores of every place of a large picture come at the price o
 from __future__ import annotations
 
 import math
+import weakref
 from typing import Any
 
 import torch
@@ -110,8 +111,7 @@ def _graph(net: nn.Module, in_channels: int, size: int) -> tuple[fx.GraphModule,
     hooks = [layer.register_forward_pre_hook(note) for layer in layers]
     try:
         _run_without_data(net, in_channels, size)
-        graph = _Tracer(connected or set(resizing[-1:])).trace(net)
-        result = fx.GraphModule(net, graph, type(net).__name__)
+        result = _followed(net, _Tracer(connected or set(resizing[-1:])))
         _keep_dropout(result)
         return result, _shapes(result, in_channels, size)
     except Exception as error:  # whatever a network's own code, or torch.fx, has to say
@@ -120,6 +120,17 @@ def _graph(net: nn.Module, in_channels: int, size: int) -> tuple[fx.GraphModule,
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _followed(net: nn.Module, tracer: fx.Tracer) -> fx.GraphModule:
+    """What a tracer sees, without the two circles of references in which torch.fx leaves the network: all its weights
+    would stay until garbage is collected.
+    """
+    graph = tracer.trace(net)
+    result = fx.GraphModule(net, graph, type(net).__name__)
+    vars(tracer).clear()  # held by functions that hold themselves
+    graph.owning_module = weakref.proxy(result)  # type: ignore[assignment]
+    return result
 
 
 def _keep_dropout(graph: fx.GraphModule) -> None:
