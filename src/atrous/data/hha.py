@@ -19,6 +19,8 @@ FINE, COARSE = 3, 10
 """Pixels on each side of the windows in which normals are fitted: for the angles, and for the direction of gravity."""
 ROUNDS = ((45.0, 5), (15.0, 5))
 """Degrees within which a normal counts as along or across gravity, and iterations with it."""
+TIE = 1e-6
+"""The share of normals that must differ for one direction of gravity to be better than another."""
 DISPARITY = 31_000
 NEAREST_CM = 100
 LOWEST_CM, EYE_LEVEL_CM = 90, 130
@@ -103,7 +105,9 @@ def gravity_direction(normals: Floats) -> Floats:
             walls = n[along < np.sin(np.radians(threshold))]
             if not len(floors) + len(walls):
                 return gravity
-            _, vectors = np.linalg.eigh(walls.T @ walls - floors.T @ floors)
+            # Walls that all face one way leave every direction along them as good: the nearest to the last is taken.
+            nearest = TIE * len(n) * np.outer(gravity, gravity)
+            _, vectors = np.linalg.eigh(walls.T @ walls - floors.T @ floors - nearest)
             gravity = vectors[:, 0] * (1 if vectors[:, 0] @ gravity >= 0 else -1)
     return gravity
 
