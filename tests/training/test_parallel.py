@@ -15,8 +15,9 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 from torch import nn
 
+from atrous.models import load
 from atrous.training.parallel import SynchronisedBatchNorm
-from atrous.training.recipe import Recipe
+from atrous.training.recipe import Recipe, StageSection
 from atrous.training.trainer import train
 
 MakeRecipe = Callable[..., Recipe]
@@ -25,15 +26,18 @@ LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--npro
 
 def launch(recipe: Recipe, out: Path) -> "subprocess.CompletedProcess[str]":
     file = out.with_suffix(".toml")
-    table = recipe.model_dump(mode="json", exclude_none=True)
-    lines = [f"[{name}]\n" + "".join(f"{k} = {toml(v)}\n" for k, v in s.items()) for name, s in table.items() if s]
-    file.write_text("\n".join(line for line in lines if not line.startswith("[description]")))
+    table = recipe.model_dump(mode="json", exclude_none=True, exclude={"description"})
+    lines = [f"stages = {toml(table.pop('stages'))}\n"]
+    lines += [f"[{name}]\n" + "".join(f"{k} = {toml(v)}\n" for k, v in s.items()) for name, s in table.items()]
+    file.write_text("\n".join(lines))
     return subprocess.run([*LAUNCH, file, "--out", out], capture_output=True, text=True, timeout=300)
 
 
 def toml(value: Any) -> str:
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{k} = {toml(v)}" for k, v in value.items()) + "}"
+        return "{" + ", ".join(f"{json.dumps(k)} = {toml(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(toml, value))}]"
     return json.dumps(value)
 
 
@@ -110,6 +114,18 @@ def test_two_processes_equal_one(make_recipe: MakeRecipe, squares: Path, tmp_pat
         assert [c["pictures"] for c in a["classes"]] == [c["pictures"] for c in b["classes"]]
         assert a["pixel_accuracy"] == pytest.approx(b["pixel_accuracy"], abs=1e-3)
     assert json.loads((tmp_path / "two/run.json").read_text())["processes"] == 2
+
+
+@pytest.mark.slow
+def test_stages_follow_each_other_in_two_processes(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    stages = [{"name": "first"}, {"name": "second", "changes": {"optimizer.lr": 1e-9}}]
+    recipe = make_recipe(data__val_split="val", training__steps=1)
+    done = launch(recipe.model_copy(update={"stages": [StageSection(**stage) for stage in stages]}), tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("stage second (2 of 2), from") == done.stdout.count("best model:") == 1
+    first, second = (load(tmp_path / f"run/{folder}").state_dict() for folder in ("stages/first/best", "best"))
+    weights = [key for key in first if first[key].ndim == 4]
+    assert all(torch.allclose(first[key], second[key], rtol=0, atol=1e-6) for key in weights)
 
 
 @pytest.mark.slow

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -90,3 +91,13 @@ def share_buffers(modules: Iterable[nn.Module]) -> None:
 def is_first_process() -> bool:
     """Whether this is the process that speaks and writes; launchers number them in ``RANK``."""
     return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def group_of_processes() -> Iterator[None]:
+    """Close the group of processes, where there is one, when all that needs it is done: every stage of a recipe."""
+    try:
+        yield
+    finally:
+        if dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()

@@ -37,7 +37,7 @@ from atrous.training.interrupts import Interrupts
 from atrous.training.keeping import Keeper, told
 from atrous.training.losses import MAIN, CrossEntropy
 from atrous.training.opening import open_data
-from atrous.training.parallel import SynchronisedBatchNorm, share_buffers
+from atrous.training.parallel import SynchronisedBatchNorm, group_of_processes, is_first_process, share_buffers
 from atrous.training.recipe import Recipe, RecipeError, check_recipe
 from atrous.training.schedules import rate_factor
 from atrous.training.tracking import check_trackers, sample_sheet, show_samples, start_trackers, tell_trackers
@@ -131,20 +131,21 @@ def train(
     if resume and not begun:
         load_state(out)  # says what is missing
     result = None
-    for stage in stages(recipe, out):
-        if stage.title and on_note:
-            on_note(stage.title)
-        saved = load_state(stage.folder) if stage.folder in begun else None
-        run = Run(
-            stage.recipe,
-            stage.folder,
-            fresh=not saved,
-            on_step=on_step,
-            on_validation=on_validation,
-            on_note=on_note,
-        )
-        with run.alone():
-            result = run.train(run.restore(*saved) if saved else run.begin())
+    with group_of_processes():
+        for stage in stages(recipe, out):
+            if stage.title and on_note and is_first_process():
+                on_note(stage.title)
+            saved = load_state(stage.folder) if stage.folder in begun else None
+            run = Run(
+                stage.recipe,
+                stage.folder,
+                fresh=not saved,
+                on_step=on_step,
+                on_validation=on_validation,
+                on_note=on_note,
+            )
+            with run.alone():
+                result = run.train(run.restore(*saved) if saved else run.begin())
     assert result is not None
     return result
 
@@ -249,7 +250,12 @@ class Run:
                 yield
         finally:
             lock.release()
-            self.accelerator.end_training()
+            for tracker in self.accelerator.trackers:
+                tracker.finish()
+            # Nothing may hold the group of processes when it is closed: what is freed after it (DDP's reducer) joins
+            # gloo's threads while they wait for Python's lock, which it has, and the process never ends.
+            del self.network
+            self.accelerator.free_memory()
 
     def begin(self) -> int:
         """Open the run's folder; returns the first step."""
@@ -303,6 +309,7 @@ class Run:
                 self._keep(step + 1, self._validate() if due else None, models=due)
             if stop and step + 1 < self.steps:
                 raise Stopped(f"stopped after step {step + 1} of {self.steps}; --resume goes on from there")
+        self.accelerator.wait_for_everyone()  # the next stage begins in all processes with what the first one writes
         return Result(self.out / "best", self.out / "last", self.keeper.best)
 
     def make_trainable(self) -> None:
