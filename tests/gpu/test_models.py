@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from atrous.models import ARCHITECTURES, SegmentationModel, create_model
+from atrous.models.layers import AtrousConv2d
 
 from .conftest import Unwaiting
 
@@ -89,3 +90,14 @@ def test_gradients_are_the_cpus(device: torch.device, exact: None) -> None:
         torch.stack([output.at((61, 83)).square().mean() for output in model.outputs(pictures(where))]).sum().backward()
         gradients.append(torch.cat([p.grad.flatten().cpu() for p in model.parameters() if p.grad is not None]))
     assert away(gradients[1], gradients[0]) < 1e-3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("pictures_at_once", [1, 4])
+def test_a_convolution_of_wide_padding_is_the_cpus(device: torch.device, pictures_at_once: int) -> None:
+    layer, x = AtrousConv2d(32, 16, 3, padding=12, dilation=12), torch.randn(pictures_at_once, 32, 17, 19)
+    expected = layer(x)
+    with torch.autocast(device.type, torch.bfloat16):
+        found = layer.to(device)(x.to(device))
+    assert found.dtype == torch.bfloat16
+    assert away(found.float(), expected) < 0.05

@@ -215,8 +215,8 @@ class DenseCRF(nn.Module):
         return [
             Pairwise(
                 kernel.features(image, unary.shape[1:], self.order).to(unary.device),
-                self.weights[i],
-                self.compatibilities.get(str(i)),
+                self.weights[i].to(unary.device),
+                self.compatibilities[str(i)].to(unary.device) if str(i) in self.compatibilities else None,
             )
             for i, kernel in enumerate(self.kernels)
         ]
