@@ -23,7 +23,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from benchmarks._harness import RESULTS, Table, Work, write_tables
+from benchmarks._harness import RESULTS, Table, Work, origin_of, write_sections
 from benchmarks._pictures import SEED, make_pictures
 from PIL import Image
 from torch import Tensor, nn
@@ -85,6 +85,8 @@ NETWORKS = (
     Network("deeplabv3plus", "xception65", 16, SEPARABLE),
     Network("deeplabv3plus", "mobilenetv2_100", 16, SEPARABLE, peer="smp:tu-mobilenetv2_100"),
     Network("deeplabv3plus", "tf_efficientnet_lite0", 16, SEPARABLE, peer="smp:tu-tf_efficientnet_lite0"),
+)
+DILATED = (
     Network("deeplabv3", "resnet101", 8, peer="torchvision:deeplabv3_resnet101"),
     Network("fcn", "resnet101", 8, peer="torchvision:fcn_resnet101"),
 )
@@ -272,9 +274,9 @@ class Peer(nn.Module):
         return logits
 
 
-def inference(device: torch.device, sizes: Sizes, compiled: bool) -> Section:
+def inference(cases: Sequence[Network], device: torch.device, sizes: Sizes, compiled: bool) -> Section:
     """Networks from preprocessed pictures on the device to logits of their size."""
-    for case in NETWORKS:
+    for case in cases:
         yield from ours(case, device, sizes, compiled)
         if case.peer:
             yield from theirs(case.peer, device, sizes)
@@ -502,9 +504,17 @@ def words(row: Row, rate: float | None) -> list[str]:
 
 
 def facts(row: Row) -> dict[str, object]:
-    if isinstance(row, Failed):
-        return asdict(row)
-    return asdict(row) | {"median": statistics.median(row.seconds)}
+    told = asdict(row)
+    if isinstance(row, Measured):
+        told |= {
+            "seconds": {"median": statistics.median(row.seconds), "best": min(row.seconds), "calls": len(row.seconds)}
+        }
+    return told
+
+
+def table(key: str, heading: str, rows: Sequence[Row], rate: float | None) -> Table:
+    """A section's rows; ``rate`` is the card's, in operations a second."""
+    return Table(key, heading, [HEADER, *(words(row, rate) for row in rows)], [facts(row) for row in rows])
 
 
 NOTES = (
@@ -527,7 +537,7 @@ def main() -> None:
     parser.add_argument("--only", help="some sections, separated by commas")
     parser.add_argument("--compile", action="store_true", help="networks through torch.compile too: minutes")
     parser.add_argument("--autotune", action="store_true", help="training with cudnn.benchmark too")
-    parser.add_argument("--commit", help="of a copy of the tree that does not know its own")
+    parser.add_argument("--commit", help="what is measured, where a copy of the tree does not know it")
     parser.add_argument("--trial", action="store_true", help="tiny sizes, on the CPU if there is no GPU")
     options = parser.parse_args()
     if not (torch.cuda.is_available() or options.trial):
@@ -539,10 +549,10 @@ def main() -> None:
         "crf": ("Dense CRF", crf(device, sizes)),
         "labels": ("Scores to labels", label_maps(device, sizes)),
         "training": ("Training", training(device, sizes, options.autotune)),
-        "inference": (f"Inference, {sizes.side}×{sizes.side}", inference(device, sizes, options.compile)),
+        "inference": (f"Inference, {sizes.side}×{sizes.side}", inference(NETWORKS, device, sizes, options.compile)),
+        "dilated": ("Inference: dilated ResNet-101", inference(DILATED, device, sizes, options.compile)),
         "depthwise": ("Depthwise layers, forward and backward", depthwise(device, sizes)),
     }
-    tables: list[Table] = []
     rate: float | None = None
     for key, (heading, section) in sections.items():
         if options.only and key not in options.only.split(","):
@@ -551,16 +561,13 @@ def main() -> None:
         print(f"— {heading}: {time.perf_counter() - begin:.0f} s", flush=True)
         if key == "card" and isinstance(rows[0], Measured):
             rate = rows[0].operations / statistics.median(rows[0].seconds)
-        tables.append(Table(key, heading, [HEADER, *(words(row, rate) for row in rows)], [facts(row) for row in rows]))
-        write_tables(  # after each section: a run that is cut short has what it has
+        write_sections(  # after each section: a run that is cut short has what it has
             "gpu",
             "On a GPU",
-            tables,
-            seed=SEED,
-            peers=[SMP] if installed(SMP) else [],
+            [table(key, heading, rows, rate)],
+            origin=origin_of("gpu", seed=SEED, peers=[SMP] if installed(SMP) else [], commit=options.commit),
             notes=NOTES,
             out=options.out,
-            commit=options.commit,
         )
 
 
