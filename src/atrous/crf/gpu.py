@@ -143,11 +143,12 @@ class _Directions:
         depths = [len(x.neighbours) for x in lattices]
         self.rows = sum(counts)
         self.first = [sum(counts[:i]) for i in range(len(counts))]
-        # It is blurred to and fro between two tables: an even number of directions ends in the second.
-        self.ends = [first + self.rows * (depth % 2 == 0) for first, depth in zip(self.first, depths, strict=True)]
-        self._reach = [sum(n for n, depth in zip(counts, depths, strict=True) if depth > t) for t in range(depths[0])]
+        # Two directions at a time, to and fro between two tables: an even number of times ends in the second.
+        self.ends = [b + self.rows * (-(-depth // 2) % 2 == 0) for b, depth in zip(self.first, depths, strict=True)]
+        steps = -(-depths[0] // 2)
+        self._reach = [sum(n for n, depth in zip(counts, depths, strict=True) if depth > t) for t in range(2 * steps)]
         none = self.rows
-        self._neighbours = lattices[0].neighbours.new_full((depths[0], 2, self.rows), none, dtype=torch.int32)
+        self._neighbours = lattices[0].neighbours.new_full((2 * steps, 2, self.rows), none, dtype=torch.int32)
         for x, first, count in zip(lattices, self.first, counts, strict=True):
             there = x.neighbours < count
             self._neighbours[: len(there), :, first : first + count] = torch.where(there, x.neighbours + first, none)
@@ -157,8 +158,8 @@ class _Directions:
         from atrous.kernels import crf_gpu
 
         tables = table.new_empty(2, *table.shape)
-        for direction, (neighbours, rows) in enumerate(zip(self._neighbours, self._reach, strict=True)):
-            target = tables[direction % 2]
-            crf_gpu.blur(table, target, neighbours, rows)
+        for step in range(len(self._neighbours) // 2):
+            target, both = tables[step % 2], slice(2 * step, 2 * step + 2)
+            crf_gpu.blur(table, target, self._neighbours[both], (self._reach[2 * step], self._reach[2 * step + 1]))
             table = target
         return tables.flatten(0, 1)

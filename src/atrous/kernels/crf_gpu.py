@@ -109,23 +109,25 @@ def _embed_points(
     tl.store(weights + places, weight, mask=inside[:, None] & real)
 
 
-def blur(table: Tensor, out: Tensor, neighbours: Tensor, rows: int) -> None:
-    """Blur with (½, 1, ½) along one direction.
+def blur(table: Tensor, out: Tensor, neighbours: Tensor, reach: tuple[int, int]) -> None:
+    """Blur with (½, 1, ½) along a direction, then along the next.
+
+    Two directions a launch: asking for a launch takes longer than the nine rows that a corner then reads.
 
     Args:
         table: float32 ``(M, WIDTH)``.
-        out: the same, written in its first ``rows``.
-        neighbours: int32 ``(2, M)``, the rows beside each; *M* stands for none.
-        rows: how many rows are blurred.
+        out: the same, written as far as the first direction reaches.
+        neighbours: int32 ``(2, 2, M)``, for both directions the rows beside each; *M* stands for none.
+        reach: how many rows the directions have.
     """
     lanes = _lanes(table.shape[1])
     block = max(1, _TILE // lanes)
     with torch.cuda.device_of(table):
-        _blur[(triton.cdiv(rows, block),)](
+        _blur[(triton.cdiv(reach[0], block),)](
             table,
             out,
             neighbours,
-            rows,
+            *reach,
             len(table),
             WIDTH=table.shape[1],
             LANES=lanes,
@@ -135,18 +137,44 @@ def blur(table: Tensor, out: Tensor, neighbours: Tensor, rows: int) -> None:
 
 
 @triton.jit
-def _blur(table, out, neighbours, rows, corners, WIDTH: tl.constexpr, LANES: tl.constexpr, BLOCK: tl.constexpr):
+def _blur(
+    table,
+    out,
+    neighbours,
+    first_reach,
+    second_reach,
+    corners,
+    WIDTH: tl.constexpr,
+    LANES: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = row < rows
+    inside = row < first_reach
     lane = tl.arange(0, LANES)[None, :]
-    real = inside[:, None] & (lane < WIDTH)
-    before = tl.load(neighbours + row, mask=inside, other=corners)
-    after = tl.load(neighbours + corners + row, mask=inside, other=corners)
-    places = row.to(tl.int64)[:, None] * WIDTH + lane
-    middle = tl.load(table + places, mask=real, other=0.0)
-    left = tl.load(table + _places(before, lane, WIDTH), mask=real & (before < corners)[:, None], other=0.0)
-    right = tl.load(table + _places(after, lane, WIDTH), mask=real & (after < corners)[:, None], other=0.0)
-    tl.store(out + places, middle + 0.5 * (left + right), mask=real)
+    value = _blurred(table, neighbours, corners, row, inside, lane, WIDTH)
+    seconds = neighbours + 2 * corners
+    twice = row < second_reach
+    before = tl.load(seconds + row, mask=twice, other=corners)
+    after = tl.load(seconds + corners + row, mask=twice, other=corners)
+    left = _blurred(table, neighbours, corners, before, before < corners, lane, WIDTH)
+    right = _blurred(table, neighbours, corners, after, after < corners, lane, WIDTH)
+    tl.store(out + _places(row, lane, WIDTH), value + 0.5 * (left + right), mask=inside[:, None] & (lane < WIDTH))
+
+
+@triton.jit
+def _blurred(table, neighbours, corners, row, there, lane, WIDTH: tl.constexpr):
+    """Rows after the first direction; zero where there is none."""
+    before = tl.load(neighbours + row, mask=there, other=corners)
+    after = tl.load(neighbours + corners + row, mask=there, other=corners)
+    middle = _rows(table, row, there, lane, WIDTH)
+    return middle + 0.5 * (
+        _rows(table, before, before < corners, lane, WIDTH) + _rows(table, after, after < corners, lane, WIDTH)
+    )
+
+
+@triton.jit
+def _rows(table, row, there, lane, WIDTH: tl.constexpr):
+    return tl.load(table + _places(row, lane, WIDTH), mask=there[:, None] & (lane < WIDTH), other=0.0)
 
 
 def update(
