@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -28,6 +29,8 @@ class Batch(NamedTuple):
     further: dict[str, Tensor]
 
 
+_GRACE = 10
+"""Seconds for which a worker goes on after SIGTERM."""
 Place = tuple[int, int]
 """The epoch of an example and its number; numbers beyond the dataset's length are the same pictures once more."""
 Example = tuple[Tensor, Tensor, str, dict[str, Tensor]]
@@ -103,8 +106,11 @@ def _raise_errors(stream: Iterator[Batch | Exception]) -> Iterator[Batch]:
 
 
 def _quiet_worker(_: int) -> None:
-    # Ctrl-C is sent to all processes, and the training still wants its batch; SIGTERM is how it ends its workers.
+    # Ctrl-C, and a scheduler's SIGTERM, are sent to all processes, and the training still wants a batch to end its step
+    # with. SIGTERM is also how it ends workers that don't hear it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE))
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 
