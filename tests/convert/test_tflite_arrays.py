@@ -41,6 +41,10 @@ def test_a_quantised_network_labels_pictures(shared: Path) -> None:
     model = convert_tflite_arrays(shared / "weights/deeplabv3_mnv2_pascal_quant.npz")
     model.pad_to = 513
     assert (model.output_stride, model.backbone.name) == (16, "mobilenetv2_100")
+    assert torch.equal(
+        model.preprocess(torch.tensor([0, 128, 192], dtype=torch.uint8).view(1, 3, 1, 1)).flatten(),
+        torch.tensor([-1, 0, 0.5]),
+    )
     voc = shared / "data/VOCdevkit/VOC2012"
     right = counted = 0
     for name in (voc / "ImageSets/Segmentation/val.txt").read_text().split()[::10]:

@@ -23,7 +23,7 @@ from atrous.convert.kinds import BEGINNING
 from atrous.convert.source import ConversionError, MissingPartError, Source, listed
 from atrous.convert.tensorbundle import read_tensor_bundle
 from atrous.labels import LabelSet
-from atrous.models.base import SegmentationModel
+from atrous.models.base import Preprocessing, SegmentationModel
 
 MOBILENET_EPS = XCEPTION_EPS = 1e-3
 HEAD_EPS = 1e-5
@@ -53,8 +53,10 @@ def convert_tflite_arrays(file: str | Path, *, labels: LabelSet | None = None) -
         ValueError: another number of labels than classes.
     """
     file = Path(file)
-    source, output_stride = _read_arrays(file)
+    source, output_stride, quantised = _read_arrays(file)
     naming = _mobilenetv2(source)._replace(output_stride=output_stride)
+    if quantised:
+        naming = naming._replace(preprocessing=_QUANTISED)
     model = deeplabv3_from(source, "deeplabv3", naming, labels, None)
     model.card = source.card()
     return model
@@ -73,8 +75,16 @@ _LAYERS = TypeAdapter(Annotated[list[_Layer], Field(min_length=1)])
 _LAYER = '{"i": 0, "tensor": "MobilenetV2/Conv/weights", "layout": "OHWI", "stride": [2, 2]}'
 
 
-def _read_arrays(file: Path) -> tuple[Source, int]:
-    """The arrays by names and in forms as PyTorch has them, and the network's output stride."""
+_QUANTISED = Preprocessing((128 / 255,) * 3, (128 / 255,) * 3)
+"""(x − 128) / 128: what an 8-bit network's input stands for; its biases are whole multiples of 1/128 and its weights'
+steps.
+"""
+
+
+def _read_arrays(file: Path) -> tuple[Source, int, bool]:
+    """The arrays by names and in forms as PyTorch has them, the network's output stride, and whether it was made for 8
+    bits.
+    """
     list_file = file.with_suffix(".json")
     if file == list_file:
         raise ConversionError(f"{file} is the list of a network's layers: name the .npz of its arrays")
@@ -103,7 +113,7 @@ def _read_arrays(file: Path) -> tuple[Source, int]:
         tensors[f"{scope}.weight"] = weight.transpose(_OURS[layer.layout])
         tensors |= {f"{scope}.bias": bias} if scope.startswith("logits") else dict(_adding(scope, bias))
         output_stride *= layer.stride[0]
-    return Source(file, tensors), output_stride
+    return Source(file, tensors), output_stride, any("FakeQuant" in layer.tensor for layer in layers)
 
 
 def _arrays(file: Path) -> dict[str, NDArray[Any]]:
