@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from atrous.labels import LabelSet
 from atrous.models.backbones import Backbone
 from atrous.models.base import Output, SegmentationModel
-from atrous.models.depthwise import compiled_depthwise
 from atrous.models.geometry import Grid, resample
 from atrous.models.layers import full_precision
 from atrous.models.registry import build_on, register
@@ -48,7 +47,7 @@ class AttentionToScale(MultiScale):
         Args:
             images: preprocessed pictures ``(B, in_channels, H, W)``.
         """
-        with compiled_depthwise(images):
+        with self._computing(images):
             seen = self._look(images)
             merged = self._merged(seen)
             return merged, self._weights(seen, merged.grid, (merged.logits.shape[-2], merged.logits.shape[-1]))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 
 from atrous.labels import LabelSet
 from atrous.models.backbones import Backbone
-from atrous.models.depthwise import compiled_depthwise
+from atrous.models.depthwise import compiled_depthwise, has_depthwise
 from atrous.models.folders import FORMAT, write_folder
 from atrous.models.geometry import PIXELS, Grid, resample
 from atrous.models.layers import FCNHead, full_precision
@@ -203,7 +205,7 @@ class SegmentationModel(nn.Module):
         Raises:
             ValueError: not four dimensions, or another number of channels than the network has.
         """
-        with compiled_depthwise(images):
+        with self._computing(images):
             main = self._predict(images)
         return main.logits, main.grid
 
@@ -213,8 +215,18 @@ class SegmentationModel(nn.Module):
         Args:
             images: as for :meth:`scores`.
         """
-        with compiled_depthwise(images):
+        with self._computing(images):
             return self._outputs(images)
+
+    def _computing(self, images: Tensor) -> AbstractContextManager[object]:
+        """What the network computes these images in."""
+        if not torch.compiler.is_compiling() and not self._depthwise:
+            return nullcontext()
+        return compiled_depthwise(images)
+
+    @cached_property
+    def _depthwise(self) -> bool:
+        return has_depthwise(self)
 
     def _outputs(self, images: Tensor) -> list[Output]:
         features = self._features(images)
@@ -253,7 +265,7 @@ class SegmentationModel(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Preprocessed pictures ``(B, in_channels, H, W)`` → float32 logits ``(B, num_classes, H, W)``."""
-        with compiled_depthwise(images):
+        with self._computing(images):
             main = self._predict(images)
         return main.at((images.shape[-2], images.shape[-1]))
 

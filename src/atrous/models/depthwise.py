@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import conv_flop_count, register_flop_formula
 
@@ -27,6 +27,11 @@ _NARROW = 6
 """Padding up to which torch's forward is fast: wider than that, it leaves its vectors for plain loops."""
 _MANY = 1 << 21
 """Values from which on a GPU has work for longer than it takes the host to ask for it in Python."""
+
+
+def has_depthwise(net: nn.Module) -> bool:
+    """Whether a network has layers that :func:`compiled_depthwise` may serve: looking at every call takes time, too."""
+    return any(isinstance(m, nn.Conv2d) and m.groups == m.in_channels >= CHANNELS for m in net.modules())
 
 
 def compiled_depthwise(images: Tensor) -> AbstractContextManager[object]:
