@@ -217,7 +217,7 @@ def origin_of(name: str, *, seed: int, peers: Sequence[str], commit: str | None 
         commit: of a copy of the tree that does not know its own.
     """
     origin = provenance()
-    origin["command"] = f"python -m benchmarks.{name}"
+    origin["command"] = " ".join([f"python -m benchmarks.{name}", *sys.argv[1:]])
     origin["commit"] = commit or origin["commit"]
     origin["versions"] |= {peer: importlib.metadata.version(peer) for peer in peers}
     return origin | {

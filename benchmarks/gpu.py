@@ -520,7 +520,7 @@ def table(key: str, heading: str, rows: Sequence[Row], rate: float | None) -> Ta
 NOTES = (
     "Times are from the end of a call to the end of the next, by the GPU's own clock, medians after some calls that do "
     "not count. Memory is the most at once beyond weights and input.",
-    "Operations by PyTorch's counter, 2 for a multiply-add; the share is of the matrix product in the first table. The "
+    "Operations by PyTorch's counter, 2 for a multiply-add; the share is of the matrix product in the same run. The "
     "interpolation of logits is among them, as matrix products. A training step has three times those of its forward "
     "(the counter takes the gradients of depthwise layers for those of full ones).",
     "autocast: float32 weights under bfloat16 autocast, as predict, evaluate and training run. Pictures are on the "
@@ -542,6 +542,9 @@ def main() -> None:
     options = parser.parse_args()
     if not (torch.cuda.is_available() or options.trial):
         raise SystemExit("there is no GPU here; --trial shows that the benchmark runs")
+    if options.trial and options.out == RESULTS:
+        options.out = Path(tempfile.mkdtemp())
+        print(f"a trial goes to {options.out}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     sizes = TRIAL if options.trial else Sizes()
     sections: dict[str, tuple[str, Section]] = {

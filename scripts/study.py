@@ -20,6 +20,7 @@ import time
 import tomllib
 from collections.abc import Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import cv2
@@ -32,6 +33,7 @@ from study_page import ROOT, Table, base_folder, recipe_of, run_folder, write
 import atrous
 from atrous.data.datasets import PairedDataset, open_dataset
 from atrous.data.images import open_image
+from atrous.data.loading import steps_per_epoch
 from atrous.evaluation.dial import COUNTED_AT, multiply_adds
 from atrous.inference.demo import find_demo_photos
 from atrous.inference.predictor import encode_jpeg, predict, write_atomically
@@ -140,10 +142,23 @@ def run(study: str, where: Table, row: Table, trimap: Sequence[int], part: Part)
         except NonFiniteLossError as error:  # the other rows go on; this one is not in the table
             typer.secho(f"{row['name']} diverged: {error}", fg="red", err=True)
             return
-    if not (base_folder(study, where, row) / "last").exists():
-        typer.secho(f"'{row.get('of', row['name'])}' is not trained", fg="red", err=True)
+    if not finished(base_folder(study, where, row)):
+        typer.secho(f"'{row.get('of', row['name'])}' is not trained, or not to its end", fg="red", err=True)
     elif part != Part.train:
         judge(study, where, row, trimap)
+
+
+def finished(run: Path) -> bool:
+    """Whether a training has come to its end, here or elsewhere."""
+    if not (run / "last").exists():
+        return False
+    recipe = recipe_of(run)
+    pictures = len(open_dataset(recipe.data.train, recipe.data.train_split))
+    steps = recipe.training.steps or round(
+        recipe.training.epochs * steps_per_epoch(pictures, recipe.training.batch_size)
+    )
+    log = (run / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    return max(int(json.loads(line)["step"]) for line in log) >= max(1, steps)
 
 
 def tell(now: Progress) -> None:

@@ -91,7 +91,8 @@ def test_a_page_keeps_what_was_run_elsewhere(monkeypatch, tmp_path):
         recipe = check_recipe({"data": {"train": "folder:x"}, "training": {"epochs": epochs}}, "test").model_dump(
             mode="json"
         )
-        (folder / "run.json").write_text(json.dumps({"recipe": recipe}))
+        place = {"commit": "0123", "hardware": "a GPU", "versions": {}}
+        (folder / "run.json").write_text(json.dumps({"recipe": recipe, **place}))
         log = [
             {"step": 1, "loss": 2.0},
             {"step": 1, "mean_iou": 0.1},
@@ -132,6 +133,7 @@ def test_a_page_keeps_what_was_run_elsewhere(monkeypatch, tmp_path):
     run("b", 0.5, epochs=3)
     text = study_page.write("which", study)
     assert [line.split("|")[1].strip() for line in text.splitlines() if "1.00 M" in line] == ["a", "b", "a in bands"]
+    assert "Trained on a GPU, commit 0123; judged and timed on a machine, commit abc." in text
     assert "Budget of a; a in bands: 50 epochs" in text
     assert "Budget of b: 3 epochs" in text
     assert text + "\n" == page.read_text()

@@ -3,13 +3,14 @@
 import copy
 import functools
 from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from atrous.models import ARCHITECTURES, SegmentationModel, create_model
-from atrous.models.layers import AtrousConv2d
+from atrous.models.layers import WideConv2d, conv_by_columns
 
 from .conftest import Unwaiting
 
@@ -94,10 +95,20 @@ def test_gradients_are_the_cpus(device: torch.device, exact: None) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("pictures_at_once", [1, 4])
-def test_a_convolution_of_wide_padding_is_the_cpus(device: torch.device, pictures_at_once: int) -> None:
-    layer, x = AtrousConv2d(32, 16, 3, padding=12, dilation=12), torch.randn(pictures_at_once, 32, 17, 19)
+def test_a_convolution_of_wide_padding_is_the_cpus(
+    device: torch.device, pictures_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def columns(x: torch.Tensor, *rest: Any) -> torch.Tensor:
+        calls.append(len(x))
+        return conv_by_columns(x, *rest)
+
+    monkeypatch.setattr("atrous.models.layers.conv_by_columns", columns)
+    layer, x = WideConv2d(32, 16, 3, padding=12, dilation=12), torch.randn(pictures_at_once, 32, 17, 19)
     expected = layer(x)
     with torch.autocast(device.type, torch.bfloat16):
         found = layer.to(device)(x.to(device))
     assert found.dtype == torch.bfloat16
     assert away(found.float(), expected) < 0.05
+    assert calls == ([1] if device.type == "cuda" and pictures_at_once == 1 else [])

@@ -198,12 +198,13 @@ class DenseCRF(nn.Module):
         """The compiled form for one picture, where one serves."""
         if torch.is_grad_enabled() and any(t.requires_grad for t in (unary, *self.parameters())):
             return None
-        pairwise = self._pairwise(image, unary)
         if unary.device.type != "cpu":
-            serves = gpu.serves(unary.device, pairwise)
-            return gpu.MeanField(unary.detach(), pairwise, self.normalization) if serves else None
+            if not (self.kernels and gpu.serves(unary.device)):
+                return None
+            return gpu.MeanField(unary.detach(), self._pairwise(image, unary), self.normalization)
         from atrous.crf import fused  # numba is loaded when it is first needed
 
+        pairwise = self._pairwise(image, unary)
         if not fused.serves(pairwise):
             return None
         return fused.MeanField(unary.detach(), pairwise, self.normalization, torch.get_num_threads())

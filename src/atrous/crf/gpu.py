@@ -20,9 +20,9 @@ _SECTOR = 8
 """Classes that a memory transaction of 32 bytes holds; a row begins with one."""
 
 
-def serves(device: torch.device, pairwise: Sequence[Pairwise]) -> bool:
+def serves(device: torch.device) -> bool:
     """Whether the fused form can compute there."""
-    return has_triton(device) and len(pairwise) > 0 and not torch.are_deterministic_algorithms_enabled()
+    return has_triton(device) and not torch.are_deterministic_algorithms_enabled()
 
 
 class MeanField:
@@ -79,31 +79,34 @@ class MeanField:
         blurred: Tensor | None = None
         last: Tensor | None = None
         for _ in range(iterations):
-            q = self._update(blurred, splatted, kept=tolerance is not None)
-            if tolerance is not None:
+            if tolerance is None:
+                self._update(blurred, splatted, None)
+            else:
+                q = torch.empty_like(self._energies)
+                self._update(blurred, splatted, q)
+                q = q[:, : self._shape[0]]
                 if last is not None and float((q - last).abs().max()) <= tolerance:
                     return q
                 last = q
             blurred = self._mix(self._directions.blur(splatted))
             splatted.zero_()
-        return self._update(blurred, None, kept=True)
+        q = torch.empty_like(self._energies)
+        self._update(blurred, None, q)
+        return q[:, : self._shape[0]]
 
-    def _update(self, blurred: Tensor | None, splatted: Tensor | None, *, kept: bool) -> Tensor:
-        """A step from messages to the distribution ``(N, C)``, if it is to be kept, and to new messages."""
+    def _update(self, blurred: Tensor | None, splatted: Tensor | None, q: Tensor | None) -> None:
+        """A step from messages to the distribution ``(N, WIDTH)``, if it is to be kept, and to new messages."""
         from atrous.kernels import crf_gpu  # Triton is loaded when it is first needed
 
-        classes = self._shape[0]
-        q = torch.empty_like(self._energies) if kept else self._energies
         crf_gpu.update(
             self._energies,
             blurred,
             (self._slice_rows, self._slice_weights),
             splatted,
             (self._splat_rows, self._splat_weights),
-            q if kept else None,
-            classes,
+            q,
+            self._shape[0],
         )
-        return q[:, :classes]
 
     def _mix(self, table: Tensor) -> Tensor:
         """Make of the corners' distributions messages, where classes weigh differently or bear on each other."""

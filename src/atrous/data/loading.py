@@ -29,8 +29,6 @@ class Batch(NamedTuple):
     further: dict[str, Tensor]
 
 
-_GRACE = 10
-"""Seconds for which a worker goes on after SIGTERM."""
 Place = tuple[int, int]
 """The epoch of an example and its number; numbers beyond the dataset's length are the same pictures once more."""
 Example = tuple[Tensor, Tensor, str, dict[str, Tensor]]
@@ -106,11 +104,11 @@ def _raise_errors(stream: Iterator[Batch | Exception]) -> Iterator[Batch]:
 
 
 def _quiet_worker(_: int) -> None:
-    # Ctrl-C, and a scheduler's SIGTERM, are sent to all processes, and the training still wants a batch to end its step
-    # with. SIGTERM is also how it ends workers that don't hear it.
+    # Ctrl-C, and often SIGTERM, are sent to all of a group, and the training still wants a batch to end its step with.
+    # SIGTERM is also how it ends its workers, so they hear it, but in a group of their own.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE))
-    signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 

@@ -104,7 +104,7 @@ def _embed_points(
     coordinates = nearest.to(tl.int64)[:, None, :] + canonical.to(tl.int64)
     key = tl.sum(coordinates * tl.load(strides + other, mask=other < AXES, other=0), 2)
 
-    places = lane * points + point[:, None]
+    places = lane.to(tl.int64) * points + point[:, None]
     tl.store(keys + places, key, mask=inside[:, None] & real)
     tl.store(weights + places, weight, mask=inside[:, None] & real)
 
@@ -248,9 +248,10 @@ def _update(
     places = pixel[:, None] * WIDTH + lane
     scores = -tl.load(energies + places, mask=real, other=0.0)
     if SLICE:
-        for corner in tl.static_range(CORNERS):
-            row = tl.load(slice_rows + corner * pixels + pixel, mask=inside, other=0)
-            weight = tl.load(slice_weights + corner * pixels + pixel, mask=inside, other=0.0)
+        for _ in tl.static_range(CORNERS):
+            row = tl.load(slice_rows + pixel, mask=inside, other=0)
+            weight = tl.load(slice_weights + pixel, mask=inside, other=0.0)
+            slice_rows, slice_weights = slice_rows + pixels, slice_weights + pixels
             scores += weight[:, None] * tl.load(blurred + _places(row, lane, WIDTH), mask=real, other=0.0)
     scores = tl.where(lane < CLASSES, scores, -float("inf"))
     exponentials = tl.exp(scores - tl.max(scores, 1)[:, None])
@@ -259,9 +260,10 @@ def _update(
         tl.store(q + places, share, mask=real)
     if SPLAT:
         counts = real & (share >= _NEGLIGIBLE)
-        for corner in tl.static_range(CORNERS):
-            row = tl.load(splat_rows + corner * pixels + pixel, mask=inside, other=0)
-            weight = tl.load(splat_weights + corner * pixels + pixel, mask=inside, other=0.0)
+        for _ in tl.static_range(CORNERS):
+            row = tl.load(splat_rows + pixel, mask=inside, other=0)
+            weight = tl.load(splat_weights + pixel, mask=inside, other=0.0)
+            splat_rows, splat_weights = splat_rows + pixels, splat_weights + pixels
             tl.atomic_add(splatted + _places(row, lane, WIDTH), share * weight[:, None], mask=counts, sem="relaxed")
 
 

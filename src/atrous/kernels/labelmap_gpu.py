@@ -30,7 +30,7 @@ def scores_to_labels(scores: Tensor, rows: tuple[Tensor, Tensor], columns: tuple
     size = len(rows[0]), len(columns[0])
     labels = torch.empty(batch, *size, dtype=torch.uint8, device=scores.device)
     with torch.cuda.device_of(scores):
-        _scores_to_labels[(triton.cdiv(size[1], _COLUMNS), triton.cdiv(size[0], _ROWS), batch)](
+        _scores_to_labels[(triton.cdiv(size[0], _ROWS), triton.cdiv(size[1], _COLUMNS), batch)](
             scores,
             *rows,
             *columns,
@@ -67,12 +67,12 @@ def _scores_to_labels(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
-    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     picture = tl.program_id(2).to(tl.int64)
-    above = tl.load(aboves + row, mask=row < rows, other=0)
+    above = tl.load(aboves + row, mask=row < rows, other=0).to(tl.int64)
     down = tl.load(downs + row, mask=row < rows, other=0.0)[:, None]
-    left = tl.load(lefts + column, mask=column < columns, other=0)
+    left = tl.load(lefts + column, mask=column < columns, other=0).to(tl.int64)
     across = tl.load(acrosses + column, mask=column < columns, other=0.0)[None, :]
     upper = (above * row_stride)[:, None]
     lower = (tl.minimum(above + 1, height - 1) * row_stride)[:, None]

@@ -34,7 +34,7 @@ class Preprocessing:
         """uint8 ``(B, C, H, W)`` in 0–255 → float32 of the same shape; padding with zeros afterwards is padding with
         the mean.
         """
-        table = torch.tensor([self.mean, self.std], dtype=torch.float32)
+        table = torch.tensor([self.mean, self.std], dtype=torch.float32, device="cpu")
         if photos.is_cuda:
             table = table.pin_memory()  # or the host would wait until the GPU has done what it was asked for before
         mean, std = table.to(photos.device, non_blocking=photos.is_cuda)[..., None, None]
@@ -122,23 +122,13 @@ class SegmentationModel(nn.Module):
 
     @property
     def merge(self) -> str:
-        """How the scores of several scales become one; only a network over several has it.
-
-        Raises:
-            AttributeError: this one has not. Without a word, ``model.merge = ...`` would be kept and do nothing.
-        """
-        raise AttributeError(self._no_merge)
+        """How the scores of several scales become one; only a network over several has it."""
+        raise AttributeError
 
     @merge.setter
     def merge(self, value: str) -> None:  # noqa: ARG002
-        raise AttributeError(self._no_merge)
-
-    @property
-    def _no_merge(self) -> str:
-        return (
-            f"this {self.name} looks at one scale, so it has no merge; attention_to_scale has, over any network, and "
-            "deeplab_aspp with several scales"
-        )
+        # A module takes any attribute: without a word, it would be kept and do nothing.
+        raise AttributeError(f"this {self.name} looks at one scale, so it has no merge; networks over several have")
 
     def turn(self, dial: str, value: int | str) -> int | str:
         """Set one of the ``dials`` by its name; returns what it was.

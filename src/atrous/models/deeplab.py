@@ -21,7 +21,7 @@ from atrous.models.base import SegmentationModel
 from atrous.models.classics import VGGS
 from atrous.models.deeplab_trunks import PUBLISHED_STRIDE, DeepLabTrunk, decimate, deeplab_backbone, is_published
 from atrous.models.geometry import PIXELS, Grid, resample
-from atrous.models.layers import AtrousConv2d, init_convolutions, rate_at
+from atrous.models.layers import WideConv2d, init_convolutions, rate_at
 from atrous.models.registry import NotNegative, Positive, Seed, build_on, register
 from atrous.models.scales import MultiScale
 
@@ -85,7 +85,7 @@ class DeepLab(SegmentationModel):
     def _add_branch(self, names: Sequence[str]) -> None:
         widths = [self.backbone.channels[-1], *(self.width for _ in names[1:]), self.num_classes]
         for name, kernel, inputs, outputs in zip(names, (self.kernel, 1, 1), widths, widths[1:], strict=False):
-            self.add_module(name, AtrousConv2d(inputs, outputs, kernel))
+            self.add_module(name, WideConv2d(inputs, outputs, kernel))
         init_convolutions(self.get_submodule(name) for name in names[:-1])
         for parameter in self._parameters_of(*names):
             if parameter.ndim == 1:

@@ -19,6 +19,7 @@ from torch.utils.flop_counter import conv_flop_count, register_flop_formula
 
 from atrous.kernels.devices import has_triton
 from atrous.kernels.workers import Workers
+from atrous.models.layers import computing_dtype
 
 CHANNELS = 32
 """Fewest that the compiled code takes."""
@@ -105,10 +106,8 @@ def _is_transformed() -> bool:
 
 def _dtype(x: Tensor, weight: Tensor) -> torch.dtype | None:
     """What torch would compute in, if that is something served."""
-    device = x.device.type
-    cast = torch.is_autocast_enabled(device)
-    dtype = torch.get_autocast_dtype(device) if cast else x.dtype
-    casts = (torch.float32, torch.bfloat16, torch.float16) if cast else (dtype,)
+    dtype = computing_dtype(x)
+    casts = (torch.float32, torch.bfloat16, torch.float16) if torch.is_autocast_enabled(x.device.type) else (dtype,)
     return dtype if dtype in _DTYPES and {x.dtype, weight.dtype} <= set(casts) else None
 
 

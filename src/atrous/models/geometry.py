@@ -56,8 +56,9 @@ def _taps(source: Grid, target: Grid, size: int, length: int, fade: bool, x: Ten
         return torch.from_numpy(_kept_taps(source, target, size, length, fade)).to(x)
     # Made there: the host would wait for a copy until the GPU has done all that it was asked for before, and in
     # inference mode torch.compile has no place for arrays.
-    targets, sources = (torch.arange(n, dtype=torch.float64, device=x.device) for n in (size, length))
-    return _interpolation(targets, sources, source, target, fade).to(x.dtype)
+    home = x.device if x.is_cuda else torch.device("cpu")  # some other devices have no float64
+    targets, sources = (torch.arange(n, dtype=torch.float64, device=home) for n in (size, length))
+    return _interpolation(targets, sources, source, target, fade).to(x)
 
 
 @lru_cache(maxsize=256)

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 _FEW, _NARROW = 3, 8
 """Pictures up to which, and padding above which, cuDNN is slow."""
+_COLUMNS = 1 << 26
+"""Numbers of columns that may exist at once: 128 MB in half precision."""
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[object]:
@@ -32,24 +34,20 @@ class PooledBatchNorm(nn.BatchNorm2d):
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
 
 
-class AtrousConv2d(nn.Conv2d):
-    """A convolution whose padding may be wide.
+class WideConv2d(nn.Conv2d):
+    """A convolution of stride 1 with wide padding, such as fc6 of DeepLab on VGG.
 
-    For few pictures in half precision and a padding above 8, cuDNN takes its slowest code (65 ms on an H200 for
-    DeepLab's fc6 at 65 × 65, where four pictures take 0.4): on a GPU such a one is a product of matrices.
+    For few pictures in half precision, cuDNN takes its slowest code for it (65 ms on an H200 for 512 to 1024 channels
+    at 65 × 65, where four pictures take 0.4): on a GPU such a one is a product of matrices, some rows at a time.
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if not (input.is_cuda and self._is_slow(input)):
+        dtype = computing_dtype(input)
+        slow = input.is_cuda and dtype.itemsize < 4 and input.dim() == 4 and input.shape[0] <= _FEW
+        if not slow or torch.compiler.is_compiling() or isinstance(self.padding, str) or max(self.padding) <= _NARROW:
             there: Tensor = super()._conv_forward(input, weight, bias)
             return there
-        dtype = _dtype(input)
-        padding = [int(side) for side in self.padding]
-        return conv_by_columns(input.to(dtype), weight.to(dtype), bias, padding, self.dilation)
-
-    def _is_slow(self, x: Tensor) -> bool:
-        wide = self.groups == 1 and self.stride == (1, 1) and max(int(side) for side in self.padding) > _NARROW
-        return wide and x.dim() == 4 and len(x) <= _FEW and _dtype(x).itemsize < 4
+        return conv_by_columns(input.to(dtype), weight.to(dtype), bias, self.padding, self.dilation)
 
 
 def conv_by_columns(
@@ -61,21 +59,27 @@ def conv_by_columns(
         x: ``(B, inputs, H, W)``.
         weight: ``(outputs, inputs, kh, kw)`` of the same dtype.
         bias: ``(outputs,)``.
-        padding: on each side, down and across.
+        padding: zeros on each side, down and across.
         dilation: down and across.
 
     Returns:
-        ``(B, outputs, rows, columns)``.
+        ``(B, outputs, rows, columns)`` in channels-last memory.
     """
-    kernel = weight.shape[2:]
-    sides = zip(x.shape[2:], padding, dilation, kernel, strict=True)
-    size = [n + 2 * p - d * (k - 1) for n, p, d, k in sides]
-    found = F.unfold(x, tuple(kernel), tuple(dilation), tuple(padding))
-    y: Tensor = (weight.flatten(1) @ found).view(*x.shape[:1], *weight.shape[:1], *size)
-    return y if bias is None else y + bias.to(y.dtype)[:, None, None]
+    (down, across), kernel = padding, weight.shape[2:]
+    x = F.pad(x, (across, across, down, down))
+    reach, beside = (d * (k - 1) for d, k in zip(dilation, kernel, strict=True))
+    rows, columns = x.shape[2] - reach, x.shape[3] - beside
+    matrix = weight.flatten(1).T
+    strip = max(1, _COLUMNS // max(1, len(matrix) * columns * x.shape[0]))
+    parts = []
+    for first in range(0, rows, strip):
+        found = F.unfold(x[:, :, first : first + strip + reach], tuple(kernel), tuple(dilation))
+        parts.append((found.transpose(1, 2) @ matrix).view(len(x), -1, columns, len(weight)))
+    y = torch.cat(parts, 1)
+    return (y if bias is None else y + bias.to(y.dtype)).permute(0, 3, 1, 2)
 
 
-def _dtype(x: Tensor) -> torch.dtype:
+def computing_dtype(x: Tensor) -> torch.dtype:
     """What a convolution of it computes in."""
     device = x.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
@@ -84,7 +88,7 @@ def _dtype(x: Tensor) -> torch.dtype:
 def conv_bn_relu(inputs: int, outputs: int, kernel: int = 1, rate: int = 1) -> nn.Sequential:
     """Convolution without bias, batch norm, ReLU; keeps the size of its map."""
     return nn.Sequential(
-        AtrousConv2d(inputs, outputs, kernel, padding=rate * (kernel // 2), dilation=rate, bias=False),
+        nn.Conv2d(inputs, outputs, kernel, padding=rate * (kernel // 2), dilation=rate, bias=False),
         PooledBatchNorm(outputs),
         nn.ReLU(inplace=True),
     )
