@@ -128,7 +128,10 @@ class SegmentationModel(nn.Module):
     @merge.setter
     def merge(self, value: str) -> None:  # noqa: ARG002
         # A module takes any attribute: without a word, it would be kept and do nothing.
-        raise AttributeError(f"this {self.name} looks at one scale, so it has no merge; networks over several have")
+        raise AttributeError(
+            f"this {self.name} looks at one scale, so it has no merge; attention_to_scale has, over any network, and "
+            "deeplab_aspp with several scales"
+        )
 
     def turn(self, dial: str, value: int | str) -> int | str:
         """Set one of the ``dials`` by its name; returns what it was.

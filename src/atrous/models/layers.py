@@ -42,12 +42,16 @@ class WideConv2d(nn.Conv2d):
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        dtype = computing_dtype(input)
-        slow = input.is_cuda and dtype.itemsize < 4 and input.dim() == 4 and input.shape[0] <= _FEW
-        if not slow or torch.compiler.is_compiling() or isinstance(self.padding, str) or max(self.padding) <= _NARROW:
-            there: Tensor = super()._conv_forward(input, weight, bias)
-            return there
-        return conv_by_columns(input.to(dtype), weight.to(dtype), bias, self.padding, self.dilation)
+        padding = self.padding
+        if not isinstance(padding, str) and max(padding) > _NARROW and self._is_slow(input):
+            dtype = computing_dtype(input)
+            return conv_by_columns(input.to(dtype), weight.to(dtype), bias, padding, self.dilation)
+        there: Tensor = super()._conv_forward(input, weight, bias)
+        return there
+
+    def _is_slow(self, x: Tensor) -> bool:
+        few = x.is_cuda and x.dim() == 4 and x.shape[0] <= _FEW
+        return few and computing_dtype(x).itemsize < 4 and not torch.compiler.is_compiling()
 
 
 def conv_by_columns(
