@@ -338,7 +338,7 @@ def training(device: torch.device, sizes: Sizes, autotune: bool) -> Section:
 
 def steps(name: str, case: Network, room: Path, device: torch.device, sizes: Sizes, tuned: bool) -> Measured:
     from atrous.training.recipe import check_recipe
-    from atrous.training.trainer import Run
+    from atrous.training.run import Run
 
     table = {
         "model": {

@@ -38,9 +38,10 @@ from atrous.evaluation.dial import COUNTED_AT, multiply_adds
 from atrous.inference.demo import find_demo_photos
 from atrous.inference.predictor import encode_jpeg, predict, write_atomically
 from atrous.provenance import provenance
+from atrous.training.outcomes import NonFiniteLossError, Progress
 from atrous.training.recipe import Recipe
 from atrous.training.recipe_file import load_recipe
-from atrous.training.trainer import NonFiniteLossError, Progress, train
+from atrous.training.trainer import train
 from atrous.viz import overlay
 
 STUDIES = ROOT / "recipes" / "studies"

@@ -285,7 +285,7 @@ def test_a_json_file_that_cannot_be_written_is_said_before_the_work(
 
 
 def test_train_hands_the_checked_recipe_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from atrous.training import trainer
+    from atrous.training import outcomes, trainer
 
     recipe = tmp_path / "r.toml"
     recipe.write_text('[data]\ntrain = "folder:x"\n')
@@ -294,9 +294,9 @@ def test_train_hands_the_checked_recipe_on(tmp_path: Path, monkeypatch: pytest.M
     def train(recipe: Any, out: Path, *, resume: bool, on_step: Any, on_validation: Any, on_note: Any) -> Any:
         calls.append((recipe.training.epochs, out, resume))
         on_note("40 steps of 8 pictures")
-        on_step(trainer.Progress(1, 2, 0.5, 0.01, 1.0, 3.0, 0.1))
+        on_step(outcomes.Progress(1, 2, 0.5, 0.01, 1.0, 3.0, 0.1))
         on_validation(1, SimpleNamespace(scores=SimpleNamespace(mean_iou=0.5)))
-        return trainer.Result(out / "best", out / "last", 0.5)
+        return outcomes.Result(out / "best", out / "last", 0.5)
 
     monkeypatch.setattr(trainer, "train", train)
     result = atrous("train", recipe, "--out", tmp_path / "run", "--set", "training.epochs=3", "--resume")
@@ -308,10 +308,10 @@ def test_train_hands_the_checked_recipe_on(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_stopped_training_says_where_and_is_no_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from atrous.training import trainer
+    from atrous.training import outcomes, trainer
 
     def train(*_: Any, **__: Any) -> Any:
-        raise trainer.Stopped("stopped after step 3 of 6; --resume goes on from there")
+        raise outcomes.Stopped("stopped after step 3 of 6; --resume goes on from there")
 
     monkeypatch.setattr(trainer, "train", train)
     (tmp_path / "r.toml").write_text('[data]\ntrain = "folder:x"\n')

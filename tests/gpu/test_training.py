@@ -9,8 +9,10 @@ import torch
 
 import atrous
 from atrous.data.datasets import open_dataset
+from atrous.training.outcomes import MemoryShortageError, Progress
 from atrous.training.rehearsal import rehearse
-from atrous.training.trainer import MemoryShortageError, Progress, Run, train
+from atrous.training.run import Run
+from atrous.training.trainer import train
 
 from ..conftest import MakeRecipe
 from .conftest import Unwaiting

@@ -13,8 +13,9 @@ import time
 from pathlib import Path
 
 from atrous.training.checkpoint import find_state
+from atrous.training.outcomes import Progress
 from atrous.training.recipe import Recipe
-from atrous.training.trainer import Progress, train
+from atrous.training.trainer import train
 
 
 def child(recipe: Path, out: Path) -> int:

@@ -16,15 +16,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 import atrous.training.keeping as keeping
-import atrous.training.trainer as trainer
+import atrous.training.run as run_module
 from atrous.data.datasets import DatasetError
 from atrous.data.images import ImageError
 from atrous.models.base import SegmentationModel
 from atrous.models.zoo import load
 from atrous.training.checkpoint import ResumeError, SaveError, load_state
 from atrous.training.opening import open_data
+from atrous.training.outcomes import MemoryShortageError, NonFiniteLossError, Progress, Stopped
 from atrous.training.recipe import Recipe, RecipeError, check_recipe
-from atrous.training.trainer import MemoryShortageError, NonFiniteLossError, Progress, Stopped, train
+from atrous.training.trainer import train
 
 MakeRecipe = Callable[..., Recipe]
 
@@ -119,7 +120,7 @@ def test_parts_of_a_batch_add_up_to_the_batch_without_batch_statistics(
     def all_still(model: SegmentationModel, *_: Any) -> list[nn.Module]:
         return [m for m in model.modules() if isinstance(m, (nn.BatchNorm2d, nn.Dropout))]
 
-    monkeypatch.setattr(trainer, "freeze", all_still)
+    monkeypatch.setattr(run_module, "freeze", all_still)
     whole, parts = (
         losses(make_recipe(training__accumulate=n, training__epochs=1.5), tmp_path / str(n)) for n in (1, 2)
     )
@@ -135,7 +136,7 @@ def test_frozen_weights_and_statistics_stay_bit_identical_while_the_others_move(
 ) -> None:
     before: dict[str, Tensor] = {}
     still: set[str] = set()
-    build = trainer.build_model
+    build = run_module.build_model
 
     def build_and_keep(*arguments: Any) -> SegmentationModel:
         model = build(*arguments)
@@ -148,7 +149,7 @@ def test_frozen_weights_and_statistics_stay_bit_identical_while_the_others_move(
                 still.update(f"{name}.{key}" for key, _ in module.named_buffers(recurse=False))
         return model
 
-    monkeypatch.setattr(trainer, "build_model", build_and_keep)
+    monkeypatch.setattr(run_module, "build_model", build_and_keep)
     recipe = make_recipe(
         training__freeze_until_stride=until_stride,
         training__batch_norm=norms,
@@ -231,7 +232,7 @@ def test_masks_that_ignore_everything_give_no_loss_and_change_no_weight(
     recipe = make_recipe(training__precision=precision, training__epochs=0.5, optimizer__weight_decay=0)
     assert losses(recipe, tmp_path / "run") == [0]
     torch.manual_seed(0)
-    fresh = trainer.build_model(recipe, open_data(recipe)[0])
+    fresh = run_module.build_model(recipe, open_data(recipe)[0])
     after = weights(tmp_path / "run")
     assert all(torch.equal(p, after[key]) for key, p in fresh.named_parameters())
 
@@ -352,13 +353,13 @@ def test_a_gradient_that_is_no_number_stops_the_run_before_it_spoils_a_weight(
         def backward(_: Any, *gradients: Tensor) -> Tensor:
             return gradients[0] * float("inf")
 
-    true = trainer.CrossEntropy.__call__
+    true = run_module.CrossEntropy.__call__
 
     def spoilt(*given: Any) -> tuple[Tensor, Tensor]:
         loss, size = true(*given)
         return Spoilt.apply(loss), size
 
-    monkeypatch.setattr(trainer.CrossEntropy, "__call__", spoilt)
+    monkeypatch.setattr(run_module.CrossEntropy, "__call__", spoilt)
     with pytest.raises(NonFiniteLossError, match=r"the norm of the gradient is (nan|inf) at step 1"):
         train(make_recipe(), tmp_path / "run")
 
@@ -443,8 +444,8 @@ def test_class_weights_are_counted_once_said_and_kept(
     make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted: list[int] = []
-    true = trainer.count_classes
-    monkeypatch.setattr(trainer, "count_classes", lambda data: counted.append(len(data)) or true(data))
+    true = run_module.count_classes
+    monkeypatch.setattr(run_module, "count_classes", lambda data: counted.append(len(data)) or true(data))
     recipe = make_recipe(loss__class_weights="auto", training__epochs=3, log__save_minutes=0)
     notes: list[str] = []
     with pytest.raises(Stop):
@@ -477,7 +478,7 @@ def test_a_batch_that_does_not_fit_says_how_to_make_it_fit(
     def no_memory(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(trainer.Run, "_loss", no_memory)
+    monkeypatch.setattr(run_module.Run, "_loss", no_memory)
     with pytest.raises(MemoryShortageError, match=r"4 pictures of 65×65 do not fit .*training\.accumulate=2"):
         train(make_recipe(), tmp_path / "run")
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from atrous.training.outcomes import Progress as TrainingProgress
     from atrous.training.recipe import Recipe
-    from atrous.training.trainer import Progress as TrainingProgress
 
 SECONDS_BETWEEN_LINES = 30
 """How often a training whose output is no terminal says where it stands."""

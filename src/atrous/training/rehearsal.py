@@ -17,8 +17,10 @@ from atrous.data.loading import Batch
 from atrous.inference.predictor import encode_jpeg, write_atomically
 from atrous.labels import LabelSet
 from atrous.models.base import Output
+from atrous.training.outcomes import OnNote
 from atrous.training.recipe import Recipe
-from atrous.training.trainer import OnNote, Run, stages
+from atrous.training.run import Run
+from atrous.training.trainer import stages
 from atrous.viz import Pixels, overlay
 
 SHOWN = 16
