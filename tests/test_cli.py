@@ -37,9 +37,9 @@ SURFACE = {
         "--smoothness-sxy --srgb --sxy --weight INPUT"
     ),
     "crf tune": "--data --device --flip --json --merge --model --out --pictures --scales --split",
-    "convert to-pytorch": "--layout --model --out",
+    "convert to-pytorch": "--layout --model --out --overwrite",
     "convert caffe": "--as --classes --data --inputs --out --overwrite --rates --scales FILE",
-    "convert classifier": "--as --out FILE",
+    "convert classifier": "--as --out --overwrite FILE",
     "convert pytorch": "--as --classes --data --inputs --layout --out --overwrite --rates --scales FILE",
     "convert tensorflow": "--as --classes --data --out --overwrite --rates PREFIX",
     "convert tflite-arrays": "--classes --data --out --overwrite FILE",

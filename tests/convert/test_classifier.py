@@ -41,6 +41,9 @@ def test_a_trunk_that_starts_from_it_gives_its_features(
     done = CliRunner().invoke(app, ["convert", "classifier", str(file), "--as", "vgg11", "--out", str(out)])
     assert done.exit_code == 0, done.output
     assert f"model.pretrained={out}" in done.stdout
+    again = CliRunner().invoke(app, ["convert", "classifier", str(file), "--as", "vgg11", "--out", str(out)])
+    assert again.exit_code != 0
+    assert "is there: name a new file" in again.output
     model = create_model("fcn32s", backbone="vgg11", num_classes=2, pretrained=out).eval()
     photo = torch.randint(0, 256, (1, 3, 40, 30), dtype=torch.uint8)
     weight, bias = map(torch.from_numpy, blobs["conv1_1"])

@@ -183,6 +183,7 @@ def test_published_sets_are_found_by_name() -> None:
     [
         (picture(12, 10), energies(), "did you swap height and width"),
         (picture(5, 6), energies(), "resize the scores"),
+        (picture(), energies().transpose(1, 2, 0), "as if its classes came last"),
         (picture().transpose(2, 0, 1), energies(), "channels come last"),
         (picture()[..., 0], energies(), "channels behind"),
         (picture()[None], energies(), "image is"),

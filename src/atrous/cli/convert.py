@@ -37,7 +37,7 @@ BuiltInScales = Annotated[
 Inputs = Annotated[
     str | None, typer.Option("--inputs", help="What an FCN looks at, where the file can't tell: nyud-hha.")
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a model that is there.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 
 
 @convert_app.command("caffe")
@@ -92,11 +92,12 @@ def convert_classifier(
     file: Weights,
     architecture: Annotated[str, typer.Option("--as", help="What it is: vgg16, vgg19, ..., caffenet.")],
     out: Annotated[Path, typer.Option("--out", help="The .safetensors to write, for model.pretrained.")],
+    overwrite: Overwrite = False,
 ) -> None:
     """Convert an ImageNet classifier of Caffe (.caffemodel) to weights that a training starts from."""
     from atrous.convert.classifier import convert_classifier as convert
 
-    check_writable(out)
+    _check_file(out, overwrite)
     convert(file, architecture, out)
     typer.echo(f"start from it: atrous train RECIPE --set model.backbone={architecture} --set model.pretrained={out}")
 
@@ -137,13 +138,14 @@ def convert_to_pytorch(
         str, typer.Option("--layout", help="Whose names: torchvision, smp, transformers, vainf, jfzhang95.")
     ],
     out: Annotated[Path, typer.Option("--out", help="The .pth or .safetensors to write.")],
+    overwrite: Overwrite = False,
 ) -> None:
     """Write a DeepLabv3, v3+ or fcn of ours as a state dict that another program loads."""
     from atrous.convert.export import check_ending, stride_there, write_pytorch
     from atrous.models.zoo import load
 
     check_ending(out)
-    check_writable(out)
+    _check_file(out, overwrite)
     network = load(model)
     write_pytorch(network, layout, out)
     shown = network.preprocessing
@@ -172,6 +174,13 @@ def _options(classes: Path | None, data: str | None, rates: str | None, scales: 
         "rates": numbers("--rates", rates) or None,
         "scales": read_scales(scales) or None,
     }
+
+
+def _check_file(out: Path, overwrite: bool) -> None:
+    """Fail before the work, and before what is there is replaced."""
+    check_writable(out)
+    if out.exists() and not overwrite:
+        raise ValueError(f"{out} is there: name a new file, or replace it with --overwrite")
 
 
 def _check_model_folder(out: Path, overwrite: bool) -> None:

@@ -58,6 +58,10 @@ def read_images(image: NDArray[Any] | Tensor | None, unary: Tensor, *, batched: 
     size = tuple(unary.shape[2:])
     expected = (*unary.shape[:1], *size) if batched else size
     if pictures.ndim != len(expected) + 1 or tuple(pictures.shape[:-1]) != expected:
+        shape = tuple(unary.shape[0 if batched else 1 :])
+        swapped = tuple(pictures.shape[:-1]) == tuple(unary.shape[:1] * batched + unary.shape[1:-1])
+        if swapped and unary.shape[-1] < unary.shape[1]:  # else it may be the picture whose channels come first
+            raise ValueError(f"the unary is {shape}, as if its classes came last; they come first, before the height")
         raise ValueError(_misfit(tuple(pictures.shape), expected))
     if pictures.is_floating_point():
         check_finite("image", pictures)
