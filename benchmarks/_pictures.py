@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 
 from atrous.inference.demo import find_demo_photos
-from atrous.labels import VOC, encode_mask
+from atrous.label_sets import VOC
+from atrous.labels import encode_mask
 
 SEED = 0
 

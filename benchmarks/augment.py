@@ -19,10 +19,10 @@ from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from atrous.data.datasets import PairedDataset, Sample
-from atrous.data.masks import MaskForm
-from atrous.data.transforms import Augmentation
-from atrous.labels import VOC
+from atrous.data.augment import Augmentation
+from atrous.data.dataset import PairedDataset, Sample
+from atrous.data.files.masks import MaskForm
+from atrous.label_sets import VOC
 
 CROP = 513
 SCALE = (0.5, 2.0)

@@ -12,8 +12,9 @@ from benchmarks._harness import Comparison, compare, copy_bandwidth, write
 from torch import Tensor
 
 import atrous
-from atrous.models import base, depthwise
-from atrous.models.depthwise import compiled_depthwise
+from atrous.models import base
+from atrous.ops.depthwise import op as depthwise
+from atrous.ops.depthwise.op import compiled_depthwise
 
 SEED = 0
 TORCH = "torch (oneDNN)"

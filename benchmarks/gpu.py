@@ -31,10 +31,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import atrous
 from atrous.crf import Bilateral, DenseCRF, Gaussian, unary_from_scores
+from atrous.grid import Grid
 from atrous.inference.demo import find_demo_photos
-from atrous.inference.labelmap import scores_to_labels
-from atrous.models.depthwise import compiled_depthwise
-from atrous.models.geometry import Grid
+from atrous.ops.depthwise.op import compiled_depthwise
+from atrous.ops.labelmap.op import scores_to_labels
 
 CLASSES = 21
 WARM, LEAST, FEWEST, MOST = 3, 0.2, 5, 200
@@ -338,7 +338,7 @@ def training(device: torch.device, sizes: Sizes, autotune: bool) -> Section:
 
 def steps(name: str, case: Network, room: Path, device: torch.device, sizes: Sizes, tuned: bool) -> Measured:
     from atrous.training.recipe import check_recipe
-    from atrous.training.run import Run
+    from atrous.training.trainer import Run
 
     table = {
         "model": {

@@ -10,9 +10,9 @@ from benchmarks._harness import Comparison, compare, copy_bandwidth, write
 from numpy.typing import NDArray
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from atrous.inference.labelmap import scores_to_labels
-from atrous.kernels.confusion import confusion_matrix
-from atrous.models.geometry import Grid
+from atrous.grid import Grid
+from atrous.ops.confusion import confusion_matrix
+from atrous.ops.labelmap.op import scores_to_labels
 
 SEED = 0
 CLASSES, HEIGHT, WIDTH = 19, 1024, 2048

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from benchmarks._harness import Comparison, answer, race, write
 from torch import Tensor, nn
 
-from atrous.inference.method import Method
+from atrous.inference.test_time import Method
 from atrous.models import SegmentationModel, create_model
 from atrous.models.attention_to_scale import AttentionToScale
 

@@ -36,7 +36,7 @@ Block = Callable[[], float]
 
 def ours(room: Path, loaded: bool) -> Block:
     from atrous.training.recipe import check_recipe
-    from atrous.training.run import Run
+    from atrous.training.trainer import Run
 
     table = {
         "model": {"pretrained": False, "options": {"separable": True}},

@@ -20,7 +20,7 @@ from matplotlib import pyplot as plt
 from PIL import Image
 
 import atrous
-from atrous.data.datasets import open_dataset
+from atrous.data.dataset import open_dataset
 from atrous.evaluation.report import aligned
 from atrous.labels import IGNORE
 from atrous.models.attention_to_scale import AttentionToScale

@@ -16,11 +16,11 @@ import typer
 from PIL import Image
 
 import atrous
-from atrous.data.datasets import open_dataset
+from atrous.data.dataset import open_dataset
+from atrous.evaluation.crf_search import searched_on, tune_crf
 from atrous.evaluation.metrics import ConfusionMatrix
 from atrous.evaluation.report import aligned, percent
 from atrous.evaluation.trimap import trimap
-from atrous.evaluation.tuning import searched_on, tune_crf
 from atrous.inference.predictor import predict
 from atrous.labels import LabelSet, Mask
 from atrous.provenance import provenance

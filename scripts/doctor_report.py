@@ -18,7 +18,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from atrous.cli import app
-from atrous.data.datasets import open_dataset
+from atrous.data.dataset import open_dataset
 from atrous.labels import LabelSet, encode_mask
 from atrous.provenance import provenance
 

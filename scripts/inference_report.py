@@ -14,12 +14,12 @@ from typing import Annotated
 import typer
 
 import atrous
-from atrous.data.datasets import open_dataset
-from atrous.evaluation.dial import COUNTED_AT, Setting, multiply_adds, plot, turn_dial
+from atrous.data.dataset import open_dataset
 from atrous.evaluation.report import aligned, percent
-from atrous.inference.method import Method
-from atrous.inference.predictor import write_atomically
-from atrous.models.scales import scaled_size
+from atrous.evaluation.sweep import COUNTED_AT, Setting, multiply_adds, plot, turn_dial
+from atrous.files import write_atomically
+from atrous.inference.test_time import Method
+from atrous.models.multi_scale import scaled_size
 from atrous.provenance import provenance
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -31,18 +31,19 @@ from PIL import Image
 from study_page import ROOT, Table, base_folder, recipe_of, run_folder, write
 
 import atrous
-from atrous.data.datasets import PairedDataset, open_dataset
-from atrous.data.images import open_image
+from atrous.data.dataset import PairedDataset, open_dataset
+from atrous.data.files.images import open_image
 from atrous.data.loading import steps_per_epoch
-from atrous.evaluation.dial import COUNTED_AT, multiply_adds
+from atrous.evaluation.sweep import COUNTED_AT, multiply_adds
+from atrous.files import write_atomically
 from atrous.inference.demo import find_demo_photos
-from atrous.inference.predictor import encode_jpeg, predict, write_atomically
+from atrous.inference.predictor import predict
 from atrous.provenance import provenance
-from atrous.training.outcomes import NonFiniteLossError, Progress
 from atrous.training.recipe import Recipe
 from atrous.training.recipe_file import load_recipe
-from atrous.training.trainer import train
-from atrous.viz import overlay
+from atrous.training.stages import train
+from atrous.training.types import NonFiniteLossError, Progress
+from atrous.viz import encode_jpeg, overlay
 
 STUDIES = ROOT / "recipes" / "studies"
 PICTURES = 6

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from claims import verdicts
 
-from atrous.evaluation.dial import COUNTED_AT
 from atrous.evaluation.report import aligned, percent
-from atrous.inference.predictor import write_atomically
+from atrous.evaluation.sweep import COUNTED_AT
+from atrous.files import write_atomically
 from atrous.training.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]

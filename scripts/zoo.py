@@ -22,13 +22,13 @@ import torch
 import typer
 
 import atrous
-from atrous.data.datasets import open_dataset
+from atrous.data.dataset import open_dataset
 from atrous.evaluation.evaluate import Evaluation
 from atrous.evaluation.report import markdown
-from atrous.training.outcomes import Progress
 from atrous.training.recipe import Recipe
 from atrous.training.recipe_file import load_recipe
-from atrous.training.trainer import train
+from atrous.training.stages import train
+from atrous.training.types import Progress
 
 ROOT = Path(__file__).resolve().parents[1]
 STORED = "Weights are stored as float16; the table is of the stored weights."

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from atrous.models import classics
+from atrous.models.backbones import fcn as classics
 from atrous.training.recipe import Recipe, check_recipe
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

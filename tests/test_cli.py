@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from typer.testing import CliRunner, Result
 
 from atrous.cli import app
+from atrous.grid import Grid
 from atrous.labels import LabelSet, encode_mask
-from atrous.models import zoo
-from atrous.models.geometry import Grid
+from atrous.models import loading as zoo
 
 SURFACE = {
     "demo": "--device --model --out",
@@ -285,7 +285,8 @@ def test_a_json_file_that_cannot_be_written_is_said_before_the_work(
 
 
 def test_train_hands_the_checked_recipe_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from atrous.training import outcomes, trainer
+    from atrous.training import stages as trainer
+    from atrous.training import types as outcomes
 
     recipe = tmp_path / "r.toml"
     recipe.write_text('[data]\ntrain = "folder:x"\n')
@@ -308,7 +309,8 @@ def test_train_hands_the_checked_recipe_on(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_stopped_training_says_where_and_is_no_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from atrous.training import outcomes, trainer
+    from atrous.training import stages as trainer
+    from atrous.training import types as outcomes
 
     def train(*_: Any, **__: Any) -> Any:
         raise outcomes.Stopped("stopped after step 3 of 6; --resume goes on from there")
@@ -321,7 +323,7 @@ def test_a_stopped_training_says_where_and_is_no_crash(tmp_path: Path, monkeypat
 
 
 def test_a_dry_run_tells_shapes_memory_and_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from atrous.training import rehearsal
+    from atrous.training import dry_run as rehearsal
 
     def rehearse(_: Any, out: Path, on_note: Any) -> Any:
         on_note("40 steps of 8 pictures")

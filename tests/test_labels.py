@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from atrous.labels import CAMVID, IGNORE, VOC, LabelSet, labels_from_colors, voc_color
+from atrous.label_sets import CAMVID, VOC
+from atrous.labels import IGNORE, LabelSet, labels_from_colors, voc_color
 
 
 def test_voc_palette_is_the_published_one() -> None:

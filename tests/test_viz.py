@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atrous.labels import CAMVID, VOC, LabelSet
+from atrous.label_sets import CAMVID, VOC
+from atrous.labels import LabelSet
 from atrous.viz import areas, overlay, percent, side_by_side
 
 GREY = np.full((60, 80, 3), 100, np.uint8)

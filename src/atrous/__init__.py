@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from atrous.crf import DenseCRF
-    from atrous.data.datasets import open_dataset
+    from atrous.data.dataset import open_dataset
     from atrous.evaluation.evaluate import evaluate
     from atrous.inference.predictor import Segmentation, predict
     from atrous.labels import LabelSet
+    from atrous.models.loading import load
     from atrous.models.registry import create_model
-    from atrous.models.surgery import set_output_stride
-    from atrous.models.zoo import load
+    from atrous.models.surgery.output_stride import set_output_stride
 
 __all__ = [
     "DenseCRF",
@@ -34,9 +34,9 @@ _HOMES = {
     "create_model": "atrous.models",
     "evaluate": "atrous.evaluation.evaluate",
     "load": "atrous.models",
-    "open_dataset": "atrous.data.datasets",
+    "open_dataset": "atrous.data.dataset",
     "predict": "atrous.inference.predictor",
-    "set_output_stride": "atrous.models.surgery",
+    "set_output_stride": "atrous.models.surgery.output_stride",
 }
 
 

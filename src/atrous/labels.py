@@ -119,30 +119,3 @@ def labels_from_colors(rgb: NDArray[np.uint8], colors: Mapping[Color, int]) -> t
     values = np.array([known.get(int(code), IGNORE) for code in found], np.uint8)
     strangers = {(int(c) >> 16, int(c) >> 8 & 255, int(c) & 255) for c in found if int(c) not in known}
     return values[positions].reshape(rgb.shape[:2]), strangers
-
-
-VOC = LabelSet(
-    (
-        *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
-        *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
-    )
-)
-"""The 21 classes of PASCAL VOC 2012."""
-
-CAMVID = LabelSet(
-    ("Sky", "Building", "Pole", "Road", "Pavement", "Tree", "SignSymbol", "Fence", "Car", "Pedestrian", "Bicyclist"),
-    (
-        (128, 128, 128),
-        (128, 0, 0),
-        (192, 192, 128),
-        (128, 64, 128),
-        (60, 40, 222),
-        (128, 128, 0),
-        (192, 128, 128),
-        (64, 64, 128),
-        (64, 0, 128),
-        (64, 64, 0),
-        (0, 128, 192),
-    ),
-)
-"""The 11 classes of CamVid in the SegNet split; its void, 11 on disk, is read as 255."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -249,3 +250,10 @@ def _above(picture: Pixels, strip: Image.Image) -> Pixels:
     sheet[:height, left : left + width] = picture
     sheet[height:] = np.asarray(strip)
     return sheet
+
+
+def encode_jpeg(pixels: Pixels) -> bytes:
+    """A picture, uint8 RGB ``(H, W, 3)``, as the bytes of a JPEG; full colour resolution keeps thin outlines crisp."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=90, subsampling=0)
+    return buffer.getvalue()

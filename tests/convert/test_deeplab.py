@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from atrous.convert.caffe import convert_caffe
 from atrous.convert.pytorch import convert_pytorch
 from atrous.convert.source import ConversionError
-from atrous.labels import VOC, LabelSet
+from atrous.label_sets import VOC
+from atrous.labels import LabelSet
 from atrous.models import SegmentationModel, load
-from atrous.models.scales import MultiScale
+from atrous.models.multi_scale import MultiScale
 
 Write = Callable[..., Path]
 Weights = dict[str, Tensor]

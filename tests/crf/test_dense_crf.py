@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atrous.crf import PUBLISHED, Bilateral, Custom, DenseCRF, Gaussian
-from atrous.crf.kernels import Kernel
 from atrous.crf.mean_field import Normalization
+from atrous.crf.pairwise import Kernel
 
 KERNELS: list[Kernel] = [Gaussian(sxy=2, weight=2), Bilateral(sxy=6, srgb=30, weight=3)]
 

@@ -8,13 +8,13 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from atrous.crf import fused
-from atrous.crf.kernels import Bilateral, Gaussian
+from atrous.crf.cpu import mean_field as fused
+from atrous.crf.cpu.lattice_kernels import find_corners
 from atrous.crf.lattice import Lattice, key_strides, scale_factors
 from atrous.crf.mean_field import Messages, Normalization, Pairwise
 from atrous.crf.mean_field import mean_field as plain
-from atrous.kernels.crf_lattice import find_corners
-from atrous.kernels.simd import LANES, address, exponential, largest, load, store, total, transpose
+from atrous.crf.pairwise import Bilateral, Gaussian
+from atrous.ops.simd import LANES, address, exponential, largest, load, store, total, transpose
 
 SIZE = (23, 31)  # no whole number of vectors
 
@@ -97,8 +97,8 @@ def test_classes_that_become_negligible_may_be_dropped() -> None:
 
 
 def test_the_result_does_not_depend_on_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("atrous.crf.strips._STRIP", 7)  # so that there are several strips
-    monkeypatch.setattr("atrous.crf.strips._STRIP_HEIGHT", 1)
+    monkeypatch.setattr("atrous.crf.cpu.strips._STRIP", 7)  # so that there are several strips
+    monkeypatch.setattr("atrous.crf.cpu.strips._STRIP_HEIGHT", 1)
     unary, pairwise = energies(21), kernels(21)
     fields = [fused.MeanField(unary, pairwise, "symmetric", threads) for threads in (1, 2, 3)]
     results = [field.distribution(5, None) for field in fields]

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from atrous.data import coco
-from atrous.data.annotations import fill_outline, inside_runs, unpack_runs
-from atrous.data.classes import VOC_IN_COCO
-from atrous.data.datasets import DatasetError, open_dataset
-from atrous.data.doctor import check
-from atrous.labels import IGNORE, VOC
+from atrous.data.dataset import DatasetError, open_dataset
+from atrous.data.doctor.check import check
+from atrous.data.files.coco_json import fill_outline, inside_runs, unpack_runs
+from atrous.data.sources import coco
+from atrous.label_sets import VOC, VOC_IN_COCO
+from atrous.labels import IGNORE
 
 HEIGHT, WIDTH = 40, 60
 NAMES = [VOC_IN_COCO.get(name, name) for name in VOC.names[:0:-1]]  # another order than VOC's

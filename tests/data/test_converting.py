@@ -10,11 +10,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from atrous.cli import app
-from atrous.data.classes import CITYSCAPES
-from atrous.data.converting import convert
-from atrous.data.datasets import DatasetError, open_dataset
-from atrous.data.doctor import check
-from atrous.data.masks import MaskError
+from atrous.data.dataset import DatasetError, open_dataset
+from atrous.data.doctor.check import check
+from atrous.data.export import convert
+from atrous.data.files.masks import MaskError
+from atrous.label_sets import CITYSCAPES
 from atrous.labels import IGNORE
 
 IDS = np.array([[0, 7, 8, 11, 33, 6], [1, 2, 3, 29, 30, 26]], np.uint8)

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atrous.data import forms
-from atrous.data.datasets import DatasetError, PairedDataset, open_dataset
-from atrous.data.images import ImageError
-from atrous.data.masks import MaskError, MaskForm
-from atrous.labels import CAMVID, IGNORE, VOC, LabelSet
+from atrous.data.dataset import DatasetError, PairedDataset, open_dataset
+from atrous.data.files.images import ImageError
+from atrous.data.files.masks import MaskError, MaskForm
+from atrous.data.sources import labels_toml as forms
+from atrous.label_sets import CAMVID, VOC
+from atrous.labels import IGNORE, LabelSet
 
 Put = Callable[..., None]
 

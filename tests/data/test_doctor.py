@@ -10,12 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from atrous.data.checkup import Checkup
-from atrous.data.datasets import DatasetError, open_dataset
-from atrous.data.doctor import check, quick_check, require_healthy
-from atrous.data.findings import Finding
-from atrous.data.images import ImageError
-from atrous.labels import VOC, LabelSet
+from atrous.data.dataset import DatasetError, open_dataset
+from atrous.data.doctor.check import check, quick_check, require_healthy
+from atrous.data.doctor.findings import Finding
+from atrous.data.doctor.report import Checkup
+from atrous.data.files.images import ImageError
+from atrous.label_sets import VOC
+from atrous.labels import LabelSet
 
 from .conftest import LABELS, MakeFolder, Picture, draw
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atrous.data.facts import MaskFacts, PhotoFacts, glance, look
-from atrous.data.masks import MaskForm
+from atrous.data.doctor.inspect import MaskFacts, PhotoFacts, glance, look
+from atrous.data.files.masks import MaskForm
 
 from .conftest import LABELS, draw
 

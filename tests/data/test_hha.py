@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from atrous.data.hha import COARSE, encode_hha, gravity_direction, surface_normals
+from atrous.data.files.depth import COARSE, encode_hha, gravity_direction, surface_normals
 
 SIZE = (96, 128)
 CAMERA = np.array([[110.0, 0, 63.5], [0, 110, 47.5], [0, 0, 1]])

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from atrous.data.datasets import DatasetError, Sample
-from atrous.data.layouts import Extras
+from atrous.data.augment import Augmentation
+from atrous.data.dataset import DatasetError, Sample
 from atrous.data.loading import Batch, batches, steps_per_epoch
-from atrous.data.transforms import Augmentation
+from atrous.data.sources.base import Extras
 from atrous.labels import LabelSet
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atrous.data.masks import MaskError, MaskForm, read_mask
-from atrous.labels import IGNORE, VOC, VOID_COLOR, LabelSet, encode_mask
+from atrous.data.files.masks import MaskError, MaskForm, read_mask
+from atrous.label_sets import VOC
+from atrous.labels import IGNORE, VOID_COLOR, LabelSet, encode_mask
 
 LABELS = LabelSet(("floor", "cup", "hand"), ((0, 0, 0), (200, 30, 30), (30, 200, 30)))
 INDEX, RGB = MaskForm(LABELS), MaskForm(LABELS, "rgb")

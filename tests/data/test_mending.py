@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atrous.data.datasets import DatasetError, open_dataset
-from atrous.data.doctor import check
-from atrous.data.images import read_image
-from atrous.data.mending import Mended, mend
-from atrous.labels import CAMVID, VOC, LabelSet, encode_mask
+from atrous.data.dataset import DatasetError, open_dataset
+from atrous.data.doctor.check import check
+from atrous.data.doctor.repair import Mended, mend
+from atrous.data.files.images import read_image
+from atrous.label_sets import CAMVID, VOC
+from atrous.labels import LabelSet, encode_mask
 
 from .conftest import LABELS, MakeFolder, Picture, draw
 

@@ -8,14 +8,23 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from atrous.data.classes import CONTEXT_NUMBERS, GEOMETRIC, NYUD, PARTS_MERGED, PASCAL_CONTEXT, PERSON_PART, SIFT_FLOW
-from atrous.data.datasets import DatasetError, open_dataset
-from atrous.data.doctor import check, quick_check
-from atrous.data.images import ImageError
-from atrous.data.masks import MaskError, MaskForm, read_mask
-from atrous.data.mending import mend
-from atrous.data.scenes import LOG_DEPTH_MEAN, read_log_depth
-from atrous.labels import IGNORE, VOC
+from atrous.data.dataset import DatasetError, open_dataset
+from atrous.data.doctor.check import check, quick_check
+from atrous.data.doctor.repair import mend
+from atrous.data.files.images import ImageError
+from atrous.data.files.masks import MaskError, MaskForm, read_mask
+from atrous.data.sources.scenes import LOG_DEPTH_MEAN, read_log_depth
+from atrous.label_sets import (
+    CONTEXT_NUMBERS,
+    GEOMETRIC,
+    NYUD,
+    PARTS_MERGED,
+    PASCAL_CONTEXT,
+    PERSON_PART,
+    SIFT_FLOW,
+    VOC,
+)
+from atrous.labels import IGNORE
 
 SIFT = "spatial_envelope_256x256_static_8outdoorcategories"
 COLUMNS, ROWS = np.meshgrid(np.arange(6, dtype=np.uint8), np.arange(4, dtype=np.uint8))

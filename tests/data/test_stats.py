@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from atrous.data.datasets import DatasetError, Sample
-from atrous.data.layouts import Extras
-from atrous.data.sheet import choose, contact_sheet
+from atrous.data.contact_sheet import choose, contact_sheet
+from atrous.data.dataset import DatasetError, Sample
+from atrous.data.sources.base import Extras
 from atrous.data.stats import ClassCounts, count_classes, inverse_log, measure, median_frequency
 from atrous.labels import LabelSet
 

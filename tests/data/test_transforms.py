@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atrous.data.datasets import Sample
-from atrous.data.transforms import Augmentation
+from atrous.data.augment import Augmentation
+from atrous.data.dataset import Sample
 from atrous.labels import IGNORE
 
 FILL = (255.0, 0.0, 255.0)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atrous.data.classes import ADE20K, CITYSCAPES, CITYSCAPES_IDS
-from atrous.data.datasets import DatasetError, open_dataset
-from atrous.data.doctor import check, quick_check
-from atrous.data.masks import MaskError
+from atrous.data.dataset import DatasetError, open_dataset
+from atrous.data.doctor.check import check, quick_check
+from atrous.data.files.masks import MaskError
+from atrous.label_sets import ADE20K, CITYSCAPES, CITYSCAPES_IDS
 from atrous.labels import IGNORE
 
 IDS = np.array([[0, 7, 8, 11, 33, 6], [1, 2, 3, 29, 30, 255]], np.uint8)

@@ -16,11 +16,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from atrous.cli import app
-from atrous.data.datasets import Dataset, open_dataset
-from atrous.evaluation import dial
-from atrous.evaluation.dial import multiply_adds, table, turn_dial
+from atrous.data.dataset import Dataset, open_dataset
+from atrous.evaluation import sweep as dial
 from atrous.evaluation.evaluate import evaluate
-from atrous.inference.method import Method
+from atrous.evaluation.sweep import multiply_adds, table, turn_dial
+from atrous.inference.test_time import Method
 from atrous.models import SegmentationModel, create_model
 
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from atrous.data.datasets import Sample
-from atrous.data.layouts import Extras
+from atrous.data.dataset import Sample
+from atrous.data.sources.base import Extras
 from atrous.evaluation.evaluate import evaluate
-from atrous.inference.method import Method
+from atrous.grid import Grid
+from atrous.inference.test_time import Method
 from atrous.labels import LabelSet
-from atrous.models.geometry import Grid
 
 LABELS = LabelSet(("background", "cat", "dog", "cow"))
 

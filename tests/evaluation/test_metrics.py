@@ -7,7 +7,8 @@ from hypothesis.extra.numpy import arrays
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from atrous.evaluation.metrics import ConfusionMatrix
-from atrous.labels import VOC, LabelSet
+from atrous.label_sets import VOC
+from atrous.labels import LabelSet
 
 THREE = LabelSet(("background", "cat", "dog"))
 

@@ -4,10 +4,10 @@ import torch
 from torch import nn
 
 from atrous.crf.tune import COARSE, Settings, search, stored_crf, stored_settings
-from atrous.data.datasets import Sample
-from atrous.evaluation.tuning import tune_crf
+from atrous.data.dataset import Sample
+from atrous.evaluation.crf_search import tune_crf
+from atrous.grid import Grid
 from atrous.labels import LabelSet
-from atrous.models.geometry import Grid
 
 LABELS = LabelSet(("background", "thing"))
 
@@ -67,7 +67,7 @@ class Discs:
 
 
 def test_a_model_that_is_vague_about_boundaries_gains_and_the_card_says_so(monkeypatch):
-    monkeypatch.setattr("atrous.evaluation.tuning.search", lambda score, start: search_few(score, start))
+    monkeypatch.setattr("atrous.evaluation.crf_search.search", lambda score, start: search_few(score, start))
     told = []
     found = tune_crf(Blurred(), Discs(4), pictures=2, on_try=lambda settings, score: told.append(score))
     assert found.pictures == (2, 2)

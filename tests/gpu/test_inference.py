@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 import atrous
 from atrous.cli import app
 from atrous.crf import Bilateral, DenseCRF, Gaussian
-from atrous.data.datasets import open_dataset
+from atrous.data.dataset import open_dataset
+from atrous.grid import Grid
 from atrous.inference.demo import find_demo_photos
-from atrous.inference.labelmap import scores_to_labels
 from atrous.models import SegmentationModel, create_model
-from atrous.models.geometry import Grid
+from atrous.ops.labelmap.op import scores_to_labels
 
 pytestmark = pytest.mark.gpu
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 import atrous
-from atrous.data.datasets import open_dataset
-from atrous.training.outcomes import MemoryShortageError, Progress
-from atrous.training.rehearsal import rehearse
-from atrous.training.run import Run
-from atrous.training.trainer import train
+from atrous.data.dataset import open_dataset
+from atrous.training.dry_run import rehearse
+from atrous.training.stages import train
+from atrous.training.trainer import Run
+from atrous.training.types import MemoryShortageError, Progress
 
 from ..conftest import MakeRecipe
 from .conftest import Unwaiting

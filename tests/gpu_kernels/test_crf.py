@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from atrous.crf import gpu, lattice
-from atrous.crf.kernels import Bilateral, Gaussian
+from atrous.crf import lattice
+from atrous.crf.gpu import mean_field as gpu
 from atrous.crf.lattice import Lattice
 from atrous.crf.mean_field import Messages, Normalization, Pairwise
 from atrous.crf.mean_field import mean_field as plain
+from atrous.crf.pairwise import Bilateral, Gaussian
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SIZE = (9, 13)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from atrous.kernels.depthwise import depthwise_reference
+from atrous.ops.depthwise.cpu import depthwise_reference
 
 SHAPES = [  # kernel, stride, dilation, padding, channels, size
     ((3, 3), 1, 1, 1, 70, (7, 9)),
@@ -23,7 +23,7 @@ def channels_last(x: Tensor) -> Tensor:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("kernel", "stride", "dilation", "padding", "channels", "size"), SHAPES)
 def test_values_and_gradients_are_torchs(device, kernel, stride, dilation, padding, channels, size, dtype):
-    from atrous.kernels import depthwise_gpu
+    from atrous.ops.depthwise import triton_kernels as depthwise_gpu
 
     x = torch.randn(2, channels, *size, device=device).to(dtype).double().requires_grad_()
     weight = torch.randn(channels, 1, *kernel, device=device).double().requires_grad_()

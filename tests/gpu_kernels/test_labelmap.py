@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from atrous.inference import labelmap
-from atrous.models.geometry import PIXELS, Grid, resample
+from atrous.grid import PIXELS, Grid, resample
+from atrous.ops.labelmap import op as labelmap
 
 
 @pytest.mark.parametrize(

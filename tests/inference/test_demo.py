@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from atrous.data.images import ImageError
+from atrous.data.files.images import ImageError
+from atrous.grid import Grid
 from atrous.inference import demo
 from atrous.inference.demo import find_demo_photos, run_demo
 from atrous.labels import LabelSet
-from atrous.models.geometry import Grid
 
 
 class Brightness(nn.Module):

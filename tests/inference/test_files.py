@@ -10,13 +10,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 import atrous
-from atrous.data.images import FoundImage, ImageError
+from atrous.data.files.images import FoundImage, ImageError
+from atrous.grid import Grid
 from atrous.inference import results
-from atrous.inference.files import Report, predict_files
-from atrous.inference.method import Method
-from atrous.inference.names import tell_apart
+from atrous.inference.batch import Report, predict_files
+from atrous.inference.output_names import tell_apart
+from atrous.inference.test_time import Method
 from atrous.labels import LabelSet
-from atrous.models.geometry import Grid
 
 
 class DarkOrLight(nn.Module):

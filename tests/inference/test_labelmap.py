@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from atrous.inference import labelmap
-from atrous.inference.labelmap import scores_to_labels
-from atrous.models.geometry import PIXELS, Grid, resample
+from atrous.grid import PIXELS, Grid, resample
+from atrous.ops.labelmap import op as labelmap
+from atrous.ops.labelmap.op import scores_to_labels
 
 DEVICES = [
     "cpu",

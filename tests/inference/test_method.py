@@ -4,8 +4,8 @@ import torch
 
 import atrous
 from atrous.crf import Bilateral, DenseCRF, Gaussian
-from atrous.inference.method import Method
-from atrous.models.geometry import PIXELS, Grid, resample
+from atrous.grid import PIXELS, Grid, resample
+from atrous.inference.test_time import Method
 
 PHOTO = torch.randint(0, 256, (1, 3, 61, 83), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
@@ -65,7 +65,7 @@ def test_sizes_follow_the_published_rule():
     ],
 )
 def test_labels_come_from_the_merged_full_size_scores(model, merge, expected, monkeypatch):
-    monkeypatch.setattr("atrous.inference.labelmap._STRIP_VALUES", 5 * 83 * 7)  # seven rows at a time
+    monkeypatch.setattr("atrous.ops.labelmap.op._STRIP_VALUES", 5 * 83 * 7)  # seven rows at a time
     method = Method((0.75, 1.0), True, merge)
     with torch.inference_mode():
         labels, views = method(model, PHOTO)

@@ -11,10 +11,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 import atrous
-from atrous.data.images import ImageError
-from atrous.inference.predictor import predict, write_atomically
+from atrous.data.files.images import ImageError
+from atrous.files import write_atomically
+from atrous.grid import Grid
+from atrous.inference.predictor import predict
 from atrous.labels import LabelSet
-from atrous.models.geometry import Grid
 
 
 class ByChannel(nn.Module):

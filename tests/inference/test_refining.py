@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from atrous.crf import Bilateral, DenseCRF, Gaussian
-from atrous.inference.refining import ScoresError, refine_files
+from atrous.inference.crf_files import ScoresError, refine_files
 from atrous.labels import LabelSet
 
 CRF = DenseCRF([Gaussian(2, 2), Bilateral(10, 10, 4)], iterations=5)

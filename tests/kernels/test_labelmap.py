@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from atrous.kernels.labelmap import full_size_scores, scores_to_labels, scores_to_labels_reference
+from atrous.ops.labelmap.cpu import full_size_scores, scores_to_labels, scores_to_labels_reference
 
 sides = st.integers(1, 7)
 sizes = st.tuples(st.integers(1, 50), st.integers(1, 50))

@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from atrous.grid import Grid
 from atrous.models import create_model
 from atrous.models.attention_to_scale import AttentionToScale
-from atrous.models.geometry import Grid
 
 BASES = ["fcn8s", "deeplab_largefov", "deeplabv3", "deeplabv3plus"]
 

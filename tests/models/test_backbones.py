@@ -7,8 +7,8 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from atrous.models.backbones import Backbone, WeightsNotFoundError
-from atrous.models.surgery import SurgeryError
+from atrous.models.backbones.timm import Backbone, WeightsNotFoundError
+from atrous.models.surgery.output_stride import SurgeryError
 
 
 def test_features_come_by_stride() -> None:

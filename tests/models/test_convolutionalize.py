@@ -10,7 +10,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from atrous.models.surgery import SurgeryError, convolutionalize, set_output_stride
+from atrous.models.surgery.output_stride import SurgeryError, convolutionalize, set_output_stride
 
 
 class Small(nn.Module):

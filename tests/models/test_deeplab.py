@@ -8,11 +8,13 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from atrous.models import classics, create_model, load
+from atrous.grid import PIXELS, Grid, resample
+from atrous.models import create_model, load
+from atrous.models.backbones import fcn as classics
+from atrous.models.backbones.deeplab import DeepLabTrunk, decimate
 from atrous.models.base import SegmentationModel
-from atrous.models.deeplab_trunks import DeepLabTrunk, decimate
-from atrous.models.geometry import PIXELS, Grid, resample, trace_windows
-from atrous.models.surgery import set_output_stride
+from atrous.models.surgery.output_stride import set_output_stride
+from atrous.models.surgery.trace import trace_windows
 
 
 def parameters(module: nn.Module) -> int:

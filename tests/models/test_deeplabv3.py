@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from atrous.models import create_model
 from atrous.models.deeplabv3 import ASPP
 from atrous.models.layers import Bottleneck
-from atrous.models.surgery import SurgeryError
+from atrous.models.surgery.output_stride import SurgeryError
 
 
 def parameters(module: torch.nn.Module) -> int:

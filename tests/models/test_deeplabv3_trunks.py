@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atrous.models import create_model
-from atrous.models.backbones import Backbone
-from atrous.models.deeplabv3_trunks import ReleasedTrunk, deeplabv3_backbone
+from atrous.models.backbones.deeplabv3 import ReleasedTrunk, deeplabv3_backbone
+from atrous.models.backbones.timm import Backbone
 
 Weights = dict[str, Tensor]
 Unit = Callable[[Tensor, int, int], Tensor]

@@ -9,9 +9,9 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 import atrous
-from atrous.kernels.depthwise import depthwise_reference
-from atrous.models import depthwise
-from atrous.models.depthwise import compiled_depthwise
+from atrous.ops.depthwise import op as depthwise
+from atrous.ops.depthwise.cpu import depthwise_reference
+from atrous.ops.depthwise.op import compiled_depthwise
 
 BFLOAT16 = 2**-8
 """The distance of 1 from the next number of bfloat16, as a share."""

@@ -9,14 +9,16 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from atrous.inference.labelmap import scores_to_labels
-from atrous.models import classics, create_model, load
-from atrous.models.backbones import WeightsNotFoundError
+from atrous.grid import PIXELS, Grid, resample
+from atrous.models import create_model, load
+from atrous.models.backbones import fcn as classics
+from atrous.models.backbones.fcn import CAFFE, ClassicBackbone
+from atrous.models.backbones.timm import WeightsNotFoundError
 from atrous.models.base import SegmentationModel
-from atrous.models.classics import CAFFE, ClassicBackbone
 from atrous.models.fcn import FCN, DilatedFCN, late_fusion
-from atrous.models.geometry import PIXELS, Grid, resample, trace_windows
 from atrous.models.layers import bilinear_kernel
+from atrous.models.surgery.trace import trace_windows
+from atrous.ops.labelmap.op import scores_to_labels
 
 FCNS = ["fcn32s", "fcn16s", "fcn8s"]
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from atrous.models.geometry import PIXELS, GeometryError, Grid, evaluating, resample, trace
+from atrous.grid import PIXELS, Grid, resample
+from atrous.models.surgery.trace import GeometryError, evaluating, trace
 
 
 def fcn_trunk() -> Grid:

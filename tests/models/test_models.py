@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 import atrous
-from atrous.labels import VOC, LabelSet
+from atrous.label_sets import VOC
+from atrous.labels import LabelSet
 from atrous.models import ARCHITECTURES, SegmentationModel, create_model, load
-from atrous.models.folders import CheckpointError
+from atrous.models.checkpoint import CheckpointError
 
 # One of each kind: padded, TF-SAME, patches, unpadded pools.
 BACKBONES = ["test_efficientnet", "tf_mobilenetv3_small_minimal_100", "test_convnext", "dla46_c"]

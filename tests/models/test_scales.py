@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from atrous.grid import Grid
 from atrous.models import create_model, load
 from atrous.models.base import SegmentationModel
-from atrous.models.geometry import Grid
-from atrous.models.scales import MultiScale, scaled, scaled_size
+from atrous.models.multi_scale import MultiScale, scaled, scaled_size
 
 SCALES = (1, 0.75, 0.5)
 

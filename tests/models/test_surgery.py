@@ -7,8 +7,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from atrous.models.geometry import trace
-from atrous.models.surgery import AtrousPool2d, SurgeryError, set_output_stride
+from atrous.models.surgery.output_stride import AtrousPool2d, SurgeryError, set_output_stride
+from atrous.models.surgery.trace import trace
 
 # Networks that pad (ResNets, Xception, SAME) are compared at 257, those of patches and unpadded pools at 256.
 PADDED = [

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from atrous.models import create_model
 from atrous.models.fcn import DilatedFCN
-from atrous.models.surgery import convolutionalize
+from atrous.models.surgery.output_stride import convolutionalize
 
 COUNTS = {"resnet50": 35_322_218, "resnet101": 54_314_346}  # SPEC §8.1, with the auxiliary head
 

@@ -12,10 +12,10 @@ import sys
 import time
 from pathlib import Path
 
-from atrous.training.checkpoint import find_state
-from atrous.training.outcomes import Progress
 from atrous.training.recipe import Recipe
-from atrous.training.trainer import train
+from atrous.training.stages import train
+from atrous.training.state import find_state
+from atrous.training.types import Progress
 
 
 def child(recipe: Path, out: Path) -> int:

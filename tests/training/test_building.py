@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from atrous.data.datasets import open_dataset
+from atrous.data.dataset import open_dataset
 from atrous.labels import LabelSet
 from atrous.models.base import SegmentationModel
 from atrous.models.registry import create_model

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from atrous.training.checkpoint import (
+from atrous.training.state import (
     Log,
     ResumeError,
     find_state,
@@ -57,7 +57,7 @@ def test_a_crash_at_either_rename_leaves_a_whole_state_that_can_be_written_over(
             save(tmp_path, 2)
     assert saved(tmp_path) == kept
     with monkeypatch.context() as patch:  # cut off once more, while the next one is being written
-        patch.setattr("atrous.training.checkpoint.save_file", lambda *_: (_ for _ in ()).throw(Cut()))
+        patch.setattr("atrous.training.state.save_file", lambda *_: (_ for _ in ()).throw(Cut()))
         with pytest.raises(Cut):
             save(tmp_path, 3)
     assert saved(tmp_path) == kept

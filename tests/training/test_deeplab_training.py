@@ -7,16 +7,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from atrous.data.datasets import Sample
-from atrous.data.transforms import Augmentation
+from atrous.data.augment import Augmentation
+from atrous.data.dataset import Sample
+from atrous.grid import Grid
 from atrous.models import create_model, load
 from atrous.models.base import Output
-from atrous.models.geometry import Grid
 from atrous.training.building import build_optimizer, freeze
 from atrous.training.losses import CrossEntropy, labels_at
 from atrous.training.recipe import RecipeError, check_recipe
 from atrous.training.recipe_file import load_recipe
-from atrous.training.trainer import train
+from atrous.training.stages import train
 
 from ..conftest import MakeRecipe
 

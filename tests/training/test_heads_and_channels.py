@@ -11,13 +11,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from atrous.cli import app
-from atrous.data.datasets import open_dataset
+from atrous.data.dataset import open_dataset
 from atrous.evaluation.evaluate import evaluate
 from atrous.evaluation.report import table
 from atrous.inference.predictor import predict
-from atrous.models.zoo import load
+from atrous.models.loading import load
 from atrous.training.recipe import RecipeError, check_recipe
-from atrous.training.trainer import train
+from atrous.training.stages import train
 
 SIFT = "spatial_envelope_256x256_static_8outdoorcategories"
 SIDE = 64

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-import atrous.training.interrupts as module
-from atrous.training.interrupts import Interrupts
+import atrous.training.signals as module
+from atrous.training.signals import Interrupts
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from atrous.training.recipe import Recipe
-from atrous.training.trainer import train
+from atrous.training.stages import train
 
 KILLS = 10
 
@@ -70,7 +70,7 @@ def test_a_failed_run_leaves_no_worker_behind(
     file.write_text(make_recipe(data__workers=2, training__epochs=5).model_dump_json())
     code = (
         "import sys; from pathlib import Path; from atrous.training.recipe import Recipe; "
-        "from atrous.training.trainer import train; "
+        "from atrous.training.stages import train; "
         "train(Recipe.model_validate_json(Path(sys.argv[1]).read_text()), sys.argv[2])"
     )
     done = subprocess.run(

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from torch import Tensor
 
+from atrous.grid import PIXELS
 from atrous.models.base import Output
-from atrous.models.geometry import PIXELS
 from atrous.training.losses import CrossEntropy
 
 

@@ -18,7 +18,7 @@ from torch import nn
 from atrous.models import load
 from atrous.training.parallel import SynchronisedBatchNorm
 from atrous.training.recipe import Recipe, StageSection
-from atrous.training.trainer import train
+from atrous.training.stages import train
 
 MakeRecipe = Callable[..., Recipe]
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "atrous", "train"]

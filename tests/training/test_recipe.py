@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from atrous.data.datasets import READERS
+from atrous.data.dataset import READERS
 from atrous.training.recipe import RecipeError, check_recipe
 from atrous.training.recipe_file import load_recipe, shipped
 

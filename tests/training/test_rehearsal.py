@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from atrous.training.outcomes import NonFiniteLossError
+from atrous.training.dry_run import rehearse
 from atrous.training.recipe import Recipe, RecipeError, check_recipe
-from atrous.training.rehearsal import rehearse
-from atrous.training.trainer import train
+from atrous.training.stages import train
+from atrous.training.types import NonFiniteLossError
 
 
 def test_it_finds_shapes_memory_and_loss_and_keeps_nothing(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:

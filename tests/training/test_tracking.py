@@ -7,7 +7,7 @@ import pytest
 
 import atrous.training.tracking as tracking
 from atrous.training.recipe import Recipe, RecipeError
-from atrous.training.trainer import train
+from atrous.training.stages import train
 
 MakeRecipe = Callable[..., Recipe]
 

@@ -15,17 +15,17 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-import atrous.training.keeping as keeping
-import atrous.training.run as run_module
-from atrous.data.datasets import DatasetError
-from atrous.data.images import ImageError
+import atrous.training.run_folder as keeping
+import atrous.training.trainer as run_module
+from atrous.data.dataset import DatasetError
+from atrous.data.files.images import ImageError
 from atrous.models.base import SegmentationModel
-from atrous.models.zoo import load
-from atrous.training.checkpoint import ResumeError, SaveError, load_state
+from atrous.models.loading import load
 from atrous.training.opening import open_data
-from atrous.training.outcomes import MemoryShortageError, NonFiniteLossError, Progress, Stopped
 from atrous.training.recipe import Recipe, RecipeError, check_recipe
-from atrous.training.trainer import train
+from atrous.training.stages import train
+from atrous.training.state import ResumeError, SaveError, load_state
+from atrous.training.types import MemoryShortageError, NonFiniteLossError, Progress, Stopped
 
 MakeRecipe = Callable[..., Recipe]
 

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 if TYPE_CHECKING:  # commands import what they need when they run: `atrous --help` must not wait for torch
-    from atrous.inference.method import Method
+    from atrous.inference.test_time import Method
     from atrous.labels import LabelSet
     from atrous.models.base import SegmentationModel
 
@@ -93,7 +93,7 @@ def read_scales(text: str | None) -> tuple[float, ...]:
 def make_method(model: SegmentationModel, scales: str | None, flip: bool, merge: Any, crf: bool) -> Method:
     """How a photo becomes labels, by the options of a command; a note says where a CRF may do harm."""
     from atrous.crf.tune import stored_crf, stored_settings
-    from atrous.inference.method import Method
+    from atrous.inference.test_time import Method
 
     factors = read_scales(scales) or (1.0,)
     if crf and not stored_settings(model.card):
@@ -107,7 +107,7 @@ def make_method(model: SegmentationModel, scales: str | None, flip: bool, merge:
 
 def read_classes(file: Path | None) -> LabelSet | None:
     """The class names of a text file, one a line."""
-    from atrous.data.forms import read_text
+    from atrous.data.sources.labels_toml import read_text
     from atrous.labels import LabelSet
 
     if not file:
@@ -123,7 +123,7 @@ def write_json(file: Path | None, facts: Any) -> None:
     from json import dumps
 
     if file:
-        from atrous.inference.predictor import write_atomically  # brings torch
+        from atrous.files import write_atomically  # brings torch
 
         write_atomically(file, (dumps(facts, indent=2) + "\n").encode())
 
@@ -142,7 +142,7 @@ def check_writable(file: Path | None) -> None:
 
 def load_model(name: str | None, device: str | None) -> SegmentationModel:
     """The model of that name or the bundled one, on the device of that name or the best there is."""
-    from atrous.models import zoo
+    from atrous.models import loading as zoo
 
     return zoo.load(name or zoo.DEFAULT).to(find_device(device))
 

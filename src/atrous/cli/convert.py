@@ -142,7 +142,7 @@ def convert_to_pytorch(
 ) -> None:
     """Write a DeepLabv3, v3+ or fcn of ours as a state dict that another program loads."""
     from atrous.convert.export import check_ending, stride_there, write_pytorch
-    from atrous.models.zoo import load
+    from atrous.models.loading import load
 
     check_ending(out)
     _check_file(out, overwrite)
@@ -161,7 +161,7 @@ def convert_to_pytorch(
 
 
 def _labels(classes: Path | None, data: str | None) -> LabelSet | None:
-    from atrous.data.readers import find_layout
+    from atrous.data.sources.registry import find_layout
 
     if classes and data:
         raise ValueError("--classes and --data both name the classes; give one of them")
@@ -185,7 +185,7 @@ def _check_file(out: Path, overwrite: bool) -> None:
 
 def _check_model_folder(out: Path, overwrite: bool) -> None:
     """Fail before the work, and before what is there is replaced."""
-    from atrous.models.folders import is_model_folder
+    from atrous.models.checkpoint import is_model_folder
 
     for above in out.parents:
         if above.exists() and not above.is_dir():

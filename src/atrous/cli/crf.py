@@ -65,7 +65,7 @@ def crf_refine(
     """Refine scores of any program: masks and overlays; exit code 1 if some could not be refined."""
     from atrous.crf.dense_crf import DenseCRF
     from atrous.crf.tune import Settings, changed
-    from atrous.inference.refining import refine_files
+    from atrous.inference.crf_files import refine_files
 
     given = {
         "weight": weight,
@@ -111,8 +111,8 @@ def crf_tune(
     device: Device = None,
 ) -> None:
     """Search the CRF that suits a model, coarse to fine, and say whether it helps on pictures it was not tuned on."""
-    from atrous.data.datasets import open_dataset
-    from atrous.evaluation.tuning import tune_crf
+    from atrous.data.dataset import open_dataset
+    from atrous.evaluation.crf_search import tune_crf
 
     check_writable(json)
     if out and out.exists():

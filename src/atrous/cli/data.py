@@ -37,10 +37,10 @@ def data_check(
     Exit code 0: healthy, perhaps with warnings and notes; 1: there are errors, which training would refuse or learn
     wrongly from; 2: no such dataset. With --fix, the exit code is about the copy.
     """
-    from atrous.data.copies import check_target
-    from atrous.data.doctor import check
-    from atrous.data.mending import mend
-    from atrous.data.readers import find_layout
+    from atrous.data.doctor.check import check
+    from atrous.data.doctor.repair import mend
+    from atrous.data.folder_writer import check_target
+    from atrous.data.sources.registry import find_layout
 
     check_writable(json)
     if fix:
@@ -76,10 +76,10 @@ def data_stats(
 
     from PIL import Image
 
-    from atrous.data.datasets import open_dataset
-    from atrous.data.sheet import choose, contact_sheet
+    from atrous.data.contact_sheet import choose, contact_sheet
+    from atrous.data.dataset import open_dataset
     from atrous.data.stats import measure
-    from atrous.inference.predictor import write_atomically
+    from atrous.files import write_atomically
 
     check_writable(json)
     check_writable(sheet)
@@ -110,7 +110,7 @@ def data_convert(
     link: Annotated[bool, typer.Option("--link", help="Hard links to the photos in place of copies.")] = False,
 ) -> None:
     """Write any dataset as a folder: dataset, its masks as palette PNGs whose values are the classes."""
-    from atrous.data.converting import convert
+    from atrous.data.export import convert
 
     with bar("converting") as progress:
         converted = convert(spec, out, split or (), link=link, progress=progress)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from atrous.training.outcomes import Progress as TrainingProgress
     from atrous.training.recipe import Recipe
+    from atrous.training.types import Progress as TrainingProgress
 
 SECONDS_BETWEEN_LINES = 30
 """How often a training whose output is no terminal says where it stands."""
@@ -32,7 +32,7 @@ def train(
     """Train a model as a recipe says."""
     from atrous.training.parallel import is_first_process
     from atrous.training.recipe_file import load_recipe
-    from atrous.training.trainer import train as run
+    from atrous.training.stages import train as run
 
     checked = load_recipe(recipe, overrides or [])
     if dry_run:
@@ -61,7 +61,7 @@ def train(
 
 
 def _rehearse(recipe: Recipe, out: Path) -> None:
-    from atrous.training.rehearsal import rehearse
+    from atrous.training.dry_run import rehearse
 
     hours = 0.0
     for found in rehearse(recipe, out, typer.echo):

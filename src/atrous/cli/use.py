@@ -26,7 +26,7 @@ from atrous.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from atrous.inference.files import Report
+    from atrous.inference.batch import Report
 
 SHOWN = 20
 """How many pictures `atrous predict` lists one by one."""
@@ -74,7 +74,7 @@ def predict(
     ] = False,
 ) -> None:
     """Segment photos: a mask (palette PNG) and an overlay for each; exit code 1 if some could not be read."""
-    from atrous.inference.files import predict_files
+    from atrous.inference.batch import predict_files
 
     network = load_model(model, device)
     method = make_method(network, scales, flip, merge, crf)
@@ -124,11 +124,11 @@ def evaluate(
     ] = None,
 ) -> None:
     """Judge a model: one confusion matrix over the split, every picture at its own size."""
-    from atrous.data.datasets import open_dataset
-    from atrous.evaluation import dial
+    from atrous.data.dataset import open_dataset
+    from atrous.evaluation import sweep as dial
     from atrous.evaluation.evaluate import evaluate as judge
     from atrous.evaluation.report import table
-    from atrous.inference.predictor import write_atomically
+    from atrous.files import write_atomically
 
     widths, strides = numbers("--trimap", trimap), numbers("--output-stride", output_stride)
     merges = [part.strip() for part in scale_merge.split(",")] if scale_merge is not None else []
@@ -176,7 +176,8 @@ def models() -> None:
     """List what can be built, and what is bundled with its card."""
     from json import loads
 
-    from atrous.models import ARCHITECTURES, zoo
+    from atrous.models import ARCHITECTURES
+    from atrous.models import loading as zoo
     from atrous.training.recipe_file import shipped
 
     typer.echo(

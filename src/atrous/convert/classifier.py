@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from atrous.convert.caffe import read_source
-from atrous.models.classics import CAFFE, IMAGENET, VGGS, make_classifier, named_layers
+from atrous.models.backbones.fcn import CAFFE, IMAGENET, VGGS, make_classifier, named_layers
 
 CLASSIFIERS = ("caffenet", *(name for name in VGGS if not name.endswith("_bn")))
 

@@ -24,8 +24,8 @@ from atrous.convert.source import ConversionError, Source
 from atrous.labels import LabelSet
 from atrous.models.base import Preprocessing, SegmentationModel
 from atrous.models.deeplab import FC_WIDTH, DeepLab
+from atrous.models.multi_scale import MultiScale
 from atrous.models.registry import create_model
-from atrous.models.scales import MultiScale
 
 MEAN = (122.675, 116.669, 104.008)
 ASPP_RATES = (6, 12, 18, 24)

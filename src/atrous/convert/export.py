@@ -12,7 +12,7 @@ from torch import Tensor
 from atrous.convert.build import LAYOUTS
 from atrous.convert.deeplabv3 import Naming, deeplabv3_to
 from atrous.convert.deeplabv3_layouts import DEEPLABV3_LAYOUTS
-from atrous.inference.predictor import write_atomically
+from atrous.files import write_atomically
 from atrous.models.base import SegmentationModel
 from atrous.models.registry import create_model
 

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atrous.data.classes import NYUD, PASCAL_CONTEXT, SIFT_FLOW
-from atrous.labels import VOC, LabelSet
+from atrous.label_sets import NYUD, PASCAL_CONTEXT, SIFT_FLOW, VOC
+from atrous.labels import LabelSet
 
 PUBLISHED = {len(labels): labels for labels in (VOC, NYUD, SIFT_FLOW, PASCAL_CONTEXT)}
 """Label sets of the released nets by their number of classes: 21, 40, 33 and 60."""

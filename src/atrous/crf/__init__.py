@@ -1,7 +1,7 @@
 """The fully connected CRF, usable without any of the models."""
 
 from atrous.crf.dense_crf import DenseCRF, Tracked
-from atrous.crf.kernels import Bilateral, Custom, Gaussian
+from atrous.crf.pairwise import Bilateral, Custom, Gaussian
 from atrous.crf.published import PUBLISHED
 from atrous.crf.unary import unary_from_labels, unary_from_probabilities, unary_from_scores
 

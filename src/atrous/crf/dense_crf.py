@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from atrous.crf import gpu
+from atrous.crf.gpu import mean_field as gpu
 from atrous.crf.inputs import read_images, read_unary
-from atrous.crf.kernels import Kernel, Order
 from atrous.crf.mean_field import Messages, Normalization, Pairwise, mean_field, tracked_mean_field
+from atrous.crf.pairwise import Kernel, Order
 from atrous.crf.published import PUBLISHED
 
 if TYPE_CHECKING:
-    from atrous.crf import fused
+    from atrous.crf.cpu import mean_field as fused
 
 Array = TypeVar("Array", NDArray[Any], Tensor)
 Image = NDArray[Any] | Tensor | None
@@ -202,7 +202,7 @@ class DenseCRF(nn.Module):
             if not (self.kernels and gpu.serves(unary.device)):
                 return None
             return gpu.MeanField(unary.detach(), self._pairwise(image, unary), self.normalization)
-        from atrous.crf import fused  # numba is loaded when it is first needed
+        from atrous.crf.cpu import mean_field as fused  # numba is loaded when it is first needed
 
         pairwise = self._pairwise(image, unary)
         if not fused.serves(pairwise):

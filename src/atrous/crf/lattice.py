@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atrous.kernels.devices import has_triton
+from atrous.ops.devices import has_triton
 
 FARTHEST = 1 << 22
 """How far from the origin a point may lie, in lattice units: float32 still tells neighbouring simplices apart there."""
@@ -96,7 +96,7 @@ def _find_corners(features: Tensor, strides: list[int]) -> tuple[Tensor, Tensor]
     if not has_triton(features.device):
         keys, weights = embed(features)
         return (keys * keys.new_tensor(strides)).sum(2).T.contiguous(), weights.T.contiguous()
-    from atrous.kernels import crf_gpu  # Triton is loaded when it is first needed
+    from atrous.crf.gpu import triton_kernels as crf_gpu  # Triton is loaded when it is first needed
 
     factors = torch.tensor(scale_factors(features.shape[1]), device=features.device)
     return crf_gpu.embed_points(features.float(), factors, torch.tensor(strides, device=features.device))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from atrous.crf.kernels import Bilateral, Gaussian, Kernel
 from atrous.crf.mean_field import Normalization
+from atrous.crf.pairwise import Bilateral, Gaussian, Kernel
 
 
 def _parameters(

@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 
 from atrous.crf.dense_crf import DenseCRF
-from atrous.crf.kernels import Bilateral, Gaussian, Kernel
+from atrous.crf.pairwise import Bilateral, Gaussian, Kernel
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
 """Datasets, decoding, augmentation and loading."""
 
-from atrous.data.datasets import Dataset, DatasetError, PairedDataset, Sample, open_dataset
+from atrous.data.dataset import Dataset, DatasetError, PairedDataset, Sample, open_dataset
 
 __all__ = ["Dataset", "DatasetError", "PairedDataset", "Sample", "open_dataset"]

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from atrous.data.datasets import Dataset
-from atrous.data.transforms import Augmentation
+from atrous.data.augment import Augmentation
+from atrous.data.dataset import Dataset
 
 
 class Batch(NamedTuple):

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.data.datasets import Dataset
-from atrous.data.orientation import shown
-from atrous.data.reading import Progress, read_all
+from atrous.data.dataset import Dataset
+from atrous.data.files.orientation import shown
+from atrous.data.files.threads import Progress, read_all
 from atrous.labels import IGNORE, LabelSet
 
 

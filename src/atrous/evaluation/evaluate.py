@@ -11,14 +11,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from atrous.data.datasets import Dataset, Sample
+from atrous.data.dataset import Dataset, Sample
 from atrous.evaluation.metrics import ConfusionMatrix, Scores
 from atrous.evaluation.trimap import trimap as near_boundaries
-from atrous.inference.labelmap import scores_to_labels
-from atrous.inference.method import Method
+from atrous.inference.test_time import Method
 from atrous.labels import LabelSet
 from atrous.models.base import SegmentationModel
-from atrous.models.geometry import evaluating
+from atrous.models.surgery.trace import evaluating
+from atrous.ops.labelmap.op import scores_to_labels
 
 Precision = Literal["float32", "bfloat16"]
 

@@ -69,7 +69,7 @@ class ConfusionMatrix:
             TypeError: values are not integers.
             ValueError: shapes differ, or a value is no class; the message names it. Nothing has been counted then.
         """
-        from atrous.kernels.confusion import confusion_matrix  # numba is loaded when it is first needed
+        from atrous.ops.confusion import confusion_matrix  # numba is loaded when it is first needed
 
         true, predicted = _bytes("truth", truth), _bytes("prediction", prediction)
         if true.ndim not in (2, 3) or true.shape != predicted.shape:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from atrous.data.images import ImageError
-from atrous.inference.predictor import encode_jpeg, predict, write_atomically
+from atrous.data.files.images import ImageError
+from atrous.files import write_atomically
+from atrous.inference.predictor import predict
 from atrous.models.base import SegmentationModel
-from atrous.viz import side_by_side
+from atrous.viz import encode_jpeg, side_by_side
 
 PHOTOS = {
     "matplotlib": ("mpl-data/sample_data/grace_hopper.jpg",),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,13 +15,15 @@ from PIL import Image
 
 from atrous.crf.dense_crf import DenseCRF
 from atrous.crf.tune import stored_crf
-from atrous.data.images import DecodedImage, Pixels, open_image, to_rgb
-from atrous.inference.method import Merge, Method, View
+from atrous.data.files.images import DecodedImage, Pixels, open_image, to_rgb
+from atrous.files import write_atomically
+from atrous.grid import PIXELS, Grid, resample
+from atrous.inference.test_time import Merge, Method, View
 from atrous.labels import LabelSet, Mask, encode_mask
 from atrous.models.base import SegmentationModel
-from atrous.models.geometry import PIXELS, Grid, evaluating, resample
 from atrous.models.layers import full_precision
-from atrous.models.scales import MultiScale
+from atrous.models.multi_scale import MultiScale
+from atrous.models.surgery.trace import evaluating
 from atrous.viz import areas, overlay
 
 Source = str | Path | Pixels | Image.Image
@@ -108,7 +108,7 @@ def predict(
         device: where to compute, and where the model is moved; where it is already when left out.
         output_stride: run the network at this stride instead of its own: smaller is finer and slower.
         precision: "bfloat16" runs the network under autocast: faster where the hardware has it, slightly other scores.
-        scales: look at the picture at these sizes, as :class:`atrous.inference.method.Method` says, like the next two.
+        scales: look at the picture at these sizes, as in :class:`~atrous.inference.test_time.Method`, like the next two.
         flip: look at the mirror image too.
         merge: how what was seen is merged.
         crf: refine the result with a dense CRF: this one, or the one that was tuned for the model.
@@ -202,25 +202,3 @@ def _decode(image: Source, model: SegmentationModel) -> DecodedImage:
             f"expected {what} as uint8 (H, W, {channels}) with values 0–255, not {image.dtype} {image.shape}{hint}"
         )
     return DecodedImage(np.array(image, order="C"))
-
-
-def encode_jpeg(pixels: Pixels) -> bytes:
-    """A picture, uint8 RGB ``(H, W, 3)``, as the bytes of a JPEG; full colour resolution keeps thin outlines crisp."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=90, subsampling=0)
-    return buffer.getvalue()
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all, over what was there, making its folder if missing.
-
-    Raises:
-        OSError: the folder cannot be written to.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        beside.write_bytes(data)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from atrous.data.images import FoundImage, ImageError, Pixels
-from atrous.inference.predictor import Segmentation, encode_jpeg, write_atomically
+from atrous.data.files.images import FoundImage, ImageError, Pixels
+from atrous.files import write_atomically
+from atrous.inference.predictor import Segmentation
 from atrous.labels import encode_mask
-from atrous.viz import areas, attention_figure, heat_map, panel_columns
+from atrous.viz import areas, attention_figure, encode_jpeg, heat_map, panel_columns
 
 OVERLAY_SIDE = 8192
 """The longest side of an overlay, a heat map or a figure that is written, but for captions and legends; a larger photo

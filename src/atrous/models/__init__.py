@@ -2,8 +2,8 @@
 
 from atrous.models import attention_to_scale, deeplab, deeplabv3, fcn
 from atrous.models.base import SegmentationModel
+from atrous.models.loading import load
 from atrous.models.registry import ARCHITECTURES, create_model
-from atrous.models.zoo import load
 
 __all__ = [
     "ARCHITECTURES",

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from atrous.grid import Grid, resample
 from atrous.labels import LabelSet
-from atrous.models.backbones import Backbone
+from atrous.models.backbones.timm import Backbone
 from atrous.models.base import Output, SegmentationModel
-from atrous.models.geometry import Grid, resample
 from atrous.models.layers import full_precision
+from atrous.models.multi_scale import Merge, MultiScale, Scale
 from atrous.models.registry import build_on, register
-from atrous.models.scales import Merge, MultiScale, Scale
 
 ATTENTION_WIDTH = 512
 

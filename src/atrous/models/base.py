@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from atrous.grid import PIXELS, Grid, resample
 from atrous.labels import LabelSet
-from atrous.models.backbones import Backbone
-from atrous.models.depthwise import compiled_depthwise, has_depthwise
-from atrous.models.folders import FORMAT, write_folder
-from atrous.models.geometry import PIXELS, Grid, resample
+from atrous.models.backbones.timm import Backbone
+from atrous.models.checkpoint import FORMAT, write_folder
 from atrous.models.layers import FCNHead, full_precision
+from atrous.ops.depthwise.op import compiled_depthwise, has_depthwise
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Output:
         logits: ``(B, C, h, w)``.
         grid: where they sit.
         weight: the share of its loss in the sum.
-        fade: how the logits go on beyond their outermost positions, as :func:`atrous.models.geometry.resample` says.
+        fade: how the logits go on beyond their outermost positions, as :func:`atrous.grid.resample` says.
     """
 
     name: str

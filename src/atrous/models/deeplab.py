@@ -15,15 +15,15 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from atrous.grid import PIXELS, Grid, resample
 from atrous.labels import LabelSet
-from atrous.models.backbones import Backbone
+from atrous.models.backbones.deeplab import PUBLISHED_STRIDE, DeepLabTrunk, decimate, deeplab_backbone, is_published
+from atrous.models.backbones.fcn import VGGS
+from atrous.models.backbones.timm import Backbone
 from atrous.models.base import SegmentationModel
-from atrous.models.classics import VGGS
-from atrous.models.deeplab_trunks import PUBLISHED_STRIDE, DeepLabTrunk, decimate, deeplab_backbone, is_published
-from atrous.models.geometry import PIXELS, Grid, resample
 from atrous.models.layers import WideConv2d, init_convolutions, rate_at
+from atrous.models.multi_scale import MultiScale
 from atrous.models.registry import NotNegative, Positive, Seed, build_on, register
-from atrous.models.scales import MultiScale
 
 FC_WIDTH = 1024
 Side = Annotated[int, Field(ge=0, le=8192)]

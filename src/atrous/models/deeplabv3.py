@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from atrous.grid import Grid, resample
 from atrous.labels import LabelSet
-from atrous.models.backbones import NATIVE_STRIDE, Backbone
+from atrous.models.backbones.deeplabv3 import deeplabv3_backbone, is_released
+from atrous.models.backbones.timm import NATIVE_STRIDE, Backbone
 from atrous.models.base import SegmentationModel
-from atrous.models.deeplabv3_trunks import deeplabv3_backbone, is_released
-from atrous.models.geometry import Grid, resample
 from atrous.models.layers import (
     Bottleneck,
     conv3x3,

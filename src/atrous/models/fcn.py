@@ -15,11 +15,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from atrous.grid import Grid, resample
 from atrous.labels import LabelSet
-from atrous.models.backbones import NATIVE_STRIDE, Backbone, FusedBackbone
+from atrous.models.backbones.fcn import CLASSICS, IMAGENET, ClassicBackbone
+from atrous.models.backbones.timm import NATIVE_STRIDE, Backbone, FusedBackbone
 from atrous.models.base import Output, Preprocessing, SegmentationModel
-from atrous.models.classics import CLASSICS, IMAGENET, ClassicBackbone
-from atrous.models.geometry import Grid, resample
 from atrous.models.layers import FCNHead, bilinear_kernel
 from atrous.models.registry import Positive, Share, create_model, register
 

@@ -14,7 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from atrous.expected import expected
 from atrous.labels import LabelSet
-from atrous.models.backbones import Backbone
+from atrous.models.backbones.timm import Backbone
 from atrous.models.base import SegmentationModel
 
 Positive = Annotated[int, Field(ge=1)]

@@ -8,12 +8,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from atrous.data.datasets import Dataset
-from atrous.models.backbones import Backbone
+from atrous.data.dataset import Dataset
+from atrous.models.backbones.timm import Backbone
 from atrous.models.base import SegmentationModel
-from atrous.models.geometry import evaluating
+from atrous.models.loading import load
 from atrous.models.registry import create_model
-from atrous.models.zoo import load
+from atrous.models.surgery.trace import evaluating
 from atrous.training.recipe import Recipe, RecipeError
 
 

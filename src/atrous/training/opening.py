@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from atrous.data.datasets import PairedDataset, open_dataset
-from atrous.data.doctor import require_healthy
+from atrous.data.dataset import PairedDataset, open_dataset
+from atrous.data.doctor.check import require_healthy
 from atrous.training.recipe import Recipe, RecipeError
 
 

@@ -21,7 +21,7 @@ from pydantic import (
 
 from atrous.expected import expected
 from atrous.models.registry import ARCHITECTURES
-from atrous.models.surgery import OUTPUT_STRIDES
+from atrous.models.surgery.output_stride import OUTPUT_STRIDES
 
 
 class RecipeError(ValueError):

@@ -11,11 +11,12 @@ import numpy as np
 from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
-from atrous.data.datasets import Dataset
-from atrous.inference.predictor import encode_jpeg, predict, write_atomically
+from atrous.data.dataset import Dataset
+from atrous.files import write_atomically
+from atrous.inference.predictor import predict
 from atrous.models.base import SegmentationModel
 from atrous.training.recipe import LogSection, Recipe, RecipeError
-from atrous.viz import Pixels, overlay
+from atrous.viz import Pixels, encode_jpeg, overlay
 
 SHEET_WIDTH = 480
 """Width of a photo on the sheet of samples, in pixels."""

@@ -1,91 +1,412 @@
-"""The engine: the trainings that a recipe asks for, one after the other, each a :class:`~atrous.training.run.Run`."""
+"""One training: what it is made of, and its loop, for one or many processes, through Hugging Face Accelerate."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+import math
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
-from atrous.training.checkpoint import find_state, load_state
-from atrous.training.outcomes import OnNote, OnStep, OnValidation, Result
-from atrous.training.parallel import group_of_processes, is_first_process
-from atrous.training.recipe import Recipe, RecipeError
-from atrous.training.run import Run
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import ProjectConfiguration, broadcast_object_list, gather_object
+from filelock import FileLock, Timeout
+from torch import Tensor, nn
+
+from atrous.data.augment import Augmentation
+from atrous.data.loading import Batch, batches, steps_per_epoch
+from atrous.data.stats import count_classes, inverse_log, median_frequency
+from atrous.evaluation.evaluate import Evaluation, evaluate
+from atrous.labels import IGNORE
+from atrous.models.base import Output, SegmentationModel
+from atrous.training.building import batch_norms, build_model, build_optimizer, freeze, update_average
+from atrous.training.losses import MAIN, CrossEntropy
+from atrous.training.messages import diverged, draw_diverged, introduction, too_large
+from atrous.training.opening import open_data
+from atrous.training.parallel import SynchronisedBatchNorm, share_buffers
+from atrous.training.recipe import Recipe, RecipeError, check_recipe
+from atrous.training.run_folder import Keeper, told
+from atrous.training.schedules import rate_factor
+from atrous.training.signals import Interrupts
+from atrous.training.state import optimizer_tensors, restore_optimizer, restore_weights
+from atrous.training.tracking import check_trackers, sample_sheet, show_samples, start_trackers, tell_trackers
+from atrous.training.types import (
+    MemoryShortageError,
+    NonFiniteLossError,
+    OnNote,
+    OnStep,
+    OnValidation,
+    Progress,
+    Result,
+    Stopped,
+)
+
+RECENT = 20
+"""Steps over which speed is measured."""
 
 
-def train(
-    recipe: Recipe,
-    out: str | Path,
-    *,
-    resume: bool = False,
-    on_step: OnStep | None = None,
-    on_validation: OnValidation | None = None,
-    on_note: OnNote | None = None,
-) -> Result:
-    """Train a model as a recipe says.
+class _Trained(nn.Module):
+    """A model as the loss sees it: all its score maps."""
 
-    Args:
-        recipe: the whole training.
-        out: folder of the run: ``best/`` and ``last/`` are model folders, ``state/`` is what resuming needs,
-            ``log.jsonl`` has a line for each tenth step and each validation, ``run.json`` what repeating the run needs,
-            ``samples/`` pictures of each validation.
-        resume: go on with the run in ``out``; it must have the same recipe.
-        on_step: called after each step, in the main process like the others.
-        on_validation: called with the step and its evaluation.
-        on_note: called with lines that say what is trained, and on what.
+    def __init__(self, model: SegmentationModel) -> None:
+        super().__init__()
+        self.model = model
 
-    Raises:
-        RecipeError: the recipe does not fit the data, or ``out`` holds a run; said before anything is trained.
-        DatasetError: the data are not as they should be; likewise.
-        ResumeError: nothing to resume, or something else.
-        NonFiniteLossError: the training has diverged.
-        MemoryShortageError: a batch does not fit.
-        SaveError: the disk is full, or the folder is gone; the last whole state is kept.
-        Stopped: Ctrl-C or SIGTERM; the state is kept.
-    """
-    out = Path(out)
-    begun = [stage.folder for stage in stages(recipe, out) if find_state(stage.folder)]
-    if begun and not resume:
-        raise RecipeError(f"{out} already holds a run: go on with it (--resume), or give another folder (--out)")
-    if resume and not begun:
-        load_state(out)  # says what is missing
-    result = None
-    with group_of_processes():
-        for stage in stages(recipe, out):
-            if stage.title and on_note and is_first_process():
-                on_note(stage.title)
-            saved = load_state(stage.folder) if stage.folder in begun else None
-            run = Run(
-                stage.recipe,
-                stage.folder,
-                fresh=not saved,
-                on_step=on_step,
-                on_validation=on_validation,
-                on_note=on_note,
+    def forward(self, images: Tensor) -> list[Output]:
+        return self.model.outputs(images)
+
+
+class Run:
+    """One training: what it is made of, and its loop. Nothing is written before :meth:`begin` or :meth:`restore`."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        out: Path,
+        *,
+        fresh: bool = True,
+        on_step: OnStep | None = None,
+        on_validation: OnValidation | None = None,
+        on_note: OnNote | None = None,
+    ) -> None:
+        self.recipe, self.out = recipe, out
+        self.on_step, self.on_validation, self.on_note = on_step, on_validation, on_note
+        self.keeper = Keeper(recipe, out)
+        options = recipe.training
+        check_trackers(recipe.log)
+        # Precision is the recipe's, by autocast in _loss: Accelerate keeps its own for the life of the process.
+        self.accelerator = Accelerator(
+            mixed_precision="no",
+            cpu=not torch.cuda.is_available(),
+            log_with=recipe.log.trackers or None,
+            project_config=ProjectConfiguration(project_dir=str(out), logging_dir=str(out / "trackers")),
+        )
+        self.device, self.world = self.accelerator.device, self.accelerator.num_processes
+        self.main = self.accelerator.is_main_process
+        self.train_set, self.val_set = open_data(recipe)
+        torch.manual_seed(options.seed)
+        self.model = build_model(recipe if fresh else _untrained(recipe), self.train_set)
+        still = {"frozen": self.model.backbone, "all_frozen": self.model}.get(options.batch_norm)
+        self.frozen = freeze(self.model, options.freeze_until_stride, still, options.only)
+        for norm in batch_norms(self.model) if options.batch_norm_momentum else []:
+            norm.momentum = options.batch_norm_momentum
+        self.model.to(self.device).to(memory_format=torch.channels_last)
+        self.ema = copy.deepcopy(self.model).eval().requires_grad_(False) if options.ema else None
+        self.optimizer = build_optimizer(recipe, self.model)
+        self.network: nn.Module = self.accelerator.prepare_model(_Trained(self.model))
+        loss = recipe.loss
+        self.loss = CrossEntropy(None, loss.label_smoothing, loss.hard_share, loss.hard_below, loss.resolution)
+        self.interrupts = Interrupts()
+        self.per_epoch = steps_per_epoch(len(self.train_set), options.batch_size)
+        self.steps = options.steps or max(1, round(options.epochs * self.per_epoch))
+        self.judged_so_far = False
+        self.recent: deque[tuple[float, float]] = deque(maxlen=RECENT)
+
+    @property
+    def judged(self) -> SegmentationModel:
+        """The weights that are validated and kept."""
+        return self.ema or self.model
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other runs out of the folder, and close what the run has opened."""
+        lock = FileLock(self.out / ".lock", timeout=0)
+        if self.main:
+            self.out.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire()
+            except Timeout:
+                raise RecipeError(f"another process is training in {self.out}; give this one another --out") from None
+        try:
+            with self.interrupts:
+                yield
+        finally:
+            lock.release()
+            for tracker in self.accelerator.trackers:
+                tracker.finish()
+            # Nothing may hold the group of processes when it is closed: what is freed after it (DDP's reducer) joins
+            # gloo's threads while they wait for Python's lock, which it has, and the process never ends.
+            del self.network
+            self.accelerator.free_memory()
+
+    def begin(self) -> int:
+        """Open the run's folder; returns the first step."""
+        weights = self.count_class_weights()
+        if self.main:
+            self.keeper.begin(self.world)
+        self.introduce(weights)
+        start_trackers(self.accelerator, self.recipe, 0)
+        self.accelerator.wait_for_everyone()
+        return 0
+
+    def restore(self, tensors: dict[str, dict[str, Tensor]], facts: dict[str, Any]) -> int:
+        """Go back to where a state was kept; returns the next step."""
+        began = check_recipe(facts["recipe"], f"the recipe kept in {self.out}")
+        if changes := began.differences(self.recipe):
+            raise RecipeError(f"the run in {self.out} was started with another recipe; differing: {', '.join(changes)}")
+        restore_weights(self.model, tensors["model"], self.out)
+        restore_optimizer(self.optimizer, tensors.get("optimizer", {}))
+        if self.ema:
+            restore_weights(self.ema, tensors["ema"], self.out)
+        step = int(facts["step"])
+        self.keeper.best, self.keeper.kept = facts["best"], step
+        if self.main:
+            self.keeper.log.cut(step)
+        self.introduce(facts["class_weights"])
+        over = step >= self.steps
+        self._say("already finished: nothing is left to train" if over else f"going on after step {step}")
+        start_trackers(self.accelerator, self.recipe, step)
+        return step
+
+    def train(self, start: int) -> Result:
+        """The loop."""
+        every = max(1, round(self.recipe.training.validate_every * self.per_epoch))
+        stream = self.batches(start)
+        self.make_trainable()
+        for step in range(start, self.steps):
+            try:
+                progress, stop = self.step(step, stream)
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                raise self._say_readers_died(error) from error
+            if not self.judged_so_far and step + 1 - start >= self.per_epoch:
+                raise RecipeError(
+                    f"nothing to learn: in a whole epoch of {self.train_set.name} "
+                    f"({len(self.train_set)} pictures) every pixel was ignored (255); look at the masks"
+                )
+            self._tell(progress)
+            due = (step + 1) % every == 0 or step + 1 == self.steps
+            if due or stop or (self.main and self.keeper.is_time()):
+                self._keep(step + 1, self._validate() if due else None, models=due)
+            if stop and step + 1 < self.steps:
+                raise Stopped(f"stopped after step {step + 1} of {self.steps}; --resume goes on from there")
+        self.accelerator.wait_for_everyone()  # the next stage begins in all processes with what the first one writes
+        return Result(self.out / "best", self.out / "last", self.keeper.best)
+
+    def make_trainable(self) -> None:
+        """Train mode for everything but what is frozen."""
+        self.network.train()
+        for module in self.frozen:
+            module.eval()
+
+    def batches(self, start: int) -> Iterator[Batch]:
+        """What this process gets of the batches, from a step on."""
+        recipe = self.recipe
+        settings = recipe.augment.model_dump()
+        if recipe.augment.crop == "whole":
+            settings["crop"] = None
+            if recipe.training.batch_size != recipe.training.accumulate * self.world:
+                raise RecipeError(
+                    'augment.crop = "whole": pictures differ in size, so each part of a batch holds one: '
+                    f"training.accumulate = batch_size / processes = {recipe.training.batch_size // self.world}"
+                )
+        fill = tuple(255 * share for share in self.model.preprocessing.mean)
+        try:
+            return batches(
+                self.train_set,
+                Augmentation(**settings, fill=fill, colored=not self.train_set.extras.uncolored),
+                batch_size=recipe.training.batch_size,
+                parts=recipe.training.accumulate,
+                seed=recipe.training.seed,
+                workers=recipe.data.workers,
+                start=start,
+                rank=self.accelerator.process_index,
+                world=self.world,
+                pin_memory=self.device.type == "cuda",
             )
-            with run.alone():
-                result = run.train(run.restore(*saved) if saved else run.begin())
-    assert result is not None
-    return result
+        except ValueError as error:
+            raise RecipeError(f"training.batch_size: {error}") from error
+
+    def step(self, step: int, stream: Iterator[Batch]) -> tuple[Progress, bool]:
+        """One step of the optimizer; returns how it went, and whether somebody asked to stop."""
+        options = self.recipe
+        # Random numbers depend on the step alone, so a resumed run draws what an uninterrupted one would.
+        torch.manual_seed(options.training.seed * 1_000_003 + step * self.world + self.accelerator.process_index)
+        factor = rate_factor(options.schedule, step, self.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        begin = time.perf_counter()
+        parts = self._read(stream)
+        read = time.perf_counter()
+        try:
+            sums = self._backward(parts, step)
+        except torch.OutOfMemoryError as error:
+            raise MemoryShortageError(too_large(self.recipe, self.device, self.world)) from error
+        loss, size, judged_parts, asked, norm = self._told(torch.cat([sums, self._gradient_norm()[None]]))
+        if options.loss.reduction == "mean" and size:
+            loss /= size
+        self.judged_so_far = self.judged_so_far or judged_parts > 0
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            names = gather_object([name for part in parts for name in part.names])
+            folder = draw_diverged(self.out, step + 1, parts, self.train_set.labels)
+            raise NonFiniteLossError(diverged(step + 1, loss, norm, names, folder))
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.ema and options.training.ema:
+            update_average(self.ema, self.model, options.training.ema, step)
+        self.recent.append((read - begin, time.perf_counter() - begin))
+        waited, took = (sum(times) for times in zip(*self.recent, strict=True))
+        speed = options.training.batch_size * len(self.recent) / took
+        lr = options.optimizer.lr * factor
+        return Progress(step + 1, self.steps, loss, lr, norm, speed, waited / took), asked > 0
+
+    def _read(self, stream: Iterator[Batch]) -> list[Batch]:
+        return [next(stream) for _ in range(self.recipe.training.accumulate)]
+
+    def _say_readers_died(self, error: RuntimeError) -> Stopped | MemoryShortageError:
+        """What the end of a process that reads pictures means; torch tells it at any point of a step."""
+        if self.interrupts.asked or "Terminated" in str(error):  # somebody ended all processes at once
+            kept = (
+                "nothing was kept yet"
+                if self.keeper.kept is None
+                else f"--resume goes on after step {self.keeper.kept}"
+            )
+            return Stopped(f"stopped, and the processes that read pictures with it; {kept}")
+        return MemoryShortageError(
+            f"a process that reads pictures died ({str(error).splitlines()[0]}), most often for lack of memory; "
+            f"try fewer: --set data.workers={self.recipe.data.workers // 2}"
+        )
+
+    def _backward(self, parts: list[Batch], step: int) -> Tensor:
+        """Leave the gradients of a step's loss, over all its parts and all processes.
+
+        Returns:
+            Float32 ``(4,)`` on the device: the sum of the losses, the number of pixels (or their weights) that it is
+            over, how many parts had any, and how many processes were asked to stop.
+        """
+        options = self.recipe.loss
+        easy = max(0.0, 1 - step / options.hard_warmup) if options.hard_warmup else 0.0
+        sums = torch.zeros(4, device=self.device)
+        for number, part in enumerate(parts, 1):
+            with self.accelerator.no_sync(self.network) if number < len(parts) else nullcontext():
+                loss, size = self._loss(part, easy)
+                self.accelerator.backward(loss)
+            judged = any((mask != IGNORE).any() for mask in (part.masks, *part.further.values()))
+            sums += torch.stack([loss.detach(), size, torch.full_like(loss, judged), torch.zeros_like(loss)])
+        sums[3].fill_(self.interrupts.asked)
+        reduced: Tensor = self.accelerator.reduce(sums, "sum")
+        # Gradients of sums were averaged over the processes; what is wanted is their sum, divided once.
+        if options.reduction == "mean":
+            torch._foreach_mul_(self._gradients(), self.world / (reduced[1] + (reduced[1] == 0)))
+        elif self.world > 1:
+            torch._foreach_mul_(self._gradients(), self.world)
+        return reduced
+
+    def _told(self, numbers: Tensor) -> list[float]:
+        """What the device has found: the only point of a step at which the host waits for it."""
+        found: list[float] = numbers.tolist()
+        return found
+
+    def _loss(self, part: Batch, easy: float) -> tuple[Tensor, Tensor]:
+        photos = part.photos.to(self.device, non_blocking=True)
+        masks = {MAIN: part.masks, **part.further}
+        labels = {name: mask.to(self.device, non_blocking=True) for name, mask in masks.items()}
+        images = self.model.preprocess(photos).contiguous(memory_format=torch.channels_last)
+        low = self.recipe.training.precision == "bfloat16"
+        together = self.world > 1 and self.recipe.training.batch_norm == "synchronised"
+        with (
+            torch.autocast(self.device.type, torch.bfloat16, enabled=low),
+            SynchronisedBatchNorm() if together else nullcontext(),
+        ):
+            outputs = self.network(images)
+        return self.loss(outputs, labels, easy)
+
+    def _gradients(self) -> list[Tensor]:
+        return [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+
+    def _gradient_norm(self) -> Tensor:
+        """The norm ``()`` of all gradients, which are clipped if the recipe says so."""
+        norm = torch.nn.utils.get_total_norm(self._gradients())
+        if limit := self.recipe.optimizer.clip_norm:
+            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+        return norm
+
+    def count_class_weights(self) -> list[float] | None:
+        """The weights that the recipe asks for; ``auto`` reads every mask."""
+        wanted = self.recipe.loss.class_weights
+        if isinstance(wanted, list):
+            if len(wanted) != len(self.train_set.labels):
+                raise RecipeError(
+                    f"loss.class_weights has {len(wanted)} weights, the data have {len(self.train_set.labels)} classes"
+                )
+            return list(wanted)
+        if wanted == "none":
+            return None
+        found: list[list[float] | None] = [None]
+        if self.main:
+            self._say(f"counting the classes of {self.train_set.name} for their weights")
+            rule = median_frequency if wanted == "auto" else inverse_log
+            found = [[round(float(weight), 6) for weight in rule(count_classes(self.train_set))]]
+        if self.world > 1:
+            broadcast_object_list(found)
+        return found[0]
+
+    def _say(self, line: str) -> None:
+        if self.main and self.on_note:
+            self.on_note(line)
+
+    def introduce(self, class_weights: list[float] | None) -> None:
+        """Say what is trained and on what, and take the class weights into the loss."""
+        sets, hardware = (self.train_set, self.val_set), (self.device, self.world)
+        for line in introduction(self.recipe, self.model, sets, hardware, self.steps, self.per_epoch, class_weights):
+            self._say(line)
+        if class_weights is not None:
+            self.loss = replace(self.loss, class_weights=torch.tensor(class_weights, device=self.device))
+
+    def _tell(self, progress: Progress) -> None:
+        if not self.main:
+            return
+        if progress.step % self.recipe.log.every == 0 or progress.step == progress.steps:
+            facts = {key: value for key, value in asdict(progress).items() if key != "steps"}
+            with self.keeper.writing(progress.step):
+                self.keeper.log.add({"time": round(time.time(), 1), **facts})
+            tell_trackers(self.accelerator, progress.step, facts, "train")
+        if self.on_step:
+            self.on_step(progress)
+
+    def _keep(self, step: int, evaluation: Evaluation | None, *, models: bool) -> None:
+        """Keep the state that resuming needs; after a validation the last model, and the best one, before it."""
+        if not self.main:
+            return
+        with self.keeper.writing(step):
+            if models:
+                self.keeper.keep_models(step, self.judged, evaluation)
+                if evaluation:
+                    tell_trackers(self.accelerator, step, told(evaluation), "validation")
+                if evaluation and self.val_set and self.recipe.log.samples:
+                    sheet = sample_sheet(self.judged, self.val_set, self.recipe.log.samples)
+                    show_samples(self.accelerator, self.out, step, sheet)
+            tensors = {"model": self.model.state_dict(), "optimizer": optimizer_tensors(self.optimizer)}
+            if self.ema:
+                tensors["ema"] = self.ema.state_dict()
+            self.keeper.keep_state(step, tensors, self.loss.class_weights)
+        if evaluation and self.on_validation:
+            self.on_validation(step, evaluation)
+
+    def _validate(self) -> Evaluation | None:
+        """Judge on the validation split: each process a share of the pictures, then one sum of all counts."""
+        if self.val_set is None:
+            return None
+        if self.world > 1:
+            share_buffers([self.judged])
+        part = (self.accelerator.process_index, self.world)
+        evaluation = evaluate(self.judged, self.val_set, precision=self.recipe.training.precision, part=part)
+        if self.world > 1:
+            for confusion in (evaluation.confusion, *evaluation.further.values()):
+                counts = torch.from_numpy(np.vstack([confusion.matrix, confusion.pictures])).to(self.device)
+                counts = self.accelerator.reduce(counts, "sum").cpu().numpy()
+                confusion.matrix, confusion.pictures = counts[:-1], counts[-1]
+        return evaluation
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One training of a recipe: what it asks for, the run's folder; and, of several, its name and a line about it."""
-
-    recipe: Recipe
-    folder: Path
-    name: str = ""
-    title: str = ""
-
-
-def stages(recipe: Recipe, out: Path) -> list[Stage]:
-    """The trainings that a recipe asks for; each begins from the best of the one before."""
-    if not recipe.stages:
-        return [Stage(recipe, out)]
-    found: list[Stage] = []
-    for number, stage in enumerate(recipe.stages, 1):
-        folder = out if number == len(recipe.stages) else out / "stages" / stage.name
-        before = str(found[-1].folder / "best") if found else None
-        title = f"stage {stage.name} ({number} of {len(recipe.stages)})" + (f", from {before}" if before else "")
-        found.append(Stage(recipe.at_stage(stage, before), folder, stage.name, title))
-    return found
+def _untrained(recipe: Recipe) -> Recipe:
+    """The recipe without a download of weights that the run's own replace at once."""
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"pretrained": False})})

@@ -1,0 +1,1 @@
+"""Mean field on a CPU: a lattice built strip by strip, and compiled kernels."""

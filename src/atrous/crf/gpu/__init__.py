@@ -1,0 +1,1 @@
+"""Mean field on a GPU, in Triton."""

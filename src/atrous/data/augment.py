@@ -1,0 +1,91 @@
+"""Augmentation in uint8: photo and masks are scaled, cropped and mirrored together, in one pass over each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from atrous.data.dataset import Sample
+from atrous.labels import IGNORE, Mask
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random scale, crop, flip and colour, as DeepLab trains (SPEC §4.9); what lies beyond the picture is ignored.
+
+    Args:
+        crop: side of the square result in pixels; 32k + 1 suits DeepLab. None for whole pictures, each of its own size.
+        scale: smallest and largest scale factor, drawn uniformly.
+        scale_set: scale factors of which one is drawn instead.
+        flip: mirror every second picture.
+        brightness, contrast, saturation: largest change as a share; 0 leaves colours alone.
+        hue: largest turn in degrees.
+        fill: value of padding, 0–255, one a channel: the mean of the network's pictures.
+        colored: whether the first three channels are red, green and blue; only they change their colours.
+    """
+
+    crop: int | None = 513
+    scale: tuple[float, float] = (0.5, 2.0)
+    scale_set: Sequence[float] = ()
+    flip: bool = True
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    fill: tuple[float, ...] = (123.675, 116.28, 103.53)
+    colored: bool = True
+
+    def __call__(self, sample: Sample, random: np.random.Generator) -> Sample:
+        """Make ``(crop, crop)`` of a sample (or all of it); the same generator state gives the same result."""
+        factor = float(random.choice(self.scale_set)) if self.scale_set else random.uniform(*self.scale)
+        (top, rows, height), (left, columns, width) = (self._window(n, factor, random) for n in sample.mask.shape)
+        mirror = -1 if self.flip and random.random() < 0.5 else 1
+        colors = self._color_matrix(random)
+
+        # Only what the crop shows is resized, which is several times quicker than a warp of the same size.
+        source = np.s_[top : top + rows, left : left + columns]
+        across, down = (self.crop or width), (self.crop or height)
+        shown = np.s_[:down, :across]
+        photo = cv2.resize(sample.image[source], (width, height), interpolation=cv2.INTER_LINEAR)[shown]
+        if colors is not None:
+            photo[..., :3] = cv2.transform(photo[..., :3], colors)
+        bottom, right = photo.shape[:2]
+        image = np.empty((down, across, photo.shape[2]), np.uint8)
+        image[bottom:] = image[:, right:] = np.round(self.fill)
+        image[:bottom, :right] = photo[:, ::mirror]
+
+        def warped(mask: Mask) -> Mask:
+            labels = cv2.resize(mask[source], (width, height), interpolation=cv2.INTER_NEAREST_EXACT)[shown]
+            result = np.full((down, across), IGNORE, np.uint8)
+            result[:bottom, :right] = labels[:, ::mirror]
+            return result
+
+        further = {name: warped(mask) for name, mask in sample.further.items()}
+        return Sample(image, warped(sample.mask), sample.name, further)
+
+    def _window(self, side: int, factor: float, random: np.random.Generator) -> tuple[int, int, int]:
+        """Where the crop begins in the source, how much of it it shows, and the size this has when scaled."""
+        length = min(side, math.ceil(self.crop / factor)) if self.crop else side
+        return int(random.integers(0, side - length + 1)), length, max(1, round(length * factor))
+
+    def _color_matrix(self, random: np.random.Generator) -> NDArray[np.float64] | None:
+        """Brightness, contrast, saturation and hue are all linear in RGB: one 3×4 matrix does them in a single pass."""
+        if not (self.colored and (self.brightness or self.contrast or self.saturation or self.hue)):
+            return None
+        ranges = self.brightness, self.contrast, self.saturation
+        gain, contrast, saturation = (1 + random.uniform(-r, r) for r in ranges)
+        angle = np.deg2rad(random.uniform(-self.hue, self.hue))
+        grey = np.full((3, 3), 1 / 3)
+        luma = np.tile([0.299, 0.587, 0.114], (3, 1))
+        cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
+        # Rodrigues' rotation about the grey axis.
+        turn = np.cos(angle) * np.eye(3) + (1 - np.cos(angle)) * grey + np.sin(angle) * cross
+        mix = gain * contrast * ((saturation * np.eye(3) + (1 - saturation) * luma) @ turn)
+        shift = np.full((3, 1), 128 * gain * (1 - contrast))
+        matrix: NDArray[np.float64] = np.hstack([mix, shift])
+        return matrix

@@ -1,0 +1,150 @@
+"""Datasets of photos with masks; :func:`open_dataset` finds the reader by the name before the colon."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atrous.data.doctor.findings import DatasetError
+from atrous.data.doctor.list_rules import absent_files
+from atrous.data.files.images import DecodedImage, Pixels, open_image, turn
+from atrous.data.files.masks import MaskForm, read_mask
+from atrous.data.files.orientation import agreement, disagreement, shown, size_of
+from atrous.data.sources.base import Extras, list_pairs
+from atrous.data.sources.registry import READERS, find_layout
+from atrous.labels import LabelSet, Mask
+
+__all__ = ["READERS", "Dataset", "DatasetError", "PairedDataset", "Sample", "open_dataset"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A photo, what it shows, and its name.
+
+    Args:
+        image: uint8 ``(H, W, C)``: RGB, or other channels (:class:`atrous.data.sources.base.Extras`).
+        mask: uint8 ``(H, W)``, 255 for ignored pixels.
+        name: of the photo's file.
+        further: more masks of the same form by the names of what they tell apart, for models of several heads.
+    """
+
+    image: NDArray[np.uint8]
+    mask: Mask
+    name: str
+    further: Mapping[str, Mask] = field(default_factory=dict)
+
+    @property
+    def shown(self) -> Pixels:
+        """The first three channels, for people: uint8 ``(H, W, 3)``."""
+        return np.ascontiguousarray(self.image[..., :3])
+
+
+class Dataset(Protocol):
+    """What training and evaluation need of a dataset."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def labels(self) -> LabelSet: ...
+
+    @property
+    def extras(self) -> Extras: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+
+@dataclass(frozen=True)
+class PairedDataset:
+    """Photos and masks as pairs of files.
+
+    Args:
+        name: what it is called in reports, for example ``voc:val``.
+        form: its classes, and how its masks are written.
+        pairs: photo and mask of each item.
+        extras: more channels, and more masks.
+    """
+
+    name: str
+    form: MaskForm
+    pairs: tuple[tuple[Path, Path], ...]
+    extras: Extras = field(default_factory=Extras)
+
+    @property
+    def labels(self) -> LabelSet:
+        return self.form.labels
+
+    def some(self, count: int) -> PairedDataset:
+        """So many of its items, spread evenly; all of them where there are not so many. The name says how many."""
+        if count >= len(self):
+            return self
+        places = [round(i * (len(self) - 1) / max(1, count - 1)) for i in range(count)]
+        pairs = tuple(self.pairs[place] for place in places)
+        return replace(self, name=f"{self.name} ({count} of {len(self)})", pairs=pairs)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The photo and mask of an item, with what else belongs to it.
+
+        Raises:
+            DatasetError: two of its files differ in size or in orientation, or it can't be told whether they do.
+            ImageError, MaskError: one of them can't be read.
+        """
+        photo, mask_file = self.pairs[index]
+        image = open_image(photo)
+        pixels = [image.pixels]
+        for layer in self.extras.layers:
+            file = layer.folder / photo.name
+            pixels.append(layer.read(file))
+            if size_of(pixels[-1]) != size_of(image.pixels):
+                sizes = f"{photo} is {shown(size_of(image.pixels))} but {file} {shown(size_of(pixels[-1]))}"
+                raise DatasetError(f"{sizes}; both must have one size")
+        further = {
+            name: _fitting(masks.folder / mask_file.name, masks.form, photo, image)
+            for name, masks in self.extras.masks.items()
+        }
+        whole = np.dstack(pixels) if len(pixels) > 1 else image.pixels
+        return Sample(whole, _fitting(mask_file, self.form, photo, image), photo.name, further)
+
+
+def _fitting(file: Path, form: MaskForm, photo: Path, image: DecodedImage) -> Mask:
+    """Read a mask as it lies on its photo."""
+    mask = read_mask(file, form)
+    size, drawn = size_of(image.pixels), size_of(mask)
+    found = agreement(drawn, size, image.orientation, form.orientation)
+    if found == "turn it":
+        return turn(mask, image.orientation)
+    if found != "fits":
+        sizes = f"{photo} is {shown(size)} but its mask {file} is {shown(drawn)}"
+        raise DatasetError(f"{sizes}; {disagreement(found, drawn, size)}")
+    return mask
+
+
+def open_dataset(spec: str, split: str) -> PairedDataset:
+    """Open a dataset by its specification.
+
+    Args:
+        spec: ``READER:PATH``, with one of :data:`READERS`.
+        split: a split's name; several joined by ``+`` make one (``train+val``).
+
+    Raises:
+        DatasetError: an unknown reader, a missing place or split, or a split that lists what is not there.
+        MaskError: a mask that can't be read, where classes must be counted since nothing names them.
+    """
+    layout = find_layout(spec)
+    pairs = list_pairs(layout, split)
+    if not pairs:
+        raise DatasetError(f"'{spec}', split '{split}', holds no pictures")
+    if findings := absent_files(layout, {split: pairs}):
+        raise DatasetError(f"'{spec}', split '{split}': " + "\n".join(finding.sentence() for finding in findings))
+    name = f"{spec.partition(':')[0]}:{split}"
+    return PairedDataset(name, layout.form(), tuple((pair.photo, pair.mask) for pair in pairs), layout.extras)

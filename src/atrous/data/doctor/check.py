@@ -1,0 +1,97 @@
+"""The mask doctor: everything that is wrong with a dataset, in one look, with the line that mends it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from atrous.data.doctor.dataset_rules import lacking_classes, repeated_pictures
+from atrous.data.doctor.findings import DatasetError, Finding, errors_of, tally, worst_first
+from atrous.data.doctor.inspect import PairFacts, glance, look, look_at_mask
+from atrous.data.doctor.list_rules import absent_files, read_lists, spare_files
+from atrous.data.doctor.remedies import findings_about
+from atrous.data.doctor.report import Checkup
+from atrous.data.files.masks import mask_is_there
+from atrous.data.files.threads import Progress, read_all
+from atrous.data.sources.base import Listed
+from atrous.data.sources.registry import find_layout
+
+SAMPLE = 64
+"""How many masks the quick look before a training reads whole."""
+
+
+def check(spec: str, splits: Sequence[str] = (), progress: Progress | None = None) -> Checkup:
+    """Read every photo and mask of a dataset, and find all that is wrong with it.
+
+    Args:
+        spec: ``READER:PATH``, as ``folder:PATH``.
+        splits: what to look at; ``train``, ``val``, and ``test`` if it is there, when left out.
+        progress: called with the number of pairs read and their total after each pair.
+
+    Raises:
+        DatasetError, ImageError: the specification names no dataset.
+    """
+    layout = find_layout(spec)
+    lists, findings = read_lists(layout, splits)
+    form, unclear = layout.likely_form()
+    pairs = _there(lists)
+    facts = read_all(lambda pair: look(pair.photo, pair.mask, form), pairs, progress)
+    seen = Checkup(layout, form, lists, dict(zip(pairs, facts, strict=True)))
+    findings += [
+        *unclear,
+        *absent_files(layout, lists),
+        *spare_files(layout),
+        *findings_about(layout, form, seen.facts),
+    ]
+    findings += repeated_pictures(layout, lists, seen.facts)
+    findings += lacking_classes(layout, form, {split: seen.counts(split) for split in lists})
+    return replace(seen, findings=tuple(worst_first(findings)))
+
+
+def quick_check(spec: str, splits: Sequence[str]) -> list[Finding]:
+    """What lists, headers and a small sample of masks tell, within seconds; for everything, see :func:`check`.
+
+    Raises:
+        DatasetError, ImageError: the specification names no dataset.
+    """
+    layout = find_layout(spec)
+    lists, findings = read_lists(layout, splits)
+    form, unclear = layout.likely_form()
+    pairs = _there(lists)
+    facts = dict(zip(pairs, read_all(lambda pair: glance(pair.photo, pair.mask), pairs), strict=True))
+    sample = pairs[:: len(pairs) // SAMPLE + 1]
+    for pair, mask in zip(sample, read_all(lambda pair: look_at_mask(pair.mask, form), sample), strict=True):
+        facts[pair] = PairFacts(facts[pair].photo, mask)
+    findings += [*unclear, *absent_files(layout, lists), *spare_files(layout), *findings_about(layout, form, facts)]
+    return worst_first([*findings, *repeated_pictures(layout, lists, facts)])
+
+
+def require_healthy(spec: str, splits: Sequence[str]) -> list[Finding]:
+    """Refuse a dataset that :func:`quick_check` finds errors in, naming all of them.
+
+    Args:
+        spec: ``READER:PATH``, as ``folder:PATH``.
+        splits: what will be read of it, ``["train", "val"]``; ``train+val`` is one split.
+
+    Returns:
+        What is no error: warnings and notes.
+
+    Raises:
+        DatasetError: with every error, in the words of ``atrous data check``; or the specification names no dataset.
+        ImageError: a folder without pictures.
+    """
+    findings = quick_check(spec, splits)
+    if errors := errors_of(findings):
+        blocks = "\n\n".join(finding.block() for finding in errors)
+        options = " ".join(f"--split {split}" for split in splits)
+        raise DatasetError(
+            f"{spec} is not fit for use, {tally(errors)}:\n\n{blocks}\n\n"
+            f"`atrous data check {spec} {options}` looks at every pixel"
+        )
+    return findings
+
+
+def _there(lists: Mapping[str, Sequence[Listed]]) -> list[Listed]:
+    """The pairs whose files are there, each once."""
+    pairs = dict.fromkeys(pair for listed in lists.values() for pair in listed)
+    return [pair for pair in pairs if pair.photo.is_file() and mask_is_there(pair.mask)]

@@ -1,0 +1,189 @@
+"""What there is to know of one photo and its mask: from the headers alone, or from every pixel."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageMode
+
+from atrous.data.files.coco_json import annotated
+from atrous.data.files.images import (
+    JPEG_FORMATS,
+    DecodedImage,
+    ImageError,
+    Pixels,
+    open_image,
+    orientation_of,
+    upright_size,
+)
+from atrous.data.files.masks import MaskError, MaskForm, open_mask
+from atrous.data.files.matlab import matrix_size
+from atrous.data.files.orientation import Size, agreement, size_of, upright_fit
+from atrous.labels import Color, Mask
+
+MOST_COLORS = 1000
+"""A mask of more colours is no mask of classes; only the most frequent are kept."""
+
+
+@dataclass(frozen=True)
+class PhotoFacts:
+    """A photo.
+
+    Args:
+        size: as it is shown, upright.
+        orientation: EXIF's, 1 to 8.
+        notes: what its reader says.
+        digest: of the pixels; empty where only the header was read.
+    """
+
+    size: Size
+    orientation: int
+    notes: tuple[str, ...] = ()
+    digest: bytes = b""
+
+
+@dataclass(frozen=True)
+class MaskFacts:
+    """A mask.
+
+    Args:
+        size: as it is stored.
+        mode: Pillow's name for its kind of pixels.
+        is_jpeg: whether it went through JPEG.
+        values: pixels of each value on disk, if it is an index mask that was read.
+        colors: pixels of each colour, if it has channels or is to be read by colours, and was read.
+        opaque: whether no pixel is transparent.
+        problem: why it has no values, for example "values from 0 to 65535".
+        digest: of its pixels; empty where only the header was read.
+    """
+
+    size: Size
+    mode: str
+    is_jpeg: bool
+    values: dict[int, int] | None = None
+    colors: dict[Color, int] | None = None
+    opaque: bool = True
+    problem: str = ""
+    digest: bytes = b""
+
+    @property
+    def coloured(self) -> bool:
+        return len(ImageMode.getmode(self.mode).bands) > 1
+
+
+@dataclass(frozen=True)
+class PairFacts:
+    """A photo and its mask; a text says why one can't be read.
+
+    Args:
+        photo: the photo.
+        mask: the mask.
+        upright_fit: where EXIF turns the photo and sizes can't show how the mask was drawn, as
+            :func:`atrous.data.files.orientation.upright_fit`.
+    """
+
+    photo: PhotoFacts | str
+    mask: MaskFacts | str
+    upright_fit: float | None = None
+
+
+def glance(photo: Path, mask: Path) -> PairFacts:
+    """What the headers say."""
+    return PairFacts(_glance_at_photo(photo), _glance_at_mask(mask))
+
+
+def look(photo: Path, mask: Path, form: MaskForm) -> PairFacts:
+    """What every pixel says, masks being written in a given form."""
+    mask_facts, drawn = _look_at_mask(mask, form)
+    try:
+        image = open_image(photo)
+    except ImageError as error:
+        return PairFacts(_reason(error, photo), mask_facts)
+    size, orientation = size_of(image.pixels), image.orientation
+    fit = None
+    if drawn is not None and agreement(size_of(drawn), size, orientation, None) == "unclear":
+        fit = upright_fit(image.pixels, drawn, orientation)
+    return PairFacts(_photo_facts(image, _digest(image.pixels)), mask_facts, fit)
+
+
+def look_at_mask(mask: Path, form: MaskForm) -> MaskFacts | str:
+    """What every pixel of a mask says."""
+    return _look_at_mask(mask, form)[0]
+
+
+def _glance_at_photo(path: Path) -> PhotoFacts | str:
+    try:
+        with Image.open(path) as picture:
+            return PhotoFacts(upright_size(picture), orientation_of(picture))
+    except Exception:  # what Pillow can't open, the reader may; if not, it says why
+        try:
+            return _photo_facts(open_image(path))
+        except ImageError as error:
+            return _reason(error, path)
+
+
+def _photo_facts(image: DecodedImage, digest: bytes = b"") -> PhotoFacts:
+    return PhotoFacts(size_of(image.pixels), image.orientation, image.notes, digest)
+
+
+def _glance_at_mask(path: Path) -> MaskFacts | str:
+    try:
+        if path.suffix == ".mat":
+            return MaskFacts(matrix_size(path), "L", is_jpeg=False)
+        if drawing := annotated(path):
+            return MaskFacts(drawing.size, "L", is_jpeg=False)
+        with Image.open(path) as picture:
+            return MaskFacts(picture.size[::-1], picture.mode, picture.format in JPEG_FORMATS)
+    except Exception:  # as above
+        try:
+            open_mask(path)
+        except MaskError as error:
+            return _reason(error, path)
+        raise
+
+
+def _look_at_mask(path: Path, form: MaskForm) -> tuple[MaskFacts | str, NDArray[np.uint8] | None]:
+    try:
+        file = open_mask(path)
+    except MaskError as error:
+        return _reason(error, path), None
+    seen = MaskFacts(file.picture.size[::-1], file.picture.mode, file.is_jpeg)
+    if seen.is_jpeg:
+        return seen, None
+    if seen.coloured or form.encoding == "rgb":
+        pixels = file.colors()
+        alpha = np.asarray(file.picture.convert("RGBA"))[..., 3] if file.picture.has_transparency_data else None
+        opaque = alpha is None or bool(alpha.min() == 255)
+        return replace(seen, colors=_count_colors(pixels), opaque=opaque, digest=_digest(pixels)), pixels
+    try:
+        values = file.values()
+    except MaskError as error:
+        return replace(seen, problem=_reason(error, path)), None
+    return replace(seen, values=_count_values(values), digest=_digest(values)), values
+
+
+def _reason(error: Exception, path: Path) -> str:
+    """An error's message without the name of the file before it."""
+    return str(error).removeprefix(f"{path}: ")
+
+
+def _count_values(mask: Mask) -> dict[int, int]:
+    counts = np.bincount(mask.reshape(-1))
+    return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
+
+
+def _count_colors(pixels: Pixels) -> dict[Color, int]:
+    codes = pixels.reshape(-1, 3).astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)
+    found, counts = np.unique(codes, return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:MOST_COLORS]
+    return {(int(found[i]) >> 16, int(found[i]) >> 8 & 255, int(found[i]) & 255): int(counts[i]) for i in order}
+
+
+def _digest(pixels: NDArray[Any]) -> bytes:
+    shape = np.array(pixels.shape).tobytes()
+    return hashlib.blake2b(shape + np.ascontiguousarray(pixels).tobytes(), digest_size=16).digest()

@@ -1,0 +1,207 @@
+"""What the lists of a dataset and the names of its files tell: what is missing, spare, or shared by mistake."""
+
+from __future__ import annotations
+
+import shlex
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
+from pathlib import Path
+
+from atrous.data.doctor.findings import SHOWN, DatasetError, Finding, Item, Severity, number
+from atrous.data.files.masks import mask_is_there
+from atrous.data.sources.base import Layout, Listed, closest, list_pairs
+
+Lists = Mapping[str, Sequence[Listed]]
+"""The pairs of each split."""
+
+
+def absent_files(layout: Layout, lists: Lists) -> list[Finding]:
+    """The errors that the names of files tell, without one being opened."""
+    pairs = {pair: split for split, listed in lists.items() for pair in listed}
+    there = {pair.photo: pair.photo.is_file() for pair in pairs}
+    without_photo = {pair: split for pair, split in pairs.items() if not there[pair.photo]}
+    without_mask = [pair for pair in pairs if there[pair.photo] and not mask_is_there(pair.mask)]
+    findings = [
+        _not_there(layout, without_photo, {pair.name for pair in pairs if there[pair.photo]}),
+        *_missing_masks(layout, without_mask, len(pairs)),
+        _shared_masks(layout, pairs),
+        _missing_extras(layout, pairs),
+    ]
+    return [finding for finding in findings if finding]
+
+
+def how_to_fix(layout: Layout) -> str:
+    """The command that writes a mended copy."""
+    return f"`atrous data check {shlex.quote(layout.spec)} --fix NEW_FOLDER`"
+
+
+def _not_there(layout: Layout, listed: Mapping[Listed, str], names: set[str]) -> Finding | None:
+    if not listed:
+        return None
+    items: list[Item] = []
+    for pair, split in listed.items():
+        near = closest(pair.name, names) if len(items) < SHOWN else None  # comparing takes a while
+        items.append(Item(str(pair.photo), f"listed by {split}" + (f"; did you mean {near}?" if near else "")))
+    files = sorted({str(layout.list_file(part)) for split in listed.values() for part in split.split("+")})
+    return Finding(
+        "not-there",
+        "error",
+        f"{' and '.join(files)} {'list' if len(files) > 1 else 'lists'} "
+        f"{number(len(items), 'photo that is', 'photos that are')} not there",
+        "a photo for each name",
+        f"add the photos, or take the names out of the list; {how_to_fix(layout)} does so",
+        tuple(items),
+    )
+
+
+def _missing_masks(layout: Layout, pairs: Sequence[Listed], total: int) -> list[Finding]:
+    if not pairs:
+        return []
+    names = {folder: _names_in(folder) for folder in {pair.mask.parent for pair in pairs}}
+    near = {pair: _beginning_with(pair.mask.stem, names[pair.mask.parent]) for pair in pairs}
+    items = []
+    for pair in pairs:
+        hint = f" (there is {', '.join(near[pair][:3])})" if near[pair] else ""
+        items.append(Item(str(pair.photo), f"needs {pair.mask}{hint}"))
+    kind = "a .mat file, or in its place a PNG," if pairs[0].mask.suffix == ".mat" else "a PNG"
+    return [
+        Finding(
+            "missing-mask",
+            "error",
+            f"{len(items)} of {number(total, 'photo')} {'has' if len(items) == 1 else 'have'} no mask",
+            f"{kind} of the photo's name for each",
+            _renaming(near) or f"draw them, or leave these photos out in a copy: {how_to_fix(layout)}",
+            tuple(items),
+        )
+    ]
+
+
+def _missing_extras(layout: Layout, pairs: Iterable[Listed]) -> Finding | None:
+    items = []
+    for folder, named in layout.extras.folders().items():
+        files = {pair: folder / getattr(pair, named).name for pair in pairs}
+        items += [Item(str(pair.photo), f"needs {file}") for pair, file in files.items() if not file.is_file()]
+    if not items:
+        return None
+    return Finding(
+        "missing-file",
+        "error",
+        f"{number(len(items), 'photo lacks', 'photos lack')} a file that {layout.kind} needs beside it and its mask",
+        "a file of the same name for each",
+        "add them, or take the photos out of the list",
+        tuple(items),
+    )
+
+
+def _names_in(folder: Path) -> list[tuple[str, str]]:
+    """The files of a folder in small letters, in order, each with its true name."""
+    return sorted((file.name.lower(), file.name) for file in folder.iterdir()) if folder.is_dir() else []
+
+
+def _beginning_with(stem: str, names: Sequence[tuple[str, str]]) -> list[str]:
+    first = bisect_left(names, (stem.lower(), ""))
+    return [name for _, name in takewhile(lambda named: named[0].startswith(stem.lower()), names[first:])]
+
+
+def _renaming(near: Mapping[Listed, Sequence[str]]) -> str | None:
+    """The command that gives masks their photos' names, where all that are missing are there with one addition."""
+    folders = {pair.mask.parent for pair in near}
+    endings = {names[0].removeprefix(pair.mask.stem) if len(names) == 1 else "" for pair, names in near.items()}
+    folder, ending = folders.pop(), endings.pop()
+    if folders or endings or not ending.endswith(".png") or ending[0].isalnum() or ending == ".png":
+        return None
+    return f'for f in {shlex.quote(str(folder))}/*{ending}; do mv -n "$f" "${{f%{ending}}}.png"; done'
+
+
+def _shared_masks(layout: Layout, pairs: Mapping[Listed, str]) -> Finding | None:
+    photos: dict[Path, list[Path]] = {}
+    for pair in pairs:
+        if pair.photo not in photos.setdefault(pair.mask, []):
+            photos[pair.mask].append(pair.photo)
+    shared = {mask: sharing for mask, sharing in photos.items() if len(sharing) > 1}
+    if not shared:
+        return None
+    return Finding(
+        "shared-mask",
+        "error",
+        f"{number(len(shared), 'mask belongs', 'masks belong')} to more than one photo",
+        "names that differ in more than the ending",
+        f"rename or remove one photo of each, or leave these out in a copy: {how_to_fix(layout)}",
+        tuple(Item(str(photo), f"would share {mask}") for mask, sharing in shared.items() for photo in sharing),
+    )
+
+
+USUAL_SPLITS = ("train", "val", "test")
+
+
+def read_lists(layout: Layout, splits: Sequence[str] = ()) -> tuple[dict[str, list[Listed]], list[Finding]]:
+    """The pairs of each split, and what is wrong with those that can't be read.
+
+    Args:
+        layout: where the files lie.
+        splits: what to list; ``train``, ``val``, and ``test`` if it is there, when left out (``trainval`` and ``test``
+            of a dataset without ``train``).
+    """
+    lists: dict[str, list[Listed]] = {}
+    findings = []
+    there = layout.splits()
+    whole = "trainval" in there and "train" not in there
+    usual = ("trainval", "test") if whole else [name for name in USUAL_SPLITS if name != "test" or name in there]
+    for split in splits or usual:
+        try:
+            lists[split] = list_pairs(layout, split)
+        except DatasetError as error:
+            needed = bool(splits) or split == "train"
+            findings.append(_no_split(layout, split, str(error), "error" if needed else "warning"))
+            continue
+        if not lists[split]:
+            findings.append(_no_split(layout, split, f"split '{split}' of {layout.root} holds no pictures", "error"))
+    return lists, findings
+
+
+def _no_split(layout: Layout, split: str, found: str, severity: Severity) -> Finding:
+    without = "; to train without validation: --set data.val_split=none" if split == "val" else ""
+    file = layout.list_file(split)
+    if file.suffix == ".txt":
+        mend = f"correct the name, or write {file}, one name a line"
+    elif file.exists():
+        mend = f"name another split, or correct what is in {file}"
+    else:
+        mend = f"correct the name, or add {file}"
+    return Finding(
+        "no-split",
+        severity,
+        found,
+        "a split of this name, with pictures",
+        mend + without,
+        (Item(str(file)),),
+    )
+
+
+def spare_files(layout: Layout) -> list[Finding]:
+    """Masks and photos that nobody uses."""
+    findings = []
+    if masks := layout.spare_masks():
+        findings.append(
+            Finding(
+                "extra-mask",
+                "warning",
+                f"{number(len(masks), 'mask belongs', 'masks belong')} to no photo",
+                "a photo of the same name for each",
+                f"add the photos, correct the names, or leave these masks out in a copy: {how_to_fix(layout)}",
+                tuple(Item(str(mask)) for mask in masks),
+            )
+        )
+    if photos := layout.spare_photos():
+        findings.append(
+            Finding(
+                "unlisted-photo",
+                "note",
+                f"{number(len(photos), 'photo is', 'photos are')} in no split",
+                "each photo in one split, unless it stays out on purpose",
+                "nothing, or add the names to a list",
+                tuple(Item(str(photo)) for photo in photos),
+            )
+        )
+    return findings

@@ -1,0 +1,175 @@
+"""From facts about a pair to complaints: every way in which a photo and its mask can be wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atrous.data.doctor.findings import Item, number
+from atrous.data.doctor.inspect import MOST_COLORS, MaskFacts, PairFacts, PhotoFacts
+from atrous.data.files.masks import MaskForm
+from atrous.data.files.orientation import agreement, shown
+from atrous.data.sources.base import Listed
+from atrous.data.sources.labels_toml import GAP
+from atrous.labels import IGNORE, LabelSet
+
+K = TypeVar("K")
+Facts = Mapping[Listed, PairFacts]
+CLEAR = 1.5
+"""From this ratio on (or its inverse), outlines tell how a mask was drawn: on the 350 pictures of VOC's val, turned by
+180° or mirrored, it told in 70 % of 1,050 cases and was never wrong."""
+
+
+class Complaint(NamedTuple):
+    """What is wrong with a pair: the kind of finding, and the file."""
+
+    kind: str
+    item: Item
+
+
+def complaints(pair: Listed, facts: PairFacts, form: MaskForm) -> Iterator[Complaint]:
+    """Everything that is wrong with one pair, or worth knowing."""
+    photo, mask = facts.photo, facts.mask
+    if isinstance(photo, str):
+        yield Complaint("unreadable-photo", Item(str(pair.photo), photo))
+    else:
+        for note in photo.notes:
+            yield Complaint("photo-note", Item(str(pair.photo), note))
+    if isinstance(mask, str):
+        yield Complaint("unreadable-mask", Item(str(pair.mask), mask))
+        return
+    yield from _mask_complaints(pair, mask, form)
+    if not isinstance(photo, str):
+        yield from _fit_complaints(pair, photo, mask, facts.upright_fit, form)
+
+
+def _mask_complaints(pair: Listed, mask: MaskFacts, form: MaskForm) -> Iterator[Complaint]:
+    file = str(pair.mask)
+    if mask.is_jpeg:
+        yield Complaint("jpeg-mask", Item(file, f"a JPEG ({mask.mode})"))
+    elif mask.problem:
+        yield Complaint("outside-classes", Item(file, mask.problem))
+    elif mask.coloured and form.encoding == "index":
+        yield Complaint("rgb-mask", Item(file, _describe_colors(mask, form)))
+    elif mask.colors is not None:
+        known = form.colors_on_disk()
+        outside = [f"{list(color)} in {count} pixels" for color, count in mask.colors.items() if color not in known]
+        if outside:
+            yield Complaint("outside-classes", Item(file, f"{number(len(outside), 'colour')}: {_first(outside)}"))
+    elif mask.values is not None:
+        if (value := foreground(mask, form)) is not None:
+            listed = " and ".join(map(str, mask.values))
+            yield Complaint("void-for-class" if value == IGNORE else "binary-mask", Item(file, f"only {listed}"))
+        elif strangers := [value for value in mask.values if value not in form.values_on_disk()]:
+            outside = [f"value {value} in {mask.values[value]} pixels" for value in strangers]
+            yield Complaint("outside-classes", Item(file, _first(outside)))
+    counts = label_counts(mask, form)
+    if counts is not None and not counts[:IGNORE].any():
+        yield Complaint("all-void", Item(file))
+
+
+def _first(things: Sequence[str]) -> str:
+    more = f" and {len(things) - 3} more" if len(things) > 3 else ""
+    return ", ".join(things[:3]) + more
+
+
+def _fit_complaints(
+    pair: Listed, photo: PhotoFacts, mask: MaskFacts, upright_fit: float | None, form: MaskForm
+) -> Iterator[Complaint]:
+    found = agreement(mask.size, photo.size, photo.orientation, form.orientation)
+    sizes = f"{shown(photo.size)}, its mask {pair.mask} {shown(mask.size)}"
+    if found == "other size":
+        turned = "; one of the two is turned" if mask.size == photo.size[::-1] else ""
+        yield Complaint("size-mismatch", Item(str(pair.photo), sizes + turned))
+    elif found == "drawn otherwise":
+        drawn = "as it is shown" if mask.size == photo.size else "as its pixels are stored"
+        yield Complaint("turned-mask", Item(str(pair.photo), f"{sizes}: drawn on the photo {drawn}"))
+    elif found == "unclear":
+        yield Complaint("unclear-orientation", Item(str(pair.photo), _evidence(photo, upright_fit)))
+    elif photo.orientation != 1:
+        fits = "upright as the photo is shown" if found == "fits" else "turned with its photo"
+        yield Complaint("turned-photo", Item(str(pair.photo), f"EXIF orientation {photo.orientation}; mask {fits}"))
+
+
+def _evidence(photo: PhotoFacts, upright_fit: float | None) -> str:
+    exif = f"EXIF orientation {photo.orientation}"
+    if upright_fit is None:
+        return exif
+    drawn = drawn_upright(upright_fit)
+    fits = "do not tell" if drawn is None else f"fit the photo as it is {'shown' if drawn else 'stored'}"
+    return f"{exif}; the mask's outlines {fits}"
+
+
+def drawn_upright(upright_fit: float | None) -> bool | None:
+    """Whether outlines tell that a mask was drawn upright (or was not); None if they don't tell."""
+    if upright_fit is None or 1 / CLEAR < upright_fit < CLEAR:
+        return None
+    return upright_fit > 1
+
+
+def foreground(mask: MaskFacts, form: MaskForm) -> int | None:
+    """The value of a mask of two values far apart, 0 and 255 or 0 and 128, that probably stands for a class."""
+    if mask.values is None or form.values or len(form.labels) < 2:
+        return None
+    meanings = form.values_on_disk()
+    strangers = [value for value in mask.values if value not in meanings]
+    others = set(mask.values) - set(strangers) - {IGNORE}
+    if not others <= {0}:
+        return None
+    if strangers:
+        return strangers[0] if len(strangers) == 1 and strangers[0] >= len(form.labels) + GAP else None
+    return IGNORE if set(mask.values) == {0, IGNORE} and IGNORE not in form.ignore else None
+
+
+def color_form(mask: MaskFacts, form: MaskForm) -> MaskForm | None:
+    """How a coloured mask is written, if that is certain: in the colours of its classes, or their values as greys."""
+    grey = {value: (value, value, value) for value in range(256)}
+    if mask.colors is None or not mask.opaque or len(mask.colors) == MOST_COLORS:
+        return None
+    if mask.colors.keys() == {grey[0], grey[IGNORE]} and not form.values:  # white may be void, or a class
+        return None
+    values = form.values or range(len(form.labels))
+    greys = LabelSet(form.labels.names, tuple(grey[value] for value in values))
+    void = tuple(grey[value] for value, label in form.values_on_disk().items() if label == IGNORE)
+    colors = replace(form, encoding="rgb", values=())
+    forms = (colors, replace(colors, labels=greys, ignore=void))
+    return next((form for form in forms if label_counts(mask, form) is not None), None)
+
+
+def nothing_but_void(form: MaskForm, facts: Facts) -> bool:
+    """Whether some masks hold 0 and 255, and none holds a class but the first."""
+    masks = [seen.mask for seen in facts.values() if isinstance(seen.mask, MaskFacts)]
+    counts = [label_counts(mask, form) for mask in masks]
+    learnt = any(count is not None and count[1:IGNORE].any() for count in counts)
+    return not learnt and any(foreground(mask, form) == IGNORE for mask in masks)
+
+
+def label_counts(mask: MaskFacts, form: MaskForm) -> NDArray[np.int64] | None:
+    """The pixels ``(256,)`` of each label, ignored ones at 255; None if the mask can't be read in this form."""
+    if form.encoding == "rgb":
+        return _by_label(mask.colors, form.colors_on_disk())
+    return _by_label(mask.values, form.values_on_disk())
+
+
+def _by_label(on_disk: Mapping[K, int] | None, meanings: Mapping[K, int]) -> NDArray[np.int64] | None:
+    if on_disk is None or any(key not in meanings for key in on_disk):
+        return None
+    counts = np.zeros(256, np.int64)
+    for key, pixels in on_disk.items():
+        counts[meanings[key]] += pixels
+    return counts
+
+
+def _describe_colors(mask: MaskFacts, form: MaskForm) -> str:
+    if mask.colors is None:
+        return mask.mode
+    many = "many" if len(mask.colors) == MOST_COLORS else str(len(mask.colors))
+    if known := color_form(mask, form):
+        whose = "the classes' own" if known.labels == form.labels else "the values of classes, as greys"
+        return f"{mask.mode}, {many} colours, {whose}"
+    strangers = [list(color) for color in mask.colors if color not in form.colors_on_disk()]
+    return f"{mask.mode}, {many} colours, " + ("some transparent" if not strangers else f"{strangers[0]} is no class's")

@@ -1,0 +1,113 @@
+"""What the doctor saw of a dataset, as text and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from atrous.data.doctor.findings import Finding, errors_of, tally
+from atrous.data.doctor.inspect import MaskFacts, PairFacts, PhotoFacts
+from atrous.data.doctor.list_rules import how_to_fix
+from atrous.data.doctor.pair_rules import complaints, label_counts
+from atrous.data.doctor.remedies import is_error
+from atrous.data.files.masks import MaskForm
+from atrous.data.files.orientation import Size, shown
+from atrous.data.sources.base import Layout, Listed
+from atrous.data.stats import ClassCounts, add_up
+
+
+@dataclass(frozen=True)
+class Checkup:
+    """All that was looked at, and what is wrong with it.
+
+    Args:
+        layout: where the files lie.
+        form: how masks are written, or probably are.
+        lists: the pairs of each split that can be read, in order.
+        facts: of each pair whose files are there.
+        findings: the worst first.
+    """
+
+    layout: Layout
+    form: MaskForm
+    lists: Mapping[str, list[Listed]]
+    facts: Mapping[Listed, PairFacts]
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing is an error."""
+        return not errors_of(self.findings)
+
+    def good(self, split: str) -> list[Listed]:
+        """The pairs of a split that can be read."""
+        return [pair for pair in self.lists[split] if pair in self.facts and not self._errors(pair)]
+
+    def _errors(self, pair: Listed) -> bool:
+        return any(is_error(complaint.kind) for complaint in complaints(pair, self.facts[pair], self.form))
+
+    def counts(self, split: str) -> ClassCounts:
+        """How often each class occurs in the good pairs of a split."""
+        masks = (self.facts[pair].mask for pair in self.good(split))
+        labels = (label_counts(mask, self.form) for mask in masks if isinstance(mask, MaskFacts))
+        return add_up([found for found in labels if found is not None], len(self.form.labels))
+
+    def sizes(self, split: str) -> list[Size]:
+        """The sizes of the photos of the good pairs of a split, upright, those of the fewest pixels first."""
+        photos = (self.facts[pair].photo for pair in self.good(split))
+        sizes = [photo.size for photo in photos if isinstance(photo, PhotoFacts)]
+        return sorted(sizes, key=lambda size: size[0] * size[1])
+
+    def others(self) -> list[str]:
+        """Splits that are there and were not looked at."""
+        looked_at = {part for split in self.lists for part in split.split("+")}
+        unreadable = {file for finding in self.findings if finding.kind == "no-split" for file in finding.files}
+        others = [split for split in self.layout.splits() if split not in looked_at]
+        return [split for split in others if str(self.layout.list_file(split)) not in unreadable]
+
+    def text(self) -> str:
+        """The report: a table of classes for each split, then what is wrong."""
+        parts = [self._table(split) for split in self.lists]
+        if others := self.others():
+            parts.append(f"not looked at: {', '.join(others)} (--split NAME)")
+        parts += [finding.block() for finding in self.findings]
+        if self.healthy:
+            parts.append(f"healthy: {tally(self.findings)}")
+        else:
+            parts.append(f"{tally(self.findings)}; a mended copy, as far as that is safe: {how_to_fix(self.layout)}")
+        return "\n\n".join(parts)
+
+    def _table(self, split: str) -> str:
+        sizes, counts, names = self.sizes(split), self.counts(split), self.form.labels.names
+        between = f", {shown(sizes[0])} to {shown(sizes[-1])} pixels" if sizes else ""
+        lines = [f"{self.layout.kind}:{split}: {len(sizes)} of {len(self.lists[split])} pairs are good{between}"]
+        total, width = max(int(counts.pixels.sum()) + counts.ignored, 1), max(map(len, names))
+        for name, pixels, pictures in zip(names, counts.pixels, counts.pictures, strict=True):
+            lines.append(f"  {name:{width}}  {100 * pixels / total:6.2f} %  in {pictures} pictures")
+        return "\n".join([*lines, f"  {'(ignored)':{width}}  {100 * counts.ignored / total:6.2f} %"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON knows it, with all files."""
+        return {
+            "data": self.layout.spec,
+            "healthy": self.healthy,
+            "findings": [finding.to_dict() for finding in self.findings],
+            "splits": [self._split(split) for split in self.lists],
+            "other_splits": self.others(),
+        }
+
+    def _split(self, split: str) -> dict[str, Any]:
+        sizes, counts, names = self.sizes(split), self.counts(split), self.form.labels.names
+        return {
+            "name": split,
+            "listed": len(self.lists[split]),
+            "good": len(sizes),
+            "smallest": list(sizes[0]) if sizes else None,
+            "largest": list(sizes[-1]) if sizes else None,
+            "ignored_pixels": counts.ignored,
+            "classes": [
+                {"name": name, "pixels": int(pixels), "pictures": int(pictures)}
+                for name, pixels, pictures in zip(names, counts.pixels, counts.pictures, strict=True)
+            ],
+        }

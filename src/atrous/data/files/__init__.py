@@ -1,0 +1,1 @@
+"""One kind of file each: images, masks, MATLAB files, COCO JSON, depth."""

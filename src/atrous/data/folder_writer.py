@@ -1,0 +1,93 @@
+"""Writing a folder dataset: photos, palette masks, ``labels.toml`` and lists, all of it or nothing."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from atrous.data.doctor.findings import DatasetError
+from atrous.data.files.masks import MaskForm
+from atrous.data.files.threads import Progress, read_all
+from atrous.data.sources.base import Listed
+from atrous.data.sources.labels_toml import toml_of
+
+
+def check_target(folder: Path, root: Path) -> None:
+    """Refuse a place for a copy where it would touch anything that is there.
+
+    Raises:
+        DatasetError: it is a file or a folder with something in it, or one of the two is inside the other.
+    """
+    here, there = folder.resolve(), root.resolve()
+    if here == there or here in there.parents or there in here.parents:
+        raise DatasetError(f"a copy needs a folder of its own, and {folder} is not apart from {root}")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DatasetError(f"{folder} is there already; a copy needs a new folder")
+
+
+def write_folder(
+    folder: Path,
+    lists: Mapping[str, list[Listed]],
+    form: MaskForm,
+    write: Callable[[Listed, Path, Path], None],
+    progress: Progress | None = None,
+) -> dict[str, int]:
+    """Write a folder dataset.
+
+    Args:
+        folder: a place that :func:`check_target` let pass; it appears when all is written.
+        lists: the pairs of each split.
+        form: how the masks are written.
+        write: called with a pair, where its photo goes (with the photo's ending) and where its mask goes.
+        progress: called with the number of pairs written and their total.
+
+    Returns:
+        How many pairs each split has, those that joined several by their new names; empty ones are left out.
+    """
+    names = _names(lists)
+    beside = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(beside, ignore_errors=True)
+
+    def write_pair(pair: Listed) -> None:
+        photo = beside / "images" / f"{names[pair]}{pair.photo.suffix}"
+        mask = beside / "masks" / f"{names[pair]}.png"
+        for file in (photo, mask):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        write(pair, photo, mask)
+
+    try:
+        for _ in read_all(write_pair, list(names), progress):
+            pass
+        _write_lists(beside, lists, names, form)
+        if folder.exists():
+            folder.rmdir()
+        beside.rename(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return {_list_name(split): len(pairs) for split, pairs in lists.items() if pairs}
+
+
+def _names(lists: Mapping[str, list[Listed]]) -> dict[Listed, str]:
+    """A name of its own for each pair; those of one name are told apart by their split."""
+    names: dict[Listed, str] = {}
+    used: set[str] = set()
+    for split, pairs in lists.items():
+        for pair in pairs:
+            if pair not in names:
+                names[pair] = f"{_list_name(split)}/{pair.name}" if pair.name.lower() in used else pair.name
+                used.add(names[pair].lower())
+    return names
+
+
+def _list_name(split: str) -> str:
+    return split.replace("+", "_")  # joined splits become one
+
+
+def _write_lists(folder: Path, lists: Mapping[str, list[Listed]], names: Mapping[Listed, str], form: MaskForm) -> None:
+    (folder / "labels.toml").write_text(toml_of(form), encoding="utf-8")
+    (folder / "splits").mkdir()
+    for split, pairs in lists.items():
+        if pairs:
+            text = "".join(f"{names[pair]}\n" for pair in pairs)
+            (folder / "splits" / f"{_list_name(split)}.txt").write_text(text, encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Dataset sources: one dataset or annotation tool per file."""

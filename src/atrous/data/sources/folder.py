@@ -1,0 +1,164 @@
+"""Anybody's pictures in a folder: photos, masks, and if wanted what the masks mean and which are for what."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+
+from atrous.data.doctor.findings import DatasetError, Finding
+from atrous.data.files.images import SUFFIXES, ImageError, find_images
+from atrous.data.files.masks import MaskError, MaskForm
+from atrous.data.sources.base import Extras, Listed, closest, did_you_mean, folders_in, read_lines
+from atrous.data.sources.labels_toml import guess_form, read_form, values_seen
+
+VALIDATION_SHARE = 0.2
+"""Share of a plain folder that ``val`` takes when nothing says how to split it."""
+
+_OTHER_NAMES = {
+    "images": ("image", "imgs", "photos", "photo", "pictures", "jpegimages"),
+    "masks": ("mask", "labels", "label", "annotations", "segmentationclass", "gt"),
+}
+"""What people call the folders of photos and masks."""
+
+
+class Folder:
+    """Anybody's pictures: ``images/`` and ``masks/`` of the same names; ``labels.toml``, ``splits/NAME.txt`` if wanted.
+
+    Without ``splits/``, subfolders ``images/train`` and ``masks/train`` are splits; without these, ``val`` is the fifth
+    of the pictures whose names hash lowest, ``train`` the others, and ``all`` every one: adding pictures never moves
+    one from one side to the other.
+    """
+
+    kind = "folder"
+    extras = Extras()
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for needed in ("images", "masks"):
+            if not (root / needed).is_dir():
+                raise DatasetError(
+                    f"{root} is no folder dataset: it has no '{needed}' folder{self._instead(needed)} "
+                    "(expected images/ and masks/ inside)"
+                )
+
+    def _instead(self, needed: str) -> str:
+        there = [name for name in folders_in(self.root) if name not in _OTHER_NAMES]
+        meant = next((name for name in there if name.lower() in _OTHER_NAMES[needed]), None) or closest(needed, there)
+        return f"; did you mean {meant}/? `mv {self.root / meant} {self.root / needed}`" if meant else ""
+
+    @property
+    def labels_file(self) -> Path:
+        return self.root / "labels.toml"
+
+    @cached_property
+    def photos(self) -> dict[str, list[Path]]:
+        """The photos by their names, which are paths below ``images/`` without the ending; two may share one."""
+        photos: dict[str, list[Path]] = {}
+        for image in find_images([self.root / "images"]):
+            photos.setdefault(image.relative.with_suffix("").as_posix(), []).append(image.path)
+        return photos
+
+    @cached_property
+    def masks(self) -> dict[str, Path]:
+        """The masks by the same names; of two, the PNG."""
+        try:
+            found = [(image.relative.with_suffix("").as_posix(), image.path) for image in find_images([self._masks])]
+        except ImageError:
+            return {}
+        return dict(sorted(found, key=lambda named: named[1].suffix.lower() == ".png"))
+
+    @property
+    def _masks(self) -> Path:
+        return self.root / "masks"
+
+    def splits(self) -> list[str]:
+        if (self.root / "splits").is_dir():
+            return sorted(file.stem for file in (self.root / "splits").glob("*.txt"))
+        folders = folders_in(self.root / "images")
+        return folders if "train" in folders else ["train", "val"]
+
+    def list_file(self, split: str) -> Path:
+        return self.root / "splits" / f"{split}.txt"
+
+    def listed(self, split: str) -> list[Listed]:
+        return [
+            Listed(name, photo, self.masks.get(name, self.root / "masks" / f"{name}.png"))
+            for name in self._names(split)
+            for photo in self.photos.get(name, [self.root / "images" / name])
+        ]
+
+    def _names(self, split: str) -> list[str]:
+        if (self.root / "splits").is_dir():
+            lines = read_lines(self.list_file(split), self.root)
+            return [
+                str(Path(line).with_suffix("")) if Path(line).suffix.lower() in SUFFIXES else line for line in lines
+            ]
+        if (self.root / "images" / split).is_dir():
+            return [name for name in self.photos if name.startswith(f"{split}/")]
+        if split == "all":
+            return list(self.photos)
+        if (self.root / "images" / "train").is_dir():  # drawing val from everything would judge on what train learns
+            there = folders_in(self.root / "images")
+            raise DatasetError(
+                f"{self.root} has no split '{split}'{did_you_mean(split, there)}; its subfolders of images/ are: "
+                f"{', '.join(there)}"
+            )
+        if split not in ("train", "val"):
+            meant = did_you_mean(split, ("train", "val", "all"))
+            raise DatasetError(
+                f"{self.root} has no split '{split}'{meant}; without a splits/ folder there are train, val and all"
+            )
+        drawn = [name for name in self.photos if _drawn_for_validation(name) == (split == "val")]
+        if not drawn:
+            raise DatasetError(
+                f"{self.root}: {len(self.photos)} photo(s) are too few to draw '{split}' from; say which are which, a "
+                "name a line, in splits/train.txt and splits/val.txt"
+            )
+        return drawn
+
+    @property
+    def spec(self) -> str:
+        return f"{self.kind}:{self.root}"
+
+    def form(self) -> MaskForm:
+        if self.labels_file.is_file():
+            return read_form(self.labels_file)
+        seen = self._values_seen()
+        for values in seen.values():
+            if isinstance(values, MaskError):
+                raise values
+        form, finding = guess_form(self.root, seen)
+        if finding:
+            raise DatasetError(finding.sentence())
+        return form
+
+    def likely_form(self) -> tuple[MaskForm, list[Finding]]:
+        findings = []
+        if self.labels_file.is_file():
+            try:
+                return read_form(self.labels_file), []
+            except DatasetError as error:
+                found, _, expected = str(error).partition("; expected ")
+                findings.append(Finding("labels-file", "error", found, expected, f"correct {self.labels_file}"))
+        form, finding = guess_form(self.root, self._values_seen())
+        return form, findings + ([finding] if finding else [])
+
+    def _values_seen(self) -> dict[Path, frozenset[int] | MaskError]:
+        return values_seen([self.masks[name] for name in self.photos if name in self.masks])
+
+    def spare_masks(self) -> list[Path]:
+        return [mask for name, mask in self.masks.items() if name not in self.photos]
+
+    def spare_photos(self) -> list[Path]:
+        if not ((self.root / "splits").is_dir() or (self.root / "images" / "train").is_dir()):
+            return []
+        try:
+            listed = {pair.photo for split in self.splits() for pair in self.listed(split)}
+        except DatasetError:
+            return []
+        return [photo for photos in self.photos.values() for photo in photos if photo not in listed]
+
+
+def _drawn_for_validation(name: str) -> bool:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") < VALIDATION_SHARE * 2**32

@@ -1,0 +1,196 @@
+"""How the masks of a folder are written: what ``labels.toml`` says, or without one what the masks themselves show."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import json
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from atrous.data.doctor.findings import DatasetError, Finding, Item, number
+from atrous.data.files.masks import Encoding, MaskError, MaskForm, open_mask
+from atrous.data.files.threads import read_all
+from atrous.label_sets import VOC
+from atrous.labels import IGNORE, Color, LabelSet
+
+KEYS = ("names", "colors", "encoding", "values", "ignore", "orientation")
+GAP = 8
+"""Without ``labels.toml``, values are no class numbers if so many numbers below the largest, and most, are unused."""
+
+
+def read_form(file: Path) -> MaskForm:
+    """Read a ``labels.toml``.
+
+    Raises:
+        DatasetError: it can't be read, or says something that makes no sense.
+    """
+    try:
+        return _form(tomllib.loads(read_text(file)))
+    except (TypeError, ValueError) as error:  # TOML's own errors are ValueErrors
+        raise DatasetError(
+            f'{file}: {error}; expected names = ["background", ...], and if wanted colors = [[r, g, b], ...], '
+            'encoding = "index" or "rgb", values = [the value on disk of each class], ignore = [values, or colours of '
+            'RGB masks], orientation = "upright" or "stored"'
+        ) from error
+
+
+def read_text(file: Path) -> str:
+    """The text of a file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        ValueError: it is written otherwise.
+    """
+    data = file.read_bytes()
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise ValueError("written in UTF-16; save it again as UTF-8")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 (byte {error.start}); save it again as UTF-8") from error
+
+
+def _form(table: Mapping[str, Any]) -> MaskForm:
+    if unknown := sorted(set(table) - set(KEYS)):
+        near = difflib.get_close_matches(unknown[0], KEYS, 1)
+        raise ValueError(f"unknown key {', '.join(unknown)}" + (f" (did you mean {near[0]}?)" if near else ""))
+    for key in ("names", "colors", "values", "ignore"):
+        if key in table and not isinstance(table[key], list):
+            value = json.dumps(table[key], ensure_ascii=False)
+            raise ValueError(f"{key} is {value} and no list of {key}; write {key} = [{value}]")
+    if "names" not in table:
+        raise ValueError("no list of names")
+    encoding, orientation = table.get("encoding", "index"), table.get("orientation")
+    if encoding not in ("index", "rgb"):
+        raise ValueError(f"encoding is {encoding!r}")
+    if orientation not in (None, "upright", "stored"):
+        raise ValueError(f"orientation is {orientation!r}")
+    labels = LabelSet.from_dict(dict(table))
+    if encoding == "rgb":
+        _check_colors(labels, declared="colors" in table)
+    values = _values(table.get("values", []), labels, encoding)
+    ignore = tuple(_ignored(value, encoding) for value in table.get("ignore", ()))
+    return MaskForm(labels, encoding, values, ignore, orientation)
+
+
+def _check_colors(labels: LabelSet, declared: bool) -> None:
+    if not declared and labels.names != VOC.names[: len(labels)]:
+        raise ValueError('encoding is "rgb" but there are no colors; write colors = [[r, g, b], ...], one a class')
+    if len(set(labels.colors)) < len(labels):
+        raise ValueError("two classes have the same colour")
+
+
+def _values(values: list[Any], labels: LabelSet, encoding: Encoding) -> tuple[int, ...]:
+    if values and encoding == "rgb":
+        raise ValueError('values are for encoding = "index"; RGB masks have colors')
+    if values and len(values) != len(labels):
+        raise ValueError(f"{len(labels)} class names but {len(values)} values")
+    if len(set(values)) < len(values):
+        raise ValueError("two classes have the same value")
+    return tuple(_value(value, "values") for value in values)
+
+
+def _ignored(value: Any, encoding: Encoding) -> int | Color:
+    if encoding == "rgb":
+        if not isinstance(value, list) or len(value) != 3:
+            raise ValueError(f"ignore holds {value!r}, which is no colour; RGB masks need ignore = [[r, g, b], ...]")
+        return value[0], value[1], value[2]
+    return _value(value, "ignore")
+
+
+def _value(value: Any, key: str) -> int:
+    if not isinstance(value, int) or not 0 <= value <= IGNORE:
+        raise ValueError(f"{key} holds {value!r}, which is no value from 0 to {IGNORE}")
+    return value
+
+
+def toml_of(form: MaskForm) -> str:
+    """A form as the text of a ``labels.toml``: names, and whatever is not as it would be without a word."""
+    lines = [f"names = {json.dumps(form.labels.names, ensure_ascii=False)}"]
+    if form.labels.colors != LabelSet(form.labels.names).colors:
+        lines.append(f"colors = {json.dumps(form.labels.colors)}")
+    lines += [f"values = {json.dumps(form.values)}"] if form.values else []
+    lines += [f'orientation = "{form.orientation}"'] if form.orientation else []
+    return "\n".join(lines) + "\n"
+
+
+def values_seen(masks: Sequence[Path]) -> dict[Path, frozenset[int] | MaskError]:
+    """The values in each index mask, or why it has none; a file is read once a process while it does not change."""
+    return dict(zip(masks, read_all(_values_in, masks), strict=True))
+
+
+def _values_in(mask: Path) -> frozenset[int] | MaskError:
+    try:
+        status = mask.stat()
+    except OSError:
+        return MaskError(f"{mask}: there is no such mask")
+    return _read_values_in((mask, status.st_mtime_ns, status.st_size))
+
+
+@functools.cache
+def _read_values_in(version: tuple[Path, int, int]) -> frozenset[int] | MaskError:
+    try:
+        return frozenset(np.flatnonzero(np.bincount(open_mask(version[0]).values().reshape(-1))).tolist())
+    except MaskError as error:
+        return error
+
+
+def guess_form(root: Path, seen: Mapping[Path, frozenset[int] | MaskError]) -> tuple[MaskForm, Finding | None]:
+    """How masks are written that nothing describes, by the values seen in each: classes 0 to the largest value.
+
+    Masks without values, being unreadable, say nothing.
+
+    Returns:
+        The form; and a finding if the values are no such numbers: the form is then what was probably meant.
+    """
+    good = {mask: values for mask, values in seen.items() if not isinstance(values, MaskError)}
+    every = frozenset[int]().union(*good.values())
+    classes = sorted(every - {IGNORE})
+    if classes == [0] and IGNORE in every:
+        return _only_0_and_255(root, sorted(good))
+    count = max([1, *classes]) + 1
+    unused = count - len(classes)
+    if unused >= GAP and unused > len(classes):
+        return _values_far_apart(root, classes, good)
+    return MaskForm(LabelSet.numbered(count)), None
+
+
+def _only_0_and_255(root: Path, masks: Iterable[Path]) -> tuple[MaskForm, Finding]:
+    form = MaskForm(LabelSet(("background", "foreground")), values=(0, IGNORE))
+    return form, Finding(
+        "binary-mask",
+        "error",
+        f"the masks in {root / 'masks'} hold only 0 and {IGNORE}, but {IGNORE} is ignored everywhere, so there is "
+        "nothing to learn",
+        f"a value of its own for each class, {IGNORE} only where nobody should judge",
+        f"say in {root / 'labels.toml'} that {IGNORE} is a class:\n" + _indented(toml_of(form)),
+        tuple(Item(str(mask)) for mask in masks),
+    )
+
+
+def _values_far_apart(root: Path, classes: list[int], seen: Mapping[Path, frozenset[int]]) -> tuple[MaskForm, Finding]:
+    names = ("background", "foreground") if len(classes) == 2 else tuple(f"value {value}" for value in classes)
+    form = MaskForm(LabelSet(names), values=tuple(classes))
+    shown = ", ".join(map(str, classes[:12])) + (", …" if len(classes) > 12 else "")
+    far = {value for place, value in enumerate(classes) if value != place}
+    return form, Finding(
+        "binary-mask" if len(classes) == 2 else "values-far-apart",
+        "error",
+        f"the masks in {root / 'masks'} hold the values {shown}; read as class numbers they would make "
+        f"{classes[-1] + 1} classes, of which {number(len(classes), 'occurs', 'occur')}",
+        "classes numbered 0, 1, 2, …, or labels.toml, which says what the values mean",
+        f"write {root / 'labels.toml'}, with names of your own:\n" + _indented(toml_of(form)),
+        tuple(
+            Item(str(mask), f"values {', '.join(map(str, sorted(values)))}")
+            for mask, values in seen.items()
+            if values & far
+        ),
+    )
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.splitlines())

@@ -1,0 +1,111 @@
+"""Where features sit: the exact place of every position of a feature map in the input picture.
+
+The centre of position *i* of a map sits at input pixel ``stride * i + offset`` (pixel centres are integers). A window
+(convolution, pooling) with kernel k, stride s, padding p and dilation d multiplies the stride by s and adds
+``((k - 1) / 2 * d - p)`` times the stride so far to the offset. The offset is 0 for padded odd kernels (most ResNets)
+and ``(stride - 1) / 2`` for 2×2 pools and patch stems (VGG, ConvNeXt), so neither half-pixel nor aligned-corner
+resizing is right for both. :func:`trace` reads the grid off the network, :func:`resample` samples where features are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Places of a feature map: position *i* sits at input pixel ``stride * i + offset``, in rows and columns alike."""
+
+    stride: float
+    offset: float
+
+    def window(self, kernel: int, stride: int = 1, padding: float = 0, dilation: int = 1) -> Grid:
+        """The grid after a convolution or pooling with these settings."""
+        return Grid(self.stride * stride, self.offset + ((kernel - 1) / 2 * dilation - padding) * self.stride)
+
+    def transposed(self, kernel: int, stride: int, padding: float = 0) -> Grid:
+        """The grid after a transposed convolution ("deconvolution")."""
+        fine = self.stride / stride
+        return Grid(fine, self.offset - ((kernel - 1) / 2 - padding) * fine)
+
+    def cropped(self, start: int) -> Grid:
+        """The grid after dropping the first ``start`` positions (negative: after padding that many in front)."""
+        return replace(self, offset=self.offset + start * self.stride)
+
+
+Numbers = TypeVar("Numbers", NDArray[Any], Tensor)
+PIXELS = Grid(1, 0)
+"""The grid of the picture itself."""
+
+
+def _taps(source: Grid, target: Grid, size: int, length: int, fade: bool, x: Tensor) -> Tensor:
+    """Linear interpolation from ``length`` source to ``size`` target positions, as a matrix ``(size, length)`` beside
+    ``x`` and of its dtype.
+    """
+    if not (x.is_cuda or torch.compiler.is_dynamo_compiling()):
+        return torch.from_numpy(_kept_taps(source, target, size, length, fade)).to(x)
+    # Made there: the host would wait for a copy until the GPU has done all that it was asked for before, and in
+    # inference mode torch.compile has no place for arrays.
+    home = x.device if x.is_cuda else torch.device("cpu")  # some other devices have no float64
+    targets, sources = (torch.arange(n, dtype=torch.float64, device=home) for n in (size, length))
+    return _interpolation(targets, sources, source, target, fade).to(x)
+
+
+@lru_cache(maxsize=256)
+def _kept_taps(source: Grid, target: Grid, size: int, length: int, fade: bool) -> NDArray[np.float32]:
+    """In NumPy: a tensor that is kept would be of the mode that its first user was in (inference, or an export's
+    fakes).
+    """
+    taps = _interpolation(np.arange(size), np.arange(length), source, target, fade)
+    return taps.astype(np.float32, copy=False)
+
+
+def _interpolation(targets: Numbers, sources: Numbers, source: Grid, target: Grid, fade: bool) -> Numbers:
+    """The shares ``(size, length)`` of source positions in target positions, both numbered from 0; arrays or tensors
+    in double precision.
+    """
+    place = (targets * target.stride + target.offset - source.offset) / source.stride
+    if not fade:
+        place = place.clip(0, len(sources) - 1)
+    shares: Numbers = (1 - abs(place[:, None] - sources)).clip(min=0)
+    return shares
+
+
+def resample(
+    x: Tensor, source: Grid, target: Grid | tuple[Grid, Grid], size: tuple[int, int], *, fade: bool = False
+) -> Tensor:
+    """Sample a feature map bilinearly at the places of another grid; beyond its outermost positions it is constant.
+
+    Two small matrix products: exact for any size, differentiable, and deterministic on every device. The memory
+    format is kept.
+
+    Args:
+        x: features ``(B, C, h, w)`` on the grid ``source``.
+        source: where the positions of ``x`` sit.
+        target: where the positions of the result sit; two grids where its rows and its columns differ.
+        size: height and width of the result.
+        fade: beyond its outermost positions the map fades to zero within one step instead: what a transposed
+            convolution with a bilinear kernel gives, cropped to the target (FCN, arXiv 1411.4038, §3.3).
+
+    Returns:
+        ``(B, C, *size)`` in the dtype of ``x``.
+    """
+    batch, channels, h, w = x.shape
+    height, width = size
+    rows, columns = target if isinstance(target, tuple) else (target, target)
+    if source == rows == columns and (h, w) == (height, width):
+        return x
+    down = _taps(source, rows, height, h, fade, x)
+    across = _taps(source, columns, width, w, fade, x)
+    if channels > 1 and x.is_contiguous(memory_format=torch.channels_last):
+        lines = x.permute(0, 2, 3, 1).reshape(batch, h, w * channels)  # (B, h, w·C), a view
+        mixed = (down @ lines).view(batch * height, w, channels)
+        return (across @ mixed).view(batch, height, width, channels).permute(0, 3, 1, 2)
+    return down @ (x @ across.T)

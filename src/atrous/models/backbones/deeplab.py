@@ -1,0 +1,151 @@
+"""The trunks of DeepLab v1 and v2 in their published form: VGG (arXiv 1412.7062 and 1606.00915) and Caffe's ResNets.
+
+VGG's pools are 3×3 with padding 1, so that position *i* at stride 8 sits at pixel 8 *i*; behind pool5 there is an
+average, and these two never have holes at stride 8. The ResNets take a stride on the first 1×1 convolution of a block,
+not on the 3×3, and their pool rounds up.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.resnet import Bottleneck
+
+from atrous.models.backbones.fcn import IMAGENET, VGGS, Tapped, make_classifier, named_layers
+from atrous.models.backbones.timm import Backbone, as_many
+from atrous.models.surgery.output_stride import convolutionalize
+from atrous.models.surgery.trace import trace
+
+RESNETS = ("resnet50", "resnet101", "resnet152")
+PUBLISHED_STRIDE = 8
+
+
+class DeepLabTrunk(Backbone):
+    """A trunk of DeepLab v1 or v2 for pictures of any size, whose output stride can be changed at any time.
+
+    Args:
+        name: ``vgg11`` to ``vgg19_bn``, ``resnet50``, ``resnet101`` or ``resnet152``.
+        in_channels: as for :class:`atrous.models.backbones.fcn.ClassicBackbone`, like ``pretrained``.
+        pretrained: torchvision's weights; its ResNets learnt with the stride on the 3×3 convolution.
+        output_stride: 4, 8, 16 or 32.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        in_channels: int = 3,
+        pretrained: bool | str | Path = False,
+        output_stride: int = PUBLISHED_STRIDE,
+    ) -> None:
+        nn.Module.__init__(self)  # what Backbone makes of a name is timm's
+        self.name, self.in_channels = name, in_channels
+        self.size_remainder = None
+        classifier = make_classifier(name, in_channels, pretrained)
+        self.net = _resnet(classifier) if name in RESNETS else _vgg(classifier, name)
+        self._connected: tuple[nn.Conv2d, nn.Conv2d] | None = None
+        if pretrained is not False and name in VGGS:
+            self._connected = _connected(classifier, in_channels)
+        mean, std = IMAGENET
+        self.mean, self.std = as_many(mean, in_channels), as_many(std, in_channels)
+        self.strides = tuple(int(grid.stride) for grid in trace(self.net, in_channels).outputs)
+        self.channels = self.net.channels
+        self._output_stride = 0
+        self.output_stride = output_stride
+
+    def release_connected(self) -> tuple[nn.Conv2d, nn.Conv2d] | None:
+        """Hand over fc6 and fc7 of a pretrained VGG, as convolutions, for a head to begin with; they are most of its
+        weights, so they are not kept.
+        """
+        connected, self._connected = self._connected, None
+        return connected
+
+    def _make_dense(self, output_stride: int) -> None:
+        super()._make_dense(output_stride)
+        for name, pool in self.net.named_children():
+            if name in ("pool5", "pool5a"):
+                hole = max(1, PUBLISHED_STRIDE // output_stride)
+                pool.dilation = pool.padding = hole  # type: ignore[assignment]
+
+
+def _vgg(classifier: nn.Module, name: str) -> Tapped:
+    layers, pools = named_layers(classifier, name)
+    for pool in pools:
+        layers[pool] = nn.MaxPool2d(3, stride=2, padding=1)
+    layers["pool5a"] = nn.AvgPool2d(3, stride=1, padding=1)
+    *taps, _ = pools
+    return Tapped(layers, [*taps, "pool5a"], tuple(pools.values()))
+
+
+def _resnet(classifier: nn.Module) -> Tapped:
+    layers = dict(classifier.named_children())
+    del layers["avgpool"], layers["fc"]
+    layers["maxpool"].ceil_mode = True  # type: ignore[assignment]
+    channels = {}
+    for name, block in classifier.named_modules():
+        if isinstance(block, Bottleneck):
+            block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
+            channels[name.partition(".")[0]] = block.conv3.out_channels
+    return Tapped(layers, list(channels), tuple(channels.values()))
+
+
+def _connected(classifier: nn.Module, in_channels: int) -> tuple[nn.Conv2d, nn.Conv2d]:
+    sliding = convolutionalize(classifier, 224, in_channels)
+    fc6, fc7, _ = (m for m in sliding.get_submodule("classifier").children() if isinstance(m, nn.Conv2d))
+    return fc6, fc7
+
+
+@torch.no_grad()
+def decimate(
+    fc6: nn.Conv2d, fc7: nn.Conv2d, *, kernel: int = 3, width: int = 1024, seed: int = 0
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """A smaller fc6 and fc7 out of a classifier's (arXiv 1412.7062, §3.2): some taps of each filter, some filters.
+
+    The taps are spread evenly over fc6's kernel (of 7: 0, 3, 6 for 3; 0, 2, 4, 6 for 4), which the paper leaves open;
+    the filters of both layers are drawn at random.
+
+    Args:
+        fc6: a classifier's first fully connected layer as a convolution, for VGG (4096, 512, 7, 7).
+        fc7: the second, (4096, 4096, 1, 1).
+        kernel: side of the new fc6.
+        width: filters that both keep.
+        seed: chooses them.
+
+    Returns:
+        Weight and bias of fc6, ``(width, C, kernel, kernel)`` and ``(width,)``, then of fc7, ``(width, width, 1, 1)``
+        and ``(width,)``.
+
+    Raises:
+        ValueError: a larger kernel or more filters than there are.
+    """
+    if kernel > fc6.kernel_size[0] or width > min(fc6.out_channels, fc7.out_channels):
+        raise ValueError(
+            f"fc6 has {fc6.out_channels} filters of {fc6.kernel_size[0]} × {fc6.kernel_size[0]}; "
+            f"{width} of {kernel} × {kernel} can't be chosen of them"
+        )
+    random = torch.Generator().manual_seed(seed)
+    first, second = (torch.randperm(layer.out_channels, generator=random)[:width].sort()[0] for layer in (fc6, fc7))
+    taps = torch.linspace(0, fc6.kernel_size[0] - 1, kernel).round().long()
+    assert fc6.bias is not None
+    assert fc7.bias is not None
+    return (
+        fc6.weight[first][:, :, taps][..., taps].clone(),
+        fc6.bias[first].clone(),
+        fc7.weight[second][:, first].clone(),
+        fc7.bias[second].clone(),
+    )
+
+
+def is_published(name: str) -> bool:
+    """Whether DeepLab v1 and v2 have a published form of a backbone."""
+    return name in (*VGGS, *RESNETS)
+
+
+def deeplab_backbone(
+    name: str, *, in_channels: int = 3, pretrained: bool | str | Path = False, output_stride: int = PUBLISHED_STRIDE
+) -> Backbone:
+    """A trunk for DeepLab v1 or v2: the published form of VGGs and ResNets, else timm's network of that name."""
+    trunk = DeepLabTrunk if is_published(name) else Backbone
+    return trunk(name, in_channels=in_channels, pretrained=pretrained, output_stride=output_stride)

@@ -1,0 +1,117 @@
+"""The bundled models, and finding a model by name, folder or hub id."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from atrous.labels import LabelSet
+from atrous.models.base import Preprocessing, SegmentationModel
+from atrous.models.checkpoint import CheckpointError, read_folder
+from atrous.models.registry import create_model
+
+BUNDLE = Path(__file__).resolve().parent.parent / "zoo"
+MENTIONED = 10
+"""Folders that an error tells of at most."""
+DEFAULT = "deeplabv3plus_lite0_voc"
+"""The bundled model that the demo and ``predict`` take when none is named."""
+
+
+def bundled() -> list[str]:
+    """Names of the models that come with the package."""
+    return sorted(p.parent.name for p in BUNDLE.glob("*/config.json"))
+
+
+def load(source: str | Path) -> SegmentationModel:
+    """Load a model, ready for use (eval mode, on the CPU).
+
+    Args:
+        source: a bundled name, a folder, or a hub id (``owner/name``, fetched and cached by huggingface_hub).
+
+    Raises:
+        CheckpointError: nothing of that name, or a folder that can't be read.
+    """
+    if str(source) in bundled():
+        return load_folder(BUNDLE / str(source))
+    if Path(source).is_dir():
+        return load_folder(source)
+    if Path(source).is_file():
+        raise CheckpointError(
+            f"{source} is a file; a model is the folder that config.json and model.safetensors lie in"
+        )
+    parent = Path(source).parent
+    if parent != Path() and parent.is_dir():
+        there = ", ".join(sorted(p.name for p in parent.iterdir() if p.is_dir())[:MENTIONED])
+        raise CheckpointError(f"no model '{source}': {parent} has no such folder; it has: {there or 'none'}")
+    if isinstance(source, str) and source.count("/") == 1 and not source.startswith((".", "/", "~")):
+        return load_folder(_from_hub(source))
+    raise CheckpointError(
+        f"no model '{source}': it is no folder, and the bundled models are: {', '.join(bundled()) or 'none'} "
+        "(a hub id has the form owner/name)"
+    )
+
+
+def _from_hub(repository: str) -> Path:
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+
+    try:
+        return Path(snapshot_download(repository, allow_patterns=["config.json", "model.safetensors"]))
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        if isinstance(error, HFValidationError):
+            hub = "it can't be a hub id either"
+        elif isinstance(error, RepositoryNotFoundError):
+            hub = "the hub has none of that name, or it asks for a login"
+        elif constants.HF_HUB_OFFLINE:
+            hub = "it was not looked for on the hub, since HF_HUB_OFFLINE is set; what was fetched before has none"
+        else:
+            hub = f"the hub did not give it: {str(error).partition(chr(10))[0]}"
+        owner = repository.partition("/")[0]
+        raise CheckpointError(
+            f"no model '{repository}': there is no such folder (nor a folder {owner}) in {Path.cwd()}, and {hub}"
+        ) from error
+
+
+def load_folder(folder: str | Path) -> SegmentationModel:
+    """Read a model folder written by :meth:`SegmentationModel.save`; the model is in eval mode.
+
+    Raises:
+        CheckpointError: a file is missing, damaged, foreign, or does not fit the architecture it names.
+    """
+    folder = Path(folder)
+    config, weights = read_folder(folder)
+    known = {"format", "library", "architecture", "backbone", "in_channels", "options", "labels", "preprocessing"}
+    try:
+        labels = LabelSet.from_dict(config["labels"])
+        model = create_model(
+            config["architecture"],
+            backbone=config["backbone"],
+            labels=labels,
+            output_stride=config["output_stride"],
+            in_channels=config["in_channels"],
+            **config["options"],
+        )
+        model.preprocessing = Preprocessing(*(tuple(config["preprocessing"][k]) for k in ("mean", "std")))
+        for dial in model.dials:
+            if dial in config:  # folders from before a model had it do without
+                setattr(model, dial, config[dial])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder / 'config.json'} does not describe a model of this atrous: {error!r}"
+        ) from error
+    _fill(model, weights, folder / "model.safetensors")
+    model.card = {k: v for k, v in config.items() if k not in known.union(model.dials)}
+    return model.eval()
+
+
+def _fill(model: nn.Module, weights: dict[str, Tensor], file: Path) -> None:
+    slots = model.state_dict()
+    missing, extra = sorted(slots.keys() - weights.keys()), sorted(weights.keys() - slots.keys())
+    if missing or extra:
+        parts = [f"{len(k)} {word} (first: {k[0]})" for k, word in ((missing, "missing"), (extra, "unknown")) if k]
+        raise CheckpointError(f"{file} does not fit its config.json: tensors {' and '.join(parts)}")
+    for key, slot in slots.items():
+        if weights[key].shape != slot.shape:
+            raise CheckpointError(f"{file}: {key} is {tuple(weights[key].shape)}, the model wants {tuple(slot.shape)}")
+    model.load_state_dict(weights)

@@ -1,0 +1,193 @@
+"""Several scales of a picture through one network, and their scores merged into one (DeepLab v2, arXiv 1606.00915,
+§3.2; Attention to Scale, arXiv 1511.03339).
+
+Position *p* of a picture at scale *s* shows the place *p / s* of the original: ``(n − 1) · s + 1`` positions, so that
+sides of 32k + 1 keep their corners (513 → 385 and 257). Scores are merged at network resolution, where those of the
+finest scale sit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from atrous.grid import Grid, resample
+from atrous.models.backbones.timm import Backbone
+from atrous.models.base import Output, SegmentationModel
+from atrous.models.layers import full_precision
+
+Merge = Literal["max", "average", "attention"]
+SMALLEST, LARGEST = 0.125, 8
+"""What a scale of a picture is between."""
+
+
+class Scale(NamedTuple):
+    """What the network says of a picture at one scale, its grids in pixels of the original."""
+
+    output: Output
+    embedding: list[Tensor]
+    grid: Grid
+
+
+class MultiScale(SegmentationModel):
+    """A network that looks at each picture at several scales, with the same weights.
+
+    Args:
+        base: the shared network.
+        scales: of the picture; 1 is its own size.
+        merge: ``max`` or ``average`` of the scores at each place and class; may be set at any time.
+        extra_supervision: train on the scores of each scale too, with weight 1, beside the merged ones.
+
+    Raises:
+        ValueError: no scales, one out of bounds, or twice the same; an unknown merge; a base that has scales of its own
+            or further heads.
+    """
+
+    merges: tuple[Merge, ...] = ("max", "average")
+    dials = (*SegmentationModel.dials, "merge")
+    _optional = (*SegmentationModel._optional, "attention.")
+
+    def __init__(self, base: SegmentationModel, scales: Sequence[float], merge: Merge, extra_supervision: bool) -> None:
+        nn.Module.__init__(self)  # the backbone is the base's
+        check_scales(scales)
+        if isinstance(base, MultiScale):
+            raise ValueError("the shared network has one scale: leave out the scales of its own")
+        if base.further_heads:
+            raise ValueError(
+                f"the shared network has one head, and this {base.name} more ({', '.join(base.further_heads)}): "
+                "leave out base_options' aux and heads"
+            )
+        self.base = base
+        self.scales, self.extra_supervision = tuple(float(scale) for scale in scales), extra_supervision
+        self.aux_classifier = None
+        self.labels, self.preprocessing, self.fade = base.labels, base.preprocessing, base.fade
+        self.pad_to, base.pad_to = base.pad_to, 0  # before the picture is scaled
+        self.card = {}
+        self.merge = merge
+
+    @property
+    def backbone(self) -> Backbone:  # type: ignore[override]
+        """That of the shared network."""
+        return self.base.backbone
+
+    @property  # type: ignore[override]
+    def merge(self) -> Merge:
+        """How the scales' scores become one; may be set at any time, and is saved as it is set."""
+        return self._merge
+
+    @merge.setter
+    def merge(self, value: Merge) -> None:
+        if value not in self.merges:
+            raise ValueError(f"merge is one of {', '.join(self.merges)}, not '{value}'")
+        self._merge = value
+
+    def attend(self, images: Tensor) -> tuple[Output, Tensor]:  # noqa: ARG002
+        """As :class:`atrous.models.attention_to_scale.AttentionToScale` has it, which has learnt how much each scale
+        counts.
+
+        Raises:
+            AttributeError: this network has not.
+        """
+        raise AttributeError(
+            f"this {self.name} was built without attention; an attention_to_scale with merge='attention' has it"
+        )
+
+    @property
+    def finest(self) -> int:
+        """The number of the scale on whose map scores are merged."""
+        return self.scales.index(max(self.scales))
+
+    def inherited(self) -> Iterator[nn.Parameter]:
+        """As the shared network has it."""
+        return self.base.inherited()
+
+    def _follow_output_stride(self) -> None:
+        self.base._follow_output_stride()
+
+    def _outputs(self, images: Tensor) -> list[Output]:
+        """The merged scores, and those of each scale where there is extra supervision."""
+        seen = self._look(images)
+        return [self._merged(seen), *(scale.output for scale in seen if self.extra_supervision)]
+
+    def start_from(self, source: SegmentationModel) -> None:
+        """Take over the weights of another model of the same network, or of one scale of it."""
+        if isinstance(source, MultiScale):
+            super().start_from(source)
+        else:
+            self.base.start_from(source)
+            self.preprocessing = self.base.preprocessing
+
+    def _predict(self, images: Tensor) -> Output:
+        return self._merged(self._look(images))
+
+    def _look(self, images: Tensor) -> list[Scale]:
+        images = self._padded(images)
+        return [self._at(images, scale) for scale in self.scales]
+
+    def _at(self, images: Tensor, scale: float) -> Scale:
+        features = self.base._features(scaled(images, scale))
+        embedding, grid = self.base._embed(features)
+        logits, place = self.base._classify(embedding, features)
+        return Scale(
+            Output(f"scale_{scale:g}", logits, _unscaled(place, scale), fade=self.fade),
+            embedding,
+            _unscaled(grid, scale),
+        )
+
+    def _merged(self, seen: list[Scale]) -> Output:
+        target = seen[self.finest].output
+        size = (target.logits.shape[-2], target.logits.shape[-1])
+        with full_precision(target.logits):
+            maps = [resample(s.output.logits.float(), s.output.grid, target.grid, size) for s in seen]
+            scores = torch.stack(maps)  # (S, B, C, h, w)
+        return Output("main", self._combine(scores, seen), target.grid, fade=self.fade)
+
+    def _combine(self, scores: Tensor, seen: list[Scale]) -> Tensor:  # noqa: ARG002
+        """Scores of all scales at the same places ``(S, B, C, h, w)`` → ``(B, C, h, w)``."""
+        return scores.amax(0) if self.merge == "max" else scores.mean(0)
+
+
+def check_scales(scales: Sequence[float]) -> None:
+    """See that scales of a picture can be: what a network learns, and what one looks at.
+
+    Raises:
+        ValueError: none, the same one twice, or one that makes pictures enormous or tiny.
+    """
+    if not scales or len(set(scales)) < len(scales) or not all(SMALLEST <= scale <= LARGEST for scale in scales):
+        raise ValueError(
+            f"scales are one or more different factors such as 0.75, {SMALLEST} to {LARGEST}, not {list(scales)}"
+        )
+
+
+def scaled_size(size: int, scale: float) -> int:
+    """The side of a picture at a scale: ``(n − 1) · s + 1``, rounded down."""
+    return int((size - 1) * scale + 1)
+
+
+def scaled(images: Tensor, scale: float) -> Tensor:
+    """Pictures ``(B, C, H, W)`` at a scale: bilinear, the first pixel stays where it is."""
+    if scale == 1:
+        return images
+    # Not resample: at the picture's own size, its matrices would be larger than the picture.
+    rows, columns = (_places(n, scale, images.device) for n in images.shape[-2:])
+    places = torch.stack([columns.expand(len(rows), -1), rows[:, None].expand(-1, len(columns))], -1)  # (h, w, 2)
+    places = places.expand(images.shape[0], -1, -1, -1)
+    with full_precision(images):
+        result = F.grid_sample(images.float(), places, "bilinear", "border", align_corners=True)
+    return result.to(images)
+
+
+def _places(size: int, scale: float, device: torch.device) -> Tensor:
+    """Where the positions of a side at a scale are looked up: −1 is the first pixel, 1 the last."""
+    # A copy would keep the host waiting for a GPU; some other devices have no float64.
+    home = device if device.type == "cuda" else torch.device("cpu")
+    positions = torch.arange(scaled_size(size, scale), dtype=torch.float64, device=home) / scale
+    return (2 * positions / max(1, size - 1) - 1).to(device, torch.float32)
+
+
+def _unscaled(grid: Grid, scale: float) -> Grid:
+    return Grid(grid.stride / scale, grid.offset / scale)

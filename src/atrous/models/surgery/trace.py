@@ -1,0 +1,278 @@
+"""Tracing: reads the grid of every feature map off a network, by one symbolic forward without arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from atrous.grid import PIXELS, Grid
+
+
+class GeometryError(ValueError):
+    """A network whose features can't be placed; the message names the layer and the operation."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """One sliding window of a traced network: the settings a layer was called with and the grid of its input."""
+
+    layer: str
+    operation: str
+    grid: Grid
+    kernel: int
+    stride: int
+    padding: float
+    dilation: int
+
+
+@dataclass(frozen=True)
+class Lost:
+    """Stands in for a grid that could not be followed any further."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one symbolic forward shows: a grid for each output, and every window that lies on the way."""
+
+    outputs: tuple[Grid, ...]
+    windows: tuple[Window, ...]
+
+
+@contextmanager
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """Put a network into eval mode for a while; every module gets its own mode back."""
+    modes = {module: module.training for module in net.modules()}
+    net.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def trace(net: nn.Module, in_channels: int = 3, size: int = 129) -> Trace:
+    """Follow the grid through a network by running it once on tensors without data (no arithmetic is done).
+
+    Args:
+        net: any module that takes ``(1, in_channels, size, size)`` and gives a tensor or a list of tensors ``(1, C,
+            h, w)``.
+        in_channels: channels of its input.
+        size: side of the imagined picture. TF-SAME layers pad by the size of their input: at 32k + 1 they are
+            symmetric.
+
+    Raises:
+        GeometryError: an output whose place can't be told (global pooling, upsampling inside, strided slicing, ...).
+    """
+    result, tracker = _run(net, in_channels, size)
+    maps = [result] if isinstance(result, Tensor) else list(result)
+    grids = []
+    for number, feature in enumerate(maps):
+        grid, _ = tracker.get(feature)
+        if not isinstance(grid, Grid):
+            reason = grid.reason if isinstance(grid, Lost) else "it does not depend on a place in the picture"
+            raise GeometryError(f"output {number} of {type(net).__name__} has no place in the picture: {reason}")
+        grids.append(grid)
+    return Trace(tuple(grids), tuple(tracker.windows))
+
+
+def trace_windows(net: nn.Module, in_channels: int = 3, size: int = 129) -> tuple[Window, ...]:
+    """The windows of a network, whatever it makes of its last map: a classifier's global pool has no place.
+
+    Raises:
+        GeometryError: a window over a map whose place can't be told.
+    """
+    _, tracker = _run(net, in_channels, size)
+    if tracker.lost:
+        raise GeometryError(tracker.lost.reason)
+    return tuple(tracker.windows)
+
+
+def _run(net: nn.Module, in_channels: int, size: int) -> tuple[Any, _Tracker]:
+    """One forward without arithmetic, watched."""
+    tracker = _Tracker()
+    hooks = []
+    for name, module in net.named_modules():
+        hooks.append(module.register_forward_pre_hook(tracker.enter(name, module)))
+        hooks.append(module.register_forward_hook(tracker.leave))
+    state = {k: v.detach().to("meta") for k, v in (*net.named_parameters(), *net.named_buffers())}
+    picture = torch.empty(1, in_channels, size, size, device="meta")
+    tracker.put(picture, PIXELS, (2, 3))
+    try:
+        with evaluating(net), torch.no_grad(), tracker:
+            result = torch.func.functional_call(net, state, (picture,))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return result, tracker
+
+
+Axes = tuple[int, int]
+
+
+class _Tracker(TorchFunctionMode):
+    """Watches each torch function of a forward and writes down where its result sits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.windows: list[Window] = []
+        self.lost: Lost | None = None  # the first window over a map that could not be followed
+        self._stack: list[tuple[str, nn.Module]] = []
+        # Keyed by identity; the tensor is kept so that its identity stays its own. Without data that costs nothing.
+        self._places: dict[int, tuple[Tensor, Grid | Lost, Axes]] = {}
+
+    def enter(self, name: str, module: nn.Module) -> Callable[..., None]:
+        return lambda *_: self._stack.append((name, module))
+
+    def leave(self, *_: Any) -> None:
+        self._stack.pop()
+
+    def put(self, tensor: Tensor, grid: Grid | Lost, axes: Axes) -> None:
+        self._places[id(tensor)] = (tensor, grid, axes)
+
+    def get(self, tensor: Tensor) -> tuple[Grid | Lost | None, Axes]:
+        _, grid, axes = self._places.get(id(tensor), (tensor, None, (2, 3)))
+        return grid, axes
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        name = getattr(func, "__name__", str(func))
+        inputs = [t for t in _tensors((args, tuple(kwargs.values()))) if id(t) in self._places]
+        if name in _WINDOWS:  # weights have no place
+            inputs = [t for t in inputs if t is args[0]]
+        if inputs and not name.startswith("new_"):
+            for output in _tensors((result,)):
+                self._follow(name, args, kwargs, inputs, output)
+        return result
+
+    def _follow(self, name: str, args: Any, kwargs: Any, inputs: list[Tensor], output: Tensor) -> None:
+        grid, axes = self.get(inputs[0])
+        for other in inputs[1:]:
+            grid, axes = self._merge(grid, axes, other)
+        if isinstance(grid, Lost) and name in _WINDOWS:
+            self.lost = self.lost or grid
+        if isinstance(grid, Grid) and name in _WINDOWS:
+            self.put(output, self._window(name, args, kwargs, grid), axes)
+        elif isinstance(grid, Grid) and name == "pad":
+            left, _, top, _ = (*_argument(args, kwargs, 1, "pad"), 0, 0, 0, 0)[:4]  # what is added behind moves nothing
+            alike = left == top and axes == (2, 3)
+            self.put(output, grid.cropped(-top) if alike else self._lost("it pads rows and columns differently"), axes)
+        elif name in ("permute", "transpose", "movedim") and output.dim() == 4:
+            self.put(output, grid or self._lost("no place"), self._moved(name, args, kwargs, axes))
+        elif output.dim() != 4 or inputs[0].dim() != 4:
+            self.put(output, self._lost(f"'{name}' leaves the form (batch, channels, height, width)"), axes)
+        else:
+            here = tuple(output.shape[a] for a in axes)
+            if any(here == tuple(t.shape[a] for a in self.get(t)[1]) for t in inputs if t.dim() == 4):
+                self.put(output, grid or self._lost("no place"), axes)
+            elif here != (
+                1,
+                1,
+            ):  # a global pool: the same at every place, it takes on the place of what it is combined with
+                self.put(output, self._lost(f"'{name}' changes the size in a way that has no grid"), axes)
+
+    def _merge(self, grid: Grid | Lost | None, axes: Axes, other: Tensor) -> tuple[Grid | Lost | None, Axes]:
+        """The place of a sum or concatenation. Branches that sit half a step apart (pooled shortcuts) meet in the
+        middle.
+        """
+        more, its_axes = self.get(other)
+        if isinstance(grid, Lost) or more is None:
+            return grid, axes
+        if grid is None or isinstance(more, Lost):
+            return more, its_axes
+        if grid.stride != more.stride:
+            return self._lost(f"it joins maps of stride {grid.stride:g} and {more.stride:g}"), axes
+        return Grid(grid.stride, (grid.offset + more.offset) / 2), axes
+
+    def _window(self, name: str, args: Any, kwargs: Any, grid: Grid) -> Grid | Lost:
+        sides = _WINDOWS[name](args, kwargs)
+        places = []
+        for kernel, stride, padding, dilation in sides:
+            places.append(
+                grid.transposed(kernel, stride, padding)
+                if name == "conv_transpose2d"
+                else grid.window(kernel, stride, padding, dilation)
+            )
+        if places[0] != places[1]:
+            return self._lost("rows and columns are treated differently")
+        self.windows.append(Window(self._stack[-1][0], name, grid, *max(sides)))
+        return places[0]
+
+    def _moved(self, name: str, args: Any, kwargs: Any, axes: Axes) -> Axes:
+        if name == "permute":
+            order = [d % 4 for d in (_argument(args, kwargs, 1, "dims") if len(args) == 2 or kwargs else args[1:])]
+        else:
+            order = list(range(4))
+            a, b = args[1] % 4, args[2] % 4
+            order[a], order[b] = order[b], order[a]
+        return order.index(axes[0]), order.index(axes[1])
+
+    def _lost(self, why: str) -> Lost:
+        name, module = self._stack[-1] if self._stack else ("the network", None)
+        return Lost(f"in layer '{name}' ({type(module).__name__}) {why}")
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (tuple, list)):
+            yield from _tensors(value)
+
+
+def _argument(args: Sequence[Any], kwargs: dict[str, Any], index: int, name: str, default: Any = None) -> Any:
+    return args[index] if len(args) > index else kwargs.get(name, default)
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    if isinstance(value, (tuple, list)):
+        return (value[0], value[0]) if len(value) == 1 else (value[0], value[1])
+    return value, value
+
+
+Side = tuple[int, int, float, int]  # kernel, stride, padding, dilation
+
+
+def _conv(args: Any, kwargs: Any) -> list[Side]:
+    weight = _argument(args, kwargs, 1, "weight")
+    stride = _pair(_argument(args, kwargs, 3, "stride", 1))
+    padding = _argument(args, kwargs, 4, "padding", 0)
+    dilation = _pair(_argument(args, kwargs, 5, "dilation", 1))
+    kernel = weight.shape[2:]
+    if padding == "same":
+        padding = [(k - 1) * d // 2 for k, d in zip(kernel, dilation, strict=True)]
+    padding = _pair(0 if padding == "valid" else padding)
+    return list(zip(kernel, stride, padding, dilation, strict=True))
+
+
+def _transposed_conv(args: Any, kwargs: Any) -> list[Side]:
+    kernel = _argument(args, kwargs, 1, "weight").shape[2:]
+    stride, padding = (_pair(_argument(args, kwargs, i, n, d)) for i, n, d in ((3, "stride", 1), (4, "padding", 0)))
+    return list(zip(kernel, stride, padding, (1, 1), strict=True))
+
+
+def _pool(dilated: bool) -> Callable[[Any, Any], list[Side]]:
+    def sides(args: Any, kwargs: Any) -> list[Side]:
+        kernel = _pair(_argument(args, kwargs, 1, "kernel_size"))
+        stride = _pair(_argument(args, kwargs, 2, "stride") or kernel)
+        padding = _pair(_argument(args, kwargs, 3, "padding", 0))
+        dilation = _pair(_argument(args, kwargs, 4, "dilation", 1)) if dilated else (1, 1)
+        return list(zip(kernel, stride, padding, dilation, strict=True))
+
+    return sides
+
+
+_WINDOWS: dict[str, Callable[[Any, Any], list[Side]]] = {
+    "conv2d": _conv,
+    "conv_transpose2d": _transposed_conv,
+    "max_pool2d": _pool(dilated=True),
+    "avg_pool2d": _pool(dilated=False),
+}

@@ -1,0 +1,1 @@
+"""Depthwise convolution: the operator, and its kernels for CPUs and GPUs."""
