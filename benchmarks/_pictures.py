@@ -1,4 +1,4 @@
-"""Pictures that several benchmarks work on."""
+"""Images that several benchmarks work on."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from atrous.inference.demo import find_demo_photos
+from atrous.inference.demo import find_demo_images
 from atrous.label_sets import VOC
 from atrous.labels import encode_mask
 
 SEED = 0
 
 
-def photo_and_mask(room: Path) -> tuple[Path, Path]:
-    """A photo of VOC's size and quality, made of the sample photo that matplotlib carries, and a mask of some areas."""
-    picture = cv2.resize(cv2.imread(str(find_demo_photos()[0])), (500, 375))
+def image_and_mask(room: Path) -> tuple[Path, Path]:
+    """An image of VOC's size and quality, made of matplotlib's sample image, and a mask of some areas."""
+    image = cv2.resize(cv2.imread(str(find_demo_images()[0])), (500, 375))
     blobs = cv2.resize(np.random.default_rng(SEED).normal(size=(6, 8)), (500, 375), interpolation=cv2.INTER_CUBIC)
-    cv2.imwrite(str(room / "photo.jpg"), picture, [cv2.IMWRITE_JPEG_QUALITY, 82])
+    cv2.imwrite(str(room / "photo.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 82])
     (room / "mask.png").write_bytes(encode_mask((blobs > 0.8).astype(np.uint8) * 15, VOC))
     return room / "photo.jpg", room / "mask.png"
 
 
-def make_pictures(room: Path, count: int) -> None:
-    """A folder dataset of photos of VOC's size."""
-    photo, mask = photo_and_mask(room)
-    for name, source in (("images", photo), ("masks", mask)):
+def make_images(room: Path, count: int) -> None:
+    """A folder dataset of images of VOC's size."""
+    image, mask = image_and_mask(room)
+    for name, source in (("images", image), ("masks", mask)):
         (room / name).mkdir()
         for number in range(count):
             shutil.copy(source, room / name / f"{number}{source.suffix}")

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torchvision
 from benchmarks._harness import compare, write
-from benchmarks._pictures import SEED, photo_and_mask
+from benchmarks._images import SEED, image_and_mask
 from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -33,8 +33,8 @@ def main() -> None:
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        photo, mask = photo_and_mask(Path(folder))
-        dataset = PairedDataset("bench", MaskForm(VOC), ((photo, mask),))
+        image_file, mask = image_and_mask(Path(folder))
+        dataset = PairedDataset("bench", MaskForm(VOC), ((image_file, mask),))
         decoded = dataset[0]
         augment = Augmentation(CROP, SCALE, flip=True)
         random = np.random.default_rng(SEED)
@@ -59,15 +59,15 @@ def main() -> None:
             return augment(dataset[0], random)
 
         def torchvision_from_file() -> object:
-            image = torchvision.io.decode_image(str(photo), torchvision.io.ImageReadMode.RGB)
-            with Image.open(mask) as picture:  # torchvision's decoder would turn a palette into colours
-                labels = torch.from_numpy(np.array(picture))
+            image = torchvision.io.decode_image(str(image_file), torchvision.io.ImageReadMode.RGB)
+            with Image.open(mask) as opened:  # torchvision's decoder would turn a palette into colours
+                labels = torch.from_numpy(np.array(opened))
             return theirs(tv_tensors.Image(image), tv_tensors.Mask(labels))
 
         def albumentations_from_file() -> object:
-            image = cv2.cvtColor(cv2.imread(str(photo)), cv2.COLOR_BGR2RGB)
-            with Image.open(mask) as picture:
-                return album(image=image, mask=np.array(picture))
+            image = cv2.cvtColor(cv2.imread(str(image_file)), cv2.COLOR_BGR2RGB)
+            with Image.open(mask) as opened:
+                return album(image=image, mask=np.array(opened))
 
         def ours_decoded() -> Sample:
             return augment(decoded, random)
@@ -75,7 +75,7 @@ def main() -> None:
         def albumentations_decoded() -> object:
             return album(image=decoded.image, mask=decoded.mask)
 
-        work = f"500×375 photo → {CROP} crop, scale {SCALE[0]}–{SCALE[1]}, flip"
+        work = f"500×375 image_file → {CROP} crop, scale {SCALE[0]}–{SCALE[1]}, flip"
         rows = [
             compare(f"{work}, from JPEG and PNG", ours_from_file, torchvision_from_file, peer_name="torchvision v2"),
             compare(f"{work}, from JPEG and PNG", ours_from_file, albumentations_from_file, peer_name="albumentations"),

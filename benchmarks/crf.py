@@ -1,4 +1,4 @@
-"""The dense CRF beside pydensecrf2: ``python -m benchmarks.crf``, and ``--memory`` for a picture of 12 megapixels."""
+"""The dense CRF beside pydensecrf2: ``python -m benchmarks.crf``, and ``--memory`` for an image of 12 megapixels."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ CLASSES, HEIGHT, WIDTH = 21, 333, 500
 ITERATIONS = 10
 GOAL = 3.0  # asked of two cores, set-up included; the aim is 6
 CORNERS = 9  # of a pixel, in both lattices
-PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "VOCdevkit" / "VOC2012" / "JPEGImages"
-PHOTO = "2008_000273.jpg"
+IMAGES = Path(__file__).resolve().parents[2] / "shared" / "data" / "VOCdevkit" / "VOC2012" / "JPEGImages"
+IMAGE = "2008_000273.jpg"
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 
-def photo_and_scores() -> tuple[Pixels, Floats, str]:
-    """A picture ``(H, W, 3)``, the bundled model's scores ``(C, H, W)`` for it, and what they are; or made-up ones."""
-    if not (PHOTOS / PHOTO).exists():
+def image_and_scores() -> tuple[Pixels, Floats, str]:
+    """An image ``(H, W, 3)``, the bundled model's scores ``(C, H, W)`` for it, and what they are; or made-up ones."""
+    if not (IMAGES / IMAGE).exists():
         rng = np.random.default_rng(SEED)
         coarse = rng.normal(size=(CLASSES, 7, 10)).astype(np.float32)
         scores = 6 * np.stack([cv2.resize(p, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC) for p in coarse])
         colours = rng.integers(30, 220, (CLASSES, 3))[scores.argmax(0)] + rng.normal(0, 6, (HEIGHT, WIDTH, 3))
         return cv2.GaussianBlur(colours.clip(0, 255).astype(np.uint8), (5, 5), 1), scores, "made-up areas"
-    image = np.array(Image.open(PHOTOS / PHOTO).convert("RGB"))[:HEIGHT, :WIDTH].copy()
+    image = np.array(Image.open(IMAGES / IMAGE).convert("RGB"))[:HEIGHT, :WIDTH].copy()
     model = atrous.load("deeplabv3plus_lite0_voc").eval()
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (model.preprocessing.mean, model.preprocessing.std))
     with torch.no_grad():
         scores = model((pixels - mean) / std)[0].numpy()
-    return image, scores, f"VOC photo {PHOTO}, scores of the bundled model"
+    return image, scores, f"VOC image {IMAGE}, scores of the bundled model"
 
 
 def resized(image: Pixels, scores: Floats, scale: float) -> tuple[Pixels, Floats]:
-    """The picture, and energies for it, at another size."""
+    """The image, and energies for it, at another size."""
     height, width = round(HEIGHT * scale), round(WIDTH * scale)
     full = F.interpolate(torch.from_numpy(scores)[None], (height, width), mode="bilinear")[0]
     return cv2.resize(image, (width, height)), unary_from_probabilities(full.softmax(0).numpy())
@@ -158,7 +158,7 @@ def plot(rows: list[Comparison]) -> None:
 
 
 def memory() -> None:
-    """The largest memory of a process that labels a very colourful picture of 12 megapixels with 21 classes."""
+    """The largest memory of a process that labels a very colourful image of 12 megapixels with 21 classes."""
     rng = np.random.default_rng(SEED)
     image = cv2.resize(rng.integers(0, 255, (75, 100, 3), dtype=np.uint8), (4000, 3000), interpolation=cv2.INTER_CUBIC)
     unary = np.empty((CLASSES, 3000, 4000), np.float32)
@@ -180,7 +180,7 @@ def main() -> None:
         memory()
         return
     threads = torch.get_num_threads()
-    image, scores, what = photo_and_scores()
+    image, scores, what = image_and_scores()
     begin = time.perf_counter()
     ours(*resized(image, scores, 0.2), (3, 80, 13), threads)()
     first = time.perf_counter() - begin

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from benchmarks._harness import Comparison, compare, write
-from benchmarks.fcn import BLOCKS, forward, matrix_rate, multiply_adds, picture
+from benchmarks.fcn import BLOCKS, forward, image, matrix_rate, multiply_adds
 from torch import Tensor, nn
 
 from atrous.models import SegmentationModel, create_model
@@ -18,14 +18,14 @@ CASES = (("deeplab_largefov", "vgg16", 306), ("deeplab_largefov", "vgg16", 321),
 
 
 class Zoomed(nn.Module):
-    """The end of both rewrites: scores stretched over the picture, with aligned corners."""
+    """The end of both rewrites: scores stretched over the image, with aligned corners."""
 
     def scores(self, x: Tensor) -> Tensor:
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         size = (x.shape[-2], x.shape[-1])
-        return F.interpolate(self.scores(x), size=size, mode="bilinear", align_corners=True)
+        return F.interpolate(self.coarse_logits(x), size=size, mode="bilinear", align_corners=True)
 
 
 class LargeFOV(Zoomed):
@@ -102,7 +102,7 @@ class ResNetASPP(Zoomed):
 
 
 def ours(name: str, backbone: str, dtype: torch.dtype) -> SegmentationModel:
-    """With random weights that keep what is in a picture, down to scores that differ."""
+    """With random weights that keep what is in an image, down to scores that differ."""
     torch.manual_seed(SEED)
     model = create_model(name, backbone=backbone, num_classes=CLASSES).eval()
     for key, layer in model.named_modules():
@@ -127,15 +127,15 @@ def case_rows(name: str, backbone: str, side: int) -> tuple[list[Comparison], li
     rows, notes = [], []
     model = ours(name, backbone, torch.float32)
     peer = literal(model, backbone)
-    plain = picture(side, torch.float32).contiguous()
+    plain = image(side, torch.float32).contiguous()
     with torch.inference_mode():
-        expected = peer.scores(plain)
+        expected = peer.coarse_logits(plain)
     for dtype in (torch.float32, torch.bfloat16):
         kind = str(dtype).removeprefix("torch.")
         network = model if dtype == torch.float32 else ours(name, backbone, dtype)
-        images = picture(side, dtype)
+        images = image(side, dtype)
         with torch.inference_mode():
-            scores, _ = network.scores(images)
+            scores, _ = network.coarse_logits(images)
         away = ((scores.float() - expected).abs().max() / expected.abs().max()).item()
         assert away < (1e-4 if dtype == torch.float32 else 0.1), f"{name}, {kind}: scores differ by {away:.1e}"
         count, rate = multiply_adds(network, images), matrix_rate(dtype)
@@ -154,8 +154,8 @@ def case_rows(name: str, backbone: str, side: int) -> tuple[list[Comparison], li
 def main() -> None:
     rows: list[Comparison] = []
     notes = [
-        "The paper: LargeFOV labels 8 pictures of 306×306 a second on a Titan, scores 39×39 (arXiv 1412.7062, §3.2).",
-        "One picture a forward, logits at its own size. Both networks hold the same random weights; ours is "
+        "The paper: LargeFOV labels 8 images of 306×306 a second on a Titan, scores 39×39 (arXiv 1412.7062, §3.2).",
+        "One image a forward, logits at its own size. Both networks hold the same random weights; ours is "
         "channels-last, and its bfloat16 is in the weights too.",
         "Floor: our multiply-adds at the rate of a large matrix product in the same type, measured in this run.",
     ]

@@ -23,7 +23,7 @@ TORCH = "torch (oneDNN)"
 def layer(
     channels: int, size: int, kernel: int, rate: int, stride: int, dtype: torch.dtype, *, learns: bool
 ) -> Comparison:
-    """A layer on a batch of 8 in training, or on one picture."""
+    """A layer on a batch of 8 in training, or on one image."""
     batch = 8 if learns else 1
     x = torch.randn(batch, channels, size, size, dtype=dtype).to(memory_format=torch.channels_last)
     weight = torch.randn(channels, 1, kernel, kernel, dtype=dtype)
@@ -57,10 +57,10 @@ def layer(
 
 
 def network(name: str, backbone: str, stride: int, **options: Any) -> list[Comparison]:
-    """A training step of 8 crops of 257², and scores of a picture of 513²."""
+    """A training step of 8 crops of 257², and scores of an image of 513²."""
     model = atrous.create_model(name, backbone=backbone, num_classes=21, output_stride=stride, **options)
     model.to(memory_format=torch.channels_last)
-    crops, photo = (torch.randn(b, 3, n, n).to(memory_format=torch.channels_last) for b, n in ((8, 257), (1, 513)))
+    crops, image = (torch.randn(b, 3, n, n).to(memory_format=torch.channels_last) for b, n in ((8, 257), (1, 513)))
 
     def step() -> None:
         model.train()
@@ -72,12 +72,12 @@ def network(name: str, backbone: str, stride: int, **options: Any) -> list[Compa
     def look() -> None:
         model.eval()
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-            model.scores(photo)
+            model.coarse_logits(image)
 
     title = f"{name} on {backbone}, output stride {stride}"
     return [
         compare(f"{title}: a step of 8 × 257², bfloat16", step, without(step), peer_name=TORCH, rounds=3),
-        compare(f"{title}: a picture of 513², bfloat16", look, without(look), peer_name=TORCH, rounds=5),
+        compare(f"{title}: an image of 513², bfloat16", look, without(look), peer_name=TORCH, rounds=5),
     ]
 
 

@@ -67,7 +67,7 @@ class Literal(nn.Module):
 
 
 def ours(dtype: torch.dtype) -> SegmentationModel:
-    """With random weights that keep what is in a picture, down to scores that differ."""
+    """With random weights that keep what is in an image, down to scores that differ."""
     torch.manual_seed(SEED)
     model = create_model("fcn8s", backbone="vgg16", num_classes=CLASSES).eval()
     for layer in model.modules():
@@ -85,7 +85,7 @@ def literal(model: SegmentationModel) -> Literal:
     return peer
 
 
-def picture(side: int, dtype: torch.dtype) -> Tensor:
+def image(side: int, dtype: torch.dtype) -> Tensor:
     generator = torch.Generator().manual_seed(SEED)
     coarse = torch.randn(1, 3, 20, 20, generator=generator)
     images = F.interpolate(coarse, (side, side), mode="bicubic").to(dtype)
@@ -123,12 +123,12 @@ def rows_and_notes() -> tuple[list[Comparison], list[str]]:
     rows, notes = [], []
     model = ours(torch.float32)
     peer = literal(model)
-    theirs = forward(peer, picture(SIDE, torch.float32).contiguous())
+    theirs = forward(peer, image(SIDE, torch.float32).contiguous())
     expected = theirs()
     for dtype in (torch.float32, torch.bfloat16):
         kind = str(dtype).removeprefix("torch.")
         network = model if dtype == torch.float32 else ours(dtype)
-        images = picture(SIDE, dtype)
+        images = image(SIDE, dtype)
         work = forward(network, images)
         logits = work()
         away = ((logits - expected).abs().max() / expected.abs().max()).item()
@@ -150,7 +150,7 @@ def rows_and_notes() -> tuple[list[Comparison], list[str]]:
             f"({rate / 1e12:.3g} T multiply-adds/s, a product of side {MATRIX}); "
             f"{_memory('ours', kind)}; {100 * agree:.2f} % of labels as the rewrite's."
         )
-    count = multiply_adds(peer, picture(SIDE, torch.float32))
+    count = multiply_adds(peer, image(SIDE, torch.float32))
     notes.append(f"cpu, rewrite: {count / 1e9:.0f} G multiply-adds; {_memory('literal', 'float32')}.")
     return rows, notes
 
@@ -167,7 +167,7 @@ def contend(name: str, kind: str) -> None:
     """Print the bytes that are held before a forward, and the most that are in it."""
     dtype = getattr(torch, kind)
     network = Literal().eval() if name == "literal" else ours(dtype)
-    run = forward(network, picture(SIDE, dtype))
+    run = forward(network, image(SIDE, dtype))
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # forget how much building took
     before = resident()
@@ -187,7 +187,7 @@ def main() -> None:
     notes = [
         "The paper: 210 ms for FCN-VGG16 at 500×500 (table 1), and about 175 ms for FCN-8s on VOC, both on a K40c.",
         "Both networks hold the same random weights; ours is channels-last, and its bfloat16 is in the weights too. "
-        "Pictures are preprocessed beforehand, logits are float32 at the picture's size.",
+        "Images are preprocessed beforehand, logits are float32 at the image's size.",
         "Floor: our multiply-adds at the rate of a large matrix product in the same type, measured in this run; more "
         "than 100 % of it means convolutions done with fewer multiplications, or a machine that was busy meanwhile.",
         *said,

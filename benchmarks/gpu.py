@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from benchmarks._harness import RESULTS, Table, Work, origin_of, write_sections
-from benchmarks._pictures import SEED, make_pictures
+from benchmarks._images import SEED, make_images
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -32,7 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import atrous
 from atrous.crf import Bilateral, DenseCRF, Gaussian, unary_from_scores
 from atrous.grid import Grid
-from atrous.inference.demo import find_demo_photos
+from atrous.inference.demo import find_demo_images
 from atrous.ops.depthwise.op import compiled_depthwise
 from atrous.ops.labelmap.op import scores_to_labels
 
@@ -100,7 +100,7 @@ class Measured:
     Args:
         work: what it is.
         seconds: of each call.
-        pictures: a call; 0 where it is about none.
+        images: a call; 0 where it is about none.
         operations: floating-point operations a call, 2 for a multiply-add; 0 where they are not what it is about.
         memory: most bytes at once beyond what was held before.
         said: what else is to be told.
@@ -108,7 +108,7 @@ class Measured:
 
     work: str
     seconds: list[float]
-    pictures: int = 1
+    images: int = 1
     operations: float = 0.0
     memory: int = 0
     said: str = ""
@@ -196,7 +196,7 @@ def card(device: torch.device, sizes: Sizes) -> Section:
         a, b = (torch.randn(sizes.matrix, sizes.matrix, device=device, dtype=torch.bfloat16) for _ in range(2))
         work = partial(torch.mm, a, b, out=torch.empty_like(a))
         return measured(
-            f"matrix product, bfloat16, {sizes.matrix}³", work, device, pictures=0, operations=2.0 * sizes.matrix**3
+            f"matrix product, bfloat16, {sizes.matrix}³", work, device, images=0, operations=2.0 * sizes.matrix**3
         )
 
     def copying() -> Measured:
@@ -205,13 +205,13 @@ def card(device: torch.device, sizes: Sizes) -> Section:
             f"copy of {sizes.copied / 2**20:.0f} MiB", partial(torch.empty_like(source).copy_, source), device
         )
         rate = 2 * sizes.copied / statistics.median(row.seconds)
-        return replace(row, pictures=0, said=f"{rate / 1e12:.2f} TB/s, read and written")
+        return replace(row, images=0, said=f"{rate / 1e12:.2f} TB/s, read and written")
 
     yield attempt("matrix product", product)
     yield attempt("copy", copying)
 
 
-def pictures(device: torch.device, batch: int, side: int) -> Tensor:
+def random_images(device: torch.device, batch: int, side: int) -> Tensor:
     coarse = torch.randn(batch, 3, 20, 20, generator=torch.Generator().manual_seed(SEED))
     return F.interpolate(coarse.to(device), (side, side), mode="bicubic")
 
@@ -230,26 +230,26 @@ def forwards(
     last: bool = True,
     wrap: Wrap | None = None,
 ) -> Measured:
-    """A network on a batch of pictures.
+    """A network on a batch of images.
 
     Args:
         name: of the row.
         network: on the device, in eval mode.
         device: where.
-        sizes: of the pictures.
+        sizes: of the images.
         batch: how many.
-        low: weights and pictures are bfloat16; else they are float32, under autocast.
+        low: weights and images are bfloat16; else they are float32, under autocast.
         last: channels-last memory.
         wrap: makes of the network what is called.
     """
-    images = pictures(device, batch, sizes.side).to(torch.bfloat16 if low else torch.float32)
+    images = random_images(device, batch, sizes.side).to(torch.bfloat16 if low else torch.float32)
     if last:
         images = images.contiguous(memory_format=torch.channels_last)
     autocast = nullcontext() if low else torch.autocast(device.type, torch.bfloat16)
     with torch.inference_mode(), autocast:  # one context for all calls: autocast casts the weights once in it
         count = operations(partial(network, images[:1])) * batch
         work = partial(wrap(network) if wrap else network, images)
-        return measured(name, work, device, pictures=batch, operations=count)
+        return measured(name, work, device, images=batch, operations=count)
 
 
 class Peer(nn.Module):
@@ -275,7 +275,7 @@ class Peer(nn.Module):
 
 
 def inference(cases: Sequence[Network], device: torch.device, sizes: Sizes, compiled: bool) -> Section:
-    """Networks from preprocessed pictures on the device to logits of their size."""
+    """Networks from preprocessed images on the device to logits of their size."""
     for case in cases:
         yield from ours(case, device, sizes, compiled)
         if case.peer:
@@ -330,7 +330,7 @@ def training(device: torch.device, sizes: Sizes, autotune: bool) -> Section:
     """The steps of a training, from a batch in pinned memory to new weights and their average."""
     with tempfile.TemporaryDirectory() as folder:
         room = Path(folder)
-        make_pictures(room, sizes.batch)
+        make_images(room, sizes.batch)
         for case, tuned in itertools.product(TRAINED, (False, True)[: 1 + autotune]):
             name = f"step of {case.name}, {sizes.batch} × {sizes.crop}²" + (", cudnn.benchmark" if tuned else "")
             yield attempt(name, partial(steps, name, case, room, device, sizes, tuned))
@@ -354,27 +354,27 @@ def steps(name: str, case: Network, room: Path, device: torch.device, sizes: Siz
     }
     run = Run(check_recipe(table, "benchmark"), room / "run")
     with torch.inference_mode():
-        count = 3 * sizes.batch * operations(partial(run.model.eval(), pictures(device, 1, sizes.crop)))
+        count = 3 * sizes.batch * operations(partial(run.model.eval(), random_images(device, 1, sizes.crop)))
     run.make_trainable()
     stream = itertools.repeat(next(run.batches(0)))
     numbers = itertools.count()
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = tuned
     try:
-        return measured(name, lambda: run.step(next(numbers), stream), device, pictures=sizes.batch, operations=count)
+        return measured(name, lambda: run.step(next(numbers), stream), device, images=sizes.batch, operations=count)
     finally:
         torch.backends.cudnn.benchmark = before
 
 
 def crf(device: torch.device, sizes: Sizes) -> Section:
-    """The dense CRF with both kernels, set-up included, on a photo with the bundled model's scores."""
+    """The dense CRF with both kernels, set-up included, on an image with the bundled model's scores."""
     refine = DenseCRF([Gaussian(sxy=3, weight=3), Bilateral(sxy=80, srgb=13, weight=10)], iterations=10)
     there = copy.deepcopy(refine).to(device)
     height, width = sizes.crf
     name = f"dense CRF, {width}×{height}, {CLASSES} classes, 10 iterations"
 
     def run() -> Measured:
-        image, unary = photo_and_energies(height, width)
+        image, unary = image_and_energies(height, width)
         expected = refine.track(image, unary).q  # in plain torch, on the CPU
         image, unary = image.to(device), unary.to(device)
         q = there(image, unary).cpu()
@@ -384,17 +384,17 @@ def crf(device: torch.device, sizes: Sizes) -> Section:
         return replace(row, said=said)
 
     def labels() -> Measured:
-        image, unary = (tensor.to(device) for tensor in photo_and_energies(height, width))
+        image, unary = (tensor.to(device) for tensor in image_and_energies(height, width))
         return measured(f"{name}: labels", partial(there.labels, image, unary), device)
 
     yield attempt(name, run)
     yield attempt(f"{name}: labels", labels)
 
 
-def photo_and_energies(height: int, width: int) -> tuple[Tensor, Tensor]:
-    """A photo that an installed package carries, uint8 ``(H, W, 3)``, and energies ``(C, H, W)`` of it."""
-    with Image.open(find_demo_photos()[0]) as photo:
-        pixels = torch.frombuffer(bytearray(photo.convert("RGB").resize((width, height)).tobytes()), dtype=torch.uint8)
+def image_and_energies(height: int, width: int) -> tuple[Tensor, Tensor]:
+    """An image that an installed package carries, uint8 ``(H, W, 3)``, and energies ``(C, H, W)`` of it."""
+    with Image.open(find_demo_images()[0]) as opened:
+        pixels = torch.frombuffer(bytearray(opened.convert("RGB").resize((width, height)).tobytes()), dtype=torch.uint8)
     image = pixels.view(height, width, 3)
     model = atrous.load("deeplabv3plus_lite0_voc")
     with torch.inference_mode():
@@ -403,7 +403,7 @@ def photo_and_energies(height: int, width: int) -> tuple[Tensor, Tensor]:
 
 
 def label_maps(device: torch.device, sizes: Sizes) -> Section:
-    """Scores at network resolution to labels of the picture's size, in both memory formats, beside the usual way."""
+    """Scores at network resolution to labels of the image's size, in both memory formats, beside the usual way."""
     classes, stride, (height, width) = 19, 4, sizes.labels
     grid = Grid(stride, (stride - 1) / 2)  # where half-pixel resizing puts the positions, so both do the same
     coarse = torch.randn(1, classes, 8, 16, generator=torch.Generator().manual_seed(SEED))
@@ -469,7 +469,7 @@ def layer(
         torch.autograd.grad(forward(), (x, weight), gradient)
 
     moved = 3 * (x.numel() + gradient.numel()) * x.element_size()  # x twice and its gradient, y, its gradient twice
-    row = measured(name, work, device, pictures=0)
+    row = measured(name, work, device, images=0)
     rate_of = moved / statistics.median(row.seconds)
     said = f"forward alone {1000 * looks:.3f} ms; both {rate_of / 1e12:.2f} TB/s of what must be moved"
     return replace(row, said=said)
@@ -483,7 +483,7 @@ def installed(package: str) -> bool:
     return True
 
 
-HEADER = ["work", "median (best)", "pictures/s", "TFLOP/s", "share of matrix rate", "memory", "besides"]
+HEADER = ["work", "median (best)", "images/s", "TFLOP/s", "share of matrix rate", "memory", "besides"]
 
 
 def words(row: Row, rate: float | None) -> list[str]:
@@ -495,7 +495,7 @@ def words(row: Row, rate: float | None) -> list[str]:
     return [
         row.work,
         f"{1000 * median:.3g} ms ({1000 * min(row.seconds):.3g})",
-        f"{row.pictures / median:.4g}" if row.pictures else "–",
+        f"{row.images / median:.4g}" if row.images else "–",
         f"{reached / 1e12:.3g}" if reached else "–",
         f"{100 * reached / rate:.0f} %" if reached and rate else "–",
         f"{row.memory / 1e6:.0f} MB" if row.memory else "–",
@@ -523,11 +523,11 @@ NOTES = (
     "Operations by PyTorch's counter, 2 for a multiply-add; the share is of the matrix product in the same run. The "
     "interpolation of logits is among them, as matrix products. A training step has three times those of its forward "
     "(the counter takes the gradients of depthwise layers for those of full ones).",
-    "autocast: float32 weights under bfloat16 autocast, as predict, evaluate and training run. Pictures are on the "
-    "device, preprocessed; logits are float32 at the picture's size.",
+    "autocast: float32 weights under bfloat16 autocast, as predict, evaluate and training run. Images are on the "
+    "device, preprocessed; logits are float32 at the image's size.",
     "Peers run once as their documentation says, under autocast, and once more channels-last.",
-    "A training step is all of it: the batch from pinned memory, loss at the picture's size, gradients and their norm, "
-    "SGD, the average of the weights; its pictures are read beforehand.",
+    "A training step is all of it: the batch from pinned memory, loss at the image's size, gradients and their norm, "
+    "SGD, the average of the weights; its images are read beforehand.",
 )
 
 

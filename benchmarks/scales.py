@@ -37,14 +37,14 @@ def network(scales: tuple[float, ...]) -> SegmentationModel:
 
 
 class AtFullSize(nn.Module):
-    """As it is often written: everything is brought to the size of the picture, and merged there."""
+    """As it is often written: everything is brought to the size of the image, and merged there."""
 
     def __init__(self, model: AttentionToScale) -> None:
         super().__init__()
         self.base, self.attention, self.scales = model.base, model.attention, model.scales
 
     def forward(self, images: Tensor) -> Tensor:
-        """Labels ``(H, W)`` of a picture."""
+        """Labels ``(H, W)`` of an image."""
         size = (images.shape[-2], images.shape[-1])
         scores, read = [], []
         for scale in self.scales:
@@ -64,16 +64,16 @@ class AtFullSize(nn.Module):
 
 
 def contend(name: str, number: int, height: int, width: int) -> None:
-    """A contender: seconds from a photo to its labels, and by how many bytes it raised the peak of the process."""
+    """A contender: seconds from an image to its labels, and by how many bytes it raised the peak of the process."""
     model = network(SCALES[number])
-    photo = torch.randint(
+    image = torch.randint(
         0, 256, (1, 3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(SEED)
     )
     assert isinstance(model, AttentionToScale)
     full, method = AtFullSize(model), Method()
 
     def run() -> Tensor:
-        return method(model, photo)[0] if name == "ours" else full(model.preprocess(photo))
+        return method(model, image)[0] if name == "ours" else full(model.preprocess(image))
 
     def measured() -> tuple[float, float]:
         (PROCESS / "clear_refs").write_text("5")  # the peak begins at what is held now
@@ -104,7 +104,7 @@ def main() -> None:
             rows.append(Comparison(work, PEER, *seconds, target=1.0))
             peaks = [max(round_[1] for round_ in told[name]) / 1e6 for name in ("ours", "peer")]
             notes.append(
-                f"{work}: {peaks[0]:.0f} MB at most beside the weights and the photo, the peer {peaks[1]:.0f} MB."
+                f"{work}: {peaks[0]:.0f} MB at most beside the weights and the image, the peer {peaks[1]:.0f} MB."
             )
             print(notes[-1], flush=True)
     write(
@@ -114,7 +114,7 @@ def main() -> None:
         seed=SEED,
         peers=(),
         notes=[
-            "From a photo to its labels, float32: LargeFOV on EfficientNet-Lite0 at output stride 8, 21 classes, with "
+            "From an image to its labels, float32: LargeFOV on EfficientNet-Lite0 at output stride 8, 21 classes, with "
             "the attention head; the same weights for both.",
             *notes,
         ],

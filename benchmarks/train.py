@@ -22,16 +22,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from benchmarks._harness import Comparison, answer, race, write
-from benchmarks._pictures import SEED, make_pictures
+from benchmarks._images import SEED, make_images
 from torch.utils.data import DataLoader, Dataset
 
 CROP, BATCH, WORKERS = 320, 8, 1
-PICTURES = 64
+IMAGES = 64
 STEPS, ROUNDS = 6, 4
 RATES = (6, 12, 18)
 CONTENDERS = ("ours", "plain", "tuned")
 Block = Callable[[], float]
-"""Trains some steps; returns the seconds that were spent waiting for pictures."""
+"""Trains some steps; returns the seconds that were spent waiting for images."""
 
 
 def ours(room: Path, loaded: bool) -> Block:
@@ -60,13 +60,13 @@ def ours(room: Path, loaded: bool) -> Block:
     return block
 
 
-class Pictures(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+class Images(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     """As everybody writes it: OpenCV and albumentations."""
 
     def __init__(self, room: Path) -> None:
         import albumentations as A
 
-        self.photos = sorted((room / "images").iterdir())
+        self.images = sorted((room / "images").iterdir())
         self.transform = A.Compose(
             [
                 A.RandomScale((-0.5, 0.75), p=1),
@@ -79,14 +79,14 @@ class Pictures(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         )
 
     def __len__(self) -> int:
-        return len(self.photos)
+        return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         from PIL import Image
 
-        photo = self.photos[index]
-        image = cv2.cvtColor(cv2.imread(str(photo)), cv2.COLOR_BGR2RGB)
-        with Image.open(photo.parents[1] / "masks" / f"{photo.stem}.png") as mask:
+        file = self.images[index]
+        image = cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB)
+        with Image.open(file.parents[1] / "masks" / f"{file.stem}.png") as mask:
             found = self.transform(image=image, mask=np.array(mask))
         return found["image"], found["mask"].long()
 
@@ -114,7 +114,7 @@ def smp_loop(room: Path, loaded: bool, tuned: bool) -> Block:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=tuned)
 
     def endless() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        loader = DataLoader(Pictures(room), BATCH, shuffle=True, num_workers=WORKERS, drop_last=True, prefetch_factor=4)
+        loader = DataLoader(Images(room), BATCH, shuffle=True, num_workers=WORKERS, drop_last=True, prefetch_factor=4)
         while True:
             yield from loader
 
@@ -160,7 +160,7 @@ def main() -> None:
     rows, notes = [], []
     with tempfile.TemporaryDirectory() as folder:
         room = Path(folder)
-        make_pictures(room, PICTURES)
+        make_images(room, IMAGES)
         for loaded in (False, True):
             told = race("train", {name: (name, str(room), str(int(loaded))) for name in CONTENDERS}, ROUNDS)
             work = f"{STEPS} steps of {BATCH} at {CROP}², " + ("loading included" if loaded else "network alone")
@@ -172,7 +172,7 @@ def main() -> None:
                 waiting = sum(waited for _, waited, _ in told[name]) / sum(seconds for seconds, _, _ in told[name])
                 notes.append(
                     f"{work}, {name}: {BATCH * STEPS / best[0]:.2f} images/s at best, {100 * waiting:.0f} % of it "
-                    f"waiting for pictures, at most {max(size for *_, size in told[name]) / 1e6:.0f} MB resident."
+                    f"waiting for images, at most {max(size for *_, size in told[name]) / 1e6:.0f} MB resident."
                 )
     write(
         "train",

@@ -2,7 +2,7 @@
 
     python scripts/attention_report.py runs/mine/best --data camvid:../shared/data/CamVid --split test --name camvid
 
-The table and plot go to results/studies/attention_sizes_NAME; strips of photo, truth, labels and weights to
+The table and plot go to results/studies/attention_sizes_NAME; strips of image, truth, labels and weights to
 runs/attention/NAME. An object is a connected region of one class in the truth; its size is the square root of its area.
 """
 
@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SIZES = (0, 8, 16, 32, 64, 128, 256, np.inf)
 """Bounds of the classes of size, in pixels."""
 SHOWN = 8
-"""How many pictures are drawn."""
+"""How many images are drawn."""
 
 
 def main(

@@ -20,7 +20,7 @@ def verdicts(study: Mapping[str, Any], facts: Facts) -> str:
     if not lines:
         return ""
     return "\n".join(
-        ["The paper's claims, by mean IU, and by that of the frequent classes where it differs:\n", *lines]
+        ["The paper's claims, by mean IoU, and by that of the frequent classes where it differs:\n", *lines]
     )
 
 
@@ -34,7 +34,7 @@ def noise(study: Mapping[str, Any], facts: Facts) -> dict[str, float]:
 
 
 SCORES = {
-    "mean IU": lambda found: 100 * found["mean_iou"],
+    "mean IoU": lambda found: 100 * found["mean_iou"],
     "frequent": lambda found: 100 * found["mean_iou_of_frequent_classes"]["mean_iou"],
 }
 
@@ -59,7 +59,9 @@ def _verdict(claim: Mapping[str, Any], facts: Facts, noises: Mapping[str, float]
         else:
             said[score] = f"{'holds' if least > 0 else 'does not hold'} ({shown})"
     words = (
-        said["mean IU"] if said["mean IU"] == said["frequent"] else f"{said['mean IU']}; frequent: {said['frequent']}"
+        said["mean IoU"]
+        if said["mean IoU"] == said["frequent"]
+        else f"{said['mean IoU']}; frequent: {said['frequent']}"
     )
     return f"- {claim['says']}: {words}."
 

@@ -1,4 +1,4 @@
-"""Write results/doctor.md: twenty VOC pictures as a folder dataset, spoilt in every way the mask doctor knows, and all
+"""Write results/doctor.md: twenty VOC images as a folder dataset, spoilt in every way the mask doctor knows, and all
 that it says of them.
 
     python scripts/doctor_report.py path/to/VOCdevkit
@@ -23,39 +23,39 @@ from atrous.labels import LabelSet, encode_mask
 from atrous.provenance import provenance
 
 TARGET = Path(__file__).resolve().parents[1] / "results" / "doctor.md"
-Picture = tuple[np.ndarray, np.ndarray]
+ImageAndMask = tuple[np.ndarray, np.ndarray]
 STRANGE = np.array([(250, 250, 5), (5, 120, 250), (90, 20, 5)], np.uint8)
 
 
-def spoil(pictures: Mapping[str, Picture], labels: LabelSet, root: Path) -> dict[str, str]:
-    """Write twenty pictures as a folder dataset in which each mistake is made.
+def spoil(images: Mapping[str, ImageAndMask], labels: LabelSet, root: Path) -> dict[str, str]:
+    """Write twenty images as a folder dataset in which each mistake is made.
 
     Args:
-        pictures: photos ``(H, W, 3)`` and masks ``(H, W)`` by name; the 14th and 15th must not be square.
+        images: images ``(H, W, 3)`` and masks ``(H, W)`` by name; the 14th and 15th must not be square.
         labels: their classes, more than two.
         root: where to write.
 
     Returns:
-        Which picture (by its name) is spoilt in which way.
+        Which drawing (by its name) is spoilt in which way.
     """
-    names = list(pictures)
-    ways = "missing shared size binary far rgb strange jpeg jpg outside void photo mask stored upright half"
+    names = list(images)
+    ways = "missing shared size binary far rgb strange jpeg jpg outside void image mask stored upright half"
     spoilt = dict(zip(ways.split(), names, strict=False))
     twin, both, good, other = names[16:20]
     (root / "splits").mkdir(parents=True)
-    for name, (photo, mask) in pictures.items():
-        write_photo(root, name, photo)
+    for name, (image, mask) in images.items():
+        write_image(root, name, image)
         write_mask(root, name, mask, labels)
 
     def mask_of(way: str) -> Path:
         return root / "masks" / f"{spoilt[way]}.png"
 
     def drawn(way: str) -> np.ndarray:
-        return pictures[spoilt[way]][1]
+        return images[spoilt[way]][1]
 
     mask_of("missing").unlink()
     shutil.copy(mask_of("shared"), root / "masks/nobody's.png")
-    Image.fromarray(pictures[spoilt["shared"]][0]).save(root / f"images/{spoilt['shared']}.png")
+    Image.fromarray(images[spoilt["shared"]][0]).save(root / f"images/{spoilt['shared']}.png")
     write_mask(root, spoilt["size"], drawn("size")[::2, ::2], labels)
     Image.fromarray(np.where(drawn("binary") % 255 > 0, 255, 0).astype(np.uint8)).save(mask_of("binary"))
     Image.fromarray(np.where(drawn("far") % 255 > 0, 128, 0).astype(np.uint8)).save(mask_of("far"))
@@ -68,21 +68,21 @@ def spoil(pictures: Mapping[str, Picture], labels: LabelSet, root: Path) -> dict
     outside[:5, :7] = len(labels) + 1
     write_mask(root, spoilt["outside"], outside, labels)
     write_mask(root, spoilt["void"], np.full_like(drawn("void"), 255), labels)
-    cut(root / f"images/{spoilt['photo']}.jpg")
+    cut(root / f"images/{spoilt['image']}.jpg")
     cut(mask_of("mask"))
     turns = {"stored": (6, Image.Transpose.ROTATE_90), "upright": (8, Image.Transpose.ROTATE_270)}
     turns["half"] = (3, Image.Transpose.ROTATE_180)
     for way, (orientation, turn) in turns.items():
-        stored = Image.fromarray(pictures[spoilt[way]][0]).transpose(turn)
+        stored = Image.fromarray(images[spoilt[way]][0]).transpose(turn)
         exif = Image.Exif()
         exif[0x0112] = orientation
         stored.save(root / f"images/{spoilt[way]}.jpg", quality=95, exif=exif)
         if way != "upright":
             write_mask(root, spoilt[way], np.array(Image.fromarray(drawn(way)).transpose(turn)), labels)
-    with Image.open(root / f"images/{twin}.jpg") as picture:  # the same pixels in another file
-        picture.save(root / "images/again.png")
+    with Image.open(root / f"images/{twin}.jpg") as drawing:  # the same pixels in another file
+        drawing.save(root / "images/again.png")
     shutil.copy(root / f"masks/{twin}.png", root / "masks/again.png")
-    write_photo(root, "nowhere", pictures[other][0])
+    write_image(root, "nowhere", images[other][0])
     lists = {"train": [*names[:16], twin, both, good, good, "not-there"], "val": ["again", both, other]}
     for split, listed in lists.items():
         (root / f"splits/{split}.txt").write_text("".join(f"{name}\n" for name in listed))
@@ -93,18 +93,18 @@ def spoil(pictures: Mapping[str, Picture], labels: LabelSet, root: Path) -> dict
     return spoilt | {"twin": twin, "both": both, "good": good, "other": other}
 
 
-def binary(pictures: Mapping[str, Picture], root: Path) -> None:
-    """Write pictures as a folder dataset whose masks are black and white, and nothing says what that means."""
-    for name, (photo, mask) in pictures.items():
-        write_photo(root, name, photo)
+def binary(images: Mapping[str, ImageAndMask], root: Path) -> None:
+    """Write images as a folder dataset whose masks are black and white, and nothing says what that means."""
+    for name, (image, mask) in images.items():
+        write_image(root, name, image)
         (root / "masks").mkdir(exist_ok=True)
         Image.fromarray(np.where(mask % 255 > 0, 255, 0).astype(np.uint8)).save(root / f"masks/{name}.png")
 
 
-def write_photo(root: Path, name: str, photo: np.ndarray) -> None:
-    """A photo ``(H, W, 3)`` as JPEG."""
+def write_image(root: Path, name: str, image: np.ndarray) -> None:
+    """An image ``(H, W, 3)`` as JPEG."""
     (root / "images").mkdir(parents=True, exist_ok=True)
-    Image.fromarray(photo).save(root / f"images/{name}.jpg", quality=95)
+    Image.fromarray(image).save(root / f"images/{name}.jpg", quality=95)
 
 
 def write_mask(root: Path, name: str, mask: np.ndarray, labels: LabelSet) -> None:
@@ -129,14 +129,14 @@ def page(voc: str) -> str:
     facts = provenance()
     data = open_dataset(f"voc:{voc}", "train")
     samples = [data[index] for index in range(20)]
-    pictures = {Path(sample.name).stem: (sample.image, sample.mask) for sample in samples}
+    images = {Path(sample.name).stem: (sample.image, sample.mask) for sample in samples}
     with tempfile.TemporaryDirectory() as place, contextlib.chdir(place):
-        spoil(pictures, data.labels, Path("twenty"))
-        binary(pictures, Path("black-and-white"))
+        spoil(images, data.labels, Path("twenty"))
+        binary(images, Path("black-and-white"))
         return "\n".join(
             [
                 "# The mask doctor's report\n",
-                "Twenty pictures of PASCAL VOC 2012 as a folder dataset, spoilt in every way the doctor knows, and all "
+                "Twenty images of PASCAL VOC 2012 as a folder dataset, spoilt in every way the doctor knows, and all "
                 "that it says.\n",
                 f"Generated by `python scripts/doctor_report.py VOCdevkit`, commit {facts['commit']}; do not edit.\n",
                 "## What it finds, and what it mends\n",

@@ -10,7 +10,7 @@ A study is a file in recipes/studies: data (a recipe each, and what is set for a
 otherwise, and more on a `gpu`; or the trained network `of` a row above with a `change` of its attributes), some the
 same `again` with another seed; and the paper's claims (rows in the order from worse to better, or the gain of one over
 another along boundaries). A run that was cut off goes on; one that is done is not trained again. The result stands in
-results/studies, as a page and as JSON; the runs, and pictures of the rows side by side, in runs/studies.
+results/studies, as a page and as JSON; the runs, and images of the rows side by side, in runs/studies.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from atrous.data.files.images import open_image
 from atrous.data.loading import steps_per_epoch
 from atrous.evaluation.sweep import COUNTED_AT, multiply_adds
 from atrous.files import write_atomically
-from atrous.inference.demo import find_demo_photos
+from atrous.inference.demo import find_demo_images
 from atrous.inference.predictor import predict
 from atrous.provenance import provenance
 from atrous.training.recipe import Recipe
@@ -46,10 +46,10 @@ from atrous.training.types import NonFiniteLossError, Progress
 from atrous.viz import encode_jpeg, overlay
 
 STUDIES = ROOT / "recipes" / "studies"
-PICTURES = 6
-"""How many pictures are shown with what each row made of them."""
+IMAGES = 6
+"""How many images are shown with what each row made of them."""
 WIDTH = 320
-"""Of the sample photos, in pixels."""
+"""Of the sample images, in pixels."""
 TRIES = 5
 """Of a time that is taken."""
 EVERY = 50
@@ -72,8 +72,8 @@ def main(
         Part, typer.Option(help="Only train, for runs that are judged elsewhere, or only judge what is trained.")
     ] = Part.all,
     table: Annotated[bool, typer.Option("--table", help="Train nothing; write the table of what is done.")] = False,
-    pictures: Annotated[
-        bool, typer.Option("--pictures", help="Show what each row makes of sample photos of installed packages, too.")
+    images: Annotated[
+        bool, typer.Option("--images", help="Show what each row makes of sample images of installed packages, too.")
     ] = False,
 ) -> None:
     """Run a study and write its table."""
@@ -94,7 +94,7 @@ def main(
     text = write(name, study)
     for where in chosen:
         strip(name, where, study)
-        if pictures:
+        if images:
             samples(name, where, study)
     typer.echo(text)
 
@@ -155,10 +155,8 @@ def finished(run: Path) -> bool:
     if not (run / "last").exists():
         return False
     recipe = recipe_of(run)
-    pictures = len(open_dataset(recipe.data.train, recipe.data.train_split))
-    steps = recipe.training.steps or round(
-        recipe.training.epochs * steps_per_epoch(pictures, recipe.training.batch_size)
-    )
+    images = len(open_dataset(recipe.data.train, recipe.data.train_split))
+    steps = recipe.training.steps or round(recipe.training.epochs * steps_per_epoch(images, recipe.training.batch_size))
     log = (run / "log.jsonl").read_text(encoding="utf-8").splitlines()
     return max(int(json.loads(line)["step"]) for line in log) >= max(1, steps)
 
@@ -178,20 +176,20 @@ def network(study: str, where: Table, row: Table) -> atrous.models.SegmentationM
 
 
 def judged_on(recipe: Recipe, row: Table) -> PairedDataset:
-    """The pictures that a row is judged on: all of the split, or as many as it has ``pictures``."""
+    """The images that a row is judged on: all of the split, or as many as it has ``images``."""
     dataset = open_dataset(recipe.data.val or recipe.data.train, recipe.data.val_split)
-    return dataset.some(row["pictures"]) if "pictures" in row else dataset
+    return dataset.some(row["images"]) if "images" in row else dataset
 
 
 def milliseconds(model: atrous.models.SegmentationModel) -> float:
-    """The shortest time from a picture of 513 × 513 to scores at network resolution, float32, of a few tries."""
+    """The shortest time from an image of 513 × 513 to scores at network resolution, float32, of a few tries."""
     channels = model.backbone.in_channels
-    picture = torch.zeros(1, channels, COUNTED_AT, COUNTED_AT).contiguous(memory_format=torch.channels_last)
+    image = torch.zeros(1, channels, COUNTED_AT, COUNTED_AT).contiguous(memory_format=torch.channels_last)
     times = []
     with torch.inference_mode():
         for _ in range(TRIES):
             begin = time.perf_counter()
-            model.scores(picture)
+            model.coarse_logits(image)
             times.append(time.perf_counter() - begin)
     return 1000 * min(times)
 
@@ -220,30 +218,30 @@ def networks(study: str, where: Table, contents: Table) -> list[atrous.models.Se
 
 
 def strip(study: str, where: Table, contents: Table) -> None:
-    """Photo, truth and what each row made of it, side by side, for some pictures spread over the split."""
+    """Image, truth and what each row made of it, side by side, for some images spread over the split."""
     models = networks(study, where, contents)
     if not models:
         return
     dataset = judged_on(recipe_for(where, contents["row"][0]), {})
-    for index in np.linspace(0, len(dataset) - 1, PICTURES).astype(int):
+    for index in np.linspace(0, len(dataset) - 1, IMAGES).astype(int):
         sample = dataset[int(index)]
         masks = [sample.mask, *(predict(model, sample.image).labels for model in models)]
-        pictures = [sample.image, *(overlay(sample.image, mask, dataset.labels, legend=False) for mask in masks)]
-        target = ROOT / "runs" / "studies" / study / where["name"] / "pictures" / f"{index:04d}.png"
+        images = [sample.image, *(overlay(sample.image, mask, dataset.labels, legend=False) for mask in masks)]
+        target = ROOT / "runs" / "studies" / study / where["name"] / "images" / f"{index:04d}.png"
         target.parent.mkdir(exist_ok=True)
-        Image.fromarray(np.concatenate(pictures, axis=1)).save(target)
+        Image.fromarray(np.concatenate(images, axis=1)).save(target)
 
 
 def samples(study: str, where: Table, contents: Table) -> None:
-    """What each row of a study makes of the photos that installed packages carry, as one picture that may be shown
-    anywhere; the pictures of the datasets may not.
+    """What each row of a study makes of the images that installed packages carry, as one image that may be shown
+    anywhere; the images of the datasets may not.
     """
     models = networks(study, where, contents)
     if not models:
         return
     sheets = []
-    for photo in find_demo_photos():
-        image = open_image(photo).pixels
+    for file in find_demo_images():
+        image = open_image(file).pixels
         image = cv2.resize(image, (WIDTH, round(image.shape[0] * WIDTH / image.shape[1])), interpolation=cv2.INTER_AREA)
         masks = [predict(model, image).labels for model in models]
         shown = [overlay(image, mask, model.labels, legend=False) for mask, model in zip(masks, models, strict=True)]

@@ -92,7 +92,7 @@ def _judged(name: str, where: Table, study: Table) -> Iterator[tuple[str, Table]
 
 
 def _curve(run: Path) -> list[tuple[int, float, float]]:
-    """At each validation of a run: the step, the mean loss since the one before, and mean IU."""
+    """At each validation of a run: the step, the mean loss since the one before, and mean IoU."""
     losses: list[float] = []
     points: list[tuple[int, float, float]] = []
     for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines():
@@ -118,11 +118,11 @@ def _section(name: str, where: Table, study: Table, facts: Mapping[str, Table], 
         return before or f"\n## {where['name']}\n\nNot run yet: {again}."
     four = ("pixel_accuracy", "mean_accuracy", "mean_iou", "frequency_weighted_iou")
     bands = [str(width) for width in study.get("trimap", ())]
-    lines = [["network", "pixel acc.", "mean acc.", "mean IU", "f.w. IU", "frequent", *where["classes"]]]
+    lines = [["network", "pixel acc.", "mean acc.", "mean IoU", "f.w. IU", "frequent", *where["classes"]]]
     lines[0] += [*(f"≤ {width} px" for width in bands), "params", "10⁹ madds", "ms", "min"]
     published = {row["name"]: f"{row['paper']:.2f}" for row in study["row"] if "paper" in row}
     if published:
-        lines[0].insert(1, "the paper's mean IU")
+        lines[0].insert(1, "the paper's mean IoU")
     for row, found in facts.items():
         ious = {entry["name"]: entry["iou"] for entry in found["classes"]}
         near = {str(band["width"]): band["mean_iou"] for band in found["trimap"]}
@@ -134,7 +134,7 @@ def _section(name: str, where: Table, study: Table, facts: Mapping[str, Table], 
         theirs = [published.get(row, "–")] if published else []
         lines.append([row, *theirs, *shown, f"{found['parameters'] / 1e6:.2f} M", *costs])
     first = next(iter(facts.values()))
-    frequent = first["mean_iou_of_frequent_classes"]["min_pictures"]
+    frequent = first["mean_iou_of_frequent_classes"]["min_images"]
     recipe = Recipe.model_validate(first["recipe"])
     judged = dict.fromkeys(_place(found["provenance"]) for found in facts.values())
     trained = dict.fromkeys(_place(found.get("trained", found["provenance"])) for found in facts.values())
@@ -142,9 +142,9 @@ def _section(name: str, where: Table, study: Table, facts: Mapping[str, Table], 
         f"""
 ## {where["name"]}
 
-{first["pictures"]} pictures of {first["data"]}, each at its own size, in one confusion matrix; in %.
+{first["images"]} images of {first["data"]}, each at its own size, in one confusion matrix; in %.
 "frequent" is the mean IoU over the classes (and background) in at least {frequent} of them; "madds" are multiply-adds
-and "ms" the time (float32, the best of a few tries) from a picture of {COUNTED_AT} × {COUNTED_AT} to scores at network
+and "ms" the time (float32, the best of a few tries) from an image of {COUNTED_AT} × {COUNTED_AT} to scores at network
 resolution; "min" are minutes of training. Times were taken on a machine with other work beside it.
 
 {_budgets(facts)}
@@ -183,8 +183,8 @@ def _budgets(facts: Mapping[str, Table]) -> str:
 
 
 def _curves(facts: Mapping[str, Table]) -> str:
-    """How each row learnt, where it was validated more than once."""
-    lines = [["network", "step", "loss", "mean IU"]]
+    """How each row learned, where it was validated more than once."""
+    lines = [["network", "step", "loss", "mean IoU"]]
     for row, found in facts.items():
         points = found["curve"] if len(found["curve"]) > 1 else []
         lines += [[row, str(step), f"{loss:.3f}", percent(mean_iou)] for step, loss, mean_iou in points]

@@ -74,9 +74,9 @@ def run(entry: dict[str, Any], out: Path, end: float) -> None:
 
 
 def judging_seconds(recipe: Recipe) -> float:
-    """Room for judging the result, twice: about a picture in half a second on a small CPU."""
-    pictures = len(open_dataset(recipe.data.val or recipe.data.train, str(recipe.data.val_split)))
-    return pictures * (0.05 if torch.cuda.is_available() else 1.0)
+    """Room for judging the result, twice: about an image in half a second on a small CPU."""
+    images = len(open_dataset(recipe.data.val or recipe.data.train, str(recipe.data.val_split)))
+    return images * (0.05 if torch.cuda.is_available() else 1.0)
 
 
 def images_per_second(path: Path, settings: list[str]) -> float:
@@ -125,7 +125,7 @@ def finish(entry: dict[str, Any], out: Path) -> None:
                 k: scores[k]
                 for k in (
                     "data",
-                    "pictures",
+                    "images",
                     "pixel_accuracy",
                     "mean_accuracy",
                     "mean_iou",
@@ -142,7 +142,7 @@ def finish(entry: dict[str, Any], out: Path) -> None:
 
 
 def score(metrics: dict[str, Any]) -> float:
-    """What decides between two models: mean IoU over the classes in enough pictures to say something."""
+    """What decides between two models: mean IoU over the classes in enough images to say something."""
     return float(metrics["mean_iou_of_frequent_classes"]["mean_iou"] or 0)
 
 
@@ -159,7 +159,7 @@ def training_seconds(out: Path) -> float:
 
 
 def card(entry: dict[str, Any], recipe: Recipe, facts: dict[str, Any], evaluation: Evaluation, seconds: float) -> str:
-    """The model card: what it is, what it learnt from, how well it does, and how to make it again."""
+    """The model card: what it is, what it learned from, how well it does, and how to make it again."""
     versions = ", ".join(f"{k} {v}" for k, v in facts["versions"].items())
     training = recipe.training
     return f"""# {entry["name"]}
@@ -174,8 +174,8 @@ def card(entry: dict[str, Any], recipe: Recipe, facts: dict[str, Any], evaluatio
 
 {markdown(evaluation)}
 {STORED if entry["bundle"] else "The weights are not bundled."}
-Meant for: trying the package, and as a start for training on pictures of the same kind. Not meant for decisions about
-people: it knows only the classes above, from few pictures, and mistakes what it has not seen for what it has.
+Meant for: trying the package, and as a start for training on images of the same kind. Not meant for decisions about
+people: it knows only the classes above, from few images, and mistakes what it has not seen for what it has.
 """
 
 

@@ -21,9 +21,9 @@ MakeRecipe = Callable[..., Recipe]
 
 @pytest.fixture
 def shared() -> Path:
-    """The development folder with real pictures, beside the checkout; without it the test is skipped."""
+    """The development folder with real images, beside the checkout; without it the test is skipped."""
     if not SHARED.is_dir():
-        pytest.skip("needs the development pictures in ../shared (see CONTRIBUTING.md)")
+        pytest.skip("needs the development images in ../shared (see CONTRIBUTING.md)")
     return SHARED
 
 
@@ -34,7 +34,7 @@ def _seed() -> None:
 
 @pytest.fixture
 def thin(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The papers' trunks with a sixteenth of their channels: the same geometry in a hundredth of the time."""
+    """The papers' backbones with a sixteenth of their channels: the same geometry in a hundredth of the time."""
     build = classics._classifier
 
     def classifier(name: str) -> nn.Module:
@@ -50,7 +50,7 @@ def thin(monkeypatch: pytest.MonkeyPatch) -> None:
                 net.set_submodule(key, nn.Linear(layer.in_features // 16, layer.out_features // 16))
             elif isinstance(layer, nn.BatchNorm2d):
                 net.set_submodule(key, nn.BatchNorm2d(layer.num_features // 16))
-        for parameter in net.parameters():  # so that something is left of a picture after fifteen layers
+        for parameter in net.parameters():  # so that something is left of an image after fifteen layers
             nn.init.normal_(parameter, std=math.sqrt(2 / parameter[0].numel()) if parameter.ndim > 1 else 0.1)
         return net
 
@@ -72,7 +72,7 @@ def _draw(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture
 def squares(tmp_path: Path) -> Path:
-    """Eight pictures of red, green and blue squares on grey noise; two more to validate on."""
+    """Eight images of red, green and blue squares on grey noise; two more to validate on."""
     root = tmp_path / "squares"
     random = np.random.default_rng(0)
     for folder in ("images", "masks", "splits"):

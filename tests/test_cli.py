@@ -36,7 +36,7 @@ SURFACE = {
         "--classes --confidence --iterations --kind --no-overlay --out --overwrite --published --scores --smoothness "
         "--smoothness-sxy --srgb --sxy --weight INPUT"
     ),
-    "crf tune": "--data --device --flip --json --merge --model --out --pictures --scales --split",
+    "crf tune": "--data --device --flip --images --json --merge --model --out --scales --split",
     "convert to-pytorch": "--layout --model --out --overwrite",
     "convert caffe": "--as --classes --data --inputs --out --overwrite --rates --scales FILE",
     "convert classifier": "--as --out --overwrite FILE",
@@ -61,10 +61,10 @@ class ByChannel(nn.Module):
         self.weight = nn.Parameter(torch.ones(1))
         self.card: dict[str, Any] = {}
 
-    def preprocess(self, photos: Tensor) -> Tensor:
-        return photos.float() / 255
+    def preprocess(self, images: Tensor) -> Tensor:
+        return images.float() / 255
 
-    def scores(self, images: Tensor) -> tuple[Tensor, Grid]:
+    def coarse_logits(self, images: Tensor) -> tuple[Tensor, Grid]:
         return images, Grid(1, 0)
 
 
@@ -85,7 +85,7 @@ def atrous(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def red_photo(path: Path) -> Path:
+def red_image(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (8, 6), "red").save(path)
     return path
@@ -123,38 +123,38 @@ def test_version() -> None:
 
 
 def test_predict_writes_and_says_what_it_found(tmp_path: Path, loaded: list[str]) -> None:
-    photo = red_photo(tmp_path / "in/a.png")
-    result = atrous("predict", photo, "--out", tmp_path / "out", "--json", "--scores")
+    image = red_image(tmp_path / "in/a.png")
+    result = atrous("predict", image, "--out", tmp_path / "out", "--json", "--scores")
     assert result.exit_code == 0, result.output
     assert loaded == [zoo.DEFAULT]
-    assert f"{photo} → {tmp_path / 'out/a.png'}: red 100%" in result.stdout
-    assert "1 picture in" in result.stdout
+    assert f"{image} → {tmp_path / 'out/a.png'}: red 100%" in result.stdout
+    assert "1 image in" in result.stdout
     assert result.stderr == ""
     endings = {".json", ".overlay.jpg", ".png", ".scores.npz"}
     assert {path.name.removeprefix("a") for path in (tmp_path / "out").iterdir()} == endings
 
 
 def test_predict_passes_its_options_on(tmp_path: Path, loaded: list[str]) -> None:
-    photo = red_photo(tmp_path / "a.png")
+    image = red_image(tmp_path / "a.png")
     options = ["--model", "mine", "--device", "cpu", "--output-stride", 8, "--precision", "bfloat16", "--no-overlay"]
-    assert atrous("predict", photo, "--out", tmp_path / "out", *options).exit_code == 0
+    assert atrous("predict", image, "--out", tmp_path / "out", *options).exit_code == 0
     assert loaded == ["mine"]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.png"]
 
 
-def test_a_broken_photo_is_exit_code_1_after_the_others(tmp_path: Path, loaded: list[str]) -> None:
-    red_photo(tmp_path / "in/b.png")
+def test_a_broken_image_is_exit_code_1_after_the_others(tmp_path: Path, loaded: list[str]) -> None:
+    red_image(tmp_path / "in/b.png")
     (tmp_path / "in/a.jpg").write_bytes(b"")
     result = atrous("predict", tmp_path / "in", "--out", tmp_path / "out")
     assert result.exit_code == 1
     assert f"failed: {tmp_path / 'in/a.jpg'}: an empty file" in result.stderr
-    assert "1 of 2 pictures" in result.stdout
+    assert "1 of 2 images" in result.stdout
     assert (tmp_path / "out/b.png").is_file()
 
 
-def test_many_photos_are_not_listed_one_by_one(tmp_path: Path, loaded: list[str]) -> None:
+def test_many_images_are_not_listed_one_by_one(tmp_path: Path, loaded: list[str]) -> None:
     for i in range(25):
-        red_photo(tmp_path / f"in/{i}.png")
+        red_image(tmp_path / f"in/{i}.png")
     result = atrous("predict", tmp_path / "in", "--out", tmp_path / "out", "--no-overlay")
     assert result.stdout.count("→") == 20
     assert "… and 5 more" in result.stdout
@@ -163,7 +163,7 @@ def test_many_photos_are_not_listed_one_by_one(tmp_path: Path, loaded: list[str]
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["predict", "no/*.jpg", "--out", "o", "--model", "fake"], "no/*.jpg: no picture matches this pattern"),
+        (["predict", "no/*.jpg", "--out", "o", "--model", "fake"], "no/*.jpg: no image matches this pattern"),
         (
             ["predict", "x.jpg", "--out", "o", "--device", "toaster"],
             "no device 'toaster' on this machine; there are: cpu",
@@ -210,7 +210,7 @@ def test_ctrl_c_is_exit_code_130_without_a_word(tmp_path: Path, monkeypatch: pyt
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
-    """Two photos, red left of blue; the second mask says green instead of blue."""
+    """Two images, red left of blue; the second mask says green instead of blue."""
     folder = tmp_path / "data"
     (folder / "masks").mkdir(parents=True)
     image = np.zeros((4, 8, 3), np.uint8)
@@ -238,15 +238,15 @@ def test_data_check_prints_tables_and_findings(dataset: Path, tmp_path: Path) ->
     result = atrous("data", "check", f"folder:{dataset}", "--split", "all", "--json", facts)
     assert result.exit_code == 0, result.output
     assert "folder:all: 2 of 2 pairs are good, 8×4 to 8×4 pixels" in result.stdout
-    assert "red     50.00 %  in 2 pictures" in result.stdout
-    assert result.stdout.endswith("healthy: 1 note\n")  # the photos are the same
+    assert "red     50.00 %  in 2 images" in result.stdout
+    assert result.stdout.endswith("healthy: 1 note\n")  # the images are the same
     assert json.loads(facts.read_text())["healthy"]
     (dataset / "images/a.png").write_bytes(b"broken")
     result = atrous("data", "check", f"folder:{dataset}", "--split", "all", "--json", facts)
     assert result.exit_code == 1
-    assert "a.png: not a picture" in result.stdout
+    assert "a.png: not an image" in result.stdout
     assert "1 of 2 pairs" in result.stdout
-    assert json.loads(facts.read_text())["findings"][0]["kind"] == "unreadable-photo"
+    assert json.loads(facts.read_text())["findings"][0]["kind"] == "unreadable-image"
 
 
 def test_data_check_fix_judges_the_copy(dataset: Path, tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_data_stats_prints_weights_and_draws_a_sheet(dataset: Path, tmp_path: Pa
     result = atrous("data", "stats", f"folder:{dataset}", "--split", "all")
     assert result.exit_code == 1
     assert "a.png: not a readable" in result.stderr
-    assert "1 pictures" in result.stdout
+    assert "1 images" in result.stdout
 
 
 @pytest.mark.parametrize("command", ["check", "stats"])
@@ -294,9 +294,9 @@ def test_train_hands_the_checked_recipe_on(tmp_path: Path, monkeypatch: pytest.M
 
     def train(recipe: Any, out: Path, *, resume: bool, on_step: Any, on_validation: Any, on_note: Any) -> Any:
         calls.append((recipe.training.epochs, out, resume))
-        on_note("40 steps of 8 pictures")
+        on_note("40 steps of 8 images")
         on_step(outcomes.Progress(1, 2, 0.5, 0.01, 1.0, 3.0, 0.1))
-        on_validation(1, SimpleNamespace(scores=SimpleNamespace(mean_iou=0.5)))
+        on_validation(1, SimpleNamespace(metrics=SimpleNamespace(mean_iou=0.5)))
         return outcomes.Result(out / "best", out / "last", 0.5)
 
     monkeypatch.setattr(trainer, "train", train)
@@ -305,7 +305,7 @@ def test_train_hands_the_checked_recipe_on(tmp_path: Path, monkeypatch: pytest.M
     assert calls == [(3, tmp_path / "run", True)]
     assert f"best model: {tmp_path / 'run/best'}, mean IoU 50.00 %" in result.stdout
     assert "step 1: mean IoU 50.00 %" in result.stderr
-    assert "40 steps of 8 pictures" in result.stderr
+    assert "40 steps of 8 images" in result.stderr
 
 
 def test_a_stopped_training_says_where_and_is_no_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,7 +326,7 @@ def test_a_dry_run_tells_shapes_memory_and_time(tmp_path: Path, monkeypatch: pyt
     from atrous.training import dry_run as rehearsal
 
     def rehearse(_: Any, out: Path, on_note: Any) -> Any:
-        on_note("40 steps of 8 pictures")
+        on_note("40 steps of 8 images")
         shapes = {"batch": (8, 3, 65, 65), "main": (8, 4, 17, 17)}
         yield rehearsal.Rehearsal(shapes, {"weights": 4_000_000}, None, 1.5, 2.0, 60, out / "dry-run.jpg")
 
@@ -366,37 +366,37 @@ def test_demo_says_what_it_found_and_what_to_try(tmp_path: Path, loaded: list[st
 def test_predict_looks_several_times_and_a_crf_is_noted_when_it_was_not_tuned(
     loaded: list[str], tmp_path: Path
 ) -> None:
-    photo = red_photo(tmp_path / "photo.png")
+    image = red_image(tmp_path / "image.png")
     result = atrous(
-        "predict", photo, "--model", "fake", "--out", tmp_path / "out", "--scales", "0.5,1", "--flip", "--crf"
+        "predict", image, "--model", "fake", "--out", tmp_path / "out", "--scales", "0.5,1", "--flip", "--crf"
     )
     assert result.exit_code == 0, result.output
     assert "red 100%" in result.stdout
     assert "no CRF was tuned" in result.stderr
-    result = atrous("predict", photo, "--model", "fake", "--out", tmp_path / "out", "--scales", "half")
+    result = atrous("predict", image, "--model", "fake", "--out", tmp_path / "out", "--scales", "half")
     assert result.exit_code == 2
     assert "--scales takes factors" in result.stderr
 
 
 def test_crf_refine_takes_scores_of_any_program(tmp_path: Path) -> None:
-    photo = red_photo(tmp_path / "photo.png")
+    image = red_image(tmp_path / "image.png")
     (tmp_path / "scores").mkdir()
-    np.save(tmp_path / "scores" / "photo.npy", np.full((2, 6, 8), 0.5, np.float32) + np.float32([[[0.2]], [[-0.2]]]))
+    np.save(tmp_path / "scores" / "image.npy", np.full((2, 6, 8), 0.5, np.float32) + np.float32([[[0.2]], [[-0.2]]]))
     (tmp_path / "names.txt").write_text("ground\nthing\n")
     options = ("--scores", tmp_path / "scores", "--classes", tmp_path / "names.txt", "--published", "deeplab_largefov")
-    result = atrous("crf", "refine", photo, "--out", tmp_path / "out", *options)
+    result = atrous("crf", "refine", image, "--out", tmp_path / "out", *options)
     assert result.exit_code == 0, result.output
     assert "ground 100%" in result.stdout
-    np.save(tmp_path / "scores" / "photo.npy", np.zeros((2, 8, 6), np.float32))
-    result = atrous("crf", "refine", photo, "--out", tmp_path / "out", *options)
+    np.save(tmp_path / "scores" / "image.npy", np.zeros((2, 8, 6), np.float32))
+    result = atrous("crf", "refine", image, "--out", tmp_path / "out", *options)
     assert result.exit_code == 1
     assert "did you swap height and width?" in result.stderr
 
 
 def test_crf_refine_takes_a_published_set_or_numbers(tmp_path: Path) -> None:
-    photo = red_photo(tmp_path / "photo.png")
+    image = red_image(tmp_path / "image.png")
     options = ("--scores", tmp_path, "--published", "deeplab_largefov", "--sxy", 5)
-    result = atrous("crf", "refine", photo, "--out", tmp_path / "out", *options)
+    result = atrous("crf", "refine", image, "--out", tmp_path / "out", *options)
     assert result.exit_code == 2
     assert "leave out sxy" in result.stderr
 

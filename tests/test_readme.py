@@ -38,7 +38,7 @@ def commands(marker: str) -> list[list[str]]:
     return [shlex.split(line) for line in block(marker).splitlines() if line.startswith("atrous ")]
 
 
-def make_pictures(root: Path) -> None:
+def make_images(root: Path) -> None:
     """A folder dataset as the README draws it: bright squares on dark ground."""
     random = np.random.default_rng(0)
     for kind in ("images", "masks"):
@@ -47,8 +47,8 @@ def make_pictures(root: Path) -> None:
         mask = np.zeros((60, 80), np.uint8)
         top, left = random.integers(0, 30, 2)
         mask[top : top + 25, left : left + 25] = 1 + number % 2
-        photo = np.array([(40, 40, 40), (200, 60, 60), (60, 60, 200)], np.uint8)[mask]
-        cv2.imwrite(str(root / "images" / f"{number}.jpg"), photo)
+        image = np.array([(40, 40, 40), (200, 60, 60), (60, 60, 200)], np.uint8)[mask]
+        cv2.imwrite(str(root / "images" / f"{number}.jpg"), image)
         cv2.imwrite(str(root / "masks" / f"{number}.png"), mask)
     (root / "labels.toml").write_text('names = ["background", "path", "plant"]\n', encoding="utf-8")
 
@@ -56,7 +56,7 @@ def make_pictures(root: Path) -> None:
 @pytest.mark.slow
 def test_the_five_minute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    make_pictures(tmp_path / "my-pictures")
+    make_images(tmp_path / "my-images")
     path = commands("<!-- five-minutes -->")
     assert [words[1] for words in path] == ["data", "train", "evaluate", "predict"]
     for words in path:
@@ -80,10 +80,10 @@ def test_the_demo_segments_with_the_bundled_model(tmp_path: Path, monkeypatch: p
 def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     cv2.imwrite("photo.jpg", np.full((50, 70, 3), 120, np.uint8))
-    names = {"photos": torch.randint(0, 256, (1, 3, 65, 65), dtype=torch.uint8)}
+    names = {"images": torch.randint(0, 256, (1, 3, 65, 65), dtype=torch.uint8)}
     exec(compile(block("## In Python"), "README.md", "exec"), names)
     assert names["logits"].shape == (1, 21, 65, 65)
-    assert (tmp_path / "photo.png").is_file()
+    assert (tmp_path / "image.png").is_file()
 
 
 def test_every_file_the_readme_links_to_is_there() -> None:

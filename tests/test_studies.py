@@ -28,7 +28,7 @@ def test_every_row_is_a_recipe(file):
         ]
         assert set(compared) <= set(names)
     for row in study["row"]:
-        assert set(row) <= {"name", "set", "gpu", "paper", "pictures", "of", "change", "again"}
+        assert set(row) <= {"name", "set", "gpu", "paper", "images", "of", "change", "again"}
         assert row.get("of", names[0]) in names[: names.index(row["name"]) or 1]  # its network is trained before
         assert row.get("again", names[0]) in names
         for where in study["data"]:
@@ -102,9 +102,9 @@ def test_a_page_keeps_what_was_run_elsewhere(monkeypatch, tmp_path):
         (folder / "log.jsonl").write_text("\n".join(json.dumps(line) for line in log))
         scores = dict.fromkeys(("pixel_accuracy", "mean_accuracy", "mean_iou", "frequency_weighted_iou"), mean_iou)
         facts = {
-            "mean_iou_of_frequent_classes": {"mean_iou": mean_iou, "min_pictures": 10},
+            "mean_iou_of_frequent_classes": {"mean_iou": mean_iou, "min_images": 10},
             "trimap": [],
-            "pictures": 3,
+            "images": 3,
         }
         facts |= {
             "classes": [{"name": "sky", "iou": mean_iou}],

@@ -30,7 +30,7 @@ def test_an_unknown_label_is_an_error() -> None:
         areas(MASK, LabelSet(("a", "b")))
 
 
-def test_a_class_is_mixed_with_the_photo_and_black_leaves_it() -> None:
+def test_a_class_is_mixed_with_the_image_and_black_leaves_it() -> None:
     painted = overlay(GREY, MASK, VOC, alpha=0.5, legend=False, boundaries=False)
     assert painted[30, 60].tolist() == [146, 114, 114]
     assert painted[30, 10].tolist() == [100, 100, 100]
@@ -48,7 +48,7 @@ def test_boundaries_are_light_lines_where_regions_meet_and_nowhere_else() -> Non
     assert lined[30, 49:51].max() > 200
 
 
-def test_the_photo_is_not_changed() -> None:
+def test_the_image_is_not_changed() -> None:
     before = GREY.copy()
     overlay(GREY, MASK, VOC)
     np.testing.assert_array_equal(GREY, before)
@@ -71,7 +71,7 @@ def test_a_share_is_never_rounded_to_nothing_or_everything() -> None:
     assert [percent(share) for share in (0, 0.001, 0.014, 0.5, 0.997, 1)] == ["0%", "<1%", "1%", "50%", ">99%", "100%"]
 
 
-def test_side_by_side_is_three_photos_wide() -> None:
+def test_side_by_side_is_three_images_wide() -> None:
     sheet = side_by_side(GREY, MASK, VOC)
     assert 3 * 80 < sheet.shape[1] < 3 * 80 + 100
     assert sheet.dtype == np.uint8

@@ -7,7 +7,7 @@ from typing import Any
 
 Schema = dict[str, Any]
 _NOUNS = {
-    "integer": ("a whole number", "whole numbers"),
+    "integer": ("an integer", "integers"),
     "number": ("a number", "numbers"),
     "boolean": ("true or false", "true or false each"),
     "string": ("a text", "texts"),
@@ -16,15 +16,15 @@ _NOUNS = {
 }
 """Of one value and of many."""
 _BOUNDS = {
-    "minimum": "from {} on",
-    "exclusiveMinimum": "above {}",
-    "maximum": "up to {}",
-    "exclusiveMaximum": "below {}",
+    "minimum": "≥ {}",
+    "exclusiveMinimum": "> {}",
+    "maximum": "≤ {}",
+    "exclusiveMaximum": "< {}",
 }
 
 
 def expected(schema: Schema, *, many: bool = False) -> str:
-    """What a JSON schema asks for, as pydantic writes it: ``a whole number from 1 on``, ``a list of 2 numbers``.
+    """What a JSON schema asks for, as pydantic writes it: ``an integer ≥ 1``, ``a list of 2 numbers``.
 
     Args:
         schema: of numbers, texts, choices of words, lists and tables; null, which stands for what is left out, is not

@@ -1,4 +1,4 @@
-"""Where features sit: the exact place of every position of a feature map in the input picture.
+"""Where features sit: the exact place of every position of a feature map in the input image.
 
 The centre of position *i* of a map sits at input pixel ``stride * i + offset`` (pixel centres are integers). A window
 (convolution, pooling) with kernel k, stride s, padding p and dilation d multiplies the stride by s and adds
@@ -42,7 +42,7 @@ class Grid:
 
 Numbers = TypeVar("Numbers", NDArray[Any], Tensor)
 PIXELS = Grid(1, 0)
-"""The grid of the picture itself."""
+"""The grid of the image itself."""
 
 
 def _taps(source: Grid, target: Grid, size: int, length: int, fade: bool, x: Tensor) -> Tensor:

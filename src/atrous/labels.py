@@ -1,4 +1,4 @@
-"""Label sets: the names and colours of the classes, and how masks are written as pictures.
+"""Label sets: the names and colours of the classes, and how masks are written as images.
 
 A mask is a uint8 array ``(H, W)``: real classes count from 0, and 255 (:data:`IGNORE`) marks pixels that nobody judges.
 On disk it is a palette PNG, as PASCAL VOC introduced it: the values are the classes, the palette is only for the eye.
@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from atrous.errors import InputError
 
 IGNORE = 255
 """The one ignore value: in loss, metric, padding and masks."""
@@ -56,16 +58,16 @@ class LabelSet:
         colors = self.colors or tuple(voc_color(i) for i in range(len(self.names)))
         object.__setattr__(self, "colors", tuple((int(r), int(g), int(b)) for r, g, b in colors))
         if not all(isinstance(name, str) for name in self.names):
-            raise ValueError(f"class names are texts, not {list(self.names)}")
+            raise InputError(f"class names are texts, not {list(self.names)}")
         if not 1 <= len(self.names) <= IGNORE:
-            raise ValueError(f"a label set has 1 to {IGNORE} classes, not {len(self.names)}")
+            raise InputError(f"a label set has 1 to {IGNORE} classes, not {len(self.names)}")
         if len(set(self.names)) != len(self.names):
             twice = sorted({name for name in self.names if self.names.count(name) > 1})
-            raise ValueError(f"class names must differ; given more than once: {', '.join(twice)}")
+            raise InputError(f"class names must differ; given more than once: {', '.join(twice)}")
         if len(self.colors) != len(self.names):
-            raise ValueError(f"{len(self.names)} class names but {len(self.colors)} colours")
+            raise InputError(f"{len(self.names)} class names but {len(self.colors)} colours")
         if beyond := [color for color in self.colors if not all(0 <= part <= 255 for part in color)]:
-            raise ValueError(f"colours are three numbers from 0 to 255, not {list(beyond[0])}")
+            raise InputError(f"colours are three numbers from 0 to 255, not {list(beyond[0])}")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -90,16 +92,16 @@ class LabelSet:
         return table
 
     def colorize(self, mask: Mask) -> NDArray[np.uint8]:
-        """A mask ``(H, W)`` as an RGB picture ``(H, W, 3)``."""
+        """A mask ``(H, W)`` as an RGB image ``(H, W, 3)``."""
         return self.palette()[mask]
 
 
 def encode_mask(mask: Mask, labels: LabelSet) -> bytes:
     """A mask ``(H, W)`` as the bytes of a palette PNG."""
-    picture = Image.fromarray(np.ascontiguousarray(mask, np.uint8))
-    picture.putpalette(labels.palette().tobytes())
+    image = Image.fromarray(np.ascontiguousarray(mask, np.uint8))
+    image.putpalette(labels.palette().tobytes())
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    image.save(buffer, "PNG")
     return buffer.getvalue()
 
 

@@ -1,4 +1,4 @@
-"""Looking at results: colours over a photo, outlines, and a legend beside the picture rather than on it."""
+"""Looking at results: colours over an image, outlines, and a legend beside the image rather than on it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from atrous.errors import InputError
 from atrous.labels import IGNORE, LabelSet, Mask
 
 Pixels = NDArray[np.uint8]
@@ -36,7 +37,7 @@ def areas(mask: Mask, labels: LabelSet) -> dict[str, int]:
         counts += np.bincount(mask[start : start + rows].reshape(-1), minlength=256)
     strangers = [label for label in np.flatnonzero(counts).tolist() if len(labels) <= label != IGNORE]
     if strangers:
-        raise ValueError(
+        raise InputError(
             f"the mask holds the labels {strangers}, but the label set has the classes 0 to {len(labels) - 1} "
             f"(and {IGNORE} for ignored pixels); give the label set the mask was made with"
         )
@@ -54,17 +55,17 @@ def percent(share: float) -> str:
 def overlay(
     image: Pixels, mask: Mask, labels: LabelSet, *, alpha: float = 0.55, legend: bool = True, boundaries: bool = True
 ) -> Pixels:
-    """Lay the colours of the classes over a photo, outline the regions, and name the classes in a strip below.
+    """Lay the colours of the classes over an image, outline the regions, and name the classes in a strip below.
 
     A class whose colour is black (VOC's background) and ignored pixels are left as photographed. The legend covers
-    nothing: the picture grows downwards, and sideways only where the photo is narrower than an entry.
+    nothing: the image grows downwards, and sideways only where the image is narrower than an entry.
 
     Args:
         image: uint8 RGB ``(H, W, 3)``.
         mask: uint8 ``(H, W)``; 255 is ignored.
         labels: the classes of the mask.
         alpha: how much of the colour is seen, 0 to 1.
-        legend: add the strip: colour, name and share of the picture of each class present, largest first.
+        legend: add the strip: colour, name and share of the image of each class present, largest first.
         boundaries: draw light lines where regions meet, a 250th of the shorter side wide, at least 2 pixels.
 
     Returns:
@@ -83,7 +84,7 @@ def overlay(
 
 
 def side_by_side(image: Pixels, mask: Mask, labels: LabelSet) -> Pixels:
-    """Put photo, labels and overlay next to each other, captioned, above one legend.
+    """Put image, labels and overlay next to each other, captioned, above one legend.
 
     Args:
         image: uint8 RGB ``(H, W, 3)``.
@@ -91,18 +92,18 @@ def side_by_side(image: Pixels, mask: Mask, labels: LabelSet) -> Pixels:
         labels: the classes of the mask.
 
     Returns:
-        uint8 RGB: three photos wide plus margins, and a caption and a legend taller.
+        uint8 RGB: three images wide plus margins, and a caption and a legend taller.
 
     Raises:
         ValueError: image and mask differ in size, or the mask holds a label that is no class.
     """
     _check(image, mask)
     overlaid = overlay(image, mask, labels, legend=False)
-    return _panels({"photo": image, "labels": labels.colorize(mask), "overlay": overlaid}, mask, labels, columns=3)
+    return _panels({"image": image, "labels": labels.colorize(mask), "overlay": overlaid}, mask, labels, columns=3)
 
 
 def heat_map(image: Pixels, weights: NDArray[np.float32], *, alpha: float = 0.65) -> Pixels:
-    """Lay weights over a photo as heat: dark blue for 0, dark red for 1.
+    """Lay weights over an image as heat: dark blue for 0, dark red for 1.
 
     Args:
         image: uint8 RGB ``(H, W, 3)``.
@@ -121,8 +122,8 @@ def heat_map(image: Pixels, weights: NDArray[np.float32], *, alpha: float = 0.65
 def attention_figure(
     image: Pixels, mask: Mask, labels: LabelSet, weights: NDArray[np.float32], scales: Sequence[float]
 ) -> Pixels:
-    """Put photo, labels and the weight of each scale next to each other, captioned, above the legend of the labels;
-    pictures at least twice as wide as high one below the other (:func:`panel_columns`).
+    """Put image, labels and the weight of each scale next to each other, captioned, above the legend of the labels;
+    images at least twice as wide as high one below the other (:func:`panel_columns`).
 
     Args:
         image: uint8 RGB ``(H, W, 3)``.
@@ -138,19 +139,19 @@ def attention_figure(
         ValueError: image and mask differ in size, or the mask holds a label that is no class.
     """
     _check(image, mask)
-    panels = {"photo": image, "labels": overlay(image, mask, labels, legend=False)}
+    panels = {"image": image, "labels": overlay(image, mask, labels, legend=False)}
     for scale, weight in zip(scales, weights, strict=True):
         panels[f"scale {scale:g}: weight {weight.mean():.2f}"] = heat_map(image, weight)
     return _panels(panels, mask, labels, panel_columns(len(panels), mask.shape[0], mask.shape[1]))
 
 
 def panel_columns(count: int, height: int, width: int) -> int:
-    """How many of ``count`` pictures of a size stand side by side in :func:`attention_figure`: all or one."""
+    """How many of ``count`` images of a size stand side by side in :func:`attention_figure`: all or one."""
     return 1 if width >= 2 * height else count
 
 
 def _panels(panels: Mapping[str, Pixels], mask: Mask, labels: LabelSet, columns: int) -> Pixels:
-    """Pictures of the mask's size in rows of ``columns``, captioned, above a legend."""
+    """Images of the mask's size in rows of ``columns``, captioned, above a legend."""
     height, width = mask.shape
     text = _text_size(height, width)
     font, gap, caption = _font(text), text, round(1.9 * text)
@@ -167,7 +168,7 @@ def _panels(panels: Mapping[str, Pixels], mask: Mask, labels: LabelSet, columns:
 
 def _check(image: Pixels, mask: Mask) -> None:
     if image.shape != (*mask.shape, 3):
-        raise ValueError(f"image {image.shape} and mask {mask.shape}; expected (H, W, 3) and (H, W) of one size")
+        raise InputError(f"image {image.shape} and mask {mask.shape}; expected (H, W, 3) and (H, W) of one size")
 
 
 def _paint(image: Pixels, mask: Mask, labels: LabelSet, alpha: float) -> Pixels:
@@ -179,10 +180,10 @@ def _paint(image: Pixels, mask: Mask, labels: LabelSet, alpha: float) -> Pixels:
     return np.asarray(mixed, np.uint8)
 
 
-def _outline(picture: Pixels, mask: Mask) -> None:
+def _outline(image: Pixels, mask: Mask) -> None:
     width = max(2, round(min(mask.shape) / 250))
     edges = cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, np.ones((width, width), np.uint8)) > 0
-    picture[edges] = (picture[edges] * 0.3 + 255 * 0.7).astype(np.uint8)
+    image[edges] = (image[edges] * 0.3 + 255 * 0.7).astype(np.uint8)
 
 
 def _text_size(height: int, width: int) -> int:
@@ -243,17 +244,17 @@ def _lines(entries: list[_Entry], width: float, between: float) -> list[list[_En
     return lines
 
 
-def _above(picture: Pixels, strip: Image.Image) -> Pixels:
-    height, width = picture.shape[:2]
+def _above(image: Pixels, strip: Image.Image) -> Pixels:
+    height, width = image.shape[:2]
     sheet = np.full((height + strip.height, max(width, strip.width), 3), _PAPER, np.uint8)
     left = (sheet.shape[1] - width) // 2
-    sheet[:height, left : left + width] = picture
+    sheet[:height, left : left + width] = image
     sheet[height:] = np.asarray(strip)
     return sheet
 
 
 def encode_jpeg(pixels: Pixels) -> bytes:
-    """A picture, uint8 RGB ``(H, W, 3)``, as the bytes of a JPEG; full colour resolution keeps thin outlines crisp."""
+    """An image, uint8 RGB ``(H, W, 3)``, as the bytes of a JPEG; full colour resolution keeps thin outlines crisp."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=90, subsampling=0)
     return buffer.getvalue()

@@ -37,7 +37,7 @@ BGR = {
     "hha": (132.431, 94.076, 118.477),
     "siftflow": (114.578, 115.294, 108.353),
 }
-PHOTO = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (1, 3, 37, 50), np.uint8))
+IMAGE = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (1, 3, 37, 50), np.uint8))
 
 
 def layer(outputs: int, inputs: int, kernel: int) -> list[np.ndarray]:
@@ -57,7 +57,7 @@ def vgg16(channels: int = 3, suffix: str = "", first: str = "conv1_1", times: in
         width = times * WIDTHS[name[4]]
         found[(first if name == "conv1_1" else name) + suffix] = layer(width, inputs, kernel)
         inputs = width
-    found[f"conv1_2{suffix}"][0][:] *= 1 + len(suffix) / 10  # so that two trunks differ
+    found[f"conv1_2{suffix}"][0][:] *= 1 + len(suffix) / 10  # so that two backbones differ
     return found | {f"fc6{suffix}": layer(full, inputs, 7), f"fc7{suffix}": layer(full, full, 1)}
 
 
@@ -117,8 +117,8 @@ class Caffe:
         return crop(self.up(f"upscore8{head}", score, 8), 31, size)
 
 
-def blue_first(photo: Tensor, mean: tuple[float, ...]) -> Tensor:
-    return photo.flip(1).float() - torch.tensor(mean)[:, None, None]
+def blue_first(image: Tensor, mean: tuple[float, ...]) -> Tensor:
+    return image.flip(1).float() - torch.tensor(mean)[:, None, None]
 
 
 def close(ours: Tensor, theirs: Tensor) -> None:
@@ -135,10 +135,10 @@ def test_a_converted_net_scores_as_the_released_one(
     model = convert_caffe(write_caffemodel(blobs, form), architecture)
     caffe = Caffe(blobs)
     with torch.no_grad():
-        theirs = caffe.head(architecture, caffe.vgg16(blue_first(PHOTO, BGR["voc"])), (37, 50))
-        close(model(model.preprocess(PHOTO)), theirs)
+        theirs = caffe.head(architecture, caffe.vgg16(blue_first(IMAGE, BGR["voc"])), (37, 50))
+        close(model(model.preprocess(IMAGE)), theirs)
         again = load(model.save(tmp_path / "model"))
-        assert torch.equal(again(again.preprocess(PHOTO)), model(model.preprocess(PHOTO)))
+        assert torch.equal(again(again.preprocess(IMAGE)), model(model.preprocess(IMAGE)))
     assert (again.labels, again.card["converted_from"]) == (VOC, "net.caffemodel")
     assert not model.training
 
@@ -152,8 +152,8 @@ def test_in_full_size(write_caffemodel: Write) -> None:
     assert sum(parameter.numel() for parameter in model.parameters()) == 134_362_751  # SPEC 1.2
     caffe = Caffe(blobs)
     with torch.no_grad():
-        theirs = caffe.head("fcn8s", caffe.vgg16(blue_first(PHOTO, BGR["voc"])), (37, 50))
-        close(model(model.preprocess(PHOTO)), theirs)
+        theirs = caffe.head("fcn8s", caffe.vgg16(blue_first(IMAGE, BGR["voc"])), (37, 50))
+        close(model(model.preprocess(IMAGE)), theirs)
 
 
 def test_trained_at_once(thin: None, write_caffemodel: Write) -> None:
@@ -164,8 +164,8 @@ def test_trained_at_once(thin: None, write_caffemodel: Write) -> None:
     model = convert_caffe(write_caffemodel(blobs), "fcn8s")
     caffe = Caffe(blobs)
     with torch.no_grad():
-        theirs = caffe.head("fcn8s", caffe.vgg16(blue_first(PHOTO, BGR["voc"])), (37, 50))
-        close(model(model.preprocess(PHOTO)), theirs)
+        theirs = caffe.head("fcn8s", caffe.vgg16(blue_first(IMAGE, BGR["voc"])), (37, 50))
+        close(model(model.preprocess(IMAGE)), theirs)
     assert model.config["options"]["at_once"]
     blobs["scale_pool3"][0][3] = 1
     with pytest.raises(ConversionError, match=r"scale_pool3\.weight is not 0\.0001 throughout"):
@@ -178,8 +178,8 @@ def test_learned_deconvolutions_are_kept(thin: None, write_caffemodel: Write) ->
     model = convert_caffe(write_caffemodel(blobs), "fcn8s")
     caffe = Caffe(blobs)
     with torch.no_grad():
-        theirs = caffe.head("fcn8s", caffe.vgg16(blue_first(PHOTO, BGR["voc"])), (37, 50))
-        close(model(model.preprocess(PHOTO)), theirs)
+        theirs = caffe.head("fcn8s", caffe.vgg16(blue_first(IMAGE, BGR["voc"])), (37, 50))
+        close(model(model.preprocess(IMAGE)), theirs)
     assert isinstance(model, FCN)
     assert model.config["options"]["learn_upsampling"]
     assert model.labels == LabelSet.numbered(5)
@@ -198,8 +198,8 @@ def test_sift_flows_heads_are_one_behind_the_other(
     model = convert_caffe(write_caffemodel(blobs), architecture)
     caffe = Caffe(blobs)
     with torch.no_grad():
-        maps = caffe.vgg16(blue_first(PHOTO, BGR["siftflow"]))
-        x = model.preprocess(PHOTO)
+        maps = caffe.vgg16(blue_first(IMAGE, BGR["siftflow"]))
+        x = model.preprocess(IMAGE)
         close(model(x), caffe.head(architecture, maps, (37, 50), "_sem"))
         _, geometric = model.outputs(x)
         close(geometric.at((37, 50)), caffe.head(architecture, maps, (37, 50), "_geo"))
@@ -210,32 +210,32 @@ def test_sift_flows_heads_are_one_behind_the_other(
 def test_nyud_with_depth_as_a_fourth_channel(thin: None, write_caffemodel: Write, tmp_path: Path) -> None:
     blobs = vgg16(4, first="conv1_1_bgrd") | scorers("fcn32s", 40)
     model = convert_caffe(write_caffemodel(blobs), "fcn32s")
-    photo = tmp_path / "depth.png"
-    Image.fromarray(np.random.default_rng(0).integers(600, 9000, (37, 50)).astype(np.uint16)).save(photo)
-    channel = torch.from_numpy(read_log_depth(photo)).permute(2, 0, 1)[None]
-    depth = torch.from_numpy(np.asarray(Image.open(photo), np.float32)).log()[None, None]
-    seen = model.preprocess(torch.cat([PHOTO, channel], 1))
+    image = tmp_path / "depth.png"
+    Image.fromarray(np.random.default_rng(0).integers(600, 9000, (37, 50)).astype(np.uint16)).save(image)
+    channel = torch.from_numpy(read_log_depth(image)).permute(2, 0, 1)[None]
+    depth = torch.from_numpy(np.asarray(Image.open(image), np.float32)).log()[None, None]
+    seen = model.preprocess(torch.cat([IMAGE, channel], 1))
     torch.testing.assert_close(seen[:, 3:], depth - 7.844, rtol=0, atol=0.0063)  # a step is 1.2 %
     caffe = Caffe(blobs)
     with torch.no_grad():
-        x = torch.cat([blue_first(PHOTO, BGR["nyud"]), seen[:, 3:]], 1)
+        x = torch.cat([blue_first(IMAGE, BGR["nyud"]), seen[:, 3:]], 1)
         theirs = caffe.head("fcn32s", caffe.vgg16(x, first="conv1_1_bgrd"), (37, 50))
         close(model(seen), theirs)
 
 
-def test_nyud_of_two_trunks(thin: None, write_caffemodel: Write) -> None:
+def test_nyud_of_two_backbones(thin: None, write_caffemodel: Write) -> None:
     blobs = vgg16(suffix="color") | vgg16(suffix="hha") | scorers("fcn32s", 40)
     score = blobs.pop("score_fr")
     blobs |= {"score_frcolor": score, "score_frhha": [array[::-1].copy() for array in score]}
     model = convert_caffe(write_caffemodel(blobs), "fcn32s")
-    hha = PHOTO.roll(7, -1)
+    hha = IMAGE.roll(7, -1)
     caffe = Caffe(blobs)
     with torch.no_grad():
-        color = caffe.vgg16(blue_first(PHOTO, BGR["nyud"]), "color")["fc7"]
+        color = caffe.vgg16(blue_first(IMAGE, BGR["nyud"]), "color")["fc7"]
         shape = caffe.vgg16(hha.float() - torch.tensor(BGR["hha"])[:, None, None], "hha")["fc7"]
         fused = (caffe.conv("score_frcolor", color) + caffe.conv("score_frhha", shape)) / 2
         theirs = caffe.up("upscore", fused, 32)[..., 19 : 19 + 37, 19 : 19 + 50]
-        close(model(model.preprocess(torch.cat([PHOTO, hha], 1))), theirs)
+        close(model(model.preprocess(torch.cat([IMAGE, hha], 1))), theirs)
     assert model.backbone.name == "vgg16+vgg16"
     assert model.labels.names[:2] == ("wall", "floor")
 
@@ -279,7 +279,7 @@ def test_alexnet(thin: None, write_caffemodel: Write) -> None:
         return x / (1 + 1e-4 / 5 * squares) ** 0.75
 
     with torch.no_grad():
-        x = blue_first(PHOTO, BGR["voc"])
+        x = blue_first(IMAGE, BGR["voc"])
         x = norm(pool(caffe.conv("conv1", x, stride=4, padding=100).relu()))
         x = norm(pool(caffe.conv("conv2", x, padding=2, groups=2).relu()))
         x = caffe.conv("conv3", x, padding=1).relu()
@@ -287,7 +287,7 @@ def test_alexnet(thin: None, write_caffemodel: Write) -> None:
         x = pool(caffe.conv("conv5", x, padding=1, groups=2).relu())
         x = caffe.conv("score_fr", caffe.conv("fc7", caffe.conv("fc6", x).relu()).relu())
         theirs = caffe.up("upscore", x, 32)[..., 18 : 18 + 37, 18 : 18 + 50]
-        close(model(model.preprocess(PHOTO)), theirs)
+        close(model(model.preprocess(IMAGE)), theirs)
     assert model.backbone.name == "caffenet"
 
 
@@ -306,8 +306,8 @@ def test_wkentaros_state_dicts_have_the_same_names(
         blobs[f"scale_{pool}"] = [np.full(width, scale, np.float32)]
     caffe = Caffe(blobs)
     with torch.no_grad():
-        theirs = caffe.head("fcn8s", caffe.vgg16(blue_first(PHOTO, BGR["voc"])), (37, 50))
-        close(model(model.preprocess(PHOTO)), theirs)
+        theirs = caffe.head("fcn8s", caffe.vgg16(blue_first(IMAGE, BGR["voc"])), (37, 50))
+        close(model(model.preprocess(IMAGE)), theirs)
 
 
 class TestWhatDoesNotFit:

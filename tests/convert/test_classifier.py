@@ -1,4 +1,4 @@
-"""Caffe's classifiers as weights to start from: the trunk's features are those of the literal net."""
+"""Caffe's classifiers as weights to start from: the backbone's features are those of the literal net."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +33,7 @@ def vgg11() -> dict[str, list[np.ndarray]]:
 
 
 @pytest.mark.parametrize("form", ["new", "old"])
-def test_a_trunk_that_starts_from_it_gives_its_features(
+def test_a_backbone_that_starts_from_it_gives_its_features(
     thin: None, write_caffemodel: Write, tmp_path: Path, form: str
 ) -> None:
     blobs = vgg11()
@@ -45,11 +45,11 @@ def test_a_trunk_that_starts_from_it_gives_its_features(
     assert again.exit_code != 0
     assert "is there: name a new file" in again.output
     model = create_model("fcn32s", backbone="vgg11", num_classes=2, pretrained=out).eval()
-    photo = torch.randint(0, 256, (1, 3, 40, 30), dtype=torch.uint8)
+    image = torch.randint(0, 256, (1, 3, 40, 30), dtype=torch.uint8)
     weight, bias = map(torch.from_numpy, blobs["conv1_1"])
     with torch.no_grad():
-        ours = model.backbone.net.conv1_1(model.preprocess(photo))[..., 100:138, 100:128]  # where no padding reaches
-        theirs = F.conv2d(photo.flip(1).float() - MEAN_BGR, weight, bias)
+        ours = model.backbone.net.conv1_1(model.preprocess(image))[..., 100:138, 100:128]  # where no padding reaches
+        theirs = F.conv2d(image.flip(1).float() - MEAN_BGR, weight, bias)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-3)
     for name in ("conv2_1", "conv5_2", "fc6", "fc7"):
         ours = model.backbone.net.get_submodule(name).weight

@@ -50,8 +50,8 @@ def test_a_converted_net_is_a_model_folder(caffemodel: Path, tmp_path: Path) -> 
     assert "note: left out" not in done.stdout
     model = load(tmp_path / "m")
     assert (model.labels.names, model.card["converted_from"]) == (("road", "sky", "tree"), "fcn-alexnet.caffemodel")
-    Image.new("RGB", (30, 20)).save(tmp_path / "photo.png")
-    predicted = atrous("predict", tmp_path / "photo.png", "--model", tmp_path / "m", "--out", tmp_path / "masks")
+    Image.new("RGB", (30, 20)).save(tmp_path / "image.png")
+    predicted = atrous("predict", tmp_path / "image.png", "--model", tmp_path / "m", "--out", tmp_path / "masks")
     assert predicted.exit_code == 0, predicted.output
 
 
@@ -67,10 +67,10 @@ def test_an_older_model_is_replaced_only_where_that_is_said(caffemodel: Path, tm
     assert (tmp_path / "m/model.safetensors").stat().st_mtime_ns == older
     assert atrous(*command, "--overwrite").exit_code == 0
     assert (tmp_path / "m/model.safetensors").stat().st_mtime_ns > older
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos/a.jpg").write_bytes(b"mine")
-    other = atrous(*command[:-1], tmp_path / "photos", "--overwrite")
-    assert (other.exit_code, (tmp_path / "photos/a.jpg").read_bytes()) == (2, b"mine")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/a.jpg").write_bytes(b"mine")
+    other = atrous(*command[:-1], tmp_path / "images", "--overwrite")
+    assert (other.exit_code, (tmp_path / "images/a.jpg").read_bytes()) == (2, b"mine")
 
 
 def test_classes_may_be_those_of_a_dataset(caffemodel: Path, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_classes_may_be_those_of_a_dataset(caffemodel: Path, tmp_path: Path) -> 
         (["--as", "fcn8s"], "does not hold fcn8s on caffenet: 4 missing: score_pool4.weight"),
         (["--as", "fcn9s"], "layout 'caffe' is of fcn32s, fcn16s, fcn8s, deeplab_largefov, deeplab_aspp, not 'fcn9s'"),
         (["--as", "fcn32s", "--inputs", "nyud-rgbd"], "reads 3 channels, but 'nyud-rgbd' has 4"),
-        (["--as", "fcn32s", "--rates", "six"], "--rates takes whole numbers"),
+        (["--as", "fcn32s", "--rates", "six"], "--rates takes integers"),
         (["--as", "fcn32s", "--classes", "names.txt"], "2 classes were named, but"),
         (["--as", "fcn32s", "--classes", "names.txt", "--data", "voc:."], "--classes and --data both name the classes"),
         (["--as", "fcn32s", "--classes", "twice.txt"], "twice.txt: class names must differ"),
@@ -124,10 +124,10 @@ def test_a_missing_file_and_another_kind(tmp_path: Path) -> None:
     assert "`atrous convert pytorch` reads those" in other.stderr
 
 
-def units(counts: tuple[int, ...], convs: int, trunk: str = "backbone") -> dict[str, Tensor]:
+def units(counts: tuple[int, ...], convs: int, backbone: str = "backbone") -> dict[str, Tensor]:
     """Tensors by which a ResNet of so many units in its blocks is told."""
     names = [f"layer{b}.{u}.conv{c + 1}" for b, n in enumerate(counts, 1) for u in range(n) for c in range(convs)]
-    return {f"{trunk}.{name}.weight": torch.zeros(1) for name in ("conv1", *names)}
+    return {f"{backbone}.{name}.weight": torch.zeros(1) for name in ("conv1", *names)}
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def units(counts: tuple[int, ...], convs: int, trunk: str = "backbone") -> dict[
         ),
     ],
 )
-def test_the_trunks_that_an_error_names_are_those_of_the_layout(
+def test_the_backbones_that_an_error_names_are_those_of_the_layout(
     tmp_path: Path, layout: str, tensors: dict[str, Tensor], words: str, other: str
 ) -> None:
     torch.save(tensors, tmp_path / "net.pth")
@@ -214,7 +214,7 @@ def test_other_files_and_broken_ones_are_told_apart(tmp_path: Path) -> None:
     torch.save({"a": torch.ones(1000)}, whole := tmp_path / "whole.pth")
     save_file({"a": torch.ones(9)}, tensors := tmp_path / "a.safetensors")
     with ZipFile(archive := tmp_path / "archive.pth", "w") as out:
-        out.writestr("photo.txt", "")
+        out.writestr("image.txt", "")
     with ZipFile(script := tmp_path / "script.pth", "w") as out:  # as torch.jit.save, now deprecated, writes them
         for part in ("data.pkl", "constants.pkl", "version"):
             out.writestr(f"script/{part}", "3")
@@ -232,7 +232,7 @@ def test_other_files_and_broken_ones_are_told_apart(tmp_path: Path) -> None:
     for name, (content, words) in contents.items():
         (tmp_path / name).write_bytes(content)
         assert words in refused(tmp_path / name)
-    assert "a zip file of other things: photo.txt" in refused(archive)
+    assert "a zip file of other things: image.txt" in refused(archive)
     assert "a TorchScript archive" in refused(script)
     (tmp_path / "newer.pkl").write_bytes(pickle.dumps({"a": [1]}, protocol=4))
     assert "holds more than tensors" in refused(tmp_path / "newer.pkl")

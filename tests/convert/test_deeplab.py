@@ -22,11 +22,11 @@ Write = Callable[..., Path]
 Weights = dict[str, Tensor]
 MEAN_BGR = torch.tensor([104.008, 116.669, 122.675])[:, None, None]
 BLOCKS = (3, 4, 23, 3)
-PHOTO = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (1, 3, 41, 57), np.uint8))
+IMAGE = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (1, 3, 41, 57), np.uint8))
 
 
-def blue_first(photo: Tensor) -> Tensor:
-    return photo.flip(1).float() - MEAN_BGR
+def blue_first(image: Tensor) -> Tensor:
+    return image.flip(1).float() - MEAN_BGR
 
 
 def close(ours: Tensor, theirs: Tensor) -> None:
@@ -94,8 +94,8 @@ def test_vgg_scores_as_the_released_net(
     blobs = vgg(branches, kernel)
     model = convert_caffe(write_caffemodel(blobs, "old"), architecture, rates=said)
     with torch.no_grad():
-        ours, _ = model.scores(model.preprocess(PHOTO))
-        close(ours, caffe_vgg(blobs, blue_first(PHOTO), rates))
+        ours, _ = model.coarse_logits(model.preprocess(IMAGE))
+        close(ours, caffe_vgg(blobs, blue_first(IMAGE), rates))
     assert model.labels == VOC
 
 
@@ -163,7 +163,7 @@ def resnet() -> ResNet:
 @pytest.fixture(scope="module")
 def scores(resnet: ResNet) -> Callable[[int], Tensor]:
     with torch.no_grad():
-        found = {branches: resnet(blue_first(PHOTO), branches) for branches in (2, 4)}
+        found = {branches: resnet(blue_first(IMAGE), branches) for branches in (2, 4)}
     return found.__getitem__
 
 
@@ -244,7 +244,7 @@ class TestResNet101:
             save_file(weights, file)
         model = convert_pytorch(file, "deeplab_aspp", layout)
         with torch.no_grad():
-            ours, _ = one_scale(model).scores(model.preprocess(PHOTO))
+            ours, _ = one_scale(model).coarse_logits(model.preprocess(IMAGE))
         close(ours, scores(4 if layout == "isht7" else 2))
         assert isinstance(model, MultiScale) == (layout == "isht7")
         assert (model.labels, model.card["converted_from"]) == (VOC, file.name)
@@ -263,7 +263,7 @@ class TestResNet101:
         assert model.card["left_out"][0] == "epoch"
         assert set(model.card["left_out"][1:]) == tensors
         with torch.no_grad():
-            ours, _ = model.scores(model.preprocess(PHOTO))
+            ours, _ = model.coarse_logits(model.preprocess(IMAGE))
         close(ours, scores(2))
 
     def test_in_kazutos_names(self, resnet: ResNet, scores: Callable[[int], Tensor], tmp_path: Path) -> None:
@@ -275,7 +275,7 @@ class TestResNet101:
         model = convert_pytorch(tmp_path / "kazuto.pth", "deeplab_aspp", "kazuto1011", labels=names)
         again = load(model.save(tmp_path / "model"))
         with torch.no_grad():
-            ours, _ = one_scale(again).scores(again.preprocess(PHOTO))
+            ours, _ = one_scale(again).coarse_logits(again.preprocess(IMAGE))
         close(ours, scores(4))
         assert again.labels == names
 
@@ -291,8 +291,8 @@ class TestResNet101:
         file = write_caffemodel(blobs)
         merged, single = convert_caffe(file, "deeplab_aspp"), convert_caffe(file, "deeplab_aspp", scales=(1,))
         with torch.no_grad():
-            ours, _ = single.scores(single.preprocess(PHOTO))
-            largest, _ = merged.scores(merged.preprocess(PHOTO))
+            ours, _ = single.coarse_logits(single.preprocess(IMAGE))
+            largest, _ = merged.coarse_logits(merged.preprocess(IMAGE))
         close(ours, scores(4))
         assert isinstance(merged, MultiScale)
         assert (merged.scales, merged.merge) == ((1, 0.75, 0.5), "max")

@@ -199,9 +199,9 @@ NETWORKS: dict[str, tuple[Callable[[Slim, Tensor], tuple[Tensor, Tensor]], str, 
     "name", [pytest.param(n, marks=pytest.mark.slow) if n in ("xception65", "xception71") else n for n in NETWORKS]
 )
 def test_the_authors_networks_give_the_same_scores(name: str, tmp_path: Path) -> None:
-    trunk, architecture, head = NETWORKS[name]
+    backbone, architecture, head = NETWORKS[name]
     net, x = Slim(), torch.rand(1, 3, 97, 65) * 2 - 1
-    expected = deeplab(net, trunk(net, x), **head)
+    expected = deeplab(net, backbone(net, x), **head)
     needless = {"logits/semantic/weights/Momentum": np.zeros((1, 1, 256, 5), "f4"), "global_step": np.array(30000)}
     prefix = write_bundle(tmp_path / "model.ckpt-30000", net.variables | needless)
     model = convert_tensorflow(prefix, architecture, rates=(1, 2, 3) if head["aspp"] else None)
@@ -210,7 +210,7 @@ def test_the_authors_networks_give_the_same_scores(name: str, tmp_path: Path) ->
         {"converted_from": "model.ckpt-30000", "left_out": sorted(needless)},
     )
     with torch.no_grad():
-        scores, _ = model.scores(x)
+        scores, _ = model.coarse_logits(x)
     assert (scores - expected).abs().max() / expected.abs().max() < 1e-4
 
 
@@ -238,7 +238,7 @@ def test_averages_are_preferred_and_the_command_keeps_a_model(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("variables", "architecture", "words"),
     [
-        (["fcn/weights"], "deeplabv3", "no trunk that is known here .*; it has fcn"),
+        (["fcn/weights"], "deeplabv3", "no backbone that is known here .*; it has fcn"),
         (["resnet_v1_101/conv1/weights"], "deeplabv3", "begins with 7×7"),
         (["xception_65/entry_flow/conv1_1/weights"], "deeplabv3", r"has no 'logits/semantic\.weight'"),
         (["xception_65/a/weights", "logits/semantic/weights"], "deeplabv3", r"missing: .*1 not used: xception_65/a"),
@@ -289,8 +289,8 @@ def test_what_is_missing_of_a_checkpoint_is_told_with_what_it_belongs_to(tmp_pat
     (tmp_path / "frozen.pb").write_bytes(b"a graph")
     assert "of a single file are not read here" in refused(tmp_path / "frozen.pb")
     assert "there is no file of that name" in refused(tmp_path / "none")
-    (tmp_path / "photos").mkdir()
-    assert "no .index of a checkpoint in it" in refused(tmp_path / "photos")
+    (tmp_path / "images").mkdir()
+    assert "no .index of a checkpoint in it" in refused(tmp_path / "images")
 
 
 def test_damaged_bundles_are_refused(tmp_path: Path) -> None:

@@ -27,17 +27,17 @@ def test_a_trained_network_gives_its_published_logits(shared: Path, tmp_path: Pa
     model = load(out)
     assert (model.output_stride, model.labels.names[8]) == (8, "cat")
     reference = np.load(shared / "reference/deeplabv3_mobilenetv2_x0.5_257_logits.npz")
-    photo = torch.from_numpy(reference["rgb_u8"]).permute(2, 0, 1)[None]
+    image = torch.from_numpy(reference["rgb_u8"]).permute(2, 0, 1)[None]
     with torch.no_grad():
-        logits = model(model.preprocess(photo))[0].permute(1, 2, 0).numpy()
+        logits = model(model.preprocess(image))[0].permute(1, 2, 0).numpy()
     assert np.abs(logits - reference["logits"]).max() < 1e-3
     assert (logits.argmax(-1) == reference["logits"].argmax(-1)).all()
 
 
 @pytest.mark.shared
 @pytest.mark.slow
-def test_a_quantised_network_labels_pictures(shared: Path) -> None:
-    """On every tenth picture of the subset; on all, docs/weights.md has the figures."""
+def test_a_quantised_network_labels_images(shared: Path) -> None:
+    """On every tenth image of the subset; on all, docs/weights.md has the figures."""
     model = convert_tflite_arrays(shared / "weights/deeplabv3_mnv2_pascal_quant.npz")
     model.pad_to = 513
     assert (model.output_stride, model.backbone.name) == (16, "mobilenetv2_100")
@@ -48,10 +48,10 @@ def test_a_quantised_network_labels_pictures(shared: Path) -> None:
     voc = shared / "data/VOCdevkit/VOC2012"
     right = counted = 0
     for name in (voc / "ImageSets/Segmentation/val.txt").read_text().split()[::10]:
-        photo = np.array(Image.open(voc / f"JPEGImages/{name}.jpg").convert("RGB"))
+        image = np.array(Image.open(voc / f"JPEGImages/{name}.jpg").convert("RGB"))
         mask = torch.from_numpy(np.array(Image.open(voc / f"SegmentationClass/{name}.png")))
         with torch.no_grad():
-            found = model(model.preprocess(torch.from_numpy(photo).permute(2, 0, 1)[None]))[0].argmax(0)
+            found = model(model.preprocess(torch.from_numpy(image).permute(2, 0, 1)[None]))[0].argmax(0)
         right += int((found == mask)[mask != 255].sum())
         counted += int((mask != 255).sum())
     assert right / counted > 0.925

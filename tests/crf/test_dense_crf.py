@@ -15,7 +15,7 @@ from atrous.crf.pairwise import Kernel
 KERNELS: list[Kernel] = [Gaussian(sxy=2, weight=2), Bilateral(sxy=6, srgb=30, weight=3)]
 
 
-def picture(height: int = 10, width: int = 12, channels: int = 3) -> NDArray[np.uint8]:
+def make_image(height: int = 10, width: int = 12, channels: int = 3) -> NDArray[np.uint8]:
     """Two areas with a slanted edge, and some texture."""
     y, x = np.mgrid[:height, :width]
     left = x < width / 2 + (y - height / 2) / 3
@@ -62,7 +62,7 @@ def assert_close(q: NDArray[np.float32], expected: Tensor) -> None:
 @pytest.mark.parametrize("normalization", ["symmetric", "before", "after"])
 def test_it_is_close_to_brute_force(normalization: Normalization) -> None:
     crf = DenseCRF(KERNELS, 5, normalization=normalization)
-    q, expected = crf(picture(), energies()), brute_force(crf, picture(), energies())
+    q, expected = crf(make_image(), energies()), brute_force(crf, make_image(), energies())
     assert_close(q, expected)
 
 
@@ -70,21 +70,21 @@ def test_weights_and_compatibilities_mean_what_they_do_to_brute_force() -> None:
     penalties = [[0, 1, 0.2], [1, 0, 2], [0.3, 1, 0]]
     kernels = [Gaussian(2, [1, 2, 3]), Bilateral((6, 4), (30, 20, 40), 2.5, penalties)]
     crf = DenseCRF(kernels, 5)
-    q, expected = crf(picture(), energies()), brute_force(crf, picture(), energies())
+    q, expected = crf(make_image(), energies()), brute_force(crf, make_image(), energies())
     assert_close(q, expected)
-    potts = DenseCRF(KERNELS)(picture(), energies())
+    potts = DenseCRF(KERNELS)(make_image(), energies())
     spelled_out = [Gaussian(2, [2, 2, 2]), Bilateral(6, 30, 3, 1 - np.eye(3))]
-    assert np.allclose(DenseCRF(spelled_out)(picture(), energies()), potts, atol=1e-5)
+    assert np.allclose(DenseCRF(spelled_out)(make_image(), energies()), potts, atol=1e-5)
 
 
 def test_without_kernels_or_weights_it_is_the_softmax() -> None:
     expected = torch.from_numpy(-energies()).softmax(0).numpy()
     for crf in (DenseCRF([]), DenseCRF([Gaussian(3, 0), Bilateral(80, 13, 0)]), DenseCRF(KERNELS, iterations=0)):
-        assert np.allclose(crf(picture(), energies()), expected, atol=1e-6)
+        assert np.allclose(crf(make_image(), energies()), expected, atol=1e-6)
 
 
 def test_equal_energies_stay_equal() -> None:
-    q = DenseCRF(KERNELS)(picture(), np.ones((4, 10, 12), np.float32))
+    q = DenseCRF(KERNELS)(make_image(), np.ones((4, 10, 12), np.float32))
     assert np.allclose(q, 0.25, atol=1e-6)
 
 
@@ -97,8 +97,8 @@ def test_one_pixel_drifts_towards_its_best_class() -> None:
     assert np.allclose(q[:, 0, 0], expected, atol=1e-5)
 
 
-def test_a_batch_is_what_its_pictures_are_alone() -> None:
-    images = np.stack([picture(), 255 - picture()[::-1]])
+def test_a_batch_is_what_its_images_are_alone() -> None:
+    images = np.stack([make_image(), 255 - make_image()[::-1]])
     unaries = np.stack([energies(), energies()[::-1]])
     crf = DenseCRF(KERNELS)
     alone = np.stack([crf(image, unary) for image, unary in zip(images, unaries, strict=True)])
@@ -110,22 +110,22 @@ def test_a_batch_is_what_its_pictures_are_alone() -> None:
 
 def test_numpy_or_torch_in_is_numpy_or_torch_out() -> None:
     crf = DenseCRF(KERNELS)
-    q = crf(picture(), energies())
+    q = crf(make_image(), energies())
     assert isinstance(q, np.ndarray)
     assert q.dtype == np.float32
-    tensor = crf(torch.from_numpy(picture()), torch.from_numpy(energies()))
+    tensor = crf(torch.from_numpy(make_image()), torch.from_numpy(energies()))
     assert isinstance(tensor, Tensor)
     assert not tensor.requires_grad
     assert np.array_equal(tensor.numpy(), q)
-    assert crf(picture().astype(np.float32), energies().astype(np.float64)).dtype == np.float64
-    assert isinstance(crf.labels(picture(), torch.from_numpy(energies())), Tensor)
-    assert np.array_equal(crf(np.asfortranarray(picture()), np.asfortranarray(energies())), q)
+    assert crf(make_image().astype(np.float32), energies().astype(np.float64)).dtype == np.float64
+    assert isinstance(crf.labels(make_image(), torch.from_numpy(energies())), Tensor)
+    assert np.array_equal(crf(np.asfortranarray(make_image()), np.asfortranarray(energies())), q)
 
 
 def test_the_order_of_axes_changes_only_the_approximation() -> None:
-    first, second = (DenseCRF(KERNELS, order=order)(picture(), energies()) for order in ("xy", "yx"))
+    first, second = (DenseCRF(KERNELS, order=order)(make_image(), energies()) for order in ("xy", "yx"))
     assert 0 < np.abs(first - second).mean() < 0.01
-    turned = DenseCRF(KERNELS, order="yx")(picture().transpose(1, 0, 2), energies().transpose(0, 2, 1))
+    turned = DenseCRF(KERNELS, order="yx")(make_image().transpose(1, 0, 2), energies().transpose(0, 2, 1))
     assert np.allclose(turned.transpose(0, 2, 1), first, atol=1e-5)
 
 
@@ -140,7 +140,7 @@ def test_widths_are_given_x_first() -> None:
 
 
 def test_any_channels_and_a_kernel_of_ones_own() -> None:
-    image = picture(channels=4)
+    image = make_image(channels=4)
     depth = Custom(lambda image: image[..., 3:] / 10, weight=1)
     q = DenseCRF([Gaussian(3, 3), Bilateral(6, (30, 30, 30, 5), 3), depth])(image, energies())
     assert np.allclose(q.sum(0), 1, atol=1e-5)
@@ -148,8 +148,8 @@ def test_any_channels_and_a_kernel_of_ones_own() -> None:
     assert np.allclose(DenseCRF([same])(image, energies()), DenseCRF([Bilateral(6, 30, 3)])(image, energies()))
 
 
-def test_a_video_is_a_picture_with_three_axes() -> None:
-    video = np.stack([picture(6, 7)] * 4)
+def test_a_video_is_a_image_with_three_axes() -> None:
+    video = np.stack([make_image(6, 7)] * 4)
     unary = np.stack([energies(3, 6, 7)] * 4, axis=1) + np.random.default_rng(0).random((3, 4, 6, 7), np.float32)
     crf = DenseCRF([Gaussian((2, 2, 4), 2), Bilateral((6, 6, 4), 30, 3)], spatial_dims=3)
     q = crf(video, unary)
@@ -160,13 +160,13 @@ def test_a_video_is_a_picture_with_three_axes() -> None:
 
 def test_tracking_shows_the_free_energy_fall_and_stops_early() -> None:
     crf = DenseCRF(KERNELS)
-    tracked = crf.track(picture(), energies())
+    tracked = crf.track(make_image(), energies())
     assert len(tracked.free_energies) == 11
     assert all(later <= earlier + 1e-3 for earlier, later in pairwise(tracked.free_energies))
-    assert np.allclose(tracked.q, crf(picture(), energies()), atol=1e-5)
+    assert np.allclose(tracked.q, crf(make_image(), energies()), atol=1e-5)
     stopped = DenseCRF(KERNELS, 100, tolerance=1e-3)
-    assert len(stopped.track(picture(), energies()).free_energies) < 60
-    assert np.abs(stopped(picture(), energies()) - DenseCRF(KERNELS, 100)(picture(), energies())).max() < 0.02
+    assert len(stopped.track(make_image(), energies()).free_energies) < 60
+    assert np.abs(stopped(make_image(), energies()) - DenseCRF(KERNELS, 100)(make_image(), energies())).max() < 0.02
 
 
 def test_published_sets_are_found_by_name() -> None:
@@ -181,18 +181,18 @@ def test_published_sets_are_found_by_name() -> None:
 @pytest.mark.parametrize(
     ("image", "unary", "message"),
     [
-        (picture(12, 10), energies(), "did you swap height and width"),
-        (picture(5, 6), energies(), "resize the scores"),
-        (picture(), energies().transpose(1, 2, 0), "as if its classes came last"),
-        (picture().transpose(2, 0, 1), energies(), "channels come last"),
-        (picture()[..., 0], energies(), "channels behind"),
-        (picture()[None], energies(), "image is"),
-        (picture(), energies()[0], "must be"),
-        (picture(), energies()[:, :0], "at least one"),
-        (picture(), energies().argmax(0)[None], "unary_from_labels"),
-        (picture(), np.where(energies() > 1.9, np.nan, energies()), "must be finite: .* the first at"),
+        (make_image(12, 10), energies(), "did you swap height and width"),
+        (make_image(5, 6), energies(), "resize the scores"),
+        (make_image(), energies().transpose(1, 2, 0), "as if its classes came last"),
+        (make_image().transpose(2, 0, 1), energies(), "channels come last"),
+        (make_image()[..., 0], energies(), "channels behind"),
+        (make_image()[None], energies(), "image is"),
+        (make_image(), energies()[0], "must be"),
+        (make_image(), energies()[:, :0], "at least one"),
+        (make_image(), energies().argmax(0)[None], "unary_from_labels"),
+        (make_image(), np.where(energies() > 1.9, np.nan, energies()), "must be finite: .* the first at"),
         (np.full((10, 12, 3), np.inf, np.float32), energies(), "image must be finite"),
-        (picture().astype(np.int64), energies(), "uint8 or floating"),
+        (make_image().astype(np.int64), energies(), "uint8 or floating"),
         (None, energies(), "not None"),
     ],
 )
@@ -204,9 +204,9 @@ def test_what_does_not_fit_is_said(image: NDArray[np.uint8], unary: NDArray[np.f
 def test_probabilities_for_energies_and_small_colours_are_warned_of() -> None:
     probabilities = torch.from_numpy(-energies()).softmax(0).numpy()
     with pytest.warns(UserWarning, match="unary_from_probabilities"):
-        DenseCRF(KERNELS)(picture(), probabilities)
+        DenseCRF(KERNELS)(make_image(), probabilities)
     with pytest.warns(UserWarning, match="0–255"):
-        DenseCRF(KERNELS)(picture().astype(np.float32) / 255, energies())
+        DenseCRF(KERNELS)(make_image().astype(np.float32) / 255, energies())
 
 
 @pytest.mark.parametrize(
@@ -221,8 +221,8 @@ def test_probabilities_for_energies_and_small_colours_are_warned_of() -> None:
         (lambda: DenseCRF([Gaussian(3, 3, [1, 2])]), "as many rows"),
         (lambda: DenseCRF([Gaussian(3, float("inf"))]), "finite"),
         (lambda: DenseCRF([Gaussian(3, [1, 2])])(None, energies()), "3 classes, .* for 2"),
-        (lambda: DenseCRF([Gaussian((1, 2, 3), 1)])(None, energies()), "3 values; the picture has 2"),
-        (lambda: DenseCRF([Gaussian(1e-9, 1)])(None, energies()), "too small for the picture"),
+        (lambda: DenseCRF([Gaussian((1, 2, 3), 1)])(None, energies()), "3 values; the image has 2"),
+        (lambda: DenseCRF([Gaussian(1e-9, 1)])(None, energies()), "too small for the image"),
         (lambda: DenseCRF(KERNELS, tolerance=0), "tolerance"),
     ],
 )

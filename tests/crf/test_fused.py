@@ -16,10 +16,10 @@ from atrous.crf.mean_field import mean_field as plain
 from atrous.crf.pairwise import Bilateral, Gaussian
 from atrous.ops.simd import LANES, address, exponential, largest, load, store, total, transpose
 
-SIZE = (23, 31)  # no whole number of vectors
+SIZE = (23, 31)  # no integer of vectors
 
 
-def picture() -> Tensor:
+def image() -> Tensor:
     y, x = torch.meshgrid(torch.arange(SIZE[0]), torch.arange(SIZE[1]), indexing="ij")
     area = (x + y // 3 > 17).float() * 90 + 60
     return area[..., None] + 20 * torch.rand(*SIZE, 3)
@@ -34,7 +34,7 @@ def energies(classes: int) -> Tensor:
 
 def kernels(classes: int) -> list[Pairwise]:
     """Smoothness, and appearance with weights by class."""
-    places, colours = (k.features(picture(), SIZE, "xy") for k in (Gaussian(2, 1), Bilateral(9, 20, 1)))
+    places, colours = (k.features(image(), SIZE, "xy") for k in (Gaussian(2, 1), Bilateral(9, 20, 1)))
     return [Pairwise(places, torch.tensor(1.5), None), Pairwise(colours, 2 + torch.rand(classes), None)]
 
 
@@ -117,7 +117,7 @@ def test_energies_far_apart_and_large_do_no_harm() -> None:
 
 
 def test_corners_and_weights_are_the_plain_lattices() -> None:
-    features = Bilateral(9, 20, 1).features(picture(), SIZE, "yx")[:704]  # a whole number of vectors
+    features = Bilateral(9, 20, 1).features(image(), SIZE, "yx")[:704]  # an integer of vectors
     lattice, strides = Lattice(features), key_strides(features)
     weights, vertices = np.empty(704 * 6, np.float32), np.empty(704 * 6, np.int32)
     flat, factors = features.T.contiguous().reshape(-1).numpy(), np.array(scale_factors(5), np.float32)

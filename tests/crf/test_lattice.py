@@ -12,8 +12,8 @@ def exact(features: Tensor, values: Tensor) -> Tensor:
     return torch.exp(-torch.cdist(features, features).square() / 2) @ values
 
 
-def picture_features(height: int, width: int, channels: int) -> Tensor:
-    """Positions over 4 and smooth colours: what pictures are like."""
+def image_features(height: int, width: int, channels: int) -> Tensor:
+    """Positions over 4 and smooth colours: what images are like."""
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     colours = [torch.sin(x / (3 + i)) + torch.cos(y / (4 + i)) for i in range(channels)]
     return torch.stack([x / 4, y / 4, *colours], dim=2).reshape(-1, 2 + channels).float()
@@ -21,7 +21,7 @@ def picture_features(height: int, width: int, channels: int) -> Tensor:
 
 @pytest.mark.parametrize("channels", [0, 1, 3, 5])
 def test_normalised_it_is_nearly_the_exact_gaussian(channels: int) -> None:
-    features = picture_features(12, 9, channels)
+    features = image_features(12, 9, channels)
     values, ones = torch.rand(108, 4), torch.ones(108, 1)
     lattice = Lattice(features)
     ours = lattice.filter(values) / lattice.filter(ones)
@@ -30,7 +30,7 @@ def test_normalised_it_is_nearly_the_exact_gaussian(channels: int) -> None:
 
 
 def test_barycentric_weights_give_each_point_back_from_its_corners() -> None:
-    features = picture_features(12, 9, 3) + torch.rand(108, 5)
+    features = image_features(12, 9, 3) + torch.rand(108, 5)
     keys, weights = embed(features)
     assert weights.min() >= -1e-6
     assert torch.allclose(weights.sum(1), torch.ones(108))
@@ -46,7 +46,7 @@ def test_barycentric_weights_give_each_point_back_from_its_corners() -> None:
 
 
 def test_its_gradient_is_the_filter_in_the_opposite_order() -> None:
-    lattice = Lattice(picture_features(5, 6, 3))
+    lattice = Lattice(image_features(5, 6, 3))
     values = torch.rand(30, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lattice.filter, values)
     assert torch.autograd.gradgradcheck(lattice.filter, values)

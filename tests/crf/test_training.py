@@ -9,7 +9,7 @@ from atrous.crf import Bilateral, DenseCRF, Gaussian
 
 
 def noisy_squares(count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Pictures of a square on a ground, scores with much noise, and the labels."""
+    """Images of a square on a ground, scores with much noise, and the labels."""
     y, x = torch.meshgrid(torch.arange(16), torch.arange(18), indexing="ij")
     labels = torch.stack([((y - 7 - i % 3).abs() < 5) & ((x - 8 + i % 4).abs() < 5) for i in range(count)]).long()
     images = 90.0 + 80 * labels[..., None] + 12 * torch.randn(count, 16, 18, 3)

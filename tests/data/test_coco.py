@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from atrous.data.dataset import DatasetError, open_dataset
+from atrous.data.dataset import open_dataset
 from atrous.data.doctor.check import check
 from atrous.data.files.coco_json import fill_outline, inside_runs, unpack_runs
 from atrous.data.sources import coco
+from atrous.errors import DatasetError
 from atrous.label_sets import VOC, VOC_IN_COCO
 from atrous.labels import IGNORE
 
@@ -39,12 +40,12 @@ def runs(*counts: int | str) -> dict[str, Any]:
     return {"size": [HEIGHT, WIDTH], "counts": counts[0] if isinstance(counts[0], str) else list(counts)}
 
 
-def write(root: Path, split: str, *things: dict[str, Any], pictures: int = 1, categories: object = CATEGORIES) -> None:
+def write(root: Path, split: str, *things: dict[str, Any], count: int = 1, categories: object = CATEGORIES) -> None:
     (root / "annotations").mkdir(parents=True, exist_ok=True)
     (root / split).mkdir(exist_ok=True)
     images = [
         {"id": 100 + number, "file_name": f"{split}_{number:012}.jpg", "height": HEIGHT, "width": WIDTH}
-        for number in range(pictures)
+        for number in range(count)
     ]
     for image in images:
         Image.new("RGB", (WIDTH, HEIGHT), (image["id"] % 256, 50, 50)).save(root / split / image["file_name"])
@@ -74,18 +75,18 @@ def test_the_smaller_lies_over_the_larger_and_crowds_under_both(tmp_path: Path) 
 
 def test_voc_classes_are_found_by_name_and_nothing_else_is_drawn(tmp_path: Path) -> None:
     sign, table = thing(100, "stop sign", box(0, 0, 5, 5)), thing(100, "dining table", box(0, 0, 60, 40))
-    write(tmp_path, "train2017", sign, table, thing(101, "tv", box(0, 0, 31, 32)), pictures=4)
+    write(tmp_path, "train2017", sign, table, thing(101, "tv", box(0, 0, 31, 32)), count=4)
     whole = open_dataset(f"coco:{tmp_path}", "train2017")
     assert len(whole) == 4
     assert whole.labels.names[whole[0].mask[0, 0]] == "stop sign"
-    data = open_dataset(f"coco-voc:{tmp_path}", "train")  # the TV covers 992 pixels, and two pictures are empty
+    data = open_dataset(f"coco-voc:{tmp_path}", "train")  # the TV covers 992 pixels, and two images are empty
     assert (data.labels, len(data)) == (VOC, 1)
     assert VOC.names[data[0].mask[0, 0]] == "diningtable"
 
 
 def test_years_and_subsets_are_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for split in ("train2014", "val2014", "val2017"):
-        write(tmp_path, split, pictures=5)
+        write(tmp_path, split, count=5)
     (tmp_path / "images").mkdir()
     (tmp_path / "train2014").rename(tmp_path / "images/train2014")
     monkeypatch.setattr(coco, "SUBSETS", {"train10k": ("train2014", 3), "val1500": ("val2014", 2)})
@@ -146,7 +147,7 @@ def test_an_outline_holds_the_pixels_whose_middles_are_inside() -> None:
     fill_outline(mask, np.array([(-9, -9), (0.6, -9), (0.6, 99), (-9, 99)], np.float32), 1)
     assert mask.sum(0).tolist() == [6, 0, 0, 0, 0, 0, 0, 0]
     mask[:] = 0
-    fill_outline(mask, np.array([(0, 0), (8, 0), (0, 6)], np.float32), 2)  # half of the picture
+    fill_outline(mask, np.array([(0, 0), (8, 0), (0, 6)], np.float32), 2)  # half of the image
     assert (mask == 2).sum(1).tolist() == [7, 6, 5, 3, 2, 1]
     fill_outline(mask, np.array([(2, 2), (2.4, 2), (2, 2.4)], np.float32), 3)
     assert 3 not in mask

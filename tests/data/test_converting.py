@@ -1,4 +1,4 @@
-"""Any dataset as a folder: the same photos and labels under the same names, or nothing at all."""
+"""Any dataset as a folder: the same images and labels under the same names, or nothing at all."""
 
 import errno
 from collections.abc import Callable
@@ -10,10 +10,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from atrous.cli import app
-from atrous.data.dataset import DatasetError, open_dataset
+from atrous.data.dataset import open_dataset
 from atrous.data.doctor.check import check
 from atrous.data.export import convert
 from atrous.data.files.masks import MaskError
+from atrous.errors import DatasetError
 from atrous.label_sets import CITYSCAPES
 from atrous.labels import IGNORE
 
@@ -22,11 +23,11 @@ IDS = np.array([[0, 7, 8, 11, 33, 6], [1, 2, 3, 29, 30, 26]], np.uint8)
 
 @pytest.fixture
 def streets(tmp_path: Path) -> Path:
-    """Cityscapes with a picture in each of three splits."""
+    """Cityscapes with an image in each of three splits."""
     for number, (split, masks) in enumerate((("train", "gtFine"), ("val", "gtFine"), ("train_extra", "gtCoarse"))):
-        photo = tmp_path / f"data/leftImg8bit/{split}/ulm/ulm_{number}_leftImg8bit.png"
+        image = tmp_path / f"data/leftImg8bit/{split}/ulm/ulm_{number}_leftImg8bit.png"
         mask = tmp_path / f"data/{masks}/{split}/ulm/ulm_{number}_{masks}_labelIds.png"
-        for file, values in ((photo, np.full((2, 6, 3), number)), (mask, IDS)):
+        for file, values in ((image, np.full((2, 6, 3), number)), (mask, IDS)):
             file.parent.mkdir(parents=True)
             Image.fromarray(values.astype(np.uint8)).save(file)
     return tmp_path / "data"
@@ -46,7 +47,7 @@ def test_a_converted_dataset_is_the_same_dataset(streets: Path, tmp_path: Path) 
     assert np.asarray(mask).tolist() == [[IGNORE, 0, 1, 2, 18, IGNORE], [IGNORE] * 5 + [13]]
 
 
-def test_the_command_says_what_it_wrote_and_links_photos(streets: Path, tmp_path: Path) -> None:
+def test_the_command_says_what_it_wrote_and_links_images(streets: Path, tmp_path: Path) -> None:
     new = tmp_path / "new"
     result = CliRunner().invoke(app, ["data", "convert", f"cityscapes:{streets}", "--out", str(new), "--link"])
     assert result.exit_code == 0, result.output
@@ -57,16 +58,16 @@ def test_the_command_says_what_it_wrote_and_links_photos(streets: Path, tmp_path
     assert (again.exit_code, again.stderr) == (2, f"atrous: {new} is there already; a copy needs a new folder\n")
 
 
-def test_photos_that_exif_turns_stay_so_and_their_masks_are_upright(
+def test_images_that_exif_turns_stay_so_and_their_masks_are_upright(
     make_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     root = make_folder()
-    photo, mask = np.zeros((48, 48, 3), np.uint8), np.zeros((48, 48), np.uint8)
+    image, mask = np.zeros((48, 48, 3), np.uint8), np.zeros((48, 48), np.uint8)
     mask[:20, :30] = 1
     exif = Image.Exif()
     exif[0x0112] = 6
     (root / "images/b.png").unlink()
-    Image.fromarray(photo).save(root / "images/b.jpg", exif=exif)
+    Image.fromarray(image).save(root / "images/b.jpg", exif=exif)
     Image.fromarray(mask).save(root / "masks/b.png")
     with (root / "labels.toml").open("a") as file:
         file.write('orientation = "stored"\n')
@@ -92,10 +93,10 @@ def test_what_can_not_be_converted_leaves_nothing_behind(
         convert(spec, new, link=True)
     mask = streets / "gtFine/val/ulm/ulm_1_gtFine_labelIds.png"
     mask.write_bytes(b"")
-    with pytest.raises(MaskError, match=r"ulm_1_gtFine_labelIds.png: not a readable picture"):
+    with pytest.raises(MaskError, match=r"ulm_1_gtFine_labelIds.png: not a readable image"):
         convert(spec, new)
     mask.unlink()
-    with pytest.raises(DatasetError, match=r"1 of 2 photos has no mask"):
+    with pytest.raises(DatasetError, match=r"1 of 2 images has no mask"):
         convert(spec, new)
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
@@ -103,5 +104,5 @@ def test_what_can_not_be_converted_leaves_nothing_behind(
 def test_what_a_folder_can_not_hold_is_refused(tmp_path: Path) -> None:
     for folder in ("data/images", "data/hha", "segmentation"):
         (tmp_path / "nyud" / folder).mkdir(parents=True)
-    with pytest.raises(DatasetError, match=r"nyud-hha:.* has more than photos with one mask each"):
+    with pytest.raises(DatasetError, match=r"nyud-hha:.* has more than images with one mask each"):
         convert(f"nyud-hha:{tmp_path / 'nyud'}", tmp_path / "new")

@@ -7,17 +7,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atrous.data.dataset import DatasetError, PairedDataset, open_dataset
+from atrous.data.dataset import PairedDataset, open_dataset
 from atrous.data.files.images import ImageError
 from atrous.data.files.masks import MaskError, MaskForm
 from atrous.data.sources import labels_toml as forms
+from atrous.errors import DatasetError
 from atrous.label_sets import CAMVID, VOC
 from atrous.labels import IGNORE, LabelSet
 
 Put = Callable[..., None]
 
 
-def photo(path: Path, size: tuple[int, int] = (6, 4)) -> None:
+def image(path: Path, size: tuple[int, int] = (6, 4)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, (10, 20, 30)).save(path)
 
@@ -39,7 +40,7 @@ def names(spec: str, split: str) -> list[str]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for name in "abcdefgh":
-        photo(tmp_path / "images" / f"{name}.jpg")
+        image(tmp_path / "images" / f"{name}.jpg")
         mask(tmp_path / "masks" / f"{name}.png")
     return tmp_path
 
@@ -47,7 +48,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("at", ["", "VOC2012", "VOCdevkit/VOC2012"])
 def test_voc_is_found_from_the_devkit_and_above(tmp_path: Path, at: str) -> None:
     base = tmp_path / at
-    photo(base / "JPEGImages/x.jpg")
+    image(base / "JPEGImages/x.jpg")
     mask(base / "SegmentationClass/x.png", ((20,) * 6,) * 4)
     lines(base / "ImageSets/Segmentation/train.txt", "x", "")
     data = open_dataset(f"voc:{tmp_path}", "train")
@@ -59,7 +60,7 @@ def test_voc_is_found_from_the_devkit_and_above(tmp_path: Path, at: str) -> None
 
 
 def test_voc_augmented_masks_and_deeplab_lists(tmp_path: Path) -> None:
-    photo(tmp_path / "JPEGImages/x.jpg")
+    image(tmp_path / "JPEGImages/x.jpg")
     mask(tmp_path / "SegmentationClass/x.png")
     mask(tmp_path / "SegmentationClassAug/x.png")
     lists = tmp_path / "ImageSets/Segmentation"
@@ -73,8 +74,8 @@ def test_voc_augmented_masks_and_deeplab_lists(tmp_path: Path) -> None:
 
 
 def test_camvid_reads_published_and_plain_lists(tmp_path: Path) -> None:
-    photo(tmp_path / "train/0001TP_1.png")
-    photo(tmp_path / "val/0016E5_2.jpg")
+    image(tmp_path / "train/0001TP_1.png")
+    image(tmp_path / "val/0016E5_2.jpg")
     for split, name in (("train", "0001TP_1"), ("val", "0016E5_2")):
         mask(tmp_path / f"{split}annot/{name}.png", ((0, 10, 11, 11, 3, 3),) * 4)
     lines(tmp_path / "train.txt", "/SegNet/CamVid/train/0001TP_1.png /SegNet/CamVid/trainannot/0001TP_1.png")
@@ -89,7 +90,7 @@ def test_camvid_reads_published_and_plain_lists(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "split", "count"),
     [
-        ("voc:{}/data/VOCdevkit", "trainaug", 2837),
+        ("voc:{}/data/VOCdevkit", "trainaug", 3103),
         ("voc:{}/data/VOCdevkit/VOC2012", "val", 350),
         ("camvid:{}/data/CamVid", "train+val", 468),
         ("camvid:{}/data/CamVid", "test", 233),
@@ -102,22 +103,22 @@ def test_real_datasets_open(shared: Path, spec: str, split: str, count: int) -> 
     assert sample.image.shape[:2] == sample.mask.shape
 
 
-def test_folder_draws_a_fifth_for_validation_and_never_moves_a_picture(tmp_path: Path) -> None:
+def test_folder_draws_a_fifth_for_validation_and_never_moves_a_image(tmp_path: Path) -> None:
     for number in range(60):
-        photo(tmp_path / f"images/{number}.png")
+        image(tmp_path / f"images/{number}.png")
         mask(tmp_path / f"masks/{number}.png")
     spec = f"folder:{tmp_path}"
     train, val = names(spec, "train"), names(spec, "val")
     assert sorted(train + val) == sorted(names(spec, "all"))
     assert 5 <= len(val) <= 20
-    photo(tmp_path / "images/more.png")
+    image(tmp_path / "images/more.png")
     mask(tmp_path / "masks/more.png")
     assert set(train) <= set(names(spec, "train"))
     assert set(val) <= set(names(spec, "val"))
 
 
 def test_folder_too_small_to_draw_from_says_how_to_split_it(tmp_path: Path) -> None:
-    photo(tmp_path / "images/a.png")
+    image(tmp_path / "images/a.png")
     mask(tmp_path / "masks/a.png")
     spec = f"folder:{tmp_path}"
     with pytest.raises(DatasetError, match=r"too few .*splits/val\.txt"):
@@ -125,20 +126,20 @@ def test_folder_too_small_to_draw_from_says_how_to_split_it(tmp_path: Path) -> N
 
 
 def test_folder_splits_files_take_names_with_and_without_endings(folder: Path) -> None:
-    photo(folder / "images/deep/e.1.jpeg")
+    image(folder / "images/deep/e.1.jpeg")
     mask(folder / "masks/deep/e.1.png")
     lines(folder / "splits/train.txt", "\ufeffa.jpg", "b", "  deep/e.1  ", "deep/e.1.jpeg")
     assert names(f"folder:{folder}", "train") == ["a", "b", "e.1", "e.1"]
     with pytest.raises(DatasetError, match=r"no split 'test'.*splits there: train"):
         open_dataset(f"folder:{folder}", "test")
     lines(folder / "splits/test.txt", "a", "nothing", "none")
-    with pytest.raises(DatasetError, match=r"test\.txt lists 2 photos that are not there; first: .*nothing"):
+    with pytest.raises(DatasetError, match=r"test\.txt lists 2 images that are not there; first: .*nothing"):
         open_dataset(f"folder:{folder}", "test")
 
 
 def test_folder_subfolders_are_splits_and_val_is_never_drawn_from_train(tmp_path: Path) -> None:
     for name in ("train/a", "train/b/c", "test/d"):
-        photo(tmp_path / f"images/{name}.jpg")
+        image(tmp_path / f"images/{name}.jpg")
         mask(tmp_path / f"masks/{name}.png")
     spec = f"folder:{tmp_path}"
     assert names(spec, "train") == ["a", "c"]
@@ -148,9 +149,9 @@ def test_folder_subfolders_are_splits_and_val_is_never_drawn_from_train(tmp_path
         open_dataset(spec, "val")
 
 
-def test_folder_with_nested_pictures_that_are_no_splits(tmp_path: Path) -> None:
+def test_folder_with_nested_images_that_are_no_splits(tmp_path: Path) -> None:
     for number in range(20):
-        photo(tmp_path / f"images/{number % 2}/{number}.jpg")
+        image(tmp_path / f"images/{number % 2}/{number}.jpg")
         mask(tmp_path / f"masks/{number % 2}/{number}.png")
     spec = f"folder:{tmp_path}"
     assert len(names(spec, "train")) + len(names(spec, "val")) == 20
@@ -162,15 +163,15 @@ def test_folder_masks_that_are_missing_are_counted_and_named(folder: Path) -> No
         (folder / "masks" / f"{name}.png").unlink()
     mask(folder / "masks/a_mask.png")
     with pytest.raises(
-        DatasetError, match=r"2 of 8 photos have no mask; first: .*a\.jpg: needs .*a\.png \(there is a_mask"
+        DatasetError, match=r"2 of 8 images have no mask; first: .*a\.jpg: needs .*a\.png \(there is a_mask"
     ):
         open_dataset(f"folder:{folder}", "all")
 
 
-def test_two_photos_that_would_share_a_mask_are_an_error(folder: Path) -> None:
-    photo(folder / "images/a.png")
+def test_two_images_that_would_share_a_mask_are_an_error(folder: Path) -> None:
+    image(folder / "images/a.png")
     with pytest.raises(
-        DatasetError, match=r"1 mask belongs to more than one photo; first: .*a\.jpg: would share .*a\.png"
+        DatasetError, match=r"1 mask belongs to more than one image; first: .*a\.jpg: would share .*a\.png"
     ):
         open_dataset(f"folder:{folder}", "all")
 
@@ -182,7 +183,7 @@ def test_folder_without_labels_counts_its_classes(folder: Path) -> None:
         assert len(open_dataset(f"folder:{folder}", split).labels) == 5
 
 
-def test_folder_of_0_and_255_masks_is_refused_since_nothing_would_be_learnt(folder: Path) -> None:
+def test_folder_of_0_and_255_masks_is_refused_since_nothing_would_be_learned(folder: Path) -> None:
     for name in "abcdefgh":
         mask(folder / f"masks/{name}.png", ((0, 255, 255, 0, 0, 0),) * 4)
     with pytest.raises(DatasetError, match=r"(?s)only 0 and 255.*values = \[0, 255\]"):
@@ -252,9 +253,9 @@ def test_labels_toml_mistakes_are_named_with_what_is_expected(folder: Path, text
     assert says in str(caught.value)
 
 
-def test_pair_of_two_sizes_is_an_error_that_names_both_and_a_turned_photo(folder: Path) -> None:
-    photo(folder / "images/a.jpg", (5, 4))
-    photo(folder / "images/b.jpg", (4, 6))
+def test_pair_of_two_sizes_is_an_error_that_names_both_and_a_turned_image(folder: Path) -> None:
+    image(folder / "images/a.jpg", (5, 4))
+    image(folder / "images/b.jpg", (4, 6))
     data = open_dataset(f"folder:{folder}", "all")
     with pytest.raises(DatasetError, match=r"a\.jpg is 5×4 but its mask .*a\.png is 6×4; both"):
         data[0]
@@ -282,24 +283,24 @@ def test_what_is_no_dataset_says_what_was_expected(tmp_path: Path, spec: str, sa
 
 
 def test_lists_that_name_what_is_not_there(tmp_path: Path) -> None:
-    photo(tmp_path / "JPEGImages/x.jpg")
+    image(tmp_path / "JPEGImages/x.jpg")
     mask(tmp_path / "SegmentationClass/x.png")
     lines(tmp_path / "ImageSets/Segmentation/train.txt", "x", "y")
     lines(tmp_path / "ImageSets/Segmentation/none.txt")
-    with pytest.raises(DatasetError, match=r"train\.txt lists 1 photo that is not there: .*y\.jpg"):
+    with pytest.raises(DatasetError, match=r"train\.txt lists 1 image that is not there: .*y\.jpg"):
         open_dataset(f"voc:{tmp_path}", "train")
-    with pytest.raises(DatasetError, match="holds no pictures"):
+    with pytest.raises(DatasetError, match="holds no images"):
         open_dataset(f"voc:{tmp_path}", "none")
 
 
-def test_a_folder_without_pictures_says_so(tmp_path: Path) -> None:
+def test_a_folder_without_images_says_so(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "masks").mkdir()
-    with pytest.raises(ImageError, match="no picture in this folder"):
+    with pytest.raises(ImageError, match="no image in this folder"):
         open_dataset(f"folder:{tmp_path}", "all")
 
 
-def test_joined_splits_have_a_shared_picture_once(folder: Path) -> None:
+def test_joined_splits_have_a_shared_image_once(folder: Path) -> None:
     lines(folder / "splits/train.txt", "a", "b")
     assert names(f"folder:{folder}", "train+train") == ["a", "b"]
 
@@ -346,7 +347,7 @@ def test_some_of_a_dataset_are_spread_evenly_and_named():
     pairs = tuple((Path(f"{i}.jpg"), Path(f"{i}.png")) for i in range(10))
     whole = PairedDataset("mine:val", MaskForm(LabelSet(("a", "b"))), pairs)
     few = whole.some(4)
-    assert [photo.stem for photo, _ in few.pairs] == ["0", "3", "6", "9"]
+    assert [image.stem for image, _ in few.pairs] == ["0", "3", "6", "9"]
     assert few.name == "mine:val (4 of 10)"
     assert len(whole.some(1)) == 1
     assert whole.some(10) is whole

@@ -1,4 +1,4 @@
-"""Reading pictures: every mode, every way a file can be broken, and what a folder or a pattern stands for."""
+"""Reading images: every mode, every way a file can be broken, and what a folder or a pattern stands for."""
 
 import io
 import warnings
@@ -28,14 +28,14 @@ RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
 GREY = RGB[..., 0]
 
 
-def encoded(picture: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
-def pixels_of(picture: Image.Image, kind: str = "PNG", **options: object) -> np.ndarray:
-    return decode_image(encoded(picture, kind, **options)).pixels
+def pixels_of(image: Image.Image, kind: str = "PNG", **options: object) -> np.ndarray:
+    return decode_image(encoded(image, kind, **options)).pixels
 
 
 def smooth(height: int = 48, width: int = 64) -> np.ndarray:
@@ -73,20 +73,20 @@ def test_an_opaque_alpha_channel_changes_nothing() -> None:
 
 
 def test_grey_with_alpha_is_laid_over_white() -> None:
-    picture = Image.merge("LA", [Image.new("L", (2, 1), 10), Image.fromarray(np.array([[255, 0]], np.uint8))])
-    assert pixels_of(picture).tolist() == [[[10] * 3, [255] * 3]]
+    image = Image.merge("LA", [Image.new("L", (2, 1), 10), Image.fromarray(np.array([[255, 0]], np.uint8))])
+    assert pixels_of(image).tolist() == [[[10] * 3, [255] * 3]]
 
 
 @pytest.mark.parametrize("transparency", [1, bytes([255, 0])])
 def test_a_palette_with_transparency_is_laid_over_white(transparency: int | bytes) -> None:
-    picture = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
-    picture.putpalette([9, 8, 7, 50, 60, 70])
-    assert pixels_of(picture, transparency=transparency).tolist() == [[[9, 8, 7], [255, 255, 255]]]
+    image = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
+    image.putpalette([9, 8, 7, 50, 60, 70])
+    assert pixels_of(image, transparency=transparency).tolist() == [[[9, 8, 7], [255, 255, 255]]]
 
 
 def test_a_transparent_color_of_an_rgb_png_is_white() -> None:
-    picture = Image.fromarray(np.array([[[1, 2, 3], [4, 5, 6]]], np.uint8))
-    assert pixels_of(picture, transparency=(1, 2, 3)).tolist() == [[[255, 255, 255], [4, 5, 6]]]
+    image = Image.fromarray(np.array([[[1, 2, 3], [4, 5, 6]]], np.uint8))
+    assert pixels_of(image, transparency=(1, 2, 3)).tolist() == [[[255, 255, 255], [4, 5, 6]]]
 
 
 @pytest.mark.parametrize("kind", [".png", ".tiff"])
@@ -127,8 +127,8 @@ def test_color_tiff_of_floats_is_read_through_opencv() -> None:
 
 def test_cmyk_jpeg_has_the_colors_of_its_rgb() -> None:
     rgb = smooth()
-    picture = Image.fromarray(rgb).convert("CMYK")
-    read = pixels_of(picture, "JPEG", quality=100, subsampling=0)
+    image = Image.fromarray(rgb).convert("CMYK")
+    read = pixels_of(image, "JPEG", quality=100, subsampling=0)
     assert read.shape == rgb.shape
     assert np.abs(read.astype(int) - rgb).max() < 12
 
@@ -140,9 +140,9 @@ def test_orientation_is_applied(kind: str, orientation: int, mode: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encoded(Image.fromarray(smooth()).convert(mode), kind, exif=exif)
-    with Image.open(io.BytesIO(data)) as picture:
-        expected = np.array(ImageOps.exif_transpose(picture).convert("RGB"))
-        stored = np.array(picture.convert("RGB"))
+    with Image.open(io.BytesIO(data)) as image:
+        expected = np.array(ImageOps.exif_transpose(image).convert("RGB"))
+        stored = np.array(image.convert("RGB"))
     decoded = decode_image(data)
     np.testing.assert_array_equal(decoded.pixels, expected)
     assert decoded.orientation == orientation
@@ -154,8 +154,8 @@ def test_orientation_is_applied(kind: str, orientation: int, mode: str) -> None:
 def test_orientation_of_16_bit_grey_is_applied() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    picture = Image.fromarray(smooth()[..., 0].astype(np.uint16) << 8)
-    np.testing.assert_array_equal(pixels_of(picture, exif=exif)[..., 0], np.rot90(smooth()[..., 0], -1))
+    image = Image.fromarray(smooth()[..., 0].astype(np.uint16) << 8)
+    np.testing.assert_array_equal(pixels_of(image, exif=exif)[..., 0], np.rot90(smooth()[..., 0], -1))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
@@ -175,20 +175,20 @@ def test_the_first_frame_is_read_and_said_so(kind: str, words: str) -> None:
     assert words in decoded.notes[0]
 
 
-def test_a_second_picture_in_a_phone_photo_is_no_animation() -> None:
-    photo = Image.fromarray(smooth())
-    decoded = decode_image(encoded(photo, "MPO", save_all=True, append_images=[photo.resize((8, 6))]))
+def test_a_second_image_in_a_phone_image_is_no_animation() -> None:
+    image = Image.fromarray(smooth())
+    decoded = decode_image(encoded(image, "MPO", save_all=True, append_images=[image.resize((8, 6))]))
     assert decoded.pixels.shape == (48, 64, 3)
     assert decoded.notes == ()
 
 
 def test_plain_jpeg_equals_pillow(shared: Path) -> None:
     for path in sorted((shared / "data/VOCdevkit/VOC2012/JPEGImages").glob("*.jpg"))[:40]:
-        with Image.open(path) as picture:
-            np.testing.assert_array_equal(read_image(path), np.array(picture))
+        with Image.open(path) as image:
+            np.testing.assert_array_equal(read_image(path), np.array(image))
 
 
-def test_a_large_picture_is_read_without_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_image_is_read_without_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encoded(Image.new("L", (400, 300)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with warnings.catch_warnings():
@@ -197,7 +197,7 @@ def test_a_large_picture_is_read_without_a_warning(monkeypatch: pytest.MonkeyPat
     assert Image.MAX_IMAGE_PIXELS == 1000
 
 
-def test_a_picture_beyond_the_limit_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_image_beyond_the_limit_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "MAX_PIXELS", 100)
     with pytest.raises(ImageError, match=r"big\.png: 11×10 pixels, where at most 100"):
         decode_image(encoded(Image.new("L", (11, 10))), "big.png")
@@ -212,21 +212,21 @@ def cut(kind: str) -> bytes:
     ("data", "words"),
     [
         (b"", "empty file"),
-        (b"hello, this is text", "not a picture: it begins with b'hello"),
+        (b"hello, this is text", "not an image: it begins with b'hello"),
         (b"<!DOCTYPE html><p>404", "a web page"),
         (b"%PDF-1.7", "a PDF document"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0", "a HEIC photo"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "a HEIC image"),
         (b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "EPS drawing"),
         (b"\xff\xd8\xff\xe0", "header is damaged"),
-        (cut("JPEG"), "damaged picture .*copy or download it again"),
-        (cut("PNG"), "damaged picture .*copy or download it again"),
+        (cut("JPEG"), "damaged image .*copy or download it again"),
+        (cut("PNG"), "damaged image .*copy or download it again"),
         (cut("WEBP"), "damaged"),
         (cut("TIFF"), "damaged"),
-        (cut("BMP"), "damaged picture .*copy or download it again"),
+        (cut("BMP"), "damaged image .*copy or download it again"),
     ],
 )
-def test_what_is_no_picture_is_said_to_be_what_it_is(data: bytes, words: str) -> None:
+def test_what_is_no_image_is_said_to_be_what_it_is(data: bytes, words: str) -> None:
     with pytest.raises(ImageError, match=rf"^x\.jpg: .*{words}"):
         decode_image(data, "x.jpg")
 
@@ -239,7 +239,7 @@ def test_what_is_no_picture_is_said_to_be_what_it_is(data: bytes, words: str) ->
 )
 @settings(deadline=None)
 @pytest.mark.filterwarnings("ignore")  # Pillow's remarks on damaged metadata
-def test_damaged_files_give_a_picture_or_an_image_error(kind: str, at: int, patch: bytes, cut_off: bool) -> None:
+def test_damaged_files_give_a_image_or_an_image_error(kind: str, at: int, patch: bytes, cut_off: bool) -> None:
     data = encoded(Image.fromarray(smooth(12, 16)), kind)
     at %= len(data)
     damaged = data[:at] + patch + (b"" if cut_off else data[at + len(patch) :])
@@ -257,8 +257,8 @@ def test_a_missing_file_is_named_with_what_is_there(tmp_path: Path) -> None:
         open_image(tmp_path / "cat.png")
 
 
-def test_a_folder_is_no_picture(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match="a folder, where a picture was expected"):
+def test_a_folder_is_no_image(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="a folder, where an image was expected"):
         open_image(tmp_path)
 
 
@@ -334,12 +334,12 @@ def test_links_to_folders_are_followed_once(album: Path) -> None:
 @pytest.mark.parametrize("make", [lambda a: a / ".cache", lambda a: f"{a}/*.gif"])
 def test_nothing_found_says_what_was_looked_for(album: Path, make: Callable[[Path], str | Path]) -> None:
     (album / ".cache" / "e.jpg").unlink()
-    with pytest.raises(ImageError, match=r"no picture .*looked for files ending in .*\.jpg"):
+    with pytest.raises(ImageError, match=r"no image .*looked for files ending in .*\.jpg"):
         find_images([make(album)])
 
 
 def test_no_input_is_an_error() -> None:
-    with pytest.raises(ImageError, match="name at least one picture"):
+    with pytest.raises(ImageError, match="name at least one image"):
         find_images([])
 
 

@@ -7,14 +7,15 @@ import pytest
 import torch
 
 from atrous.data.augment import Augmentation
-from atrous.data.dataset import DatasetError, Sample
+from atrous.data.dataset import Sample
 from atrous.data.loading import Batch, batches, steps_per_epoch
 from atrous.data.sources.base import Extras
+from atrous.errors import DatasetError
 from atrous.labels import LabelSet
 
 
 class Noise:
-    """Pictures of noise; ``broken`` can't be read."""
+    """Images of noise; ``broken`` can't be read."""
 
     name, labels, extras = "noise", LabelSet(("a", "b")), Extras()
 
@@ -39,27 +40,27 @@ def take(count: int, dataset: Noise | None = None, **options: int) -> list[Batch
 
 def joined(some: list[Batch]) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
     names = [name for batch in some for name in batch.names]
-    return torch.cat([b.photos for b in some]), torch.cat([b.masks for b in some]), names
+    return torch.cat([b.images for b in some]), torch.cat([b.masks for b in some]), names
 
 
 def assert_same(some: list[Batch], others: list[Batch]) -> None:
-    (photos, masks, names), (photos2, masks2, names2) = joined(some), joined(others)
+    (images, masks, names), (images2, masks2, names2) = joined(some), joined(others)
     assert names == names2
-    assert torch.equal(photos, photos2)
+    assert torch.equal(images, images2)
     assert torch.equal(masks, masks2)
 
 
 def test_a_batch_is_uint8_and_channels_last() -> None:
     batch = take(1)[0]
-    assert batch.photos.shape == (4, 3, 33, 33)
+    assert batch.images.shape == (4, 3, 33, 33)
     assert batch.masks.shape == (4, 33, 33)
-    assert batch.photos.dtype == batch.masks.dtype == torch.uint8
-    assert batch.photos.is_contiguous(memory_format=torch.channels_last)
+    assert batch.images.dtype == batch.masks.dtype == torch.uint8
+    assert batch.images.is_contiguous(memory_format=torch.channels_last)
     assert len(batch.names) == 4
 
 
-def test_an_epoch_has_no_picture_twice_and_the_next_is_shuffled_anew() -> None:
-    names = [batch.names for batch in take(4)]  # 11 pictures: two batches of 4 an epoch
+def test_an_epoch_has_no_image_twice_and_the_next_is_shuffled_anew() -> None:
+    names = [batch.names for batch in take(4)]  # 11 images: two batches of 4 an epoch
     first, second = {*names[0], *names[1]}, {*names[2], *names[3]}
     assert len(first) == len(second) == 8
     assert names[:2] != names[2:]
@@ -93,17 +94,17 @@ def test_another_seed_is_another_order() -> None:
     assert joined(take(2))[2] != joined(take(2, seed=4))[2]
 
 
-def test_epochs_warp_a_picture_differently() -> None:
+def test_epochs_warp_a_image_differently() -> None:
     (first,), (second,) = (take(1, Noise(1), batch_size=1, start=start) for start in (0, 1))
     assert first.names == second.names
-    assert not torch.equal(first.photos, second.photos)
+    assert not torch.equal(first.images, second.images)
 
 
-def test_fewer_pictures_than_a_batch_come_again_warped_anew() -> None:
+def test_fewer_images_than_a_batch_come_again_warped_anew() -> None:
     batch = take(1, Noise(2), batch_size=5)[0]
     assert set(batch.names) == {"0.png", "1.png"}
     same = [i for i, name in enumerate(batch.names) if name == "0.png"]
-    assert not torch.equal(batch.photos[same[0]], batch.photos[same[1]])
+    assert not torch.equal(batch.images[same[0]], batch.images[same[1]])
 
 
 @pytest.mark.parametrize(("length", "batch", "steps"), [(11, 4, 2), (8, 4, 2), (3, 4, 1), (1, 1, 1)])

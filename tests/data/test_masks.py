@@ -34,8 +34,8 @@ def test_grey_mask_gives_its_values(tmp_path: Path) -> None:
 
 def test_1_bit_mask_is_classes_0_and_1(tmp_path: Path) -> None:
     file = write(tmp_path / "m.png", MASK == 1)
-    with Image.open(file) as picture:
-        assert picture.mode == "1"
+    with Image.open(file) as image:
+        assert image.mode == "1"
     np.testing.assert_array_equal(read_mask(file, INDEX), MASK == 1)
 
 
@@ -68,7 +68,7 @@ def test_rgb_mask_with_a_strange_colour_names_it(tmp_path: Path) -> None:
 
 
 def test_colours_that_were_not_declared_say_what_to_declare(tmp_path: Path) -> None:
-    with pytest.raises(MaskError, match=r'm\.png: a RGB picture.*encoding = "rgb"'):
+    with pytest.raises(MaskError, match=r'm\.png: a RGB image.*encoding = "rgb"'):
         read_mask(write(tmp_path / "m.png", np.zeros((2, 2, 3), np.uint8)), INDEX)
 
 
@@ -104,7 +104,7 @@ def test_255_classes_use_every_value_but_the_last(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["m.jpg", "m.png"])
 def test_jpeg_mask_is_refused_whatever_its_name(tmp_path: Path, name: str) -> None:
     file = write(tmp_path / name, MASK, format="JPEG")
-    with pytest.raises(MaskError, match=rf"{name}: a JPEG picture.*as PNG"):
+    with pytest.raises(MaskError, match=rf"{name}: a JPEG image.*as PNG"):
         read_mask(file, INDEX)
 
 
@@ -114,5 +114,5 @@ def test_damaged_or_missing_mask_names_the_file(tmp_path: Path, cut: int) -> Non
         read_mask(tmp_path / "m.png", MaskForm(VOC))
     whole = encode_mask(np.random.default_rng(0).integers(0, 21, (40, 40), np.uint8), VOC)
     (tmp_path / "m.png").write_bytes(whole[:cut])
-    with pytest.raises(MaskError, match=r"m\.png: not a readable picture .*write it again"):
+    with pytest.raises(MaskError, match=r"m\.png: not a readable image .*write it again"):
         read_mask(tmp_path / "m.png", MaskForm(VOC))

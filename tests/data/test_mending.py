@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atrous.data.dataset import DatasetError, open_dataset
+from atrous.data.dataset import open_dataset
 from atrous.data.doctor.check import check
 from atrous.data.doctor.repair import Mended, mend
 from atrous.data.files.images import read_image
+from atrous.errors import DatasetError
 from atrous.label_sets import CAMVID, VOC
 from atrous.labels import LabelSet, encode_mask
 
-from .conftest import LABELS, MakeFolder, Picture, draw
+from .conftest import LABELS, ImageAndMask, MakeFolder, draw
 
 
 def fix(root: Path, copy: Path, *splits: str) -> Mended:
@@ -33,7 +34,7 @@ def masks(root: Path, split: str) -> dict[str, np.ndarray]:
 
 
 def test_a_folder_spoilt_in_every_way_becomes_healthy(
-    twenty: Mapping[str, Picture], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    twenty: Mapping[str, ImageAndMask], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "scripts"))
     from doctor_report import spoil
@@ -52,13 +53,13 @@ def test_a_folder_spoilt_in_every_way_becomes_healthy(
             np.testing.assert_array_equal(mask, twenty[name][1])
     assert read_image(copy / f"images/{ways['half']}.png").shape == twenty[ways["half"]][0].shape
     left_out = {Path(item.name).stem for item in mended.left_out}
-    spoilt = {ways[way] for way in "missing shared size far strange jpeg jpg outside void photo mask".split()}
+    spoilt = {ways[way] for way in "missing shared size far strange jpeg jpg outside void image mask".split()}
     assert left_out == spoilt | {"not-there"}
     files = {step: {Path(file).stem for file in done} for step, done in mended.done.items()}
     assert files == {
         "mask: colours written as class numbers": {ways["rgb"]},
-        "mask: turned as its photo is": {ways["stored"], ways["half"]},
-        "photo: turned upright": {ways["stored"], ways["half"], ways["upright"]},
+        "mask: turned as its image is": {ways["stored"], ways["half"]},
+        "image: turned upright": {ways["stored"], ways["half"], ways["upright"]},
         "taken out of train, being in val": {ways["twin"], ways["both"]},
     }
     assert mended.splits == {"train": 7, "val": 3}
@@ -68,7 +69,7 @@ def test_a_folder_spoilt_in_every_way_becomes_healthy(
     assert "left out: 13 pairs" in said
 
 
-def test_photos_that_need_nothing_are_the_same_files(make_folder: MakeFolder, tmp_path: Path) -> None:
+def test_images_that_need_nothing_are_the_same_files(make_folder: MakeFolder, tmp_path: Path) -> None:
     root, copy = make_folder(), tmp_path / "copy"
     mended = fix(root, copy)
     assert (mended.done, mended.left_out) == ({}, ())
@@ -103,7 +104,7 @@ def test_a_mask_of_two_values_among_proper_ones_becomes_classes(make_folder: Mak
     np.testing.assert_array_equal(masks(tmp_path / "copy", "train")["b"], draw(0)[1] % 255 > 0)
 
 
-def test_values_as_greys_of_a_coloured_picture_become_classes(make_folder: MakeFolder, tmp_path: Path) -> None:
+def test_values_as_greys_of_a_coloured_image_become_classes(make_folder: MakeFolder, tmp_path: Path) -> None:
     root = make_folder()
     for name, mode in (("a", "RGB"), ("b", "RGBA"), ("c", "LA")):
         Image.fromarray(draw(0)[1]).convert(mode).save(root / f"masks/{name}.png")
@@ -122,7 +123,7 @@ def test_transparent_and_black_and_white_masks_are_not_guessed(make_folder: Make
     assert [Path(item.name).stem for item in mended.left_out] == ["a", "b"]
 
 
-def test_a_split_that_loses_every_picture_is_not_listed(make_folder: MakeFolder, tmp_path: Path) -> None:
+def test_a_split_that_loses_every_image_is_not_listed(make_folder: MakeFolder, tmp_path: Path) -> None:
     root = make_folder()
     (root / "masks/d.png").unlink()
     assert fix(root, tmp_path / "copy").splits == {"train": 3}
@@ -173,13 +174,13 @@ def test_joined_splits_become_one(make_folder: MakeFolder, tmp_path: Path) -> No
 
 
 def publish(root: Path, folders: tuple[str, str, str], labels: LabelSet, names: Mapping[str, str]) -> None:
-    """Write a photo and a mask for each split, and a list that names one more."""
-    photos, annotations, lists = folders
+    """Write an image and a mask for each split, and a list that names one more."""
+    images, annotations, lists = folders
     for split, name in names.items():
-        photo, mask = draw(len(split))
-        for folder in (photos, annotations, lists):
+        image, mask = draw(len(split))
+        for folder in (images, annotations, lists):
             (root / folder.format(split)).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(photo).save(root / photos.format(split) / f"{name}.jpg")
+        Image.fromarray(image).save(root / images.format(split) / f"{name}.jpg")
         (root / annotations.format(split) / f"{name}.png").write_bytes(encode_mask(mask, labels))
         with (root / lists / f"{split}.txt").open("a") as file:
             file.write(f"{name}\nabsent\n")

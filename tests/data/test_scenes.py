@@ -8,12 +8,13 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from atrous.data.dataset import DatasetError, open_dataset
+from atrous.data.dataset import open_dataset
 from atrous.data.doctor.check import check, quick_check
 from atrous.data.doctor.repair import mend
 from atrous.data.files.images import ImageError
 from atrous.data.files.masks import MaskError, MaskForm, read_mask
 from atrous.data.sources.scenes import LOG_DEPTH_MEAN, read_log_depth
+from atrous.errors import DatasetError
 from atrous.label_sets import (
     CONTEXT_NUMBERS,
     GEOMETRIC,
@@ -31,7 +32,7 @@ COLUMNS, ROWS = np.meshgrid(np.arange(6, dtype=np.uint8), np.arange(4, dtype=np.
 
 
 def save(path: Path, values: object, **variables: object) -> Path:
-    """A picture, or as ``.mat`` a matrix of the given name."""
+    """An image, or as ``.mat`` a matrix of the given name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if variables:
         scipy.io.savemat(path, variables, do_compression=True)
@@ -92,10 +93,10 @@ def test_depth_that_is_missing_is_the_mean_and_no_depth_at_all_says_so(tmp_path:
     depth = read_log_depth(save(tmp_path / "d.png", np.array([[0, 2550, 100, 60000]], np.uint16)))
     assert depth.shape == (1, 4, 1)
     assert depth[0, :, 0].tolist() == [139, 139, 0, 255]
-    with pytest.raises(ImageError, match=r"c.png: a uint8 picture of shape \(4, 6, 3\); expected depth"):
+    with pytest.raises(ImageError, match=r"c.png: a uint8 image of shape \(4, 6, 3\); expected depth"):
         read_log_depth(save(tmp_path / "c.png", np.dstack([ROWS] * 3)))
-    (tmp_path / "broken.png").write_text("no picture")
-    with pytest.raises(ImageError, match=r"broken.png: not a readable picture"):
+    (tmp_path / "broken.png").write_text("no image")
+    with pytest.raises(ImageError, match=r"broken.png: not a readable image"):
         read_log_depth(tmp_path / "broken.png")
     with pytest.raises(ImageError, match=r"none.png: no such file"):
         read_log_depth(tmp_path / "none.png")
@@ -106,7 +107,7 @@ def test_a_layer_of_another_size_or_none_is_an_error_that_names_it(nyud: Path) -
     with pytest.raises(DatasetError, match=r"img_5133.png is 6×4 but .*hha/img_5133.png 6×5; both must have one size"):
         open_dataset(f"nyud-rgb-hha:{nyud}", "test")[0]
     (nyud / "data/hha/img_5133.png").unlink()
-    with pytest.raises(DatasetError, match=r"1 photo lacks a file that nyud-rgb-hha needs .* needs .*hha/img_5133.png"):
+    with pytest.raises(DatasetError, match=r"1 image lacks a file that nyud-rgb-hha needs .* needs .*hha/img_5133.png"):
         open_dataset(f"nyud-rgb-hha:{nyud}", "test")
     assert open_dataset(f"nyud:{nyud}", "test")[0].image.shape == (4, 6, 3)
 
@@ -133,17 +134,17 @@ def test_siftflow_gives_both_of_its_masks(siftflow: Path) -> None:
 
 def test_siftflow_without_its_second_masks_says_which(siftflow: Path) -> None:
     (siftflow / f"GeoLabels/{SIFT}/street_b2.mat").unlink()
-    with pytest.raises(DatasetError, match=r"1 photo lacks a file .*street_b2.jpg: needs .*GeoLabels.*street_b2.mat"):
+    with pytest.raises(DatasetError, match=r"1 image lacks a file .*street_b2.jpg: needs .*GeoLabels.*street_b2.mat"):
         open_dataset(f"siftflow:{siftflow}", "trainval")
 
 
 def test_the_doctor_reads_matrices_and_takes_trainval_where_there_is_no_train(siftflow: Path) -> None:
     checkup = check(f"siftflow:{siftflow}")
     assert list(checkup.lists) == ["trainval", "test"]
-    assert checkup.counts("trainval").pictures.tolist() == [2 * (label in (5, 11, 17, 23, 29)) for label in range(33)]
+    assert checkup.counts("trainval").images.tolist() == [2 * (label in (5, 11, 17, 23, 29)) for label in range(33)]
     assert checkup.counts("trainval").ignored == 2 * 4
     assert not [f for f in quick_check(f"siftflow:{siftflow}", ["trainval"]) if f.severity == "error"]
-    with pytest.raises(DatasetError, match=r"more than photos with one mask each, and a mended copy would lose it"):
+    with pytest.raises(DatasetError, match=r"more than images with one mask each, and a mended copy would lose it"):
         mend(checkup, siftflow.parent / "mended")
     save(siftflow / f"SemanticLabels/{SIFT}/coast_n1.mat", None, S=np.full((4, 7), 34, np.uint8))
     kinds = {finding.kind for finding in check(f"siftflow:{siftflow}").findings if finding.severity == "error"}
@@ -179,7 +180,7 @@ def test_pascal_context_takes_classes_or_colours_for_matrices(context: Path, mod
 
 
 def parts_file(path: Path, *objects: tuple[str, dict[str, int]]) -> Path:
-    """PASCAL-Part's ``anno`` of pictures of 4×6 pixels: objects, and of each its parts with the columns they fill."""
+    """PASCAL-Part's ``anno`` of images of 4×6 pixels: objects, and of each its parts with the columns they fill."""
     fill = lambda columns: np.isin(COLUMNS, columns).astype(np.uint8)  # noqa: E731
     things = np.empty((1, len(objects)), [(name, object) for name in ("class", "class_ind", "mask", "parts")])
     for place, (name, columns) in enumerate(objects):
@@ -242,7 +243,7 @@ def test_a_matlab_file_that_lacks_or_breaks_is_called_what_it_is(person_part: Pa
     first.unlink()
     second.write_bytes(second.read_bytes()[:-200])  # its directory is whole
     missing, unreadable = (f for f in check(f"personpart:{person_part}").findings if f.kind.endswith("-mask"))
-    assert missing.expected == "a .mat file, or in its place a PNG, of the photo's name for each"
+    assert missing.expected == "a .mat file, or in its place a PNG, of the image's name for each"
     assert missing.items[0].detail == f"needs {first}"
     assert unreadable.items[0].name == str(second)
     for said in (unreadable.sentence(), str(_error_of(second))):
@@ -283,7 +284,7 @@ def test_a_matlab_file_without_a_mask_says_what_it_holds(tmp_path: Path) -> None
     (tmp_path / "broken.mat").write_bytes(b"MATLAB 5.0")
     for name, says in {
         "strange": "it holds T; expected a matrix S, segmentation, LabelMap or PASCAL-Part's anno",
-        "beyond": "its S holds 0 to 300, where whole numbers up to 255 were expected",
+        "beyond": "its S holds 0 to 300, where integers up to 255 were expected",
         "broken": "no file of MATLAB's that can be read",
         "none": "there is no such mask",
     }.items():
@@ -311,18 +312,18 @@ def test_published_samples_are_read_in_their_layouts(shared: Path, tmp_path: Pat
     (tmp_path / "nyud/data/images").mkdir(parents=True)
     (tmp_path / "voc/JPEGImages").mkdir(parents=True)
     (tmp_path / "voc/trainval").mkdir(parents=True)
-    photo, mask = samples / "nyud40/000834.png", np.asarray(Image.open(samples / "nyud40/000834_mask.png"))
+    image, mask = samples / "nyud40/000834.png", np.asarray(Image.open(samples / "nyud40/000834_mask.png"))
     lists(tmp_path / "nyud", test="834")
-    (tmp_path / "nyud/data/images/img_834.png").write_bytes(photo.read_bytes())
+    (tmp_path / "nyud/data/images/img_834.png").write_bytes(image.read_bytes())
     save(tmp_path / "nyud/segmentation/img_834.mat", None, segmentation=mask + np.uint8(1))
     sample = open_dataset(f"nyud:{tmp_path / 'nyud'}", "test")[0]
     np.testing.assert_array_equal(sample.mask, mask)
 
     context = sorted((samples / "pascal_context").glob("*.jpg"))
-    lists(tmp_path / "voc/ImageSets/Main", val=" ".join(photo.stem for photo in context))
-    for photo in context:
-        (tmp_path / "voc/JPEGImages" / photo.name).write_bytes(photo.read_bytes())
-        drawn = photo.with_suffix(".png")
+    lists(tmp_path / "voc/ImageSets/Main", val=" ".join(image.stem for image in context))
+    for image in context:
+        (tmp_path / "voc/JPEGImages" / image.name).write_bytes(image.read_bytes())
+        drawn = image.with_suffix(".png")
         (tmp_path / "voc/trainval" / drawn.name).write_bytes(drawn.read_bytes())
     shown = [
         {PASCAL_CONTEXT.names[label] for label in np.unique(found.mask)}
@@ -335,13 +336,13 @@ def test_published_samples_are_read_in_their_layouts(shared: Path, tmp_path: Pat
 
 @pytest.mark.shared
 def test_published_masks_of_person_parts_are_read_as_they_are(shared: Path, tmp_path: Path) -> None:
-    photos = sorted((shared / "reference/samples/person_part").glob("*.jpg"))
-    lists(tmp_path, val=" ".join(photo.stem for photo in photos), train=photos[0].stem)
-    for photo in photos:
-        for folder, file in (("JPEGImages", photo), ("pascal_person_part_gt", photo.with_suffix(".png"))):
+    images = sorted((shared / "reference/samples/person_part").glob("*.jpg"))
+    lists(tmp_path, val=" ".join(image.stem for image in images), train=images[0].stem)
+    for image in images:
+        for folder, file in (("JPEGImages", image), ("pascal_person_part_gt", image.with_suffix(".png"))):
             (tmp_path / folder).mkdir(exist_ok=True)
             (tmp_path / folder / file.name).write_bytes(file.read_bytes())
     data = open_dataset(f"personpart:{tmp_path}", "val")
     assert len(data) == 4
-    for sample, photo in zip(data, photos, strict=True):
-        np.testing.assert_array_equal(sample.mask, np.asarray(Image.open(photo.with_suffix(".png"))))
+    for sample, image in zip(data, images, strict=True):
+        np.testing.assert_array_equal(sample.mask, np.asarray(Image.open(image.with_suffix(".png"))))

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from atrous.data.contact_sheet import choose, contact_sheet
-from atrous.data.dataset import DatasetError, Sample
+from atrous.data.dataset import Sample
 from atrous.data.sources.base import Extras
 from atrous.data.stats import ClassCounts, count_classes, inverse_log, measure, median_frequency
+from atrous.errors import DatasetError
 from atrous.labels import LabelSet
 
 
@@ -38,15 +39,15 @@ def counts(pixels: list[int], surroundings: list[int]) -> ClassCounts:
     return ClassCounts(np.array(pixels), np.ones(len(pixels), np.int64), np.array(surroundings), 0)
 
 
-def test_pixels_pictures_and_surroundings_are_counted() -> None:
+def test_pixels_images_and_surroundings_are_counted() -> None:
     steps: list[tuple[int, int]] = []
     data = Masks([np.uint8([[0, 0, 1, 255]]), np.uint8([[0, 0, 0, 0], [0, 0, 0, 255]])])
     found = count_classes(data, lambda done, total: steps.append((done, total)))
     assert found.pixels.tolist() == [9, 1, 0]
-    assert found.pictures.tolist() == [2, 1, 0]
+    assert found.images.tolist() == [2, 1, 0]
     assert found.surroundings.tolist() == [10, 3, 0]
     assert found.ignored == 2
-    assert found.pixels.dtype == found.pictures.dtype == found.surroundings.dtype == np.int64
+    assert found.pixels.dtype == found.images.dtype == found.surroundings.dtype == np.int64
     assert steps == [(1, 2), (2, 2)]
 
 
@@ -55,7 +56,7 @@ def test_a_pair_that_cannot_be_read_stops_the_count_with_its_error() -> None:
         count_classes(Masks([np.zeros((2, 2), np.uint8), None]))
 
 
-def test_median_frequency_is_the_median_over_the_class_s_own_share_of_its_pictures() -> None:
+def test_median_frequency_is_the_median_over_the_class_s_own_share_of_its_images() -> None:
     weights = median_frequency(counts([80, 10, 5, 0], [100, 100, 20, 0]))  # frequencies 0.8, 0.1, 0.25
     np.testing.assert_allclose(weights, [0.25 / 0.8, 2.5, 1, 0])
 
@@ -91,7 +92,7 @@ def test_stats_go_on_past_a_pair_that_cannot_be_read() -> None:
 
 def test_stats_of_nothing_that_can_be_read() -> None:
     stats = measure(Masks([None]))
-    assert "masks: 0 pictures" in stats.text()
+    assert "masks: 0 images" in stats.text()
     assert stats.to_dict()["sizes"] == []
 
 

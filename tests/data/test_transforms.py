@@ -1,4 +1,4 @@
-"""Augmentation: photo and mask stay one above the other, padding is the mean and ignored, a seed fixes the result."""
+"""Augmentation: image and mask stay one above the other, padding is the mean and ignored, a seed fixes the result."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ FILL = (255.0, 0.0, 255.0)
 
 
 def ramp(height: int, width: int) -> Sample:
-    """A photo whose red and green are four times the column and row; its mask is a function of them."""
+    """An image whose red and green are four times the column and row; its mask is a function of them."""
     rows, columns = np.mgrid[:height, :width].astype(np.uint8)
     image = np.stack([4 * columns, 4 * rows, np.zeros_like(rows)], 2)
     return Sample(image, (columns % 16) * 16 + rows % 15, "ramp")  # at most 254
@@ -32,7 +32,7 @@ def warped(sample: Sample, seed: int, **options: object) -> Sample:
     span=st.floats(0, 2.5),
     seed=st.integers(0, 2**31),
 )
-def test_mask_stays_aligned_with_its_photo(
+def test_mask_stays_aligned_with_its_image(
     height: int, width: int, crop: int, low: float, span: float, seed: int
 ) -> None:
     result = warped(ramp(height, width), seed, crop=crop, scale=(low, low + span))
@@ -44,14 +44,14 @@ def test_mask_stays_aligned_with_its_photo(
     seen = ~padding
     columns, rows = (result.image[..., axis][seen] / 4 for axis in (0, 1))
     labels = result.mask[seen].astype(int)
-    # The label is that of the pixel nearest to where the photo was read, up to the rounding of both warps.
+    # The label is that of the pixel nearest to where the image was read, up to the rounding of both warps.
     apart = np.abs((columns - labels // 16 + 8) % 16 - 8), np.abs((rows - labels % 16 + 7.5) % 15 - 7.5)
     assert max(axis.max(initial=0) for axis in apart) <= 0.5 + 0.125 + 1 / 16
 
 
 @settings(max_examples=40, deadline=None)
 @given(height=st.integers(2, 90), width=st.integers(2, 90), factor=st.floats(0.3, 3), seed=st.integers(0, 2**31))
-def test_padding_is_below_and_right_and_only_where_the_picture_ends(
+def test_padding_is_below_and_right_and_only_where_the_image_ends(
     height: int, width: int, factor: float, seed: int
 ) -> None:
     crop = 65
@@ -69,7 +69,7 @@ def test_scale_one_and_exact_size_change_nothing() -> None:
     np.testing.assert_array_equal(result.mask, sample.mask)
 
 
-def test_flip_mirrors_exactly_and_about_every_second_picture() -> None:
+def test_flip_mirrors_exactly_and_about_every_second_image() -> None:
     sample = ramp(60, 60)
     mirrored = [not np.array_equal(warped(sample, s, crop=60, scale=(1, 1)).mask, sample.mask) for s in range(200)]
     assert 70 < sum(mirrored) < 130
@@ -78,7 +78,7 @@ def test_flip_mirrors_exactly_and_about_every_second_picture() -> None:
     np.testing.assert_array_equal(result.image, sample.image[:, ::-1])
 
 
-def test_crops_reach_every_corner_of_the_picture() -> None:
+def test_crops_reach_every_corner_of_the_image() -> None:
     sample = ramp(60, 60)
     corners = np.array([warped(sample, s, crop=32, scale=(1, 1), flip=False).image[0, 0, :2] for s in range(300)]) / 4
     assert corners.min() < 1
@@ -118,14 +118,14 @@ def test_the_sample_given_is_left_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1)])
-def test_odd_pictures_are_warped(size: tuple[int, int]) -> None:
+def test_odd_images_are_warped(size: tuple[int, int]) -> None:
     sample = Sample(np.full((*size, 3), 50, np.uint8), np.zeros(size, np.uint8), "odd")
     result = warped(sample, 0, crop=33)
     assert set(np.unique(result.mask)) <= {0, IGNORE}
     assert (result.image[result.mask == 0] == 50).all()
 
 
-def test_a_whole_picture_stays_itself_or_is_scaled_and_mirrored() -> None:
+def test_a_whole_image_stays_itself_or_is_scaled_and_mirrored() -> None:
     random = np.random.default_rng(0)
     image, mask = random.integers(0, 256, (7, 11, 3), np.uint8), random.integers(0, 4, (7, 11), np.uint8)
     same = Augmentation(None, (1.0, 1.0), flip=False)(Sample(image, mask, "a"), random)
@@ -136,7 +136,7 @@ def test_a_whole_picture_stays_itself_or_is_scaled_and_mirrored() -> None:
     assert larger.mask.shape == (14, 22)
 
 
-def test_further_masks_and_channels_go_with_the_photo_and_keep_their_colours() -> None:
+def test_further_masks_and_channels_go_with_the_image_and_keep_their_colours() -> None:
     random = np.random.default_rng(0)
     sample = ramp(50, 60)
     deep = random.integers(0, 255, (50, 60, 3), np.uint8)

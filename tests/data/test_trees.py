@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atrous.data.dataset import DatasetError, open_dataset
+from atrous.data.dataset import open_dataset
 from atrous.data.doctor.check import check, quick_check
 from atrous.data.files.masks import MaskError
+from atrous.errors import DatasetError
 from atrous.label_sets import ADE20K, CITYSCAPES, CITYSCAPES_IDS
 from atrous.labels import IGNORE
 
@@ -57,7 +58,7 @@ def test_a_value_that_is_no_id_of_cityscapes_is_found(cityscapes: Path) -> None:
     assert (finding.severity, str(*finding.items)) == ("error", f"{mask}: value 77 in 1 pixels")
 
 
-def test_cityscapes_extra_pictures_have_coarse_masks(cityscapes: Path) -> None:
+def test_cityscapes_extra_images_have_coarse_masks(cityscapes: Path) -> None:
     assert len(open_dataset(f"cityscapes:{cityscapes}", "train+train_extra")) == 3
 
 
@@ -68,20 +69,18 @@ def test_cityscapes_takes_train_ids_where_there_is_nothing_else(cityscapes: Path
     assert open_dataset(f"cityscapes:{cityscapes}", "val")[0].mask[0].tolist() == [0, 18, IGNORE] * 2
 
 
-def test_cityscapes_test_pictures_have_no_labels(cityscapes: Path) -> None:
-    with pytest.raises(
-        DatasetError, match=r"no labels of its test pictures; judge on val, or predict them: atrous pre"
-    ):
+def test_cityscapes_test_images_have_no_labels(cityscapes: Path) -> None:
+    with pytest.raises(DatasetError, match=r"no labels of its test images; judge on val, or predict them: atrous pre"):
         open_dataset(f"cityscapes:{cityscapes}", "test")
     checkup = check(f"cityscapes:{cityscapes}")
     assert list(checkup.lists) == ["train", "val"]
     assert checkup.others() == ["train_extra"]
-    assert not kinds(checkup.findings) - {"shared-picture"}
+    assert not kinds(checkup.findings) - {"shared-image"}
 
 
 def test_cityscapes_without_masks_or_of_another_split_says_which(cityscapes: Path) -> None:
     (cityscapes / "gtFine/train/ulm/ulm_000000_000019_gtFine_labelIds.png").unlink()
-    with pytest.raises(DatasetError, match=r"1 of 2 photos has no mask: .*ulm_000000_000019_gtFine_labelIds.png"):
+    with pytest.raises(DatasetError, match=r"1 of 2 images has no mask: .*ulm_000000_000019_gtFine_labelIds.png"):
         open_dataset(f"cityscapes:{cityscapes}", "train")
     with pytest.raises(DatasetError, match=r"has no split 'trian' \(did you mean 'train'\?\); splits there: train, "):
         open_dataset(f"cityscapes:{cityscapes}", "trian")

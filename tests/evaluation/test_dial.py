@@ -36,8 +36,8 @@ def folder(tmp_path: Path) -> Path:
         (tmp_path / "data" / kind).mkdir(parents=True)
         for name, size in (("a", (40, 50)), ("b", (33, 65)), ("c", (20, 20))):
             shape = (*size, 3) if kind == "images" else size
-            picture = random.integers(0, high, shape).astype(np.uint8)
-            Image.fromarray(picture).save(tmp_path / "data" / kind / f"{name}.png")
+            image = random.integers(0, high, shape).astype(np.uint8)
+            Image.fromarray(image).save(tmp_path / "data" / kind / f"{name}.png")
     (tmp_path / "data" / "labels.toml").write_text('names = ["ground", "thing"]\n')
     return tmp_path / "data"
 
@@ -158,11 +158,11 @@ def test_the_command_prints_writes_and_draws(model: SegmentationModel, folder: P
     assert "10⁹ multiply-adds at 513²" in result.stdout
     settings = json.loads((tmp_path / "dial.json").read_text())["settings"]
     assert [s["output_stride"] for s in settings] == [32, 16]
-    assert all(0 <= s["mean_iou"] <= 1 and s["seconds_per_picture"] > 0 for s in settings)
-    with Image.open(tmp_path / "dial.png") as picture:
-        assert picture.width > 600
+    assert all(0 <= s["mean_iou"] <= 1 and s["seconds_per_image"] > 0 for s in settings)
+    with Image.open(tmp_path / "dial.png") as image:
+        assert image.width > 600
     result = CliRunner().invoke(app, ["evaluate", *where, "--output-stride", "16", *files])
     assert (result.exit_code, "--output-stride 8,16,32" in result.output) == (2, True)
     for strides in ("8;16", ",", "8,", ""):
         result = CliRunner().invoke(app, ["evaluate", *where, "--output-stride", strides])
-        assert (result.exit_code, "--output-stride takes whole numbers" in result.output) == (2, True)
+        assert (result.exit_code, "--output-stride takes integers" in result.output) == (2, True)

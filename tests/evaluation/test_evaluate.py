@@ -28,11 +28,11 @@ class Reader(nn.Module):
         self.frozen = nn.BatchNorm2d(3).eval()
         self.seen = []
 
-    def preprocess(self, photos):
-        assert photos.dtype == torch.uint8
-        return photos.float()
+    def preprocess(self, images):
+        assert images.dtype == torch.uint8
+        return images.float()
 
-    def scores(self, images):
+    def coarse_logits(self, images):
         assert not self.training
         assert not torch.is_grad_enabled()
         assert images.is_contiguous(memory_format=torch.channels_last)
@@ -42,7 +42,7 @@ class Reader(nn.Module):
 
 
 class Blocks:
-    """Pictures of several sizes whose red channel is the mask, in blocks that every other pixel shows."""
+    """Images of several sizes whose red channel is the mask, in blocks that every other pixel shows."""
 
     name, labels, extras = "blocks:val", LABELS, Extras()
 
@@ -60,22 +60,22 @@ class Blocks:
         return Sample(np.stack([mask] * 3, axis=-1), mask, f"{index}.png")
 
 
-def test_each_picture_is_judged_at_its_own_size():
+def test_each_image_is_judged_at_its_own_size():
     model, data = Reader(), Blocks()
     result = evaluate(model, data)
     assert [shape for shape, _ in model.seen] == [(1, 3, 5, 7), (1, 3, 1, 1), (1, 3, 9, 3)]
-    assert result.pictures == 3
+    assert result.images == 3
     assert result.confusion.matrix.sum() == 5 * 7 + 1 + 9 * 3
-    assert result.confusion.pictures.tolist() == [2, 2, 1, 0]
-    assert result.scores.absent == ("cow",)
+    assert result.confusion.images.tolist() == [2, 2, 1, 0]
+    assert result.metrics.absent == ("cow",)
 
 
 def test_a_model_that_reads_the_truth_scores_one():
     result = evaluate(Reader(), Blocks(((8, 8), (16, 5))))
-    assert result.scores.pixel_accuracy == 1
+    assert result.metrics.pixel_accuracy == 1
 
 
-def test_pictures_are_read_in_the_background_and_in_order():
+def test_images_are_read_in_the_background_and_in_order():
     data, told = Blocks(), []
     evaluate(Reader(), data, progress=lambda done, total: told.append((done, total)))
     assert told == [(1, 3), (2, 3), (3, 3)]
@@ -99,14 +99,14 @@ def test_precision_switches_autocast(precision, autocast):
     assert (result.precision, result.device) == (precision, "cpu")
 
 
-def test_a_picture_that_cannot_be_read_stops_with_its_error():
+def test_a_image_that_cannot_be_read_stops_with_its_error():
     class Broken(Blocks):
         def __getitem__(self, index):
             if index == 1:
-                raise ValueError("photos/1.png is no picture")
+                raise ValueError("photos/1.png is no image")
             return super().__getitem__(index)
 
-    with pytest.raises(ValueError, match=r"photos/1\.png is no picture"):
+    with pytest.raises(ValueError, match=r"photos/1\.png is no image"):
         evaluate(Reader(), Broken())
 
 
@@ -123,19 +123,19 @@ def test_other_classes_than_the_models_are_refused():
 
 
 def test_an_empty_data_set_is_refused():
-    with pytest.raises(ValueError, match="no picture to judge in blocks:val"):
+    with pytest.raises(ValueError, match="no image to judge in blocks:val"):
         evaluate(Reader(), Blocks(()))
 
 
 def test_the_result_can_be_written_as_json():
     result = evaluate(Reader(), Blocks())
-    written = json.loads(json.dumps(result.to_dict(min_pictures=1), allow_nan=False))
+    written = json.loads(json.dumps(result.to_dict(min_images=1), allow_nan=False))
     assert written["model"] == "reader"
     assert written["data"] == "blocks:val"
     assert written["confusion"] == result.confusion.matrix.tolist()
-    assert written["mean_iou"] == pytest.approx(result.scores.mean_iou)
-    assert written["classes"][3] == {"name": "cow", "pictures": 0, "iou": None, "accuracy": None}
-    assert written["absent"] == list(result.scores.absent)
+    assert written["mean_iou"] == pytest.approx(result.metrics.mean_iou)
+    assert written["classes"][3] == {"name": "cow", "images": 0, "iou": None, "accuracy": None}
+    assert written["absent"] == list(result.metrics.absent)
     assert written["mean_iou_of_frequent_classes"]["classes"][0] == "background"
 
 
@@ -164,4 +164,4 @@ def test_a_method_looks_several_times_and_is_judged_as_a_whole():
     model = Reader()
     result = evaluate(model, Blocks(((8, 8),)), method=Method((1.0, 2.0), flip=True))
     assert len(model.seen) == 4
-    assert result.scores.pixel_accuracy == 1
+    assert result.metrics.pixel_accuracy == 1

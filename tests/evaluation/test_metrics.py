@@ -32,7 +32,7 @@ def masks(draw, classes=4):
 
 def test_the_example_of_the_specification():
     """SPEC §9.4."""
-    scores = counted([[3, 1], [1, 2]]).scores()
+    scores = counted([[3, 1], [1, 2]]).metrics()
     assert scores.pixel_accuracy == pytest.approx(5 / 7)
     assert scores.mean_accuracy == pytest.approx((0.75 + 2 / 3) / 2)
     assert scores.iou.tolist() == pytest.approx([3 / 5, 2 / 4])
@@ -42,7 +42,7 @@ def test_the_example_of_the_specification():
 
 
 def test_a_class_in_neither_truth_nor_prediction_drops_out():
-    scores = counted([[3, 1, 0], [1, 2, 0], [0, 0, 0]], THREE).scores()
+    scores = counted([[3, 1, 0], [1, 2, 0], [0, 0, 0]], THREE).metrics()
     assert scores.mean_iou == pytest.approx(0.55)
     assert scores.mean_accuracy == pytest.approx((0.75 + 2 / 3) / 2)
     assert np.isnan(scores.iou[2])
@@ -50,7 +50,7 @@ def test_a_class_in_neither_truth_nor_prediction_drops_out():
 
 
 def test_a_class_that_is_only_predicted_counts_as_iou_zero_and_not_in_the_mean_accuracy():
-    scores = counted([[3, 0, 1], [0, 4, 0], [0, 0, 0]], THREE).scores()
+    scores = counted([[3, 0, 1], [0, 4, 0], [0, 0, 0]], THREE).metrics()
     assert scores.iou.tolist() == pytest.approx([0.75, 1, 0])
     assert scores.mean_iou == pytest.approx(1.75 / 3)
     assert scores.mean_accuracy == pytest.approx((0.75 + 1) / 2)
@@ -61,7 +61,7 @@ def test_a_class_that_is_only_predicted_counts_as_iou_zero_and_not_in_the_mean_a
 def test_without_a_judged_pixel_nothing_is_defined():
     confusion = ConfusionMatrix(THREE)
     confusion.update(np.full((3, 4), 255, np.uint8), np.zeros((3, 4), np.uint8))
-    scores = confusion.scores()
+    scores = confusion.metrics()
     means = [scores.pixel_accuracy, scores.mean_accuracy, scores.mean_iou, scores.frequency_weighted_iou]
     assert np.isnan([*means, *scores.iou, *scores.accuracy]).all()
     assert scores.absent == THREE.names
@@ -79,7 +79,7 @@ def test_iou_of_each_class_agrees_with_torchmetrics(classes):
         truth[rng.random(size) < 0.1] = 255
         confusion.update(truth, prediction)
         peer.update(torch.from_numpy(prediction)[None].long(), torch.from_numpy(truth)[None].long())
-    assert np.allclose(confusion.scores().iou, peer.compute().numpy(), atol=1e-6)
+    assert np.allclose(confusion.metrics().iou, peer.compute().numpy(), atol=1e-6)
 
 
 @settings(deadline=None)  # the first call compiles
@@ -88,7 +88,7 @@ def test_a_perfect_prediction_scores_one(pair):
     truth, _ = pair
     confusion = ConfusionMatrix(LabelSet.numbered(4))
     confusion.update(truth, truth)
-    scores = confusion.scores()
+    scores = confusion.metrics()
     if (truth != 255).any():
         assert scores.pixel_accuracy == scores.mean_accuracy == scores.mean_iou == scores.frequency_weighted_iou == 1
 
@@ -102,7 +102,7 @@ def test_parts_counted_apart_and_merged_equal_the_whole(pairs, data):
         data.draw(st.sampled_from([first, second])).update(truth, prediction)
     first.merge(second)
     assert (first.matrix == whole.matrix).all()
-    assert (first.pictures == whole.pictures).all()
+    assert (first.images == whole.images).all()
 
 
 @settings(deadline=None)  # the first call compiles
@@ -113,21 +113,21 @@ def test_renaming_classes_moves_their_scores_and_changes_no_mean(pair, order):
     confusion, renamed = ConfusionMatrix(LabelSet.numbered(4)), ConfusionMatrix(LabelSet.numbered(4))
     confusion.update(*pair)
     renamed.update(rename[pair[0]], rename[pair[1]])
-    before, after = confusion.scores(), renamed.scores()
+    before, after = confusion.metrics(), renamed.metrics()
     assert np.array_equal(before.iou, after.iou[order], equal_nan=True)
     assert np.array_equal(before.accuracy, after.accuracy[order], equal_nan=True)
     for name in ("pixel_accuracy", "mean_accuracy", "mean_iou", "frequency_weighted_iou"):
         assert getattr(before, name) == pytest.approx(getattr(after, name), nan_ok=True)
 
 
-def test_pictures_are_counted_by_class_in_the_truth():
+def test_images_are_counted_by_class_in_the_truth():
     confusion = ConfusionMatrix(THREE)
     confusion.update(mask([0, 0, 1]), mask([2, 2, 2]))
     confusion.update(mask([0, 255, 255]), mask([0, 1, 1]))
-    assert confusion.pictures.tolist() == [2, 1, 0]
+    assert confusion.images.tolist() == [2, 1, 0]
 
 
-def test_a_batch_counts_as_its_pictures():
+def test_a_batch_counts_as_its_images():
     truth = torch.tensor([[[0, 1]], [[1, 1]], [[255, 2]]])
     prediction = torch.tensor([[[0, 1]], [[0, 1]], [[2, 2]]])
     batch, single = ConfusionMatrix(THREE), ConfusionMatrix(THREE)
@@ -135,15 +135,15 @@ def test_a_batch_counts_as_its_pictures():
     for t, p in zip(truth, prediction, strict=True):
         single.update(t.numpy().astype(np.uint8), p)
     assert batch.matrix.tolist() == single.matrix.tolist() == [[1, 0, 0], [1, 2, 0], [0, 0, 1]]
-    assert batch.pictures.tolist() == single.pictures.tolist() == [1, 2, 1]
+    assert batch.images.tolist() == single.images.tolist() == [1, 2, 1]
     batch.update(truth[:0], prediction[:0])
-    assert batch.pictures.tolist() == [1, 2, 1]
+    assert batch.images.tolist() == [1, 2, 1]
 
 
-def test_the_mean_over_frequent_classes_holds_background_and_those_in_enough_pictures():
+def test_the_mean_over_frequent_classes_holds_background_and_those_in_enough_images():
     confusion = counted([[6, 1, 1], [1, 2, 0], [2, 0, 1]], THREE)
-    confusion.pictures[:] = (3, 12, 9)
-    iou = confusion.scores().iou
+    confusion.images[:] = (3, 12, 9)
+    iou = confusion.metrics().iou
     assert confusion.frequent_classes(10) == ("background", "cat")
     assert confusion.mean_iou_over(10) == pytest.approx((iou[0] + iou[1]) / 2)
     assert confusion.mean_iou_over(3) == pytest.approx(iou.mean())
@@ -174,4 +174,4 @@ def test_wrong_masks_are_refused_and_nothing_is_counted():
     with pytest.raises(ValueError, match="different classes"):
         confusion.merge(ConfusionMatrix(THREE))
     assert not confusion.matrix.any()
-    assert not confusion.pictures.any()
+    assert not confusion.images.any()

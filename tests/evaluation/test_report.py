@@ -11,27 +11,27 @@ from atrous.labels import LabelSet
 def evaluation():
     confusion = ConfusionMatrix(LabelSet(("background", "cat", "cow", "sheep")))
     confusion.matrix[:2, :3] = [[3, 1, 0], [0, 2, 1]]
-    confusion.pictures[:2] = (12, 4)
+    confusion.images[:2] = (12, 4)
     return Evaluation("deeplabv3plus", "voc:val", confusion, 12, 6.0, "float32", "cpu")
 
 
 def test_the_table_shows_scores_classes_and_what_is_missing(evaluation):
-    assert table(evaluation, min_pictures=4) == (
+    assert table(evaluation, min_images=4) == (
         """\
-| score                                                           |     % |
-| --------------------------------------------------------------- | ----: |
-| pixel accuracy                                                  | 71.43 |
-| mean accuracy                                                   | 70.83 |
-| mean IoU                                                        | 41.67 |
-| frequency-weighted IoU                                          | 64.29 |
-| mean IoU over background and the 1 class in at least 4 pictures | 62.50 |
+| score                                                         |     % |
+| ------------------------------------------------------------- | ----: |
+| pixel accuracy                                                | 71.43 |
+| mean accuracy                                                 | 70.83 |
+| mean IoU                                                      | 41.67 |
+| frequency-weighted IoU                                        | 64.29 |
+| mean IoU over background and the 1 class in at least 4 images | 62.50 |
 
-| class      | pictures | IoU % | accuracy % |
-| ---------- | -------: | ----: | ---------: |
-| background |       12 | 75.00 |      75.00 |
-| cat        |        4 | 50.00 |      66.67 |
-| cow        |        0 |  0.00 |          – |
-| sheep      |        0 |     – |          – |
+| class      | images | IoU % | accuracy % |
+| ---------- | -----: | ----: | ---------: |
+| background |     12 | 75.00 |      75.00 |
+| cat        |      4 | 50.00 |      66.67 |
+| cow        |      0 |  0.00 |          – |
+| sheep      |      0 |     – |          – |
 
 2 of 4 classes do not occur in this split: cow, sheep.
 Predicted all the same, and counted as IoU 0 in the mean: cow.
@@ -41,8 +41,8 @@ Mean IoU over the classes that do occur, as the FCN paper judges SIFT Flow: 62.5
 
 def test_markdown_says_what_was_judged_and_holds_the_same_table(evaluation):
     text = markdown(evaluation)
-    assert text.startswith("## deeplabv3plus on voc:val\n\n12 pictures, each at its own size")
-    assert "computed in float32 on cpu in 6.0 s (2.00 pictures/s)" in text
+    assert text.startswith("## deeplabv3plus on voc:val\n\n12 images, each at its own size")
+    assert "computed in float32 on cpu in 6.0 s (2.00 images/s)" in text
     assert text.endswith(table(evaluation) + "\n")
 
 
@@ -51,4 +51,4 @@ def test_where_every_class_occurs_nothing_is_said_about_missing_ones():
     confusion.matrix[:] = np.eye(2)
     text = table(Evaluation("m", "d", confusion, 1, 1.0, "float32", "cpu"))
     assert "do not occur" not in text
-    assert "mean IoU over the 0 classes in at least 10 pictures" in text
+    assert "mean IoU over the 0 classes in at least 10 images" in text

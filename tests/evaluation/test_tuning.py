@@ -40,10 +40,10 @@ class Blurred(nn.Module):
         super().__init__()
         self.nothing = nn.Parameter(torch.zeros(()))
 
-    def preprocess(self, photos):
-        return photos.float()
+    def preprocess(self, images):
+        return images.float()
 
-    def scores(self, images):
+    def coarse_logits(self, images):
         red = images[:, :1, ::8, ::8] / 128 - 1
         return torch.cat([-red, red], 1), Grid(8, 0)
 
@@ -69,13 +69,13 @@ class Discs:
 def test_a_model_that_is_vague_about_boundaries_gains_and_the_card_says_so(monkeypatch):
     monkeypatch.setattr("atrous.evaluation.crf_search.search", lambda score, start: search_few(score, start))
     told = []
-    found = tune_crf(Blurred(), Discs(4), pictures=2, on_try=lambda settings, score: told.append(score))
-    assert found.pictures == (2, 2)
+    found = tune_crf(Blurred(), Discs(4), images=2, on_try=lambda settings, score: told.append(score))
+    assert found.images == (2, 2)
     assert found.helps
     assert found.after[0] > found.before[0]
     assert found.after[1] > found.before[1]
     assert len(told) == len(found.tried) == 2
-    assert "helps on pictures it was not tuned on" in found.text()
+    assert "helps on images it was not tuned on" in found.text()
     card = {"crf": found.to_card()}
     assert stored_settings(card) == found.settings
     assert stored_crf(card).iterations == found.settings.iterations
@@ -86,19 +86,19 @@ def search_few(score, start):
     return max(tried, key=tried.get), tried
 
 
-def test_one_picture_is_too_few():
+def test_one_image_is_too_few():
     with pytest.raises(ValueError, match="tuned on some and judged on others"):
         tune_crf(Blurred(), Discs(1))
 
 
-def test_classes_must_be_the_models_and_a_search_needs_pictures():
+def test_classes_must_be_the_models_and_a_search_needs_images():
     class Others(Discs):
         labels = LabelSet(("ground", "sky", "sea"))
 
     with pytest.raises(ValueError, match="classes must be the same"):
         tune_crf(Blurred(), Others(4))
-    with pytest.raises(ValueError, match="1 picture or more, not 0"):
-        tune_crf(Blurred(), Discs(4), pictures=0)
+    with pytest.raises(ValueError, match="1 image or more, not 0"):
+        tune_crf(Blurred(), Discs(4), images=0)
 
 
 def test_without_a_tuning_the_crf_has_the_published_numbers():

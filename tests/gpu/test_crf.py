@@ -12,7 +12,7 @@ pytestmark = pytest.mark.gpu
 CLASSES, HEIGHT, WIDTH = 5, 60, 80
 
 
-def picture_and_energies() -> tuple[Tensor, Tensor]:
+def image_and_energies() -> tuple[Tensor, Tensor]:
     """Three bands with some texture, uint8 ``(H, W, 3)``; energies ``(C, H, W)`` that half know them."""
     rng = np.random.default_rng(0)
     bands = np.repeat(np.arange(3), WIDTH // 3 + 1)[:WIDTH]
@@ -29,7 +29,7 @@ def make(**options: object) -> DenseCRF:
 
 @pytest.mark.parametrize("normalization", ["symmetric", "before", "after", "none"])
 def test_the_distribution_is_the_cpus(normalization: str, device: torch.device) -> None:
-    image, unary = picture_and_energies()
+    image, unary = image_and_energies()
     kernels = [Gaussian(3, 0.05), Bilateral(30, 13, 0.05)] if normalization == "none" else None
     crf = DenseCRF(kernels, 10, normalization="none") if kernels else make(normalization=normalization)
     expected = crf(image, unary)
@@ -39,7 +39,7 @@ def test_the_distribution_is_the_cpus(normalization: str, device: torch.device) 
 
 
 def test_a_batch_gets_the_cpus_labels(device: torch.device) -> None:
-    image, unary = picture_and_energies()
+    image, unary = image_and_energies()
     images, unaries = torch.stack([image, image.flip(1)]), torch.stack([unary, unary.flip(2)])
     expected = make().labels(images, unaries)
     labels = make().to(device).labels(images.to(device), unaries.to(device))
@@ -49,7 +49,7 @@ def test_a_batch_gets_the_cpus_labels(device: torch.device) -> None:
 
 
 def test_gradients_are_the_cpus(device: torch.device) -> None:
-    image, unary = picture_and_energies()
+    image, unary = image_and_energies()
     gradients = []
     for where in (torch.device("cpu"), device):
         crf, energies = make(trainable=True).to(where), unary.to(where, copy=True).requires_grad_()

@@ -1,4 +1,4 @@
-"""From photos to labels and scores on a GPU."""
+"""From images to labels and scores on a GPU."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from atrous.cli import app
 from atrous.crf import Bilateral, DenseCRF, Gaussian
 from atrous.data.dataset import open_dataset
 from atrous.grid import Grid
-from atrous.inference.demo import find_demo_photos
+from atrous.inference.demo import find_demo_images
 from atrous.models import SegmentationModel, create_model
 from atrous.ops.labelmap.op import scores_to_labels
 
@@ -39,11 +39,11 @@ def agreement(labels: np.ndarray, expected: np.ndarray) -> float:
     [{}, {"scales": (0.75, 1.0), "flip": True}, {"scales": (0.75, 1.0), "merge": "maximum"}, {"crf": CRF}],
     ids=["one look", "scales and mirror images", "maximum", "crf"],
 )
-def test_a_photo_gets_the_cpus_labels(
+def test_a_image_gets_the_cpus_labels(
     how: dict[str, object], bundled: SegmentationModel, device: torch.device, exact: None
 ) -> None:
-    with Image.open(find_demo_photos()[0]) as photo:
-        pixels = np.array(photo.convert("RGB").resize((205, 241)))
+    with Image.open(find_demo_images()[0]) as image:
+        pixels = np.array(image.convert("RGB").resize((205, 241)))
     expected = atrous.predict(bundled, pixels, device="cpu", **how)
     found = atrous.predict(bundled, pixels, device=device, **how)
     assert agreement(found.labels, expected.labels) >= 0.999
@@ -52,9 +52,9 @@ def test_a_photo_gets_the_cpus_labels(
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_rounding_changes_few_labels(precision: str, bundled: SegmentationModel, device: torch.device) -> None:
     """With what is quickest on the hardware: TF32 convolutions, or autocast."""
-    photo = find_demo_photos()[0]
-    expected = atrous.predict(bundled, photo, device="cpu")
-    found = atrous.predict(bundled, photo, device=device, precision=precision, keep_scores=True)
+    image = find_demo_images()[0]
+    expected = atrous.predict(bundled, image, device="cpu")
+    found = atrous.predict(bundled, image, device=device, precision=precision, keep_scores=True)
     assert agreement(found.labels, expected.labels) >= (0.995 if precision == "float32" else 0.98)
     assert found.scores is not None
     assert found.scores.probabilities.sum(0) == pytest.approx(1, abs=0.02)

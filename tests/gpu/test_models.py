@@ -38,7 +38,7 @@ def on(device: torch.device, name: str, backbone: str) -> SegmentationModel:
     return copy.deepcopy(_model(name, backbone)).to(device).to(memory_format=torch.channels_last)
 
 
-def pictures(device: torch.device | str, size: tuple[int, int] = (61, 83)) -> Tensor:
+def random_images(device: torch.device | str, size: tuple[int, int] = (61, 83)) -> Tensor:
     images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
     return images.to(device).contiguous(memory_format=torch.channels_last)
 
@@ -56,8 +56,8 @@ def away(scores: Tensor, expected: Tensor) -> float:
 def test_scores_are_the_cpus_and_the_host_does_not_wait(
     name: str, backbone: str, device: torch.device, thin: None, exact: None, unwaiting: Unwaiting
 ) -> None:
-    expected = _model(name, backbone)(pictures("cpu"))
-    model, images = on(device, name, backbone), pictures(device)
+    expected = _model(name, backbone)(random_images("cpu"))
+    model, images = on(device, name, backbone), random_images(device)
     for context in (nullcontext, unwaiting):  # at first, libraries prepare themselves
         with context():
             logits = model(images)
@@ -73,30 +73,32 @@ def test_output_stride_is_a_dial(device: torch.device, exact: None) -> None:
     model, there = _model("deeplabv3plus", "test_resnet"), on(device, "deeplabv3plus", "test_resnet")
     for stride in (8, 32, 16):
         model.output_stride = there.output_stride = stride
-        assert away(there(pictures(device)), model(pictures("cpu"))) < 1e-4
+        assert away(there(random_images(device)), model(random_images("cpu"))) < 1e-4
 
 
 def test_preprocessing_is_the_cpus(device: torch.device, unwaiting: Unwaiting) -> None:
-    photos = torch.randint(0, 256, (2, 3, 20, 30), dtype=torch.uint8)
-    model, there = _model("deeplabv3", "test_efficientnet"), photos.to(device)
+    raw = torch.randint(0, 256, (2, 3, 20, 30), dtype=torch.uint8)
+    model, there = _model("deeplabv3", "test_efficientnet"), raw.to(device)
     with unwaiting():
         images = model.preprocess(there)
-    torch.testing.assert_close(images.cpu(), model.preprocess(photos))
+    torch.testing.assert_close(images.cpu(), model.preprocess(raw))
 
 
 def test_gradients_are_the_cpus(device: torch.device, exact: None) -> None:
     gradients = []
     for where in ("cpu", device):
         model = on(torch.device(where), "deeplabv3plus", "test_efficientnet")  # in eval mode: batch norms as they are
-        torch.stack([output.at((61, 83)).square().mean() for output in model.outputs(pictures(where))]).sum().backward()
+        torch.stack(
+            [output.at((61, 83)).square().mean() for output in model.outputs(random_images(where))]
+        ).sum().backward()
         gradients.append(torch.cat([p.grad.flatten().cpu() for p in model.parameters() if p.grad is not None]))
     assert away(gradients[1], gradients[0]) < 1e-3
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("pictures_at_once", [1, 4])
+@pytest.mark.parametrize("images_at_once", [1, 4])
 def test_a_convolution_of_wide_padding_is_the_cpus(
-    device: torch.device, pictures_at_once: int, monkeypatch: pytest.MonkeyPatch
+    device: torch.device, images_at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
 
@@ -105,10 +107,10 @@ def test_a_convolution_of_wide_padding_is_the_cpus(
         return conv_by_columns(x, *rest)
 
     monkeypatch.setattr("atrous.models.layers.conv_by_columns", columns)
-    layer, x = WideConv2d(32, 16, 3, padding=12, dilation=12), torch.randn(pictures_at_once, 32, 17, 19)
+    layer, x = WideConv2d(32, 16, 3, padding=12, dilation=12), torch.randn(images_at_once, 32, 17, 19)
     expected = layer(x)
     with torch.autocast(device.type, torch.bfloat16):
         found = layer.to(device)(x.to(device))
     assert found.dtype == torch.bfloat16
     assert away(found.float(), expected) < 0.05
-    assert calls == ([1] if device.type == "cuda" and pictures_at_once == 1 else [])
+    assert calls == ([1] if device.type == "cuda" and images_at_once == 1 else [])

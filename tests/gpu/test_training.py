@@ -55,7 +55,7 @@ def test_it_learns_and_the_model_works_on_the_cpu(
     model, data = atrous.load(str(result.best)), open_dataset(f"folder:{squares}", "val")
     assert next(model.parameters()).device.type == "cpu"
     judged = atrous.evaluate(model, data, precision="bfloat16")
-    assert judged.scores.mean_iou == pytest.approx(result.mean_iou, abs=0.02)
+    assert judged.metrics.mean_iou == pytest.approx(result.mean_iou, abs=0.02)
 
 
 def test_a_stopped_run_goes_on_where_it_was(make_recipe: MakeRecipe, tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_batch_that_does_not_fit_is_said_so(make_recipe: MakeRecipe, tmp_path:
     total = torch.cuda.get_device_properties(device).total_memory
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 64 * 2**20) / total)
     try:
-        with pytest.raises(MemoryShortageError, match=r"4 pictures of 1025×1025 do not fit into the memory of cuda"):
+        with pytest.raises(MemoryShortageError, match=r"4 images of 1025×1025 do not fit into the memory of cuda"):
             run.step(0, run.batches(0))
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)

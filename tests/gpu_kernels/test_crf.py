@@ -23,7 +23,7 @@ def in_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lattice, "has_triton", lambda _: True)
 
 
-def picture() -> Tensor:
+def image() -> Tensor:
     y, x = torch.meshgrid(torch.arange(SIZE[0]), torch.arange(SIZE[1]), indexing="ij")
     area = (x + y // 3 > 7).float() * 90 + 60
     return (area[..., None] + 20 * torch.rand(*SIZE, 3)).to(DEVICE)
@@ -38,8 +38,8 @@ def energies(classes: int) -> Tensor:
 
 def kernels(classes: int, *, by_class: bool = False, compatible: bool = False) -> list[Pairwise]:
     """Smoothness (three directions) and appearance (six)."""
-    colours = Bilateral(9, 20, 1).features(picture(), SIZE, "xy")
-    places = Gaussian(2, 1).features(picture(), SIZE, "xy")
+    colours = Bilateral(9, 20, 1).features(image(), SIZE, "xy")
+    places = Gaussian(2, 1).features(image(), SIZE, "xy")
     weights = [torch.tensor(1.5), 2 + torch.rand(classes) if by_class else torch.tensor(2.5)]
     mixes = [torch.rand(classes, classes) if compatible else None for _ in range(2)]
     return [Pairwise(f, w, m) for f, w, m in zip((places, colours), weights, mixes, strict=True)]

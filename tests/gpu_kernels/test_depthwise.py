@@ -12,7 +12,7 @@ SHAPES = [  # kernel, stride, dilation, padding, channels, size
     ((3, 3), 2, 1, 1, 40, (9, 12)),
     ((5, 5), 2, 1, 2, 33, (10, 7)),
     ((3, 5), 2, 3, 2, 64, (15, 15)),
-    ((3, 3), 1, 12, 12, 64, (7, 7)),  # only the middle of the kernel lies in the picture
+    ((3, 3), 1, 12, 12, 64, (7, 7)),  # only the middle of the kernel lies in the image
 ]
 
 

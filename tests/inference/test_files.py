@@ -28,17 +28,17 @@ class DarkOrLight(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(1))
 
-    def preprocess(self, photos: Tensor) -> Tensor:
-        return photos.float() / 255
+    def preprocess(self, images: Tensor) -> Tensor:
+        return images.float() / 255
 
-    def scores(self, images: Tensor) -> tuple[Tensor, Grid]:
+    def coarse_logits(self, images: Tensor) -> tuple[Tensor, Grid]:
         if images.shape[-1] == 13:
             raise RuntimeError("an unlucky width")
         light = images.mean(1, keepdim=True)
         return torch.cat([1 - light, light], 1), Grid(1, 0)
 
 
-def photo(path: Path, value: int = 255, size: tuple[int, int] = (8, 6)) -> Path:
+def image(path: Path, value: int = 255, size: tuple[int, int] = (8, 6)) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, (value,) * 3).save(path)
     return path
@@ -49,13 +49,13 @@ def tree(folder: Path) -> list[str]:
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    with Image.open(path) as picture:
-        return picture.size
+    with Image.open(path) as image:
+        return image.size
 
 
 def label_in(mask: Path) -> int:
-    with Image.open(mask) as picture:
-        (label,) = np.unique(np.array(picture)).tolist()
+    with Image.open(mask) as image:
+        (label,) = np.unique(np.array(image)).tolist()
     return int(label)
 
 
@@ -64,8 +64,8 @@ def run(inputs: list[Path | str], out: Path, **options: object) -> Report:
 
 
 def test_a_folder_keeps_its_tree_below_out(tmp_path: Path) -> None:
-    photo(tmp_path / "in/a.jpg")
-    photo(tmp_path / "in/sub/b.png", 0)
+    image(tmp_path / "in/a.jpg")
+    image(tmp_path / "in/sub/b.png", 0)
     report = run([tmp_path / "in"], tmp_path / "out")
     assert tree(tmp_path / "out") == ["a.overlay.jpg", "a.png", "sub/b.overlay.jpg", "sub/b.png"]
     assert [done.mask for done in report.done] == [tmp_path / "out/a.png", tmp_path / "out/sub/b.png"]
@@ -75,8 +75,8 @@ def test_a_folder_keeps_its_tree_below_out(tmp_path: Path) -> None:
     assert label_in(tmp_path / "out/sub/b.png") == 0
 
 
-def test_masks_have_the_photo_size_and_overlays_its_width(tmp_path: Path) -> None:
-    run([photo(tmp_path / "a.jpg", size=(300, 77))], tmp_path / "out")
+def test_masks_have_the_image_size_and_overlays_its_width(tmp_path: Path) -> None:
+    run([image(tmp_path / "a.jpg", size=(300, 77))], tmp_path / "out")
     assert size_of(tmp_path / "out/a.png") == (300, 77)
     width, height = size_of(tmp_path / "out/a.overlay.jpg")
     assert width == 300
@@ -84,7 +84,7 @@ def test_masks_have_the_photo_size_and_overlays_its_width(tmp_path: Path) -> Non
 
 
 def test_only_what_was_asked_for_is_written(tmp_path: Path) -> None:
-    source = photo(tmp_path / "a.jpg")
+    source = image(tmp_path / "a.jpg")
     run([source], tmp_path / "out", overlays=False)
     assert tree(tmp_path / "out") == ["a.png"]
     run([source], tmp_path / "more", json=True, scores=True)
@@ -92,7 +92,7 @@ def test_only_what_was_asked_for_is_written(tmp_path: Path) -> None:
 
 
 def test_json_says_sizes_and_areas(tmp_path: Path) -> None:
-    run([photo(tmp_path / "ä.jpg")], tmp_path / "out", json=True)
+    run([image(tmp_path / "ä.jpg")], tmp_path / "out", json=True)
     assert json.loads((tmp_path / "out/ä.json").read_text("utf-8")) == {
         "image": str(tmp_path / "ä.jpg"),
         "width": 8,
@@ -103,7 +103,7 @@ def test_json_says_sizes_and_areas(tmp_path: Path) -> None:
 
 
 def test_scores_come_with_their_grid(tmp_path: Path) -> None:
-    run([photo(tmp_path / "a.jpg")], tmp_path / "out", scores=True)
+    run([image(tmp_path / "a.jpg")], tmp_path / "out", scores=True)
     with np.load(tmp_path / "out/a.scores.npz") as scores:
         assert scores["probabilities"].shape == (2, 6, 8)
         assert scores["probabilities"].dtype == np.float16
@@ -112,14 +112,14 @@ def test_scores_come_with_their_grid(tmp_path: Path) -> None:
 
 
 def test_a_broken_file_is_reported_and_the_rest_goes_on(tmp_path: Path) -> None:
-    photo(tmp_path / "in/a.jpg")
+    image(tmp_path / "in/a.jpg")
     (tmp_path / "in/b.jpg").write_bytes(b"nonsense")
-    photo(tmp_path / "in/c.png", size=(13, 4))
-    photo(tmp_path / "in/d.jpg")
+    image(tmp_path / "in/c.png", size=(13, 4))
+    image(tmp_path / "in/d.jpg")
     report = run([tmp_path / "in", tmp_path / "e.jpg"], tmp_path / "out", overlays=False)
     assert tree(tmp_path / "out") == ["a.png", "d.png"]
     assert [(failed.path.name, failed.reason.split(":")[0]) for failed in report.failed] == [
-        ("b.jpg", "not a picture"),
+        ("b.jpg", "not an image"),
         ("c.png", "an unlucky width"),
         ("e.jpg", "no such file; check the name"),
     ]
@@ -128,7 +128,7 @@ def test_a_broken_file_is_reported_and_the_rest_goes_on(tmp_path: Path) -> None:
 def test_the_order_of_the_report_is_that_of_the_input_and_progress_is_told(tmp_path: Path) -> None:
     names = [f"{i:02}.png" for i in range(20)]
     for name in names:
-        photo(tmp_path / "in" / name)
+        image(tmp_path / "in" / name)
     steps: list[tuple[int, int]] = []
     report = run([tmp_path / "in"], tmp_path / "out", progress=lambda done, total: steps.append((done, total)))
     assert [done.path.name for done in report.done] == names
@@ -143,18 +143,18 @@ def test_frames_left_out_are_noted(tmp_path: Path) -> None:
 
 
 def test_running_again_writes_over_its_own_results(tmp_path: Path) -> None:
-    source = photo(tmp_path / "a.png", 255)
+    source = image(tmp_path / "a.png", 255)
     run([source], tmp_path / "out")
-    photo(source, 0)
+    image(source, 0)
     assert run([source], tmp_path / "out").failed == ()
     assert label_in(tmp_path / "out/a.png") == 0
 
 
-def test_results_of_another_picture_are_not_written_over(tmp_path: Path) -> None:
-    run([photo(tmp_path / "a/x.jpg", 255)], tmp_path / "out")
-    report = run([photo(tmp_path / "b/x.jpg", 0)], tmp_path / "out")
+def test_results_of_another_image_are_not_written_over(tmp_path: Path) -> None:
+    run([image(tmp_path / "a/x.jpg", 255)], tmp_path / "out")
+    report = run([image(tmp_path / "b/x.jpg", 0)], tmp_path / "out")
     assert report.done == ()
-    assert "exists and is the mask of another picture, x.jpg" in report.failed[0].reason
+    assert "exists and is the mask of another image, x.jpg" in report.failed[0].reason
     assert label_in(tmp_path / "out/x.png") == 1
     assert run([tmp_path / "b/x.jpg"], tmp_path / "out", overwrite=True).failed == ()
     assert label_in(tmp_path / "out/x.png") == 0
@@ -164,23 +164,23 @@ def test_results_of_another_picture_are_not_written_over(tmp_path: Path) -> None
 def test_a_file_of_somebody_else_is_not_written_over(tmp_path: Path, name: str) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / name).write_text("precious")
-    report = run([photo(tmp_path / "x.jpg")], tmp_path / "out", json=True)
-    assert f"{name} exists and is not a result of this picture" in report.failed[0].reason
+    report = run([image(tmp_path / "x.jpg")], tmp_path / "out", json=True)
+    assert f"{name} exists and is not a result of this image" in report.failed[0].reason
     assert (tmp_path / "out" / name).read_text() == "precious"
     assert tree(tmp_path / "out") == [name]
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_an_input_is_never_written_over(tmp_path: Path, overwrite: bool) -> None:
-    photo(tmp_path / "x.png", 77)
+    image(tmp_path / "x.png", 77)
     report = run([tmp_path / "x.png"], tmp_path, overwrite=overwrite)
     assert "would be written over an input" in report.failed[0].reason
     assert label_in(tmp_path / "x.png") == 77
 
 
-def test_results_among_the_photos_are_not_taken_for_photos(tmp_path: Path) -> None:
-    photo(tmp_path / "a.jpg")
-    photo(tmp_path / "b.jpg")
+def test_results_among_the_images_are_not_taken_for_images(tmp_path: Path) -> None:
+    image(tmp_path / "a.jpg")
+    image(tmp_path / "b.jpg")
     for attempt in range(3):
         report = run([tmp_path], tmp_path)
         assert [done.path.name for done in report.done] == ["a.jpg", "b.jpg"]
@@ -190,7 +190,7 @@ def test_results_among_the_photos_are_not_taken_for_photos(tmp_path: Path) -> No
 
 
 def test_the_same_name_in_two_folders_is_told_apart_by_the_folders(tmp_path: Path) -> None:
-    inputs = [photo(tmp_path / "a/x.jpg", 255), photo(tmp_path / "b/x.jpg", 0), photo(tmp_path / "c/y.jpg")]
+    inputs = [image(tmp_path / "a/x.jpg", 255), image(tmp_path / "b/x.jpg", 0), image(tmp_path / "c/y.jpg")]
     for _ in range(2):
         report = run(list(inputs), tmp_path / "out", overlays=False)
         assert report.failed == ()
@@ -201,17 +201,17 @@ def test_the_same_name_in_two_folders_is_told_apart_by_the_folders(tmp_path: Pat
 
 
 def test_two_folders_with_the_same_names_keep_their_trees_apart(tmp_path: Path) -> None:
-    photo(tmp_path / "p/one/in/sub/x.jpg")
-    photo(tmp_path / "p/one/in/only.jpg")
-    photo(tmp_path / "p/two/in/sub/x.jpg")
+    image(tmp_path / "p/one/in/sub/x.jpg")
+    image(tmp_path / "p/one/in/only.jpg")
+    image(tmp_path / "p/two/in/sub/x.jpg")
     run([tmp_path / "p/one/in", tmp_path / "p/two/in"], tmp_path / "out", overlays=False)
     assert tree(tmp_path / "out") == ["one/in/only.png", "one/in/sub/x.png", "two/in/sub/x.png"]
 
 
 def test_names_that_differ_only_in_their_ending_keep_it(tmp_path: Path) -> None:
-    photo(tmp_path / "in/x.jpg", 255)
-    photo(tmp_path / "in/x.png", 0)
-    photo(tmp_path / "in/y.png")
+    image(tmp_path / "in/x.jpg", 255)
+    image(tmp_path / "in/x.png", 0)
+    image(tmp_path / "in/y.png")
     report = run([tmp_path / "in"], tmp_path / "out", overlays=False)
     assert tree(tmp_path / "out") == ["x.jpg.png", "x.png.png", "y.png"]
     assert label_in(tmp_path / "out/x.jpg.png") == 1
@@ -225,7 +225,7 @@ def test_a_kept_ending_does_not_clash_with_a_name_of_its_own() -> None:
 
 
 def test_out_that_is_a_file_is_refused(tmp_path: Path) -> None:
-    source = photo(tmp_path / "a.jpg")
+    source = image(tmp_path / "a.jpg")
     with pytest.raises(ValueError, match=r"a\.jpg: a file, where a folder"):
         run([source], source)
 
@@ -235,13 +235,13 @@ def test_a_failed_write_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         raise OSError("No space left on device")
 
     monkeypatch.setattr(results, "write_atomically", full)
-    report = run([photo(tmp_path / "a.jpg")], tmp_path / "out")
+    report = run([image(tmp_path / "a.jpg")], tmp_path / "out")
     assert [failed.reason for failed in report.failed] == ["No space left on device"]
 
 
-def test_the_overlay_of_a_huge_photo_is_drawn_smaller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_overlay_of_a_huge_image_is_drawn_smaller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "OVERLAY_SIDE", 200)
-    run([photo(tmp_path / "a.jpg", size=(1000, 10))], tmp_path / "out")
+    run([image(tmp_path / "a.jpg", size=(1000, 10))], tmp_path / "out")
     assert size_of(tmp_path / "out/a.png") == (1000, 10)
     assert size_of(tmp_path / "out/a.overlay.jpg")[0] == 200
 
@@ -273,21 +273,21 @@ def test_attention_maps_are_drawn_and_are_no_input_the_next_time(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(1000, 400), (400, 1000)])
-def test_attention_maps_of_a_huge_photo_are_drawn_smaller(tmp_path, monkeypatch, size):
+def test_attention_maps_of_a_huge_image_are_drawn_smaller(tmp_path, monkeypatch, size):
     monkeypatch.setattr(results, "OVERLAY_SIDE", 200)
-    source = photo(tmp_path / "a.jpg", size=size)
+    source = image(tmp_path / "a.jpg", size=size)
     report = predict_files(attentive(), [source], tmp_path / "out", attention_maps=True)
     assert not report.failed
     assert size_of(tmp_path / "out/a.png") == size
     assert max(size_of(tmp_path / "out/a.scale_1.jpg")) == 200
     width, height = size_of(tmp_path / "out/a.attention.jpg")
-    assert (width > height) == (size[0] < size[1])  # wide pictures one below the other, others side by side
+    assert (width > height) == (size[0] < size[1])  # wide images one below the other, others side by side
     assert max(width, height) < 400  # with captions and a legend
 
 
 def test_attention_maps_need_a_single_look_with_attention(tmp_path):
-    model, source, out = attentive(), photo(tmp_path / "a.jpg"), tmp_path / "out"
-    with pytest.raises(ValueError, match="of a single look at a picture: leave out flip"):
+    model, source, out = attentive(), image(tmp_path / "a.jpg"), tmp_path / "out"
+    with pytest.raises(ValueError, match="of a single look at an image: leave out flip"):
         predict_files(model, [source], out, attention_maps=True, method=Method(flip=True))
     model.merge = "average"
     with pytest.raises(ValueError, match=r"its merge is 'average': set it back, model\.merge = 'attention'"):

@@ -41,7 +41,7 @@ def test_strips_give_what_the_kernel_gives(monkeypatch, grid):
     )  # integers tie; elsewhere arithmetic is exact
 
 
-def test_strips_of_a_single_position_fill_the_picture():
+def test_strips_of_a_single_position_fill_the_image():
     scores = torch.tensor([0.0, 2, 1]).view(1, 3, 1, 1)
     assert (labelmap.in_strips(lambda *place: sampled(scores, Grid(8, 3), *place), scores, (5, 6)) == 1).all()
 

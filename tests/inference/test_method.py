@@ -7,7 +7,7 @@ from atrous.crf import Bilateral, DenseCRF, Gaussian
 from atrous.grid import PIXELS, Grid, resample
 from atrous.inference.test_time import Method
 
-PHOTO = torch.randint(0, 256, (1, 3, 61, 83), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+IMAGE = torch.randint(0, 256, (1, 3, 61, 83), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
 class Places:
@@ -15,13 +15,13 @@ class Places:
 
     grid = Grid(4, 1.5)
 
-    def preprocess(self, photo):
-        height, width = photo.shape[-2:]
+    def preprocess(self, image):
+        height, width = image.shape[-2:]
         rows = torch.arange(height).view(1, 1, -1, 1).expand(1, 1, height, width)
         columns = torch.arange(width).view(1, 1, 1, -1).expand(1, 1, height, width)
         return torch.cat([rows, columns], 1).float()
 
-    def scores(self, images):
+    def coarse_logits(self, images):
         size = ((images.shape[-2] - 1) // 4 + 1, (images.shape[-1] - 1) // 4 + 1)
         return resample(images, PIXELS, self.grid, size), self.grid
 
@@ -34,9 +34,9 @@ def model():
 
 @pytest.mark.parametrize("scales", [(1.0,), (0.5,), (0.75, 1.3)])
 @pytest.mark.parametrize("flip", [False, True])
-def test_whatever_is_looked_at_scores_belong_to_their_place_in_the_picture(scales, flip):
+def test_whatever_is_looked_at_scores_belong_to_their_place_in_the_image(scales, flip):
     method = Method(scales, flip, "scores")
-    views = method.look(Places(), Places().preprocess(PHOTO))
+    views = method.look(Places(), Places().preprocess(IMAGE))
     assert len(views) == len(scales) * (1 + flip)
     for view in views:
         seen = view.sample(PIXELS, PIXELS, (61, 83), 83)[0, :, 8:-8, 8:-8]  # beyond its last position a map is constant
@@ -48,9 +48,9 @@ def test_sizes_follow_the_published_rule():
     sizes = []
 
     class Sizes(Places):
-        def scores(self, images):
+        def coarse_logits(self, images):
             sizes.append(tuple(images.shape[-2:]))
-            return super().scores(images)
+            return super().coarse_logits(images)
 
     Method((1.0, 0.75, 0.5)).look(Sizes(), torch.zeros(1, 2, 513, 321))
     assert sizes == [(513, 321), (385, 241), (257, 161)]
@@ -68,7 +68,7 @@ def test_labels_come_from_the_merged_full_size_scores(model, merge, expected, mo
     monkeypatch.setattr("atrous.ops.labelmap.op._STRIP_VALUES", 5 * 83 * 7)  # seven rows at a time
     method = Method((0.75, 1.0), True, merge)
     with torch.inference_mode():
-        labels, views = method(model, PHOTO)
+        labels, views = method(model, IMAGE)
         full = expected([view.sample(PIXELS, PIXELS, (61, 83), 83) for view in views])
     assert (labels == full.argmax(1)[0]).float().mean() > 0.999  # rounding ties
 
@@ -76,7 +76,7 @@ def test_labels_come_from_the_merged_full_size_scores(model, merge, expected, mo
 def test_a_mirror_image_gives_mirrored_labels(model):
     with torch.inference_mode():
         method = Method((1.0, 0.6), True)
-        straight, behind = method(model, PHOTO)[0], method(model, PHOTO.flip(-1))[0]
+        straight, behind = method(model, IMAGE)[0], method(model, IMAGE.flip(-1))[0]
     assert (straight == behind.flip(-1)).float().mean() > 0.999
 
 
@@ -85,16 +85,16 @@ def test_a_crf_without_weight_changes_nothing_and_one_with_weight_smooths(model)
         return int((labels[1:] != labels[:-1]).sum())
 
     with torch.no_grad():
-        plain, _ = Method()(model, PHOTO)
-        idle, _ = Method(crf=DenseCRF([Gaussian(3, 0)]))(model, PHOTO)
-        smooth, _ = Method(crf=DenseCRF([Gaussian(3, 5), Bilateral(20, 50, 5)]))(model, PHOTO)
+        plain, _ = Method()(model, IMAGE)
+        idle, _ = Method(crf=DenseCRF([Gaussian(3, 0)]))(model, IMAGE)
+        smooth, _ = Method(crf=DenseCRF([Gaussian(3, 5), Bilateral(20, 50, 5)]))(model, IMAGE)
     assert (idle == plain).float().mean() > 0.999
     assert boundaries(smooth) <= boundaries(plain)
 
 
 def test_predict_takes_the_whole_method_and_keeps_probabilities(model):
-    photo = PHOTO[0].permute(1, 2, 0).numpy()
-    found = atrous.predict(model, photo, scales=(0.5, 1.0), flip=True, crf=True, keep_scores=True)
+    image = IMAGE[0].permute(1, 2, 0).numpy()
+    found = atrous.predict(model, image, scales=(0.5, 1.0), flip=True, crf=True, keep_scores=True)
     assert found.labels.shape == (61, 83)
     assert found.scores is not None
     assert np.allclose(found.scores.probabilities.astype(np.float32).sum(0), 1, atol=0.01)

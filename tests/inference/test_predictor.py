@@ -1,4 +1,4 @@
-"""Predicting one picture: sources, what the model is left like, and what a Segmentation can do."""
+"""Predicting one image: sources, what the model is left like, and what a Segmentation can do."""
 
 import io
 from pathlib import Path
@@ -31,10 +31,10 @@ class ByChannel(nn.Module):
         self.output_stride = 1
         self.seen: list[tuple[bool, bool, int, torch.dtype]] = []
 
-    def preprocess(self, photos: Tensor) -> Tensor:
-        return photos.float() / 255
+    def preprocess(self, images: Tensor) -> Tensor:
+        return images.float() / 255
 
-    def scores(self, images: Tensor) -> tuple[Tensor, Grid]:
+    def coarse_logits(self, images: Tensor) -> tuple[Tensor, Grid]:
         product = torch.ones(2, 2) @ torch.ones(2, 2)
         self.seen.append((self.training, torch.is_inference_mode_enabled(), self.output_stride, product.dtype))
         stride = self.output_stride
@@ -62,7 +62,7 @@ def test_path_array_and_pillow_image_give_the_same_labels(model: ByChannel, tmp_
         assert result.label_set is model.labels
 
 
-def test_a_picture_with_orientation_is_labelled_upright(model: ByChannel) -> None:
+def test_a_image_with_orientation_is_labelled_upright(model: ByChannel) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     buffer = io.BytesIO()
@@ -102,7 +102,7 @@ def test_the_model_is_left_as_it_was_after_an_error(model: ByChannel, monkeypatc
     def fail(images: Tensor) -> tuple[Tensor, Grid]:
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr(model, "scores", fail)
+    monkeypatch.setattr(model, "coarse_logits", fail)
     model.train()
     with pytest.raises(RuntimeError, match="out of luck"):
         predict(model, HALVES, output_stride=4)
@@ -143,7 +143,7 @@ def test_a_mask_is_not_saved_as_jpeg(model: ByChannel, tmp_path: Path) -> None:
         predict(model, HALVES).save(tmp_path / "mask.jpg")
 
 
-def test_the_overlay_has_the_size_of_the_photo_without_its_legend(model: ByChannel) -> None:
+def test_the_overlay_has_the_size_of_the_image_without_its_legend(model: ByChannel) -> None:
     result = predict(model, HALVES)
     assert result.overlay(legend=False).shape == HALVES.shape
     assert result.overlay().shape[0] > HALVES.shape[0]
@@ -165,7 +165,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path, monkeypa
 
 def test_an_array_with_the_channels_first_is_refused() -> None:
     network = atrous.create_model("fcn32s", backbone="mobilenetv2_035", num_classes=2)
-    with pytest.raises(ValueError, match=r"expected an RGB picture as uint8 \(H, W, 3\) .* not uint8 \(3, 6, 10\)"):
+    with pytest.raises(ValueError, match=r"expected an RGB image as uint8 \(H, W, 3\) .* not uint8 \(3, 6, 10\)"):
         predict(network, HALVES.transpose(2, 0, 1))
 
 
@@ -175,5 +175,5 @@ def test_a_network_of_other_channels_takes_arrays_of_them(channels: int) -> None
     result = predict(model, np.zeros((20, 30, channels), np.uint8))
     assert result.labels.shape == (20, 30)
     assert result.overlay(legend=False).shape == (20, 30, 3)
-    with pytest.raises(ValueError, match=rf"expected a picture as uint8 \(H, W, {channels}\)"):
+    with pytest.raises(ValueError, match=rf"expected an image as uint8 \(H, W, {channels}\)"):
         predict(model, np.zeros((20, 30), np.uint8))

@@ -11,11 +11,11 @@ SIZE = (20, 30)
 
 
 @pytest.fixture
-def photo(tmp_path):
-    """A photo whose right half is bright, in a folder of its own."""
+def image(tmp_path):
+    """An image whose right half is bright, in a folder of its own."""
     pixels = np.full((*SIZE, 3), 40, np.uint8)
     pixels[:, 15:] = 200
-    file = tmp_path / "photos" / "a.png"
+    file = tmp_path / "images" / "a.png"
     file.parent.mkdir()
     Image.fromarray(pixels).save(file)
     return file
@@ -29,8 +29,8 @@ def spotted():
     return np.stack([1 - p, p]).astype(np.float32)
 
 
-def refined(photo, tmp_path, **options):
-    report = refine_files([photo], tmp_path / "scores", tmp_path / "out", CRF, **options)
+def refined(image, tmp_path, **options):
+    report = refine_files([image], tmp_path / "scores", tmp_path / "out", CRF, **options)
     assert not report.failed, report.failed
     return np.asarray(Image.open(report.done[0].mask))
 
@@ -63,26 +63,26 @@ def save(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", ["npy", "npz", "ours", "png", "16 bits"])
-def test_scores_of_every_form_are_refined(photo, tmp_path, kind):
+def test_scores_of_every_form_are_refined(image, tmp_path, kind):
     save(tmp_path, kind)
-    assert np.array_equal(refined(photo, tmp_path), truth())
+    assert np.array_equal(refined(image, tmp_path), truth())
 
 
-def test_logits_and_hard_labels_are_refined_too(photo, tmp_path):
+def test_logits_and_hard_labels_are_refined_too(image, tmp_path):
     folder = tmp_path / "scores"
     folder.mkdir()
     np.save(folder / "a.npy", np.log(spotted()) + 3)
-    assert np.array_equal(refined(photo, tmp_path, kind="scores"), truth())
+    assert np.array_equal(refined(image, tmp_path, kind="scores"), truth())
     (folder / "a.npy").unlink()
     Image.fromarray(spotted().argmax(0).astype(np.uint8)).save(folder / "a.png")
-    assert np.array_equal(refined(photo, tmp_path, confidence=0.7, overwrite=True), truth())
+    assert np.array_equal(refined(image, tmp_path, confidence=0.7, overwrite=True), truth())
 
 
-def test_names_in_the_file_are_kept(photo, tmp_path):
+def test_names_in_the_file_are_kept(image, tmp_path):
     save(tmp_path, "ours")
-    report = refine_files([photo], tmp_path / "scores", tmp_path / "out", CRF)
+    report = refine_files([image], tmp_path / "scores", tmp_path / "out", CRF)
     assert set(report.done[0].fractions) == {"left", "right"}
-    report = refine_files([photo], tmp_path / "scores", tmp_path / "named", CRF, labels=LabelSet(("dark", "light")))
+    report = refine_files([image], tmp_path / "scores", tmp_path / "named", CRF, labels=LabelSet(("dark", "light")))
     assert set(report.done[0].fractions) == {"dark", "light"}
 
 
@@ -96,30 +96,30 @@ def test_names_in_the_file_are_kept(photo, tmp_path):
         (np.full((2, 20, 30), np.nan, np.float32), "finite"),
     ],
 )
-def test_wrong_scores_are_named_and_the_rest_goes_on(photo, tmp_path, array, message):
+def test_wrong_scores_are_named_and_the_rest_goes_on(image, tmp_path, array, message):
     save(tmp_path, "npy")
     np.save(tmp_path / "scores" / "b.npy", array)
-    other = photo.with_name("b.png")
-    other.write_bytes(photo.read_bytes())
-    third = photo.with_name("c.png")
-    third.write_bytes(photo.read_bytes())
-    report = refine_files([photo.parent], tmp_path / "scores", tmp_path / "out", CRF)
-    assert [done.path for done in report.done] == [photo]
+    other = image.with_name("b.png")
+    other.write_bytes(image.read_bytes())
+    third = image.with_name("c.png")
+    third.write_bytes(image.read_bytes())
+    report = refine_files([image.parent], tmp_path / "scores", tmp_path / "out", CRF)
+    assert [done.path for done in report.done] == [image]
     assert message in report.failed[0].reason
     assert "b.npy" in report.failed[0].reason
     assert "no scores" in report.failed[1].reason
 
 
-def test_labels_are_not_taken_for_probabilities_nor_the_other_way_round(photo, tmp_path):
+def test_labels_are_not_taken_for_probabilities_nor_the_other_way_round(image, tmp_path):
     (tmp_path / "scores").mkdir()
     Image.fromarray(spotted().argmax(0).astype(np.uint8)).save(tmp_path / "scores" / "a.png")
-    report = refine_files([photo], tmp_path / "scores", tmp_path / "out", CRF)
+    report = refine_files([image], tmp_path / "scores", tmp_path / "out", CRF)
     assert "look like labels, which need --confidence" in report.failed[0].reason
     np.save(tmp_path / "scores" / "a.npy", spotted())
-    report = refine_files([photo], tmp_path / "scores", tmp_path / "out", CRF, confidence=0.7)
+    report = refine_files([image], tmp_path / "scores", tmp_path / "out", CRF, confidence=0.7)
     assert "a confidence is for hard labels" in report.failed[0].reason
 
 
-def test_scores_are_in_a_folder(photo, tmp_path):
+def test_scores_are_in_a_folder(image, tmp_path):
     with pytest.raises(ScoresError, match="is no folder"):
-        refine_files([photo], tmp_path / "nowhere", tmp_path / "out", CRF)
+        refine_files([image], tmp_path / "nowhere", tmp_path / "out", CRF)

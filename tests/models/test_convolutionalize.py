@@ -1,4 +1,4 @@
-"""A classifier that slides over a larger picture."""
+"""A classifier that slides over a larger image."""
 
 import copy
 import gc
@@ -14,7 +14,7 @@ from atrous.models.surgery.output_stride import SurgeryError, convolutionalize, 
 
 
 class Small(nn.Module):
-    """Built like torchvision's VGG, for pictures of 30 × 30, without any padding: stride 4, a map of 6 × 6."""
+    """Built like torchvision's VGG, for images of 30 × 30, without any padding: stride 4, a map of 6 × 6."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -144,14 +144,14 @@ def test_another_size_than_the_classifiers_is_refused() -> None:
         (nn.Sequential(nn.Linear(3, 4)), "has no convolution"),
         (
             nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 900, 8), nn.BatchNorm1d(8)),
-            r"layer '3' \(BatchNorm1d\) works on the whole picture at once and has no form that slides",
+            r"layer '3' \(BatchNorm1d\) works on the whole image at once and has no form that slides",
         ),
         (nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(7, 2)), "can't be followed at 32 × 32"),
         (
             nn.Sequential(
                 nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(2), nn.Conv2d(4, 4, 2), nn.Flatten(), nn.Linear(4, 2)
             ),
-            r"layer '1' gives a map of 2 × 2 for pictures of 32 and of 64 alike",
+            r"layer '1' gives a map of 2 × 2 for images of 32 and of 64 alike",
         ),
     ],
 )
@@ -163,5 +163,5 @@ def test_what_cannot_slide_is_named(net: nn.Module, message: str) -> None:
 def test_a_transformer_is_refused() -> None:
     with torch.device("meta"):
         net = timm.create_model("vit_tiny_patch16_224")
-    with pytest.raises(SurgeryError, match=r"\(getitem\) works on the whole picture at once"):
+    with pytest.raises(SurgeryError, match=r"\(getitem\) works on the whole image at once"):
         convolutionalize(net)

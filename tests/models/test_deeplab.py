@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from atrous.grid import PIXELS, Grid, resample
 from atrous.models import create_model, load
 from atrous.models.backbones import fcn as classics
-from atrous.models.backbones.deeplab import DeepLabTrunk, decimate
+from atrous.models.backbones.deeplab import DeepLabBackbone, decimate
 from atrous.models.base import SegmentationModel
 from atrous.models.surgery.output_stride import set_output_stride
 from atrous.models.surgery.trace import trace_windows
@@ -26,7 +26,7 @@ def without_data(name: str, backbone: str, **options: object) -> SegmentationMod
         return create_model(name, backbone=backbone, num_classes=21, **options).eval()
 
 
-def picture(height: int, width: int | None = None) -> Tensor:
+def image(height: int, width: int | None = None) -> Tensor:
     return torch.empty(1, 3, height, width or height, device="meta")
 
 
@@ -66,7 +66,7 @@ def sizes(model: SegmentationModel, n: int, layers: list[str]) -> list[int]:
     for layer in layers:
         hook = lambda *args: seen.append(args[2].shape[-1])  # noqa: E731
         model.get_submodule(layer).register_forward_hook(hook)
-    scores, grid = model.scores(picture(n))
+    scores, grid = model.coarse_logits(image(n))
     assert grid == Grid(8, 0)
     return [*seen, scores.shape[-1]]
 
@@ -78,7 +78,7 @@ def test_sizes_of_vgg(n: int, expected: list[int]) -> None:
     layers = [f"backbone.net.pool{k}" for k in (1, 2, 3, 4, 5)]
     model = without_data("deeplab_largefov", "vgg16")
     assert sizes(model, n, [*layers, "fc6"]) == expected
-    assert model.scores(picture(306))[0].shape == (1, 21, 39, 39)  # DL1 §3.2
+    assert model.coarse_logits(image(306))[0].shape == (1, 21, 39, 39)  # DL1 §3.2
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_sizes_of_resnet(n: int, expected: list[int]) -> None:
 @pytest.mark.parametrize("options", [{"kernel": 7, "rate": 4}, {"kernel": 4, "rate": 4}, {"kernel": 4, "rate": 8}])
 def test_every_form_of_v1_has_scores_at_every_eighth_pixel(options: dict[str, object]) -> None:
     model = without_data("deeplab_largefov", "vgg16", width=4096, **options)
-    scores, grid = model.scores(picture(321))
+    scores, grid = model.coarse_logits(image(321))
     assert scores.shape[-2:] == (41, 41)
     assert grid == Grid(8, 0)
 
@@ -135,29 +135,29 @@ def test_largefov_is_the_published_table(thin: None, size: tuple[int, int]) -> N
     model = awake(create_model("deeplab_largefov", backbone="vgg16", num_classes=5, width=64))
     x = torch.randn(1, 3, *size)
     with torch.no_grad():
-        assert torch.equal(model.scores(x)[0], literal_largefov(model)(x))
+        assert torch.equal(model.coarse_logits(x)[0], literal_largefov(model)(x))
 
 
 @pytest.mark.parametrize("size", [(375, 500), (81, 60)])
 def test_inference_is_the_published_chain(thin: None, size: tuple[int, int]) -> None:
     model = awake(create_model("deeplab_largefov", backbone="vgg16", num_classes=5, width=64, pad_to=513))
-    photo = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8)
+    image = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8)
     mean = torch.tensor(model.preprocessing.mean).view(3, 1, 1)
     std = torch.tensor(model.preprocessing.std).view(3, 1, 1)
     canvas = mean.expand(1, 3, 513, 513).clone()
-    canvas[..., : size[0], : size[1]] = photo / 255
+    canvas[..., : size[0], : size[1]] = image / 255
     with torch.no_grad():
         scores = literal_largefov(model)((canvas - mean) / std)
         zoomed = F.interpolate(scores, size=513, mode="bilinear", align_corners=True)  # Interp, zoom 8: 65 → 513
-        ours = model(model.preprocess(photo))
+        ours = model(model.preprocess(image))
     assert scores.shape[-2:] == (65, 65)
     torch.testing.assert_close(ours, zoomed[..., : size[0], : size[1]], rtol=1e-4, atol=1e-5)
 
 
-def test_pictures_are_padded_to_the_published_size_for_labelling_alone() -> None:
+def test_images_are_padded_to_the_published_size_for_labelling_alone() -> None:
     model = without_data("deeplab_largefov", "vgg16", pad_to=513)
-    assert model.scores(picture(321, 600))[0].shape[-2:] == (65, 75)
-    assert model.train().scores(picture(321))[0].shape[-2:] == (41, 41)
+    assert model.coarse_logits(image(321, 600))[0].shape[-2:] == (65, 75)
+    assert model.train().coarse_logits(image(321))[0].shape[-2:] == (41, 41)
 
 
 def test_atrous_convolution_is_a_kernel_with_zeros_inserted(thin: None) -> None:
@@ -171,16 +171,16 @@ def test_atrous_convolution_is_a_kernel_with_zeros_inserted(thin: None) -> None:
 
 
 @pytest.mark.parametrize("name", ["resnet50", "vgg11"])
-def test_a_dense_trunk_read_sparsely_is_the_strided_one(thin: None, name: str) -> None:
-    trunk = awake(DeepLabTrunk(name, output_stride=32))  # type: ignore[arg-type]
+def test_a_dense_backbone_read_sparsely_is_the_strided_one(thin: None, name: str) -> None:
+    backbone = awake(DeepLabBackbone(name, output_stride=32))  # type: ignore[arg-type]
     if name == "vgg11":  # published without holes in its last pools: by the rule alone it is
-        trunk._make_dense = lambda stride: set_output_stride(trunk.net, stride)  # type: ignore[method-assign]
+        backbone._make_dense = lambda stride: set_output_stride(backbone.net, stride)  # type: ignore[method-assign]
     x = torch.randn(1, 3, 257, 257)
     with torch.no_grad():
-        native = trunk(x)[-1]
+        native = backbone(x)[-1]
         for stride in (16, 8, 4):
-            trunk.output_stride = stride
-            read = trunk(x)[-1][..., :: 32 // stride, :: 32 // stride]
+            backbone.output_stride = stride
+            read = backbone(x)[-1][..., :: 32 // stride, :: 32 // stride]
             torch.testing.assert_close(read, native, rtol=1e-4, atol=1e-5)
 
 
@@ -188,12 +188,12 @@ def test_vgg_made_denser_than_published_reads_the_same(thin: None) -> None:
     model = awake(create_model("deeplab_largefov", backbone="vgg16", num_classes=5, width=64))
     x = torch.randn(1, 3, 129, 129)
     with torch.no_grad():
-        published = model.scores(x)[0]
+        published = model.coarse_logits(x)[0]
         model.output_stride = 4
         assert model.fc6.dilation == (24, 24)
-        torch.testing.assert_close(model.scores(x)[0][..., ::2, ::2], published, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(model.coarse_logits(x)[0][..., ::2, ::2], published, rtol=1e-4, atol=1e-5)
         model.output_stride = 8
-        assert torch.equal(model.scores(x)[0], published)
+        assert torch.equal(model.coarse_logits(x)[0], published)
 
 
 def test_aspp_is_the_sum_of_its_branches(thin: None) -> None:
@@ -206,12 +206,12 @@ def test_aspp_is_the_sum_of_its_branches(thin: None) -> None:
             fc6, fc7, fc8 = (vgg.get_submodule(f"fc{k}_{i}") for k in (6, 7, 8))
             hidden = F.relu(F.conv2d(features, fc6.weight, fc6.bias, padding=rate, dilation=rate))
             total = total + fc8(F.relu(fc7(hidden)))
-        torch.testing.assert_close(vgg.scores(x)[0], total)
+        torch.testing.assert_close(vgg.coarse_logits(x)[0], total)
         features, total = resnet.backbone(x)[-1], torch.zeros(())
         for i, rate in enumerate((6, 12, 18, 24)):
             fc1 = resnet.get_submodule(f"fc1_c{i}")
             total = total + F.conv2d(features, fc1.weight, fc1.bias, padding=rate, dilation=rate)
-        torch.testing.assert_close(resnet.scores(x)[0], total)
+        torch.testing.assert_close(resnet.coarse_logits(x)[0], total)
 
 
 def test_rates_follow_the_output_stride_on_any_backbone() -> None:
@@ -242,7 +242,7 @@ def test_where_a_published_network_read_at_every_nth_position_is_the_coarser_one
     with torch.no_grad():
         for stride in (4, 8, 16, 32):
             model.output_stride = stride
-            maps[stride] = model.scores(x)[0]
+            maps[stride] = model.coarse_logits(x)[0]
     finest = maps[4]
     same = {s for s, y in maps.items() if (finest[..., :: s // 4, :: s // 4] - y).norm() / y.norm() < 1e-4}
     assert same == exact
@@ -354,18 +354,18 @@ class TestMSc:
             classifiers = [model.fc8, *(m for k, m in model.msc.items() if k.endswith("_ms"))]
             weight = torch.cat([c.weight for c in classifiers], 1)
             expected = F.conv2d(torch.cat(maps, 1), weight, sum(c.bias for c in classifiers))
-            torch.testing.assert_close(model.scores(x)[0], expected, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(model.coarse_logits(x)[0], expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["deeplab_largefov", "deeplab_msc_largefov", "deeplab_aspp"])
 @pytest.mark.parametrize("backbone", ["vgg16_bn", "resnet50"])
-def test_published_trunks_are_models_like_any_other(thin: None, name: str, backbone: str, tmp_path: Path) -> None:
+def test_published_backbones_are_models_like_any_other(thin: None, name: str, backbone: str, tmp_path: Path) -> None:
     model = awake(create_model(name, backbone=backbone, num_classes=3, in_channels=4))
     x = torch.randn(2, 4, 34, 50)
     with torch.no_grad():
         logits = model(x)
         assert logits.shape == (2, 3, 34, 50)
-        scores, grid = model.scores(x)
+        scores, grid = model.coarse_logits(x)
         assert torch.equal(resample(scores, grid, PIXELS, (34, 50)), logits)
         assert torch.equal(load(model.save(tmp_path / "model"))(x), logits)
         for stride in (32, 16, 4, 8):

@@ -37,7 +37,7 @@ def test_parameter_counts_are_the_papers(name: str, backbone: str, options: dict
         *[("resnet101_beta", 42_623_936), ("resnet101s", 42_623_936)],
     ],
 )
-def test_trunk_counts_are_the_papers(backbone: str, count: int) -> None:
+def test_backbone_counts_are_the_papers(backbone: str, count: int) -> None:
     with torch.device("meta"):
         assert parameters(create_model("deeplabv3", backbone=backbone, num_classes=2).backbone) == count
 
@@ -58,7 +58,7 @@ def test_sizes_at_513_are_the_papers(stride: int, side: int) -> None:
     with torch.no_grad():
         images = torch.randn(1, 3, 513, 513)
         assert model.backbone(images)[-1].shape[-2:] == (side, side)
-        scores, grid = model.scores(images)
+        scores, grid = model.coarse_logits(images)
     assert scores.shape == (1, 2, 129, 129)
     assert grid.stride == 4
 
@@ -87,7 +87,7 @@ RESNET = ("resnet101_beta", {"multi_grid": (1, 2, 4)})
 
 
 @pytest.mark.parametrize(
-    ("name", "trunk", "published"),
+    ("name", "network", "published"),
     [
         # DeepLabv3+, tables 3 and 5, one scale: output stride, and 10⁹ multiply-adds at 513 × 513.
         ("deeplabv3", RESNET, {32: 52.43, 16: 81.02, 8: 276.18}),
@@ -99,9 +99,9 @@ RESNET = ("resnet101_beta", {"multi_grid": (1, 2, 4)})
     ],
 )
 def test_multiply_adds_are_the_papers(
-    name: str, trunk: tuple[str, dict[str, Any]], published: dict[int, float]
+    name: str, network: tuple[str, dict[str, Any]], published: dict[int, float]
 ) -> None:
-    backbone, options = trunk
+    backbone, options = network
     with torch.device("meta"):
         model = create_model(name, backbone=backbone, num_classes=21, **options).eval()
     for stride, figure in published.items():
@@ -125,7 +125,7 @@ def as_tensorflow_counts(model: nn.Module) -> float:
 
     hooks = [m.register_forward_hook(count_padding) for m in model.modules() if isinstance(m, nn.Conv2d)]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.scores(torch.empty(1, 3, 513, 513, device="meta"))
+        model.coarse_logits(torch.empty(1, 3, 513, 513, device="meta"))
     for hook in hooks:
         hook.remove()
     return (counter.get_total_flops() / 2 + padding) / 1e9
@@ -159,7 +159,7 @@ def test_conv3_is_refined_before_conv2() -> None:
     for stride, coarse in ((16, 5), (4, 17)):
         model.output_stride = stride
         with torch.no_grad():
-            scores, grid = model.scores(torch.randn(1, 3, 65, 65))
+            scores, grid = model.coarse_logits(torch.randn(1, 3, 65, 65))
         middle = 9 if stride == 16 else 17
         assert seen == {
             "aspp": (256, coarse, coarse),
@@ -212,7 +212,7 @@ def test_blocks_of_the_cascade_are_those_of_a_resnet() -> None:
     assert [parameters(block) for block in model.cascade] == [3 * parameters(units[1])] * 2
     assert list(dict(model.cascade.named_children())) == ["block5", "block6"]
     x = torch.randn(1, 2048, 5, 5).relu()
-    assert torch.equal(model.cascade.eval()(x), x)  # until it has learnt something
+    assert torch.equal(model.cascade.eval()(x), x)  # until it has learned something
     unit, literal = Bottleneck(2048).eval(), units[1].eval()
     for ours, theirs in zip(unit.state_dict().values(), literal.state_dict().values(), strict=True):
         ours.copy_(theirs) if ours.ndim else None

@@ -1,4 +1,4 @@
-"""The released trunks, held to literal rewrites of TensorFlow's `resnet_v1_beta` and `xception`."""
+"""The released backbones, held to literal rewrites of TensorFlow's `resnet_v1_beta` and `xception`."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -9,15 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atrous.models import create_model
-from atrous.models.backbones.deeplabv3 import ReleasedTrunk, deeplabv3_backbone
+from atrous.models.backbones.deeplabv3 import ReleasedBackbone, deeplabv3_backbone
 from atrous.models.backbones.timm import Backbone
 
 Weights = dict[str, Tensor]
 Unit = Callable[[Tensor, int, int], Tensor]
 
 
-def trunk(name: str, **options: object) -> Backbone:
-    """A trunk whose every branch speaks: timm starts the last norm of each unit at zero, which would hide it."""
+def make_backbone(name: str, **options: object) -> Backbone:
+    """A backbone whose every branch speaks: timm starts the last norm of each unit at zero, which would hide it."""
     torch.manual_seed(0)
     backbone = deeplabv3_backbone(name, **options)
     for module in backbone.modules():
@@ -149,7 +149,7 @@ FLOWS = {
 
 @pytest.mark.parametrize(("target", "multi_grid"), [(32, (1, 1, 1)), (16, (1, 2, 4)), (8, (1, 2, 4))])
 def test_resnet_beta_is_tensorflows(target: int, multi_grid: tuple[int, ...]) -> None:
-    backbone = trunk("resnet50_beta", output_stride=target)
+    backbone = make_backbone("resnet50_beta", output_stride=target)
     backbone.set_multi_grid(multi_grid)
     x = torch.randn(1, 3, 129, 97)
     ours = features(backbone, x)
@@ -166,7 +166,7 @@ def test_resnet_beta_is_tensorflows(target: int, multi_grid: tuple[int, ...]) ->
     [("xception41", 32, (0, 1, 2, 11)), ("xception41", 8, (0, 1, 2, 11)), ("xception71", 16, (0, 2, 4, 21))],
 )
 def test_xception_is_tensorflows(name: str, target: int, blocks: tuple[int, ...]) -> None:
-    backbone = trunk(name, output_stride=target)
+    backbone = make_backbone(name, output_stride=target)
     x = torch.randn(1, 3, 97, 65)
     ours = features(backbone, x)
     with torch.no_grad():
@@ -181,7 +181,7 @@ def test_xception_is_tensorflows(name: str, target: int, blocks: tuple[int, ...]
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet50_beta", "xception41"])
 def test_dense_features_read_sparsely_equal_the_native_ones(name: str) -> None:
-    backbone = trunk(name, output_stride=32)
+    backbone = make_backbone(name, output_stride=32)
     backbone.set_multi_grid((1, 2, 4))
     x = torch.randn(1, 3, 129, 129)
     native = features(backbone, x)
@@ -214,11 +214,11 @@ def test_a_unit_that_would_have_had_the_stride_keeps_its_rate_in_the_common_resn
 
 def test_the_name_of_weights_changes_nothing_in_the_form() -> None:
     with torch.device("meta"):
-        assert isinstance(deeplabv3_backbone("xception41.tf_in1k"), ReleasedTrunk)
+        assert isinstance(deeplabv3_backbone("xception41.tf_in1k"), ReleasedBackbone)
 
 
 def test_a_copy_has_features_of_its_own() -> None:
-    backbone = trunk("resnet50_beta")
+    backbone = make_backbone("resnet50_beta")
     twin = copy.deepcopy(backbone)
     nn.init.zeros_(twin.net["layer1"][1].bn3.weight)
     x = torch.randn(1, 3, 65, 65)

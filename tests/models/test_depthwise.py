@@ -195,7 +195,7 @@ def layer(**changes):
     ids=str,
 )
 def test_what_torch_refuses_is_refused_by_torch(changes):
-    if changes == {"padding": 0}:  # a kernel wider than the picture
+    if changes == {"padding": 0}:  # a kernel wider than the image
         changes |= {"x": torch.randn(1, 64, 9, 9)}
     with pytest.raises((RuntimeError, ValueError)) as ours:
         layer(**changes)

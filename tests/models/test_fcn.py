@@ -69,13 +69,15 @@ class TestTheReleasedForm:
     ) -> None:
         x = torch.empty(1, 3, n, n, device="meta")
         seen = []
-        trunk = without_data("fcn32s", "vgg16").backbone
-        for layer in trunk.modules():
+        backbone = without_data("fcn32s", "vgg16").backbone
+        for layer in backbone.modules():
             if isinstance(layer, nn.MaxPool2d):
                 layer.register_forward_hook(lambda *args: seen.append(args[2].shape[-1]))
-        trunk(x)
+        backbone(x)
         assert seen == pools
-        eighth, sixteenth, coarse = (without_data(name, "vgg16").scores(x)[0].shape[-1] for name in reversed(FCNS))
+        eighth, sixteenth, coarse = (
+            without_data(name, "vgg16").coarse_logits(x)[0].shape[-1] for name in reversed(FCNS)
+        )
         assert (coarse, sixteenth, eighth) == (score_fr, upscore2, upscore_pool4)
         assert [(eighth - 1) * 8 + 16, (sixteenth - 1) * 16 + 32, (coarse - 1) * 32 + 64] == last
         assert all(size >= crop + n for size, crop in zip(last, (31, 27, 19), strict=True))
@@ -89,14 +91,14 @@ class TestTheReleasedForm:
         assert model.crops == {"score_pool4": (kernels, crops[0]), "score_pool3": (kernels, crops[1])}
         offsets = {"vgg16": (-19, -27, -31), "caffenet": (-18, -18, -18), "alexnet": (-18,)}[backbone]
         for name, kernel, offset in zip(FCNS, last, offsets, strict=False):
-            _, grid = without_data(name, backbone).scores(torch.empty(1, 3, 40, 50, device="meta"))
+            _, grid = without_data(name, backbone).coarse_logits(torch.empty(1, 3, 40, 50, device="meta"))
             assert grid.transposed(kernel, int(grid.stride)) == Grid(1, offset)
 
     @pytest.mark.parametrize("backbone", ["vgg16", "caffenet"])
     def test_every_crop_fits_at_every_size(self, thin: None, backbone: str) -> None:
         model = without_data("fcn8s", backbone)
         for n in (*range(1, 66), *range(500, 533)):
-            scores, grid = model.scores(torch.empty(1, 3, n, n + 1, device="meta"))
+            scores, grid = model.coarse_logits(torch.empty(1, 3, n, n + 1, device="meta"))
             kernel = 16 if backbone == "vgg16" else 15
             crop = -grid.transposed(kernel, 8).offset
             assert (scores.shape[-2] - 1) * 8 + kernel >= crop + n
@@ -109,8 +111,8 @@ class TestTheReleasedForm:
     def test_layers_are_named_as_in_the_released_models(self) -> None:
         names = [k.removesuffix(".weight") for k in without_data("fcn8s", "vgg16").state_dict() if "weight" in k]
         convolutions = [f"conv{b}_{i}" for b, count in enumerate((2, 2, 3, 3, 3), 1) for i in range(1, count + 1)]
-        trunk = [f"backbone.net.{name}" for name in (*convolutions, "fc6", "fc7")]
-        assert names == [*trunk, "score_fr", "score_pool4", "score_pool3"]
+        backbone = [f"backbone.net.{name}" for name in (*convolutions, "fc6", "fc7")]
+        assert names == [*backbone, "score_fr", "score_pool4", "score_pool3"]
 
     def test_scorers_start_at_zero(self, thin: None) -> None:
         model = create_model("fcn8s", backbone="vgg16", num_classes=3).eval()
@@ -129,9 +131,9 @@ class TestTheReleasedForm:
 
     def test_caffes_weights_see_0_to_255_less_the_mean_colour(self, thin: None) -> None:
         model = create_model("fcn32s", backbone="caffenet", num_classes=3)
-        photo = torch.tensor([255, 0, 10], dtype=torch.uint8).view(1, 3, 1, 1)
+        image = torch.tensor([255, 0, 10], dtype=torch.uint8).view(1, 3, 1, 1)
         expected = torch.tensor([255 - 122.67892, -116.66877, 10 - 104.00699])
-        torch.testing.assert_close(model.preprocess(photo).flatten(), expected, rtol=0, atol=1e-4)
+        torch.testing.assert_close(model.preprocess(image).flatten(), expected, rtol=0, atol=1e-4)
         assert (model.preprocessing.mean, model.preprocessing.std) == CAFFE
 
     @pytest.mark.parametrize("size", [(1, 1), (33, 64), (97, 20)])
@@ -146,7 +148,7 @@ class TestTheReleasedForm:
         model = awake(create_model("fcn32s", backbone="vgg16", num_classes=5)).eval()
         x = torch.randn(1, 3, 70, 41)
         with torch.no_grad():
-            logits, (scores, grid) = model(x), model.scores(x)
+            logits, (scores, grid) = model(x), model.coarse_logits(x)
         labels = scores_to_labels(scores, grid, (70, 41))
         assert (labels == logits.argmax(1)).float().mean() > 0.999  # beyond the last position logits fade, alike
 
@@ -222,7 +224,7 @@ def test_alexnets_logits_are_a_deconvolution_of_63_cropped_at_18(thin: None) -> 
     model = awake(create_model("fcn32s", backbone="caffenet", num_classes=2)).eval()
     x = torch.randn(1, 3, 90, 51)
     with torch.no_grad():
-        scores, _ = model.scores(x)
+        scores, _ = model.coarse_logits(x)
         weight = bilinear_kernel(63).expand(2, 1, -1, -1)
         theirs = F.conv_transpose2d(scores, weight, stride=32, groups=2)[..., 18 : 18 + 90, 18 : 18 + 51]
         torch.testing.assert_close(model(x), theirs, rtol=1e-5, atol=1e-5)
@@ -261,7 +263,7 @@ class TestStages:
         fine.start_from(middle)
         x = torch.randn(1, 3, 80, 60)
         with torch.no_grad():
-            scores, _ = coarse.scores(x)
+            scores, _ = coarse.coarse_logits(x)
 
             def times(scores: Tensor, factor: int) -> Tensor:
                 weight = bilinear_kernel(2 * factor).expand(3, 1, -1, -1)
@@ -281,9 +283,9 @@ class TestStages:
         fine.start_from(middle)
         x = torch.randn(1, 3, 129, 97)
         with torch.no_grad():
-            chain, grid = coarse.scores(x)
+            chain, grid = coarse.coarse_logits(x)
             for model in (middle, fine):
-                scores, finer = model.scores(x)
+                scores, finer = model.coarse_logits(x)
                 chain, grid = resample(chain, grid, finer, tuple(scores.shape[-2:])), finer
             expected = resample(chain, grid, PIXELS, (129, 97))
             torch.testing.assert_close(fine(x), expected, rtol=1e-5, atol=1e-5)
@@ -321,7 +323,7 @@ class TestOptions:
         assert not model.upscore2.weight[0, 1].any()
         model(torch.randn(1, 3, 20, 20)).square().mean().backward()
         assert model.upscore2.weight.grad[0, 1].any()
-        with pytest.raises(ValueError, match="learn_upsampling is for the papers' trunks"):
+        with pytest.raises(ValueError, match="learn_upsampling is for the papers' backbones"):
             create_model("fcn8s", backbone="test_resnet", num_classes=3, learn_upsampling=True)
 
     def test_at_once_scales_the_features(self) -> None:
@@ -358,7 +360,7 @@ class TestFusion:
         assert torch.equal(ours[:, 3:], theirs.mean(1, keepdim=True))
         assert early.mean[:3] == colour.mean
 
-    def test_grey_pictures_give_what_their_colour_copies_gave(self, thin: None) -> None:
+    def test_grey_images_give_what_their_colour_copies_gave(self, thin: None) -> None:
         torch.manual_seed(1)
         colour = ClassicBackbone("vgg16")
         torch.manual_seed(1)
@@ -387,7 +389,7 @@ class TestFusion:
         assert again.output_stride == 16
 
     def test_what_can_not_be_fused_says_why(self) -> None:
-        with pytest.raises(ValueError, match="4 channels can't be shared out evenly to 3 trunks"):
+        with pytest.raises(ValueError, match="4 channels can't be shared out evenly to 3 backbones"):
             create_model("fcn8s", backbone="test_resnet+test_resnet+test_resnet", in_channels=4, num_classes=2)
         with pytest.raises(ValueError, match="'test_resnet' and 'test_convnext' have their features at different pla"):
             create_model("fcn8s", backbone="test_resnet+test_convnext", in_channels=6, num_classes=2)

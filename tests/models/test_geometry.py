@@ -12,8 +12,8 @@ from atrous.grid import PIXELS, Grid, resample
 from atrous.models.surgery.trace import GeometryError, evaluating, trace
 
 
-def fcn_trunk() -> Grid:
-    """FCN-VGG16's trunk by its windows: pad 100, five 2×2 pools, a 7×7 fc6 (SPEC §1.2)."""
+def fcn_backbone() -> Grid:
+    """FCN-VGG16's backbone by its windows: pad 100, five 2×2 pools, a 7×7 fc6 (SPEC §1.2)."""
     grid = PIXELS.window(3, 1, padding=100)
     for _ in range(5):
         grid = grid.window(2, 2)
@@ -21,7 +21,7 @@ def fcn_trunk() -> Grid:
 
 
 def test_fcn_final_crops_fall_out_of_the_formula() -> None:
-    score = fcn_trunk()
+    score = fcn_backbone()
     assert score.stride == 32
     assert score.transposed(64, 32) == Grid(1, -19)  # 32s crops 19
     twice = score.transposed(4, 2)
@@ -36,7 +36,7 @@ def test_fcn_skip_crops_fall_out_of_the_formula() -> None:
             grid = grid.window(2, 2)
         return grid
 
-    twice = fcn_trunk().transposed(4, 2)
+    twice = fcn_backbone().transposed(4, 2)
     assert pool(4).cropped(5) == twice
     assert pool(3).cropped(9) == twice.transposed(4, 2)
 
@@ -121,11 +121,11 @@ def test_traced_place_is_where_a_dot_lights_up() -> None:
             nn.init.ones_(layer.weight)
             nn.init.zeros_(layer.bias)
     grid = trace(net, 1).outputs[0]
-    picture = torch.zeros(1, 1, 129, 129, requires_grad=True)
-    response = net(picture)[0, 0]
+    image = torch.zeros(1, 1, 129, 129, requires_grad=True)
+    response = net(image)[0, 0]
     response[5, 7].backward()
-    assert picture.grad is not None
-    mass = picture.grad[0, 0]
+    assert image.grad is not None
+    mass = image.grad[0, 0]
     rows = (mass.sum(1) * torch.arange(129)).sum() / mass.sum()
     columns = (mass.sum(0) * torch.arange(129)).sum() / mass.sum()
     assert rows.item() == pytest.approx(grid.stride * 5 + grid.offset)

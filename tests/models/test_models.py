@@ -49,7 +49,7 @@ def _build(name: str, backbone: str, **options: object) -> SegmentationModel:
 class TestEveryModel:
     @pytest.mark.parametrize("size", [(1, 1), (2, 31), (33, 64), (97, 65)])
     @pytest.mark.parametrize("batch", [1, 2])
-    def test_gives_logits_of_the_pictures_own_size(
+    def test_gives_logits_of_the_images_own_size(
         self, name: str, backbone: str, size: tuple[int, int], batch: int
     ) -> None:
         model = make(name, backbone).eval()
@@ -76,7 +76,7 @@ class TestEveryModel:
         x = torch.randn(1, 3, 65, 65)
         with torch.no_grad():
             main = model.outputs(x)[0]
-            logits, grid = model.scores(x)
+            logits, grid = model.coarse_logits(x)
         assert (main.name, main.grid, main.weight) == ("main", grid, 1)
         assert torch.equal(main.logits, logits)
 
@@ -114,16 +114,16 @@ class TestEveryModel:
 
     def test_takes_other_than_three_channels(self, name: str, backbone: str) -> None:
         model = make(name, backbone, in_channels=4).eval()
-        photos = torch.randint(0, 256, (1, 4, 40, 40), dtype=torch.uint8)
+        images = torch.randint(0, 256, (1, 4, 40, 40), dtype=torch.uint8)
         with torch.no_grad():
-            assert model(model.preprocess(photos)).shape == (1, 4, 40, 40)
+            assert model(model.preprocess(images)).shape == (1, 4, 40, 40)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_moving_the_picture_by_the_stride_moves_the_logits_as_far(backbone: str) -> None:
+def test_moving_the_image_by_the_stride_moves_the_logits_as_far(backbone: str) -> None:
     model = make("deeplabv3", backbone, rates=(1,), output_stride=8).eval()
-    # Without the branch that looks at the whole picture, a place sees some 450 pixels around it at the most.
+    # Without the branch that looks at the whole image, a place sees some 450 pixels around it at the most.
     for parameter in model.aspp.pooled.parameters():
         nn.init.zeros_(parameter)
     step, side, middle = 32, 1121, slice(530, 590)
@@ -131,7 +131,7 @@ def test_moving_the_picture_by_the_stride_moves_the_logits_as_far(backbone: str)
     with torch.no_grad():
         here, there = model(scene[..., :side, :side]), model(scene[..., step:, step:])
     seen, moved = here[..., middle, middle], there[..., 530 - step : 590 - step, 530 - step : 590 - step]
-    # Equal but for rounding: the tiles that convolutions are computed in lie elsewhere in the two pictures.
+    # Equal but for rounding: the tiles that convolutions are computed in lie elsewhere in the two images.
     assert ((seen - moved).abs().max() / seen.abs().max()).item() < 2e-4
 
 
@@ -144,21 +144,21 @@ def test_training_after_predicting_works() -> None:
 
 def test_preprocess_is_the_backbones_own() -> None:
     model = make(backbone="tf_efficientnet_lite0")
-    photo = torch.tensor([0, 127, 255], dtype=torch.uint8).view(1, 1, 1, 3).expand(1, 3, 1, 3)
-    torch.testing.assert_close(model.preprocess(photo)[0, 0, 0], torch.tensor([-1.0, 127 / 127.5 - 1, 1.0]))
+    image = torch.tensor([0, 127, 255], dtype=torch.uint8).view(1, 1, 1, 3).expand(1, 3, 1, 3)
+    torch.testing.assert_close(model.preprocess(image)[0, 0, 0], torch.tensor([-1.0, 127 / 127.5 - 1, 1.0]))
     with pytest.raises(TypeError, match="uint8"):
-        model.preprocess(photo.float())
+        model.preprocess(image.float())
     with pytest.raises(TypeError, match="from_numpy"):
-        model.preprocess(photo.numpy())
+        model.preprocess(image.numpy())
     with pytest.raises(ValueError, match=r"expected images \(B, 3, H, W\)"):
-        model.preprocess(photo[:, :1])
+        model.preprocess(image[:, :1])
 
 
-def test_scores_refuse_what_is_no_batch_of_pictures() -> None:
+def test_scores_refuse_what_is_no_batch_of_images() -> None:
     with pytest.raises(ValueError, match=r"image\[None\]"):
-        make().scores(torch.zeros(3, 8, 8))
+        make().coarse_logits(torch.zeros(3, 8, 8))
     with pytest.raises(ValueError, match=r"\(B, 3, H, W\)"):
-        make().scores(torch.zeros(1, 4, 8, 8))
+        make().coarse_logits(torch.zeros(1, 4, 8, 8))
 
 
 def test_create_model_says_what_is_wrong() -> None:
@@ -309,35 +309,35 @@ def test_the_public_names_are_frozen() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"num_classes": 2.5}, "num_classes is a whole number from 1 on, not 2.5"),
-        ({"in_channels": 0}, "in_channels is a whole number from 1 on, not 0"),
+        ({"num_classes": 2.5}, "num_classes is an integer ≥ 1, not 2.5"),
+        ({"in_channels": 0}, "in_channels is an integer ≥ 1, not 0"),
         ({"output_stride": 0}, "output_stride is one of 4, 8, 16, 32, not 0"),
-        ({"rates": 6}, "rates should be a list of whole numbers from 1 on, not 6"),
-        ({"rates": [1.5, 2]}, r"rates should be a list of whole numbers from 1 on, not \[1\.5, 2\]"),
-        ({"rates": "6,12"}, "rates should be a list of whole numbers from 1 on, not '6,12'"),
-        ({"low_level_channels": 0}, "low_level_channels should be a whole number from 1 on, not 0"),
-        ({"decoder_channels": 0}, "decoder_channels should be a whole number from 1 on, not 0"),
-        ({"channels": -8}, "channels should be a whole number from 1 on, not -8"),
+        ({"rates": 6}, "rates should be a list of integers from 1 on, not 6"),
+        ({"rates": [1.5, 2]}, r"rates should be a list of integers from 1 on, not \[1\.5, 2\]"),
+        ({"rates": "6,12"}, "rates should be a list of integers from 1 on, not '6,12'"),
+        ({"low_level_channels": 0}, "low_level_channels should be an integer ≥ 1, not 0"),
+        ({"decoder_channels": 0}, "decoder_channels should be an integer ≥ 1, not 0"),
+        ({"channels": -8}, "channels should be an integer ≥ 1, not -8"),
         ({"separable": "perhaps"}, "separable should be true or false, not 'perhaps'"),
         ({"dropout": 2}, "dropout should be a number from 0 on and below 1, not 2"),
         ({"dropout": float("nan")}, "dropout should be a number from 0 on and below 1, not nan"),
         ({"name": "fcn32s", "dropout": -0.1}, "dropout should be a number from 0 on and below 1, not -0.1"),
-        ({"name": "fcn8s", "heads": [3]}, r"heads should be a table of whole numbers from 1 on, not \[3\]"),
-        ({"name": "fcn8s", "heads": {"sky": 0}}, "heads should be a table of whole numbers from 1 on, not {'sky': 0}"),
+        ({"name": "fcn8s", "heads": [3]}, r"heads should be a table of integers from 1 on, not \[3\]"),
+        ({"name": "fcn8s", "heads": {"sky": 0}}, "heads should be a table of integers from 1 on, not {'sky': 0}"),
         ({"name": "fcn8s", "heads": {"main": 2}}, "'main' is what scores the classes: give this one another name"),
         (
             {"name": "attention_to_scale", "merge": "sum"},
             'merge should be "max", "average" or "attention", not \'sum\'',
         ),
-        ({"name": "deeplab_largefov", "width": -1}, "width should be a whole number from 0 on, not -1"),
+        ({"name": "deeplab_largefov", "width": -1}, "width should be an integer from 0 on, not -1"),
         (
             {"name": "deeplab_largefov", "pad_to": -5},
-            "pad_to should be a whole number from 0 on and up to 8192, not -5",
+            "pad_to should be an integer from 0 on and up to 8192, not -5",
         ),
         ({"name": "deeplab_largefov", "pad_to": 10**9}, "pad_to should be .* up to 8192, not 1000000000"),
-        ({"name": "deeplab_largefov", "kernel": 0}, "kernel should be a whole number from 1 on, not 0"),
-        ({"name": "deeplab_largefov", "seed": -1}, "seed should be a whole number from 0 on and below 4294967296"),
-        ({"name": "deeplab_aspp", "rates": [6, 0]}, r"rates should be a list of whole .* 1 on, not \[6, 0\]"),
+        ({"name": "deeplab_largefov", "kernel": 0}, "kernel should be an integer ≥ 1, not 0"),
+        ({"name": "deeplab_largefov", "seed": -1}, "seed should be an integer from 0 on and below 4294967296"),
+        ({"name": "deeplab_aspp", "rates": [6, 0]}, r"rates should be a list of integers ≥ 1, not \[6, 0\]"),
         ({"name": "deeplab_aspp", "scales": "1,0.5"}, "scales should be a list of numbers, not '1,0.5'"),
         ({"name": "deeplab_aspp", "rates": []}, r"rates has one for each branch.* not \[\]"),
         ({"name": "deeplab_aspp", "scales": [1, 1000]}, r"scales are .* 0\.125 to 8, not \[1.0, 1000.0\]"),
@@ -359,7 +359,7 @@ def test_an_argument_that_can_not_be_is_named(arguments, said):
         atrous.create_model(**{"name": "deeplabv3plus", "backbone": "test_resnet", "num_classes": 3} | arguments)
 
 
-def test_a_picture_without_pixels_is_refused():
+def test_a_image_without_pixels_is_refused():
     model = atrous.create_model("deeplabv3plus", backbone="test_resnet", num_classes=3)
     with pytest.raises(ValueError, match="at least one pixel, not 0 × 5"):
         model(torch.zeros(1, 3, 0, 5))
@@ -377,11 +377,11 @@ def test_a_missing_folder_is_not_looked_for_on_the_hub(tmp_path, monkeypatch):
 
 
 def test_a_folder_with_other_files_is_not_replaced(tmp_path):
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "a.jpg").write_bytes(b"mine")
-    with pytest.raises(FileExistsError, match="photos holds something else than a model"):
-        make().save(tmp_path / "photos")
-    assert (tmp_path / "photos" / "a.jpg").read_bytes() == b"mine"
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.jpg").write_bytes(b"mine")
+    with pytest.raises(FileExistsError, match="images holds something other than a model"):
+        make().save(tmp_path / "images")
+    assert (tmp_path / "images" / "a.jpg").read_bytes() == b"mine"
     make().save(tmp_path / "model")
     make().save(tmp_path / "model")
 

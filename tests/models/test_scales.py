@@ -36,14 +36,14 @@ def test_sizes_follow_the_aligned_rule(n: int, scale: float, size: int) -> None:
 
 
 @pytest.mark.parametrize("scale", [0.75, 0.5, 1.25])
-def test_pictures_of_published_sizes_are_scaled_with_aligned_corners(scale: float) -> None:
+def test_images_of_published_sizes_are_scaled_with_aligned_corners(scale: float) -> None:
     x = torch.randn(1, 3, 65, 129)
     size = (int(64 * scale) + 1, int(128 * scale) + 1)
     expected = F.interpolate(x.double(), size=size, mode="bilinear", align_corners=True).float()
     torch.testing.assert_close(scaled(x, scale), expected, rtol=0, atol=1e-4)  # it looks up in float32
 
 
-def test_pictures_of_any_size_keep_the_scale_in_both_directions() -> None:
+def test_images_of_any_size_keep_the_scale_in_both_directions() -> None:
     ramp = torch.arange(100.0).expand(1, 1, 50, 100)
     torch.testing.assert_close(scaled(ramp, 0.75)[0, 0, 0], torch.arange(75) / 0.75)
     torch.testing.assert_close(scaled(ramp.mT, 0.75)[0, 0, :, 0], torch.arange(75) / 0.75)
@@ -69,13 +69,13 @@ def test_merging_is_the_published_chain() -> None:
         for scale in SCALES:
             size = (int(128 * scale) + 1, int(160 * scale) + 1)
             small = F.interpolate(x, size=size, mode="bilinear", align_corners=True)
-            scores, grid = model.base.scores(small)
+            scores, grid = model.base.coarse_logits(small)
             assert grid == Grid(8, 0)
             maps.append(F.interpolate(scores, size=(17, 21), mode="bilinear", align_corners=True))
         expected = torch.stack(maps)
-        torch.testing.assert_close(model.scores(x)[0], expected.amax(0), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(model.coarse_logits(x)[0], expected.amax(0), rtol=1e-4, atol=1e-5)
         model.merge = "average"
-        torch.testing.assert_close(model.scores(x)[0], expected.mean(0), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(model.coarse_logits(x)[0], expected.mean(0), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("merge", ["max", "average", "attention"])
@@ -84,12 +84,12 @@ def test_one_scale_is_the_network_itself(merge: str, scales: tuple[float, ...]) 
     model = two(scales=scales, merge=merge)
     x = torch.randn(2, 3, 65, 97)
     with torch.no_grad():
-        torch.testing.assert_close(model.scores(x)[0], model.base.scores(scaled(x, scales[0]))[0])
+        torch.testing.assert_close(model.coarse_logits(x)[0], model.base.coarse_logits(scaled(x, scales[0]))[0])
 
 
 def test_the_finest_scale_gives_the_resolution() -> None:
     model = two(scales=(0.5, 1, 2))
-    scores, grid = model.scores(torch.randn(1, 3, 65, 65))
+    scores, grid = model.coarse_logits(torch.randn(1, 3, 65, 65))
     assert scores.shape[-2:] == (17, 17)
     assert grid == Grid(4, 0)
 
@@ -171,7 +171,7 @@ def test_starts_from_a_network_of_one_scale() -> None:
         model.start_from(create_model("deeplabv3", backbone="resnet18", num_classes=4))
 
 
-def test_pictures_are_padded_before_they_are_scaled() -> None:
+def test_images_are_padded_before_they_are_scaled() -> None:
     with torch.device("meta"):
         model = create_model("deeplab_aspp", backbone="vgg16", num_classes=3, scales=SCALES, pad_to=513).eval()
         sizes = [tuple(output.logits.shape[-2:]) for output in model.outputs(torch.empty(1, 3, 375, 500))]

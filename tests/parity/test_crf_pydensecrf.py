@@ -42,7 +42,7 @@ def reference(crf: DenseCRF, image: Pixels, unary: Floats) -> Floats:
 
 
 def scene(height: int, width: int, classes: int, seed: int) -> tuple[Pixels, Floats]:
-    """A picture of soft areas with texture, and the probabilities of a network that sees them dimly."""
+    """An image of soft areas with texture, and the probabilities of a network that sees them dimly."""
     generator = torch.Generator().manual_seed(seed)
 
     def smooth(channels: int, cells: int) -> torch.Tensor:
@@ -98,7 +98,7 @@ def test_labels_with_confidence() -> None:
 
 
 def test_as_close_to_brute_force_as_the_reference() -> None:
-    """In KL(exact‖lattice), summed over 64×48 pictures; ours differs from the reference's by rounding only."""
+    """In KL(exact‖lattice), summed over 64×48 images; ours differs from the reference's by rounding only."""
     divergences = np.zeros(2)
     for seed in range(3):
         image, unary = scene(48, 64, 4, seed)
@@ -142,7 +142,7 @@ def test_published_results_pixel_for_pixel(shared: Path, number: int) -> None:
 @pytest.mark.slow
 @pytest.mark.shared
 @pytest.mark.parametrize("name", ["readme", "resnet101", "largefov", "defaults"])
-def test_twenty_photos(shared: Path, name: str) -> None:
+def test_twenty_images(shared: Path, name: str) -> None:
     root = shared / "data" / "VOCdevkit" / "VOC2012"
     masks = sorted((root / "SegmentationClass").glob("*.png"))[::30][:20]
     assert len(masks) == 20

@@ -1,6 +1,6 @@
 """Beside the programs that DeepLabv3 and v3+ are brought from: the same scores at network resolution.
 
-Sides are 32k + 1: there all of them, and we, have features at the same places of the picture.
+Sides are 32k + 1: there all of them, and we, have features at the same places of the image.
 """
 
 from collections.abc import Callable
@@ -85,7 +85,7 @@ def test_torchvision(convert: Callable[..., SegmentationModel], name: str, backb
     x = torch.randn(2, 3, 97, 129)
     with torch.no_grad():
         features = theirs.backbone(x)
-        assert away(ours.scores(x)[0], theirs.classifier(features["out"])) < 1e-4
+        assert away(ours.coarse_logits(x)[0], theirs.classifier(features["out"])) < 1e-4
         if aux and not mobile:
             assert away(ours.outputs(x)[1].logits, theirs.aux_classifier(features["aux"])) < 1e-4
     left_out = ("aux_classifier.",) if mobile else ()
@@ -119,7 +119,7 @@ def test_transformers(convert: Callable[..., SegmentationModel], width: float, s
     ours.output_stride = stride
     x = torch.randn(1, 3, 129, 161)
     with torch.no_grad():
-        assert away(ours.scores(x)[0], theirs(x).logits) < 1e-4
+        assert away(ours.coarse_logits(x)[0], theirs(x).logits) < 1e-4
     assert_left_out(ours, theirs, ("mobilenet_v2.conv_1x1.",))
     goes_back(ours, "transformers", theirs, ("mobilenet_v2.conv_1x1.",))
 
@@ -138,7 +138,7 @@ def test_segmentation_models_pytorch(
     x = torch.randn(1, 3, 129, 161)
     with torch.no_grad():
         scores = theirs.segmentation_head[0](theirs.decoder(theirs.encoder(x)))
-        assert away(ours.scores(x)[0], scores) < 1e-4
+        assert away(ours.coarse_logits(x)[0], scores) < 1e-4
     if architecture == "DeepLabV3":
         goes_back(ours, "smp", theirs)
     else:
@@ -207,7 +207,7 @@ def test_vainf(convert: Callable[..., SegmentationModel], plus: bool) -> None:
     ours = convert(theirs, "deeplabv3plus" if plus else "deeplabv3", "vainf")
     x = torch.randn(1, 3, 129, 97)
     with torch.no_grad():
-        assert away(ours.scores(x)[0], theirs(x)) < 1e-4
+        assert away(ours.coarse_logits(x)[0], theirs(x)) < 1e-4
     goes_back(ours, "vainf", theirs)
 
 
@@ -251,7 +251,7 @@ def test_jfzhang95(convert: Callable[..., SegmentationModel], dropout: bool) -> 
     ours = convert(theirs, "deeplabv3plus", "jfzhang95")
     x = torch.randn(1, 3, 129, 97)
     with torch.no_grad():
-        assert away(ours.scores(x)[0], theirs(x)) < 1e-4
+        assert away(ours.coarse_logits(x)[0], theirs(x)) < 1e-4
     if dropout:  # the form of today
         goes_back(ours, "jfzhang95", theirs)
 
@@ -276,7 +276,7 @@ def test_a_model_of_ours_runs_in_torchvision(tmp_path: Path) -> None:
         ours.output_stride = 8
         x = torch.randn(1, 3, 97, 129)
         with torch.no_grad():
-            assert away(ours.scores(x)[0], theirs.classifier(theirs.backbone(x)["out"])) < 1e-4
+            assert away(ours.coarse_logits(x)[0], theirs.classifier(theirs.backbone(x)["out"])) < 1e-4
 
 
 def test_variances_too_small_for_another_epsilon_move_into_the_weights() -> None:
@@ -289,7 +289,7 @@ def test_variances_too_small_for_another_epsilon_move_into_the_weights() -> None
     net.load_state_dict(export_pytorch(ours, "torchvision"))
     x = torch.randn(1, 3, 97, 97)
     with torch.no_grad():
-        assert away(ours.scores(x)[0], net.classifier(net.backbone(x)["out"])) < 1e-4
+        assert away(ours.coarse_logits(x)[0], net.classifier(net.backbone(x)["out"])) < 1e-4
 
 
 MOBILE = {"refine": True, "rates": (12, 24, 36), "multi_grid": (2, 1, 1)}
@@ -318,7 +318,7 @@ def test_what_another_program_does_not_have_is_not_written(
     ("layout", "architecture", "tensor", "words"),
     [
         ("vainf", "deeplabv3plus", "backbone.low_level_features.0.0.weight", "pads before it expands"),
-        ("jfzhang95", "deeplabv3plus", "backbone.conv3.conv1.weight", "another trunk than ResNet-101"),
+        ("jfzhang95", "deeplabv3plus", "backbone.conv3.conv1.weight", "another backbone than ResNet-101"),
         ("smp", "deeplabv3plus", "encoder.model.conv1.weight", "no network on a ResNet that is known here"),
         ("transformers", "deeplabv3", "mobilenet_v2.conv_stem.first_conv.weight", "has no 'mobilenet_v2.layer.15"),
     ],

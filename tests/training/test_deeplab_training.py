@@ -38,7 +38,7 @@ class TestLabelsAtTheNetworksPositions:
         assert labels_at(score_map(4, 5, offset=1.25), labels)[0, 0].tolist() == [1, 6, 11, 16]
         assert labels_at(score_map(3, 16 / 3), labels)[0, 0].tolist() == [0, 5, 11]
 
-    def test_beside_the_picture_there_are_none(self) -> None:
+    def test_beside_the_image_there_are_none(self) -> None:
         labels = torch.ones(1, 10, 18, dtype=torch.long)
         found = labels_at(Output("main", torch.zeros(1, 1, 3, 4), Grid(8, -8)), labels)
         assert found[0].tolist() == [[255] * 4, [255, 1, 1, 1], [255, 1, 1, 1]]
@@ -80,7 +80,7 @@ class TestTheLossAtNetworkResolution:
         assert size == 2
         torch.testing.assert_close(total / size, F.cross_entropy(outputs[0].logits[..., 1, 1], torch.tensor([1, 1])))
 
-    def test_hard_pixels_are_the_pictures(self, make_recipe: MakeRecipe) -> None:
+    def test_hard_pixels_are_the_images(self, make_recipe: MakeRecipe) -> None:
         with pytest.raises(RecipeError, match="hard pixels"):
             make_recipe(loss__resolution="network", loss__hard_share=0.5)
 

@@ -29,7 +29,7 @@ def matrix(path: Path, **variables: np.ndarray) -> None:
     scipy.io.savemat(path, variables)
 
 
-def picture(path: Path, pixels: np.ndarray) -> None:
+def image(path: Path, pixels: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
 
@@ -51,7 +51,7 @@ def siftflow(tmp_path: Path) -> Path:
         shapes = np.select([labels == 28, labels == 22], [1, 2], 3)
         shapes[:4] = -1
         level = np.array([colors.get(label, (0, 0, 0)) for label in range(34)])[labels]
-        picture(root / f"Images/{SIFT}/s{number}.jpg", noise(random, level))
+        image(root / f"Images/{SIFT}/s{number}.jpg", noise(random, level))
         matrix(root / f"SemanticLabels/{SIFT}/s{number}.mat", S=labels)
         matrix(root / f"GeoLabels/{SIFT}/s{number}.mat", S=shapes.astype(np.int16))
     (root / "trainval.txt").write_text("".join(f"s{number}\n" for number in range(6)))
@@ -71,9 +71,9 @@ def nyud(tmp_path: Path) -> Path:
         hha = np.array([(0, 0, 0), (60, 200, 90), (120, 20, 180), (0, 0, 0), (220, 90, 40)])[labels]
         depth = np.array([0, 6000, 2500, 0, 900], np.uint16)[labels]
         name = f"img_{5000 + number}"
-        picture(root / f"data/images/{name}.png", noise(random, np.full((SIDE, SIDE, 3), 128)))
-        picture(root / f"data/hha/{name}.png", noise(random, hha))
-        picture(root / f"data/depth/{name}.png", depth)
+        image(root / f"data/images/{name}.png", noise(random, np.full((SIDE, SIDE, 3), 128)))
+        image(root / f"data/hha/{name}.png", noise(random, hha))
+        image(root / f"data/depth/{name}.png", depth)
         matrix(root / f"segmentation/{name}.mat", segmentation=labels)
     (root / "train.txt").write_text("".join(f"{5000 + number}\n" for number in range(4)))
     (root / "test.txt").write_text("5004\n5005\n")
@@ -141,8 +141,8 @@ def test_both_heads_of_sift_flow_learn_and_are_judged(run: Train, siftflow: Path
     evaluation = evaluate(load(tmp_path / "run/best"), open_dataset(f"siftflow:{siftflow}", "test"))
     assert evaluation.further["geometric"].matrix.sum() == 2 * (SIDE - 4) * SIDE
     assert "geometric: pixel accuracy" in table(evaluation)
-    assert {"cow", "desert", "moon"} < set(evaluation.scores.absent)
-    assert evaluation.scores.mean_iou_of_true_classes == pytest.approx(evaluation.scores.iou[[5, 21, 27]].mean())
+    assert {"cow", "desert", "moon"} < set(evaluation.metrics.absent)
+    assert evaluation.metrics.mean_iou_of_true_classes == pytest.approx(evaluation.metrics.iou[[5, 21, 27]].mean())
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_a_network_learns_what_only_further_channels_show(
     model = load(tmp_path / "run/best")
     data = open_dataset(f"{kind}:{nyud}", "test")
     assert model.backbone.in_channels == len(model.preprocessing.mean) == channels
-    assert evaluate(model, data).scores.pixel_accuracy > 0.6
+    assert evaluate(model, data).metrics.pixel_accuracy > 0.6
     found = predict(model, data[0].image)
     assert found.labels.shape == (SIDE, SIDE)
     np.testing.assert_array_equal(found.image, data[0].shown)
@@ -176,4 +176,4 @@ def test_heads_without_masks_and_other_channels_are_refused(siftflow: Path, nyud
     assert "siftflow:trainval has heads = { geometric = 3 }, not {'geometric': 4}" in refusal({"geometric": 4}, **sift)
     nyuds = {"train": f"nyud:{nyud}", "val_split": "test"}
     assert "nyud:train has none beside the main ones" in refusal({"geometric": 3}, **nyuds)
-    assert "data.val has pictures of other channels" in refusal({}, **nyuds, val=f"nyud-hha:{nyud}")
+    assert "data.val has images of other channels" in refusal({}, **nyuds, val=f"nyud-hha:{nyud}")

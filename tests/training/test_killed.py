@@ -64,8 +64,8 @@ def test_ten_kills_change_nothing(make_recipe: Callable[..., Recipe], tmp_path: 
 def test_a_failed_run_leaves_no_worker_behind(
     make_recipe: Callable[..., Recipe], squares: Path, tmp_path: Path
 ) -> None:
-    photo = squares / "images/3.png"
-    photo.write_bytes(photo.read_bytes()[:-2000])
+    image = squares / "images/3.png"
+    image.write_bytes(image.read_bytes()[:-2000])
     file = tmp_path / "recipe.json"
     file.write_text(make_recipe(data__workers=2, training__epochs=5).model_dump_json())
     code = (

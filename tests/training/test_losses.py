@@ -83,12 +83,12 @@ def test_parts_of_a_batch_add_up_to_it(loss: CrossEntropy) -> None:
 
 @settings(deadline=None)
 @given(st.integers(0, 100), st.floats(0.01, 1), st.integers(0, 7))
-def test_hard_pixels_are_the_least_probable_ones_of_each_picture(seed: int, share: float, void_rows: int) -> None:
+def test_hard_pixels_are_the_least_probable_ones_of_each_image(seed: int, share: float, void_rows: int) -> None:
     logits, labels = example(seed, void_rows)
     surprise = F.cross_entropy(logits, labels.long(), ignore_index=255, reduction="none")
     expected, count = 0.0, 0
-    for picture, mask in zip(surprise, labels, strict=True):
-        judged = picture[mask != 255].sort(descending=True).values
+    for image, mask in zip(surprise, labels, strict=True):
+        judged = image[mask != 255].sort(descending=True).values
         chosen = judged[: math.ceil(torch.tensor(share) * len(judged))]
         expected, count = expected + float(chosen.sum()), count + len(chosen)
     total, size = summed(CrossEntropy(hard_share=share), logits, labels)
@@ -96,7 +96,7 @@ def test_hard_pixels_are_the_least_probable_ones_of_each_picture(seed: int, shar
     assert float(total) == pytest.approx(expected, rel=1e-5)
 
 
-def test_pixels_below_a_probability_are_learnt_from_beside_the_hard_share() -> None:
+def test_pixels_below_a_probability_are_learned_from_beside_the_hard_share() -> None:
     logits, labels = example()
     kept = labels != 255
     probability = logits.softmax(1).permute(0, 2, 3, 1)[kept].gather(1, labels[kept].long()[:, None])

@@ -78,7 +78,7 @@ were 0.7 % apart.
 @pytest.mark.parametrize("network", NETWORKS)
 def test_two_processes_equal_one(make_recipe: MakeRecipe, squares: Path, tmp_path: Path, network: str) -> None:
     (squares / "splits/train.txt").write_text("\n".join(map(str, range(7))))
-    (squares / "splits/val.txt").write_text("7\n8\n9\n")  # three pictures for two processes
+    (squares / "splits/val.txt").write_text("7\n8\n9\n")  # three images for two processes
     options, steps = NETWORKS[network]
     recipe = make_recipe(
         model__name=network,
@@ -110,8 +110,8 @@ def test_two_processes_equal_one(make_recipe: MakeRecipe, squares: Path, tmp_pat
             torch.testing.assert_close(a[key], b[key], rtol=1e-3, atol=1e-5, msg=lambda m, key=key: f"{key}: {m}")
     one, two = (lines(tmp_path / run, "mean_iou") for run in ("one", "two"))
     for a, b in zip(one, two, strict=True):
-        assert b["pictures"] == 3
-        assert [c["pictures"] for c in a["classes"]] == [c["pictures"] for c in b["classes"]]
+        assert b["images"] == 3
+        assert [c["images"] for c in a["classes"]] == [c["images"] for c in b["classes"]]
         assert a["pixel_accuracy"] == pytest.approx(b["pixel_accuracy"], abs=1e-3)
     assert json.loads((tmp_path / "two/run.json").read_text())["processes"] == 2
 
@@ -131,8 +131,8 @@ def test_stages_follow_each_other_in_two_processes(make_recipe: MakeRecipe, tmp_
 @pytest.mark.slow
 def test_a_process_that_fails_stops_both_with_its_words(make_recipe: MakeRecipe, squares: Path, tmp_path: Path) -> None:
     (squares / "splits/train.txt").write_text("\n".join(["0"] * 7 + ["7"]))
-    photo = squares / "images/7.png"
-    photo.write_bytes(photo.read_bytes()[:-2000])  # its header is whole
+    image = squares / "images/7.png"
+    image.write_bytes(image.read_bytes()[:-2000])  # its header is whole
     done = launch(make_recipe(training__epochs=50), tmp_path / "run")
     assert done.returncode != 0
     assert "7.png" in done.stderr

@@ -59,7 +59,7 @@ def test_several_mistakes_are_all_named() -> None:
         ("augment", {"scale": [2, 0.5]}, "smallest ≤ largest, not [2.0, 0.5]"),
         ("augment", {"scale": [1]}, "augment.scale: expected a list of 2 numbers (found: [1])"),
         ("augment", {"scale_set": "1,0.5"}, "augment.scale_set: expected a list of numbers above 0 (found: '1,0.5')"),
-        ("augment", {"crop": 16}, 'augment.crop: expected a whole number from 32 on, or "whole" (found: 16)'),
+        ("augment", {"crop": 16}, 'augment.crop: expected an integer from 32 on, or "whole" (found: 16)'),
         ("augment", {"flip": "perhaps"}, "augment.flip: expected true or false (found: 'perhaps')"),
         ("model", {"options": 1}, "model.options: expected a table (found: 1)"),
         (
@@ -106,7 +106,7 @@ def test_overrides_are_toml_values_and_else_strings(file: Path) -> None:
         file,
         [
             "training.epochs=0.5",
-            "data.train=folder:my pictures",
+            "data.train=folder:my images",
             "augment.scale=[0.75, 1.5]",
             "model.options.separable=true",
             "model.pretrained = false",
@@ -114,7 +114,7 @@ def test_overrides_are_toml_values_and_else_strings(file: Path) -> None:
         ],
     )
     assert recipe.training.epochs == 0.5
-    assert recipe.data.train == "folder:my pictures"
+    assert recipe.data.train == "folder:my images"
     assert recipe.augment.scale == (0.75, 1.5)
     assert recipe.model.options == {"separable": True}
     assert recipe.model.pretrained is False

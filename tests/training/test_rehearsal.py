@@ -23,9 +23,9 @@ def test_it_finds_shapes_memory_and_loss_and_keeps_nothing(make_recipe: Callable
     assert found.steps == 4
     assert 0 < found.loss < 10
     assert found.peak is None or found.peak > 0
-    assert any("8 pictures, 4 classes" in note for note in notes)
-    with Image.open(found.picture) as picture:
-        assert picture.size == (130, 130)
+    assert any("8 images, 4 classes" in note for note in notes)
+    with Image.open(found.image) as image:
+        assert image.size == (130, 130)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["dry-run.jpg"]
     train(recipe, tmp_path / "run")  # its folder may be used
 

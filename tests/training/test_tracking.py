@@ -1,4 +1,4 @@
-"""Trackers: TensorBoard gets losses, classes and pictures; unknown ones are refused before anything is trained."""
+"""Trackers: TensorBoard gets losses, classes and images; unknown ones are refused before anything is trained."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +12,7 @@ from atrous.training.stages import train
 MakeRecipe = Callable[..., Recipe]
 
 
-def test_tensorboard_gets_losses_classes_and_pictures(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+def test_tensorboard_gets_losses_classes_and_images(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     train(

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 import atrous.training.run_folder as keeping
 import atrous.training.trainer as run_module
-from atrous.data.dataset import DatasetError
 from atrous.data.files.images import ImageError
+from atrous.errors import DatasetError
 from atrous.models.base import SegmentationModel
 from atrous.models.loading import load
 from atrous.training.opening import open_data
@@ -296,18 +296,18 @@ def test_the_run_leaves_what_repeating_it_needs(
     assert result.mean_iou == max(line["mean_iou"] for line in lines if "mean_iou" in line)
 
 
-def test_a_loss_that_is_no_number_stops_the_run_with_step_and_pictures(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+def test_a_loss_that_is_no_number_stops_the_run_with_step_and_images(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     recipe = make_recipe(optimizer__lr=1e30, training__epochs=3)
     with pytest.raises(NonFiniteLossError, match=r"the loss is (nan|inf) at step \d, on .*\.png"):
         train(recipe, tmp_path / "run")
     assert all("loss" not in line or line["loss"] < 1e30 for line in log(tmp_path / "run"))
 
 
-def test_a_picture_that_can_not_be_read_stops_the_run_by_name(
+def test_a_image_that_can_not_be_read_stops_the_run_by_name(
     make_recipe: MakeRecipe, squares: Path, tmp_path: Path
 ) -> None:
-    photo = squares / "images/3.png"
-    photo.write_bytes(photo.read_bytes()[:-2000])  # its header is whole: the quick check lets it pass
+    image = squares / "images/3.png"
+    image.write_bytes(image.read_bytes()[:-2000])  # its header is whole: the quick check lets it pass
     with pytest.raises(ImageError, match=r"^\S*3\.png"):
         train(make_recipe(data__workers=1), tmp_path / "run")
 
@@ -479,7 +479,7 @@ def test_a_batch_that_does_not_fit_says_how_to_make_it_fit(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(run_module.Run, "_loss", no_memory)
-    with pytest.raises(MemoryShortageError, match=r"4 pictures of 65×65 do not fit .*training\.accumulate=2"):
+    with pytest.raises(MemoryShortageError, match=r"4 images of 65×65 do not fit .*training\.accumulate=2"):
         train(make_recipe(), tmp_path / "run")
 
 
@@ -498,7 +498,7 @@ def test_validation_shows_samples(make_recipe: MakeRecipe, tmp_path: Path) -> No
         assert sheet.size[0] == 2 * 488
 
 
-def test_whole_pictures_train_one_at_a_time(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+def test_whole_images_train_one_at_a_time(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     whole = {"augment__crop": "whole", "augment__scale": (1.0, 1.0), "augment__flip": False}
     found = losses(make_recipe(**whole, training__batch_size=1, training__epochs=1), tmp_path / "run")
     assert len(found) == 8

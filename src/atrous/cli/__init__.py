@@ -36,7 +36,7 @@ def _root(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Semantic segmentation: train on your own pictures, judge honestly, segment photos."""
+    """Semantic segmentation: train on your own images, judge honestly, segment images."""
 
 
 def main() -> None:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
+from atrous.errors import AtrousError, InputError
+
 if TYPE_CHECKING:  # commands import what they need when they run: `atrous --help` must not wait for torch
     from atrous.inference.test_time import Method
     from atrous.labels import LabelSet
     from atrous.models.base import SegmentationModel
-
-PACKAGE = Path(__file__).resolve().parents[1]
 
 
 class Commands(TyperGroup):
@@ -35,19 +35,8 @@ class Commands(TyperGroup):
 
 
 def is_expected(error: Exception) -> bool:
-    """Whether the message is for the user: an error type of ours, a ValueError raised here, or a file's OSError."""
-    if type(error).__module__.startswith("atrous."):
-        return True
-    if isinstance(error, OSError):
-        return error.filename is not None
-    trace = error.__traceback__
-    while trace and trace.tb_next:
-        trace = trace.tb_next
-    return (
-        isinstance(error, ValueError)
-        and trace is not None
-        and PACKAGE in Path(trace.tb_frame.f_code.co_filename).parents
-    )
+    """Whether the message is for the user: an error of ours, or a file that the system refuses."""
+    return isinstance(error, AtrousError) or (isinstance(error, OSError) and error.filename is not None)
 
 
 Model = Annotated[str, typer.Option("--model", help="A bundled name (see `atrous models`), a folder, or a hub id.")]
@@ -63,7 +52,7 @@ Precision = Annotated[
 ]
 Scales = Annotated[
     str | None,
-    typer.Option("--scales", help="Look at the picture at several sizes, 0.125 to 8: 0.75,1,1.25; slower, better."),
+    typer.Option("--scales", help="Look at the image at several sizes, 0.125 to 8: 0.75,1,1.25; slower, better."),
 ]
 Flip = Annotated[bool, typer.Option("--flip", help="Look at the mirror image too.")]
 Merge = Annotated[
@@ -79,7 +68,7 @@ def numbers(option: str, text: str | None) -> list[int]:
     try:
         return [] if text is None else [int(part) for part in text.split(",")]
     except ValueError:
-        raise ValueError(f"{option} takes whole numbers separated by commas, such as 1,3,5, not '{text}'") from None
+        raise InputError(f"{option} takes integers separated by commas, such as 1,3,5, not '{text}'") from None
 
 
 def read_scales(text: str | None) -> tuple[float, ...]:
@@ -87,11 +76,11 @@ def read_scales(text: str | None) -> tuple[float, ...]:
     try:
         return () if text is None else tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise ValueError(f"--scales takes factors separated by commas, such as 0.75,1,1.25, not '{text}'") from None
+        raise InputError(f"--scales takes factors separated by commas, such as 0.75,1,1.25, not '{text}'") from None
 
 
 def make_method(model: SegmentationModel, scales: str | None, flip: bool, merge: Any, crf: bool) -> Method:
-    """How a photo becomes labels, by the options of a command; a note says where a CRF may do harm."""
+    """How an image becomes labels, by the options of a command; a note says where a CRF may do harm."""
     from atrous.crf.tune import stored_crf, stored_settings
     from atrous.inference.test_time import Method
 
@@ -115,7 +104,7 @@ def read_classes(file: Path | None) -> LabelSet | None:
     try:
         return LabelSet(tuple(line.strip() for line in read_text(file).splitlines() if line.strip()))
     except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error
+        raise InputError(f"{file}: {error}") from error
 
 
 def write_json(file: Path | None, facts: Any) -> None:
@@ -157,7 +146,7 @@ def find_device(name: str | None) -> Any:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-        raise ValueError(f"no device '{name}' on this machine; there are: {', '.join(there)}") from error
+        raise InputError(f"no device '{name}' on this machine; there are: {', '.join(there)}") from error
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from atrous.cli.common import Model, check_writable, numbers, read_classes, read_scales
+from atrous.errors import InputError
 
 if TYPE_CHECKING:
     from atrous.labels import LabelSet
@@ -164,7 +165,7 @@ def _labels(classes: Path | None, data: str | None) -> LabelSet | None:
     from atrous.data.sources.registry import find_layout
 
     if classes and data:
-        raise ValueError("--classes and --data both name the classes; give one of them")
+        raise InputError("--classes and --data both name the classes; give one of them")
     return find_layout(data).form().labels if data else read_classes(classes)
 
 
@@ -180,7 +181,7 @@ def _check_file(out: Path, overwrite: bool) -> None:
     """Fail before the work, and before what is there is replaced."""
     check_writable(out)
     if out.exists() and not overwrite:
-        raise ValueError(f"{out} is there: name a new file, or replace it with --overwrite")
+        raise InputError(f"{out} is there: name a new file, or replace it with --overwrite")
 
 
 def _check_model_folder(out: Path, overwrite: bool) -> None:
@@ -192,9 +193,9 @@ def _check_model_folder(out: Path, overwrite: bool) -> None:
             raise NotADirectoryError(ENOTDIR, "a file, where a folder is to be written in", str(above))
     if is_model_folder(out):
         if not overwrite:
-            raise ValueError(f"{out} holds a model: name a new folder, or replace it with --overwrite")
+            raise InputError(f"{out} holds a model: name a new folder, or replace it with --overwrite")
     elif out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise ValueError(f"{out} is there and is no model folder: name a new one")
+        raise InputError(f"{out} is there and is no model folder: name a new one")
 
 
 def _keep_converted(model: SegmentationModel, out: Path) -> None:

@@ -22,20 +22,21 @@ from atrous.cli.common import (
     write_json,
 )
 from atrous.cli.use import print_report
+from atrous.errors import InputError
 
 crf_app = typer.Typer(no_args_is_help=True)
 
 
 @crf_app.callback()
 def _crf() -> None:
-    """Refine anybody's class scores along the edges of the photo, or find the CRF that suits a model."""
+    """Refine anybody's class scores along the edges of the image, or find the CRF that suits a model."""
 
 
 @crf_app.command("refine")
 def crf_refine(
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="Photos, folders, or patterns in quotes.")],
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="Images, folders, or patterns in quotes.")],
     scores: Annotated[
-        Path, typer.Option("--scores", help="Folder with NAME.npy (C, H, W), NAME.npz or NAME.png for each photo NAME.")
+        Path, typer.Option("--scores", help="Folder with NAME.npy (C, H, W), NAME.npz or NAME.png for each image NAME.")
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder of the masks and overlays.")],
     kind: Annotated[
@@ -59,7 +60,7 @@ def crf_refine(
     iterations: Annotated[int | None, typer.Option("--iterations", min=0, help="Mean-field steps: 10.")] = None,
     no_overlay: Annotated[bool, typer.Option("--no-overlay", help="Write masks only.")] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace files that are not results of the same photo too.")
+        bool, typer.Option("--overwrite", help="Replace files that are not results of the same image too.")
     ] = False,
 ) -> None:
     """Refine scores of any program: masks and overlays; exit code 1 if some could not be refined."""
@@ -77,7 +78,7 @@ def crf_refine(
     }
     changes = {name: value for name, value in given.items() if value is not None}
     if published and changes:
-        raise ValueError(f"--published {published} fixes all parameters; leave out {', '.join(changes)}")
+        raise InputError(f"--published {published} fixes all parameters; leave out {', '.join(changes)}")
     crf = DenseCRF.published(published) if published else changed(Settings(), changes).build()
     with bar("refining") as progress:
         report = refine_files(
@@ -100,7 +101,7 @@ def crf_tune(
     model: Model,
     data: Annotated[str, typer.Option("--data", help="voc:PATH, camvid:PATH, folder:PATH, ...")],
     split: Annotated[str, typer.Option("--split", help="Split to search and judge on.")] = "val",
-    pictures: Annotated[int, typer.Option("--pictures", help="How many to search on; the others judge.")] = 100,
+    images: Annotated[int, typer.Option("--images", help="How many to search on; the others judge.")] = 100,
     out: Annotated[
         Path | None, typer.Option("--out", help="Write the model with its CRF to this folder, for predict --crf.")
     ] = None,
@@ -110,13 +111,13 @@ def crf_tune(
     json: JsonFile = None,
     device: Device = None,
 ) -> None:
-    """Search the CRF that suits a model, coarse to fine, and say whether it helps on pictures it was not tuned on."""
+    """Search the CRF that suits a model, coarse to fine, and say whether it helps on images it was not tuned on."""
     from atrous.data.dataset import open_dataset
     from atrous.evaluation.crf_search import tune_crf
 
     check_writable(json)
     if out and out.exists():
-        raise ValueError(f"{out} is there: give the model with its CRF a new folder")
+        raise InputError(f"{out} is there: give the model with its CRF a new folder")
     dataset = open_dataset(data, split)
     network = load_model(model, device)
     method = make_method(network, scales, flip, merge, crf=False)
@@ -127,7 +128,7 @@ def crf_tune(
         typer.secho(f"{len(tried):3}  {100 * score:.2f} %  {settings}", err=True)
 
     with bar("looking") as progress:
-        found = tune_crf(network, dataset, pictures=pictures, method=method, progress=progress, on_try=tell)
+        found = tune_crf(network, dataset, images=images, method=method, progress=progress, on_try=tell)
     typer.echo(found.text())
     if out and found.helps:
         network.card["crf"] = found.to_card()

@@ -32,7 +32,7 @@ def data_check(
     ] = None,
     json: JsonFile = None,
 ) -> None:
-    """Read every photo and mask of a dataset and name all that is wrong with it, with what mends it.
+    """Read every image and mask of a dataset and name all that is wrong with it, with what mends it.
 
     Exit code 0: healthy, perhaps with warnings and notes; 1: there are errors, which training would refuse or learn
     wrongly from; 2: no such dataset. With --fix, the exit code is about the copy.
@@ -68,7 +68,7 @@ def data_stats(
     split: Annotated[str, typer.Option("--split", help="Split to count; several joined by + are one.")] = "train",
     json: JsonFile = None,
     sheet: Annotated[
-        Path | None, typer.Option("--sheet", help="Draw a contact sheet, masks over photos, into this PNG.")
+        Path | None, typer.Option("--sheet", help="Draw a contact sheet, masks over images, into this PNG.")
     ] = None,
 ) -> None:
     """Count classes and sizes, and suggest class weights; exit code 1 if a pair could not be read."""
@@ -89,8 +89,8 @@ def data_stats(
     typer.echo(stats.text())
     write_json(json, stats.to_dict())
     if sheet and stats.places:
-        pictures = [stats.places[row] for row in choose(stats.pixels)]
-        Image.fromarray(contact_sheet(dataset, pictures)).save(png := BytesIO(), "PNG")
+        images = [stats.places[row] for row in choose(stats.pixels)]
+        Image.fromarray(contact_sheet(dataset, images)).save(png := BytesIO(), "PNG")
         write_atomically(sheet, png.getvalue())
         typer.echo(f"contact sheet: {sheet}")
     for problem in stats.broken:
@@ -103,11 +103,11 @@ def data_stats(
 @data_app.command("convert")
 def data_convert(
     spec: DataSpec,
-    out: Annotated[Path, typer.Option("--out", help="The new folder to write: photos, masks, labels.toml, splits.")],
+    out: Annotated[Path, typer.Option("--out", help="The new folder to write: images, masks, labels.toml, splits.")],
     split: Annotated[
         list[str] | None, typer.Option("--split", help="Splits to convert; train, val, and test if there is one.")
     ] = None,
-    link: Annotated[bool, typer.Option("--link", help="Hard links to the photos in place of copies.")] = False,
+    link: Annotated[bool, typer.Option("--link", help="Hard links to the images in place of copies.")] = False,
 ) -> None:
     """Write any dataset as a folder: dataset, its masks as palette PNGs whose values are the classes."""
     from atrous.data.export import convert

@@ -46,7 +46,7 @@ def train(
                 resume=resume,
                 on_step=on_step,
                 on_validation=lambda step, evaluation: tell(
-                    f"step {step}: mean IoU {100 * evaluation.scores.mean_iou:.2f} %"
+                    f"step {step}: mean IoU {100 * evaluation.metrics.mean_iou:.2f} %"
                 ),
                 on_note=tell,
             )
@@ -76,7 +76,7 @@ def _rehearse(recipe: Recipe, out: Path) -> None:
             f"a step: loss {found.loss:.4f}, {found.seconds:.2f} s; {found.steps} of them: about {_duration(took)}, "
             "validations not counted"
         )
-        typer.echo(f"the first batch, as the network sees it: {found.picture}")
+        typer.echo(f"the first batch, as the network sees it: {found.image}")
     if recipe.stages:
         typer.echo(f"all {len(recipe.stages)} stages: about {_duration(hours)}")
 

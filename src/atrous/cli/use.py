@@ -24,12 +24,13 @@ from atrous.cli.common import (
     numbers,
     write_json,
 )
+from atrous.errors import InputError
 
 if TYPE_CHECKING:
     from atrous.inference.batch import Report
 
 SHOWN = 20
-"""How many pictures `atrous predict` lists one by one."""
+"""How many images `atrous predict` lists one by one."""
 
 
 def demo(
@@ -37,20 +38,20 @@ def demo(
     model: MaybeModel = None,
     device: Device = None,
 ) -> None:
-    """Segment sample photos that installed packages carry, and show what happened."""
+    """Segment sample images that installed packages carry, and show what happened."""
     from atrous.inference.demo import run_demo
 
     network = load_model(model, device)
-    pictures = run_demo(network, out)
-    typer.echo(f"{network.name} ({', '.join(network.labels.names)}) looked at {len(pictures)} sample photo(s):")
-    for picture in pictures:
-        typer.echo(f"  {picture.photo.name}: {_shares(picture.fractions)} ({picture.seconds:.2f} s)")
-    typer.echo(f"See {pictures[0].sheet}, and the masks and overlays beside it. Next, with a photo of yours:")
+    images = run_demo(network, out)
+    typer.echo(f"{network.name} ({', '.join(network.labels.names)}) looked at {len(images)} sample image(s):")
+    for image in images:
+        typer.echo(f"  {image.image.name}: {_shares(image.fractions)} ({image.seconds:.2f} s)")
+    typer.echo(f"See {images[0].sheet}, and the masks and overlays beside it. Next, with an image of yours:")
     typer.echo("  atrous predict YOUR_PHOTO.jpg --out masks")
 
 
 def predict(
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="Photos, folders, or patterns in quotes.")],
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="Images, folders, or patterns in quotes.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the masks and overlays.")],
     model: MaybeModel = None,
     device: Device = None,
@@ -70,10 +71,10 @@ def predict(
     ] = False,
     no_overlay: Annotated[bool, typer.Option("--no-overlay", help="Write masks only.")] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace files that are not results of the same photo too.")
+        bool, typer.Option("--overwrite", help="Replace files that are not results of the same image too.")
     ] = False,
 ) -> None:
-    """Segment photos: a mask (palette PNG) and an overlay for each; exit code 1 if some could not be read."""
+    """Segment images: a mask (palette PNG) and an overlay for each; exit code 1 if some could not be read."""
     from atrous.inference.batch import predict_files
 
     network = load_model(model, device)
@@ -123,7 +124,7 @@ def evaluate(
         Path | None, typer.Option("--plot", help="Draw several of them: accuracy over time and memory (PNG).")
     ] = None,
 ) -> None:
-    """Judge a model: one confusion matrix over the split, every picture at its own size."""
+    """Judge a model: one confusion matrix over the split, every image at its own size."""
     from atrous.data.dataset import open_dataset
     from atrous.evaluation import sweep as dial
     from atrous.evaluation.evaluate import evaluate as judge
@@ -134,13 +135,13 @@ def evaluate(
     merges = [part.strip() for part in scale_merge.split(",")] if scale_merge is not None else []
     several = [name for name, values in (("output_stride", strides), ("merge", merges)) if len(set(values)) > 1]
     if len(several) > 1:
-        raise ValueError("--output-stride and --scale-merge: several values of one of them at a time")
+        raise InputError("--output-stride and --scale-merge: several values of one of them at a time")
     if plot and not several:
-        raise ValueError(
+        raise InputError(
             "--plot draws several settings: add --output-stride 8,16,32, or --scale-merge attention,average,max"
         )
     if plot and plot.suffix.lower() != ".png":
-        raise ValueError(f"{plot}: a plot is a PNG; name it {plot.stem}.png")
+        raise InputError(f"{plot}: a plot is a PNG; name it {plot.stem}.png")
     for file in (json, plot):
         check_writable(file)
     dataset = open_dataset(data, split)
@@ -220,6 +221,6 @@ def print_report(report: Report, out: Path) -> None:
         typer.secho(f"failed: {failed.path}: {failed.reason}", fg="red", err=True)
     good, total = len(report.done), len(report.done) + len(report.failed)
     count = f"{good}" if good == total else f"{good} of {total}"
-    typer.echo(f"{count} {'picture' if total == 1 else 'pictures'} in {report.seconds:.1f} s, results in {out}")
+    typer.echo(f"{count} {'image' if total == 1 else 'images'} in {report.seconds:.1f} s, results in {out}")
     if report.failed:
         raise typer.Exit(1)

@@ -9,6 +9,7 @@ from atrous.convert.deeplabv3 import deeplabv3_from
 from atrous.convert.deeplabv3_layouts import DEEPLABV3_LAYOUTS
 from atrous.convert.fcn import UPSAMPLING, fcn_from
 from atrous.convert.source import Source
+from atrous.errors import InputError
 from atrous.labels import LabelSet
 from atrous.models.base import SegmentationModel
 
@@ -51,7 +52,7 @@ def build(
         labels: names of the classes; when left out, those of the released net with as many, or numbers.
         inputs: what an FCN looks at, one of :data:`atrous.convert.fcn.INPUTS`.
         rates: those of a DeepLab's branches; of v3 and v3+ at output stride 16.
-        scales: those of the picture, for a DeepLab's ASPP.
+        scales: those of the image, for a DeepLab's ASPP.
 
     Raises:
         ConversionError: the file holds something else; the message lists what.
@@ -59,20 +60,20 @@ def build(
             or rates that does not fit.
     """
     if layout not in LAYOUTS:
-        raise ValueError(f"no layout '{layout}'; there are: {', '.join(LAYOUTS)}")
+        raise InputError(f"no layout '{layout}'; there are: {', '.join(LAYOUTS)}")
     if architecture not in LAYOUTS[layout]:
-        raise ValueError(f"layout '{layout}' is of {', '.join(LAYOUTS[layout])}, not '{architecture}'")
+        raise InputError(f"layout '{layout}' is of {', '.join(LAYOUTS[layout])}, not '{architecture}'")
     if inputs is not None and architecture not in FCNS:
-        raise ValueError(f"inputs are for an FCN, not for {architecture}")
+        raise InputError(f"inputs are for an FCN, not for {architecture}")
     if layout in DEEPLABV3_LAYOUTS:
         if scales or (rates and architecture == "fcn"):
-            raise ValueError(f"{architecture} has no {'scales' if scales else 'rates'} of its own")
+            raise InputError(f"{architecture} has no {'scales' if scales else 'rates'} of its own")
         names = DEEPLABV3_LAYOUTS[layout]
-        naming = names.naming(architecture, names.trunk(source, architecture), source.__contains__)
+        naming = names.naming(architecture, names.backbone_key(source, architecture), source.__contains__)
         model = deeplabv3_from(source, architecture, naming, labels, rates)
     elif architecture in FCNS:
         if rates or scales:
-            raise ValueError(f"rates and scales are for a DeepLab, not for {architecture}")
+            raise InputError(f"rates and scales are for a DeepLab, not for {architecture}")
         model = fcn_from(source, architecture, labels, inputs, at_once=layout == AT_ONCE)
     else:
         model = deeplab_from(source, architecture, layout, labels, rates, scales)

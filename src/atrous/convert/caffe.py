@@ -14,7 +14,7 @@ from atrous.labels import LabelSet
 from atrous.models.base import SegmentationModel
 
 _COPIES = {"_res075": 0.75, "_res05": 0.5}
-"""Ends of the names of DeepLab v2's layers for smaller pictures, which share their parameters with the others."""
+"""Ends of the names of DeepLab v2's layers for smaller images, which share their parameters with the others."""
 
 
 def convert_caffe(
@@ -26,7 +26,7 @@ def convert_caffe(
     rates: Sequence[int] | None = None,
     scales: Sequence[float] | None = None,
 ) -> SegmentationModel:
-    """Make a model of a released Caffe net: the same scores, for RGB photos, with its own mean colour.
+    """Make a model of a released Caffe net: the same scores, for RGB images, with its own mean colour.
 
     Args:
         file: a ``.caffemodel``; no other file is needed.
@@ -34,7 +34,7 @@ def convert_caffe(
         labels: names of the classes; when left out, those of the released net with as many, or numbers.
         inputs: what an FCN looks at, one of ``atrous.convert.fcn.INPUTS``; when left out, what the file tells.
         rates: of a DeepLab's branches; when left out, the published ones.
-        scales: of the picture, for a DeepLab's ASPP; when left out, those it was trained with.
+        scales: of the image, for a DeepLab's ASPP; when left out, those it was trained with.
 
     Returns:
         The model in eval mode; ``save`` makes a model folder of it.

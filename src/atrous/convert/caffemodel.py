@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from atrous.convert.kinds import BEGINNING, is_safetensors, other_kind
 from atrous.convert.protobuf import ProtobufError, fields, part, varint
+from atrous.errors import InputError
 
 Array = NDArray[Any]
 
 
-class CaffeModelError(ValueError):
+class CaffeModelError(InputError):
     """A file that is no ``.caffemodel`` or a damaged one; the message says at which byte."""
 
 

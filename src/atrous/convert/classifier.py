@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from atrous.convert.caffe import read_source
+from atrous.errors import InputError
 from atrous.models.backbones.fcn import CAFFE, IMAGENET, VGGS, make_classifier, named_layers
 
 CLASSIFIERS = ("caffenet", *(name for name in VGGS if not name.endswith("_bn")))
@@ -17,9 +18,9 @@ CLASSIFIERS = ("caffenet", *(name for name in VGGS if not name.endswith("_bn")))
 def convert_classifier(file: str | Path, name: str, out: str | Path) -> None:
     """Write a ``.caffemodel`` of VGG or CaffeNet as safetensors in torchvision's names.
 
-    Caffe's VGG reads blue, green, red, 0 to 255 less the mean colour, but our trunk of that name what torchvision's
+    Caffe's VGG reads blue, green, red, 0 to 255 less the mean colour, but our backbone of that name what torchvision's
     networks read. The first convolution is changed to make up for it: its responses are the same, but for the rim of a
-    padded picture, where the two means differ by a grey level.
+    padded image, where the two means differ by a grey level.
 
     Args:
         file: for example ``VGG_ILSVRC_16_layers.caffemodel``; fully connected layers may be convolutions.
@@ -31,9 +32,9 @@ def convert_classifier(file: str | Path, name: str, out: str | Path) -> None:
         ValueError: an unknown name, or another ending of the file to write, by which it could not be read again.
     """
     if name not in CLASSIFIERS:
-        raise ValueError(f"no classifier '{name}'; there are: {', '.join(CLASSIFIERS)}")
+        raise InputError(f"no classifier '{name}'; there are: {', '.join(CLASSIFIERS)}")
     if Path(out).suffix != ".safetensors":
-        raise ValueError(f"the weights are written as .safetensors; {out} should be {Path(out).stem}.safetensors")
+        raise InputError(f"the weights are written as .safetensors; {out} should be {Path(out).stem}.safetensors")
     source = read_source(Path(file))
     with torch.device("meta"):
         net = make_classifier(name, 3, False)

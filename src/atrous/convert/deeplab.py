@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from atrous.convert.source import ConversionError, Source
+from atrous.errors import InputError
 from atrous.labels import LabelSet
 from atrous.models.base import Preprocessing, SegmentationModel
 from atrous.models.deeplab import FC_WIDTH, DeepLab
@@ -41,13 +42,13 @@ class Naming(NamedTuple):
     Args:
         backbone: what it is here.
         branches: the layers of each branch, the last of which is its classifier.
-        trunk: gives our name of a layer's tensor (``layer1.0.bn2``, ``running_mean``) that of the file.
-        scales: of the picture, as the network was trained.
+        backbone_key: gives our name of a layer's tensor (``layer1.0.bn2``, ``running_mean``) that of the file.
+        scales: of the image, as the network was trained.
     """
 
     backbone: str
     branches: Sequence[tuple[str, ...]]
-    trunk: Callable[[str, str], str]
+    backbone_key: Callable[[str, str], str]
     scales: tuple[float, ...] = (1.0,)
 
 
@@ -67,7 +68,7 @@ def deeplab_from(
         layout: one of ``LAYOUTS``.
         labels: names of the classes; when left out, those of the released net with as many, or numbers.
         rates: those of the branches at output stride 8; the published ones when left out.
-        scales: of the picture, whose scores are merged by their maximum; those it was trained with when left out.
+        scales: of the image, whose scores are merged by their maximum; those it was trained with when left out.
 
     Raises:
         ConversionError: the file holds something else; the message lists what.
@@ -83,14 +84,14 @@ def deeplab_from(
     if rates is None:
         rates = ASPP_RATES[: len(naming.branches)] if aspp else (RATE_OF_KERNEL.get(kernel, 1),)
     if len(rates) != len(naming.branches):
-        raise ValueError(f"{len(rates)} rates for the {len(naming.branches)} branch(es) of {source.file}")
+        raise InputError(f"{len(rates)} rates for the {len(naming.branches)} branch(es) of {source.file}")
     options: dict[str, Any] = {"rates": tuple(rates)} if aspp else {"rate": rates[0], "kernel": kernel}
     if len(naming.branches[0]) > 1 and (width := source.shape(f"{first}.weight")[0]) != FC_WIDTH:
         options["width"] = width
     scales = tuple(scales or naming.scales)
     if scales != (1.0,):
         if not aspp:
-            raise ValueError(f"scales are for deeplab_aspp, not for {architecture}")
+            raise InputError(f"scales are for deeplab_aspp, not for {architecture}")
         options["scales"] = scales
     with torch.device("meta"):
         model = create_model(
@@ -120,10 +121,10 @@ def _weights(source: Source, model: DeepLab, naming: Naming) -> dict[str, Tensor
         if layer in heads:
             weights[key] = source.take(f"{heads[layer]}.{kind}", tuple(slot.shape))
         elif kind == "num_batches_tracked":
-            source.drop(naming.trunk(layer, kind))
+            source.drop(naming.backbone_key(layer, kind))
             weights[key] = torch.zeros((), dtype=torch.long)
         else:
-            tensor = source.take(naming.trunk(layer, kind), tuple(slot.shape))
+            tensor = source.take(naming.backbone_key(layer, kind), tuple(slot.shape))
             weights[key] = tensor.flip(1) if layer in ("conv1", "conv1_1") and kind == "weight" else tensor
     return weights
 
@@ -172,13 +173,13 @@ _KAZUTO = {
 def _kazuto(source: Source) -> Naming:
     prefix = "base." if "base.layer1.conv1.conv.weight" in source else ""
 
-    def trunk(layer: str, kind: str) -> str:
+    def backbone_key(layer: str, kind: str) -> str:
         if not layer.startswith("layer"):
             return f"{prefix}layer1.conv1.{layer.rstrip('1')}.{kind}"
         stage, block, part = _place(layer)
         return f"{prefix}layer{stage + 1}.block{block + 1}.{_KAZUTO[part]}.{kind}"
 
-    return Naming("resnet101", [(f"{prefix}aspp.c{i}",) for i in range(4)], trunk, SCALES if prefix else (1.0,))
+    return Naming("resnet101", [(f"{prefix}aspp.c{i}",) for i in range(4)], backbone_key, SCALES if prefix else (1.0,))
 
 
 def _isht7(source: Source) -> Naming:

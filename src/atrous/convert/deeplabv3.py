@@ -1,9 +1,8 @@
-"""DeepLabv3 and v3+ as others name them.
+"""DeepLabv3 and v3+ checkpoints of other programs.
 
-A file's trunk has our layers under other names; its head has them in another order: what is concatenated second there
-may be first here, and the weights that read it are turned accordingly. Where two of its convolutions stand in a row,
-with nothing in between, one of ours does what both do. Where its batch norm adds another epsilon to the variance, the
-variance makes up for it.
+A file holds the layers of our backbone under other names. Its head may concatenate features in another order: the
+weights that read them are permuted to match. Two of its convolutions in a row, with nothing in between, become one of
+ours. Where its batch norm has another epsilon, the variance is adjusted.
 """
 
 from __future__ import annotations
@@ -15,13 +14,14 @@ import torch
 from torch import Tensor
 
 from atrous.convert.source import ConversionError, Source
+from atrous.errors import InputError
 from atrous.labels import LabelSet
 from atrous.models.base import Preprocessing, SegmentationModel
 from atrous.models.registry import create_model
 
 Layers = Mapping[str, str | tuple[str, str]]
 UNIT = Preprocessing((0.5,) * 3, (0.5,) * 3)
-"""Photos from −1 to 1."""
+"""Images from −1 to 1."""
 
 
 class Naming(NamedTuple):
@@ -29,21 +29,21 @@ class Naming(NamedTuple):
 
     Args:
         backbone: what it is here.
-        trunk: gives our name of a trunk's layer (``layer1.0.bn2``) that of the file.
+        backbone_key: gives our name of a backbone's layer (``layer1.0.bn2``) that of the file.
         head: our names of the other layers (``aspp.project.0``) and those of the file; of two convolutions in a row,
             both.
         options: of our architecture.
         output_stride: that of the network in the file.
-        eps: of the trunk's batch norm.
-        preprocessing: of its photos.
+        eps: of the backbone's batch norm.
+        preprocessing: of its images.
         pooled_last: ASPP's image pooling comes last in its concatenation, not first.
         low_level_first: the decoder's low-level features come first in theirs, not last.
-        narrow: layers of the trunk may have fewer channels than ours, whose others are nothing throughout.
+        narrow: layers of the backbone may have fewer channels than ours, whose others are nothing throughout.
         unused: beginnings of the names of tensors that have no part in the scores.
     """
 
     backbone: str
-    trunk: Callable[[str], str]
+    backbone_key: Callable[[str], str]
     head: Layers
     options: Mapping[str, Any]
     output_stride: int = 16
@@ -75,7 +75,7 @@ def deeplabv3_from(
     if rates is not None:
         branches = len(options.get("rates", (6, 12, 18)))
         if len(rates) != branches:
-            raise ValueError(f"{len(rates)} rates for the {branches} atrous branches of {source.file}")
+            raise InputError(f"{len(rates)} rates for the {branches} atrous branches of {source.file}")
         options["rates"] = tuple(rates)
     classifier = naming.head.get("classifier") or naming.head["classifier.4"]
     with torch.device("meta"):
@@ -100,7 +100,7 @@ class _Slot(NamedTuple):
     name: str
     shape: tuple[int, ...]
     theirs: str | tuple[str, str]
-    of_trunk: bool
+    of_backbone: bool
 
 
 def _slots(model: SegmentationModel, naming: Naming) -> Iterator[_Slot]:
@@ -108,7 +108,7 @@ def _slots(model: SegmentationModel, naming: Naming) -> Iterator[_Slot]:
         ours = path.removeprefix("backbone.net.")
         tensors = dict(module.named_parameters(recurse=False)) | dict(module.named_buffers(recurse=False))
         if tensors:
-            theirs = naming.trunk(ours) if path != ours else naming.head[ours]
+            theirs = naming.backbone_key(ours) if path != ours else naming.head[ours]
             for kind, tensor in tensors.items():
                 place = theirs if isinstance(theirs, tuple) else f"{theirs}.{kind}"
                 yield _Slot(f"{path}.{kind}", tuple(tensor.shape), place, path != ours)
@@ -116,12 +116,12 @@ def _slots(model: SegmentationModel, naming: Naming) -> Iterator[_Slot]:
 
 def _weights(source: Source, model: SegmentationModel, naming: Naming) -> dict[str, Tensor]:
     weights = {}
-    for name, shape, theirs, of_trunk in _slots(model, naming):
+    for name, shape, theirs, of_backbone in _slots(model, naming):
         if isinstance(theirs, tuple):
             weights[name] = _merged(source, theirs, shape)
         else:
-            weights[name] = _tensor(source, theirs, shape, naming.narrow and of_trunk)
-        if of_trunk and name.endswith(".running_var"):
+            weights[name] = _tensor(source, theirs, shape, naming.narrow and of_backbone)
+        if of_backbone and name.endswith(".running_var"):
             weights[name] = weights[name] + (naming.eps - _eps(model, name))
     _reorder(weights, naming)
     return weights
@@ -141,10 +141,10 @@ def deeplabv3_to(model: SegmentationModel, naming: Naming) -> dict[str, Tensor]:
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     _reorder(weights, naming, back=True)
     found = {}
-    for name, _, theirs, of_trunk in _slots(model, naming):
+    for name, _, theirs, of_backbone in _slots(model, naming):
         if isinstance(theirs, tuple):
             raise ConversionError(f"{name} can't be written as two convolutions, {' and '.join(theirs)}")
-        if of_trunk and name.endswith(".running_var"):
+        if of_backbone and name.endswith(".running_var"):
             _change_eps(weights, name, naming.eps - _eps(model, name), naming.eps)
         found[theirs] = weights[name]
     return found

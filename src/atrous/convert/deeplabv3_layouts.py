@@ -39,17 +39,17 @@ class Layout(NamedTuple):
     """How another program names its networks.
 
     Args:
-        trunks: our names of those that it has.
-        trunk: which of them a file of an architecture holds.
-        naming: of a network by its architecture, our name of its trunk, and what tensors it has.
+        backbones: our names of those that it has.
+        backbone_key: which of them a file of an architecture holds.
+        naming: of a network by its architecture, our name of its backbone_key, and what tensors it has.
     """
 
-    trunks: tuple[str, ...]
-    trunk: Callable[[Source, str], str]
+    backbones: tuple[str, ...]
+    backbone_key: Callable[[Source, str], str]
     naming: Callable[[str, str, Has], Naming]
 
 
-def _torchvision_trunk(source: Source, architecture: str) -> str:
+def _torchvision_backbone(source: Source, architecture: str) -> str:
     if architecture == "fcn":
         return _resnet(source, "backbone.", _BOTTLENECKS)
     if "backbone.0.0.weight" in source:
@@ -106,7 +106,7 @@ def _mobilenetv3(layer: str) -> str:
     return f"backbone.{number}.block.{_MOBILENETV3_PARTS[part].replace('-1', '3' if squeezed else '2')}"
 
 
-def _smp_trunk(source: Source, architecture: str) -> str:  # noqa: ARG001
+def _smp_backbone(source: Source, architecture: str) -> str:  # noqa: ARG001
     return _resnet(source, "encoder.", _RESNETS)
 
 
@@ -130,7 +130,7 @@ def _row(ours: str, convs: str, norm: str) -> Layers:
     return {f"{ours}.0": (f"{convs}.0", f"{convs}.1"), f"{ours}.1": norm}
 
 
-def _transformers_trunk(source: Source, architecture: str) -> str:  # noqa: ARG001
+def _transformers_backbone(source: Source, architecture: str) -> str:  # noqa: ARG001
     return mobilenetv2(source, "mobilenet_v2.layer.15.reduce_1x1.convolution.weight")
 
 
@@ -157,7 +157,7 @@ def _transformers_layer(layer: str) -> str:
     return f"mobilenet_v2.{place}.{'normalization' if norm else 'convolution'}"
 
 
-def _vainf_trunk(source: Source, architecture: str) -> str:  # noqa: ARG001
+def _vainf_backbone(source: Source, architecture: str) -> str:  # noqa: ARG001
     if any(name.startswith("backbone.low_level_features.") for name in source.names()):
         raise ConversionError(
             f"{source.file} has VainF's MobileNetV2, which pads before it expands: the rim of its maps is like that of "
@@ -184,10 +184,10 @@ def _vainf(architecture: str, backbone: str, has: Has) -> Naming:  # noqa: ARG00
     )
 
 
-def _jfzhang95_trunk(source: Source, architecture: str) -> str:  # noqa: ARG001
+def _jfzhang95_backbone(source: Source, architecture: str) -> str:  # noqa: ARG001
     if "backbone.layer4.2.conv3.weight" not in source:
         raise ConversionError(
-            f"{source.file} has another trunk than ResNet-101 (no backbone.layer4.2.conv3.weight, but "
+            f"{source.file} has another backbone than ResNet-101 (no backbone.layer4.2.conv3.weight, but "
             f"{source.beginning()}): jfzhang95's Xception is another network than the authors' (128 low-level "
             "channels, not 256), and its MobileNetV2 and DRN are not known here"
         )
@@ -257,9 +257,9 @@ def _in_words(convs: int, units: tuple[int, ...]) -> str:
 
 
 DEEPLABV3_LAYOUTS = {
-    "torchvision": Layout((*_BOTTLENECKS, _MOBILENETV3), _torchvision_trunk, _torchvision),
-    "smp": Layout((*_RESNETS,), _smp_trunk, _smp),
-    "transformers": Layout(MOBILENETV2S, _transformers_trunk, _transformers),
-    "vainf": Layout((*_BOTTLENECKS,), _vainf_trunk, _vainf),
-    "jfzhang95": Layout(("resnet101",), _jfzhang95_trunk, _jfzhang95),
+    "torchvision": Layout((*_BOTTLENECKS, _MOBILENETV3), _torchvision_backbone, _torchvision),
+    "smp": Layout((*_RESNETS,), _smp_backbone, _smp),
+    "transformers": Layout(MOBILENETV2S, _transformers_backbone, _transformers),
+    "vainf": Layout((*_BOTTLENECKS,), _vainf_backbone, _vainf),
+    "jfzhang95": Layout(("resnet101",), _jfzhang95_backbone, _jfzhang95),
 }

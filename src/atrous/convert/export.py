@@ -12,6 +12,7 @@ from torch import Tensor
 from atrous.convert.build import LAYOUTS
 from atrous.convert.deeplabv3 import Naming, deeplabv3_to
 from atrous.convert.deeplabv3_layouts import DEEPLABV3_LAYOUTS
+from atrous.errors import InputError
 from atrous.files import write_atomically
 from atrous.models.base import SegmentationModel
 from atrous.models.registry import create_model
@@ -21,10 +22,10 @@ _LEFT_OUT = ("dropout",)  # of no account in a trained network
 
 def export_pytorch(model: SegmentationModel, layout: str) -> dict[str, Tensor]:
     """The state dict of a DeepLabv3, v3+ or dilated FCN in another program's names: there it gives the scores that ours
-    gives at the output stride :func:`stride_there`, for photos that are prepared as ``model.preprocessing`` says.
+    gives at the output stride :func:`stride_there`, for images that are prepared as ``model.preprocessing`` says.
 
     Args:
-        model: of an architecture, a trunk and options that the other program has; one that was converted from there,
+        model: of an architecture, a backbone and options that the other program has; one that was converted from there,
             or built like that.
         layout: whose names, one of ``DEEPLABV3_LAYOUTS``.
 
@@ -50,19 +51,19 @@ def stride_there(model: SegmentationModel, layout: str) -> int:
 
 def _naming(model: SegmentationModel, layout: str) -> Naming:
     if layout not in DEEPLABV3_LAYOUTS:
-        raise ValueError(f"no layout '{layout}' to write in; there are: {', '.join(DEEPLABV3_LAYOUTS)}")
+        raise InputError(f"no layout '{layout}' to write in; there are: {', '.join(DEEPLABV3_LAYOUTS)}")
     names = DEEPLABV3_LAYOUTS[layout]
     backbone = model.backbone.name.partition(".")[0]  # timm's tag says where weights came from
-    if model.name not in LAYOUTS[layout] or backbone not in names.trunks:
-        raise ValueError(
-            f"{layout} has {', '.join(LAYOUTS[layout])} on {', '.join(names.trunks)}; "
+    if model.name not in LAYOUTS[layout] or backbone not in names.backbones:
+        raise InputError(
+            f"{layout} has {', '.join(LAYOUTS[layout])} on {', '.join(names.backbones)}; "
             f"this is {model.name} on {backbone}"
         )
     naming = names.naming(
         model.name, backbone, lambda name: model.aux_classifier is not None or not name.startswith("aux_classifier.")
     )
     if model.backbone.in_channels != 3:
-        raise ValueError(f"{layout}'s networks look at 3 channels, this one at {model.backbone.in_channels}")
+        raise InputError(f"{layout}'s networks look at 3 channels, this one at {model.backbone.in_channels}")
     _check_options(model, layout, backbone, naming)
     return naming
 
@@ -75,13 +76,13 @@ def _check_options(model: SegmentationModel, layout: str, backbone: str, naming:
     differing = [key for key, value in theirs.items() if key not in _LEFT_OUT and ours[key] != value]
     if differing:
         said = ", ".join(f"{key} = {theirs[key]} (here {ours[key]})" for key in differing)
-        raise ValueError(f"{layout}'s {model.name} on {backbone} has {said}: a model that is built so can be written")
+        raise InputError(f"{layout}'s {model.name} on {backbone} has {said}: a model that is built so can be written")
 
 
 def check_ending(file: Path) -> None:
     """Refuse a name by which no weights are read."""
     if file.suffix not in (".pth", ".safetensors"):
-        raise ValueError(f"{file} should end in .pth or .safetensors")
+        raise InputError(f"{file} should end in .pth or .safetensors")
 
 
 def write_pytorch(model: SegmentationModel, layout: str, file: str | Path) -> None:

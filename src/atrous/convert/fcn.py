@@ -1,7 +1,7 @@
 """The released FCNs (github.com/shelhamer/fcn.berkeleyvision.org): their layers' names, and where these belong here.
 
 All have the form of :class:`atrous.models.fcn.PaddedFCN`. NYUDv2's early fusion reads blue, green, red and depth
-(``conv1_1_bgrd``), its late fusion has two trunks (``conv1_1color``, ``conv1_1hha``, ...) whose scores are averaged;
+(``conv1_1_bgrd``), its late fusion has two backbones (``conv1_1color``, ``conv1_1hha``, ...) whose scores are averaged;
 SIFT Flow's nets have two heads (``score_fr_sem``, ``score_fr_geo``). Deconvolutions are bilinear and fixed, so their
 arrays are looked at and left; where those between the skips are others, the net learned them (2015 text, §4.3).
 """
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from atrous.convert.source import ConversionError, Source
 from atrous.data.sources.scenes import FARTHEST, HHA_MEAN, LOG_DEPTH_MEAN, NEAREST
+from atrous.errors import InputError
 from atrous.labels import LabelSet
 from atrous.models.base import Preprocessing, SegmentationModel
 from atrous.models.layers import bilinear_kernel
@@ -24,7 +25,7 @@ from atrous.models.registry import create_model
 
 
 class Colors(NamedTuple):
-    """What a trunk sees: the mean of each channel (0–255) in our order, where each lies in the file's order, and by how
+    """What a backbone sees: the mean of each channel (0–255) in our order, where each lies in the file's order, and how
     much it is enlarged after that.
     """
 
@@ -43,7 +44,7 @@ INPUTS = {
     "nyud-hha": Colors(HHA_MEAN, (0, 1, 2)),
     "nyud-rgbd": Colors((*_NYUD, (LOG_DEPTH_MEAN - NEAREST) / _STEP), (*_BGR, 3), (1.0, 1.0, 1.0, _STEP)),
 }
-"""The pictures of the released nets. Those of PASCAL-Context are like ``voc``. HHA has the order of its files. Of depth
+"""The images of the released nets. Those of PASCAL-Context are like ``voc``. HHA has the order of its files. Of depth
 the nets see the natural logarithm; here it is the channel that :func:`atrous.data.sources.scenes.read_log_depth` reads.
 """
 UPSAMPLING = {
@@ -72,11 +73,11 @@ def fcn_from(
         ConversionError: the file holds something else; the message lists what.
         ValueError: another number of labels than the file has classes.
     """
-    trunks = ("color", "hha") if "conv1_1color.weight" in source else ("",)
+    backbones = ("color", "hha") if "conv1_1color.weight" in source else ("",)
     heads = ("_sem", "_geo") if "score_fr_sem.weight" in source else ("",)
-    backbone, first = _trunk(source, trunks)
-    colors = _colors(source, first, heads, trunks, inputs)
-    counts = [source.shape(f"score_fr{head}{trunks[0]}.weight")[0] for head in heads]
+    backbone, first = _backbone(source, backbones)
+    colors = _colors(source, first, heads, backbones, inputs)
+    counts = [source.shape(f"score_fr{head}{backbones[0]}.weight")[0] for head in heads]
     options = _options(source, architecture, backbone, heads)
     if at_once:
         options["at_once"] = True
@@ -85,12 +86,12 @@ def fcn_from(
     with torch.device("meta"):
         model = create_model(
             architecture,
-            backbone="+".join([backbone] * len(trunks)),
+            backbone="+".join([backbone] * len(backbones)),
             labels=source.labels(labels, counts[0]),
             in_channels=sum(len(seen.mean) for seen in colors),
             **options,
         )
-    names = _Names(first, trunks, heads, counts, [seen.order for seen in colors])
+    names = _Names(first, backbones, heads, counts, [seen.order for seen in colors])
     weights = {key: names.take(source, key, tuple(slot.shape)) for key, slot in model.state_dict().items()}
     source.finish(f"{architecture} on {model.backbone.name}")
     model.load_state_dict(weights, assign=True)
@@ -106,7 +107,7 @@ class _Names(NamedTuple):
     """Which of a file's tensors make one of ours."""
 
     first: str
-    trunks: tuple[str, ...]
+    backbones: tuple[str, ...]
     heads: tuple[str, ...]
     counts: list[int]
     orders: list[tuple[int, ...]]
@@ -117,18 +118,18 @@ class _Names(NamedTuple):
             return self._learned(source, layer, shape)
         if layer.startswith("score"):
             return self._scorer(source, layer, kind, shape)
-        trunk = int(path[path.index("trunks") + 1]) if "trunks" in path else 0
+        backbone = int(path[path.index("backbones") + 1]) if "backbones" in path else 0
         if layer not in ("conv1", "conv1_1"):
-            return source.take(f"{layer}{self.trunks[trunk]}.{kind}", shape)
-        tensor = source.take(f"{self.first}{self.trunks[trunk]}.{kind}", shape)
-        return tensor[:, list(self.orders[trunk])] if kind == "weight" else tensor
+            return source.take(f"{layer}{self.backbones[backbone]}.{kind}", shape)
+        tensor = source.take(f"{self.first}{self.backbones[backbone]}.{kind}", shape)
+        return tensor[:, list(self.orders[backbone])] if kind == "weight" else tensor
 
     def _scorer(self, source: Source, layer: str, kind: str, shape: tuple[int, ...]) -> Tensor:
-        """One below the other for heads, side by side for trunks, whose scores are averaged."""
+        """One below the other for heads, side by side for backbones, whose scores are averaged."""
         parts = []
         for head, count in zip(self.heads, self.counts, strict=True):
-            sides = (count, shape[1] // len(self.trunks), 1, 1) if kind == "weight" else (count,)
-            both = [source.take(f"{layer}{head}{trunk}.{kind}", sides) for trunk in self.trunks]
+            sides = (count, shape[1] // len(self.backbones), 1, 1) if kind == "weight" else (count,)
+            both = [source.take(f"{layer}{head}{backbone}.{kind}", sides) for backbone in self.backbones]
             parts.append((torch.cat(both, 1) if kind == "weight" else torch.stack(both).sum(0)) / len(both))
         return torch.cat(parts)
 
@@ -141,12 +142,12 @@ class _Names(NamedTuple):
         return weight
 
 
-def _trunk(source: Source, trunks: tuple[str, ...]) -> tuple[str, str]:
-    """Our name of the trunk, and the file's of its first layer."""
+def _backbone(source: Source, backbones: tuple[str, ...]) -> tuple[str, str]:
+    """Our name of the backbone, and the file's of its first layer."""
     if "conv1.weight" in source:
         return "caffenet", "conv1"
     for backbone, last in (("vgg19", "conv3_4"), ("vgg16", "conv3_3"), ("vgg13", "conv2_2"), ("vgg11", "conv1_1")):
-        if f"{last}{trunks[0]}.weight" in source:
+        if f"{last}{backbones[0]}.weight" in source:
             return backbone, "conv1_1_bgrd" if "conv1_1_bgrd.weight" in source else "conv1_1"
     raise ConversionError(
         f"{source.file} is no FCN: expected layers conv1_1 … (VGG) or conv1 … (AlexNet), found {source.beginning()}"
@@ -154,16 +155,16 @@ def _trunk(source: Source, trunks: tuple[str, ...]) -> tuple[str, str]:
 
 
 def _colors(
-    source: Source, first: str, heads: tuple[str, ...], trunks: tuple[str, ...], inputs: str | None
+    source: Source, first: str, heads: tuple[str, ...], backbones: tuple[str, ...], inputs: str | None
 ) -> list[Colors]:
-    channels = source.shape(f"{first}{trunks[0]}.weight")[1]
-    if len(trunks) > 1:
+    channels = source.shape(f"{first}{backbones[0]}.weight")[1]
+    if len(backbones) > 1:
         return [INPUTS["nyud"], INPUTS["nyud-hha"]]
     if inputs is None:
         nyud = source.shape(f"score_fr{heads[0]}.weight")[0] == 40
         inputs = "nyud-rgbd" if channels == 4 else "siftflow" if len(heads) > 1 else "nyud" if nyud else "voc"
     if inputs not in INPUTS:
-        raise ValueError(f"no inputs '{inputs}'; there are: {', '.join(INPUTS)}")
+        raise InputError(f"no inputs '{inputs}'; there are: {', '.join(INPUTS)}")
     colors = INPUTS[inputs]
     if channels != len(colors.mean):
         raise ConversionError(f"{source.file} reads {channels} channels, but '{inputs}' has {len(colors.mean)}")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from atrous.errors import InputError
+
 _VARINT, _BYTES, _FIXED = 0, 2, {1: 8, 5: 4}  # wire types; the fixed ones with their sizes
 
 
-class ProtobufError(ValueError):
+class ProtobufError(InputError):
     """Bytes that are no message; says at which one."""
 
 

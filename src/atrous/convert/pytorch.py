@@ -41,7 +41,7 @@ def convert_pytorch(
     rates: Sequence[int] | None = None,
     scales: Sequence[float] | None = None,
 ) -> SegmentationModel:
-    """Make a model of a state dict in another program's names: the same scores, for RGB photos.
+    """Make a model of a state dict in another program's names: the same scores, for RGB images.
 
     Args:
         file: a PyTorch file (nothing in it is run) or safetensors.
@@ -50,7 +50,7 @@ def convert_pytorch(
         labels: names of the classes; when left out, those of the released net with as many, or numbers.
         inputs: what an FCN looks at, one of :data:`atrous.convert.fcn.INPUTS`.
         rates: of a DeepLab's branches; when left out, the published ones.
-        scales: of the picture, for a DeepLab's ASPP; when left out, those it was trained with.
+        scales: of the image, for a DeepLab's ASPP; when left out, those it was trained with.
 
     Returns:
         The model in eval mode; ``save`` makes a model folder of it.

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from atrous.errors import AtrousError, InputError
 from atrous.label_sets import NYUD, PASCAL_CONTEXT, SIFT_FLOW, VOC
 from atrous.labels import LabelSet
 
@@ -21,11 +22,11 @@ SHOWN = 5
 """How many tensors of a kind an error names."""
 
 
-class ConversionError(ValueError):
+class ConversionError(InputError):
     """A file that does not hold the network that it was said to hold."""
 
 
-class MissingPartError(FileNotFoundError):
+class MissingPartError(AtrousError, FileNotFoundError):
     """One of the files that a network lies in is not there; the message says which, and what it belongs to."""
 
 
@@ -35,7 +36,7 @@ class Source:
     Args:
         file: what errors call it.
         tensors: arrays or tensors by their names.
-        scales: of a picture that the file has copies of its layers for.
+        scales: of an image that the file has copies of its layers for.
         left_out: names of what else the file holds, which has no part in the scores.
     """
 
@@ -116,7 +117,7 @@ class Source:
         if given is None:
             return PUBLISHED.get(count) or LabelSet.numbered(count)
         if len(given) != count:
-            raise ValueError(f"{len(given)} classes were named, but {self.file} scores {count}")
+            raise InputError(f"{len(given)} classes were named, but {self.file} scores {count}")
         return given
 
     def finish(self, what: str) -> None:

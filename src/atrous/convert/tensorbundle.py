@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from atrous.convert.kinds import BEGINNING, other_kind
 from atrous.convert.protobuf import ProtobufError, fields, number, part, varint
 from atrous.convert.source import MissingPartError, listed
+from atrous.errors import InputError
 
 _MAGIC = 0xDB4775248B80FB57
 _FOOTER, _TRAILER = 48, 5  # bytes behind a table, and behind each block of it: kind of compression and checksum
@@ -27,7 +28,7 @@ _DTYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 19: "<f2"}
 _END = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 
 
-class CheckpointFileError(ValueError):
+class CheckpointFileError(InputError):
     """Files that are no checkpoint of TensorFlow, or damaged ones."""
 
 

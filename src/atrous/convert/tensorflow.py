@@ -1,8 +1,8 @@
 """DeepLabv3 and v3+ of the authors, from TensorFlow (github.com/tensorflow/models, research/deeplab).
 
 Names are those of the variables' scopes: ``MobilenetV2/expanded_conv_1/expand``, ``aspp0``, ``logits/semantic``. Their
-batch norm is ``BatchNorm`` within. All networks see photos from −1 to 1, and pad as TensorFlow's "SAME" does, which is
-what PyTorch does for pictures of 32k + 1 pixels (257, 513).
+batch norm is ``BatchNorm`` within. All networks see images from −1 to 1, and pad as TensorFlow's "SAME" does, which is
+what PyTorch does for images of 32k + 1 pixels (257, 513).
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from atrous.convert.deeplabv3 import Naming, deeplabv3_from, mobilenetv2, mobile
 from atrous.convert.kinds import BEGINNING
 from atrous.convert.source import ConversionError, MissingPartError, Source, listed
 from atrous.convert.tensorbundle import read_tensor_bundle
+from atrous.errors import InputError
 from atrous.labels import LabelSet
 from atrous.models.base import Preprocessing, SegmentationModel
 
 MOBILENET_EPS = XCEPTION_EPS = 1e-3
 HEAD_EPS = 1e-5
-"""What batch norm adds to a variance, in those trunks, and in the heads and ResNets."""
+"""What batch norm adds to a variance, in those backbones, and in the heads and ResNets."""
 MULTI_GRID = (1, 2, 4)
 """That of the released ResNets."""
-_TRUNKS = ("xception_41", "xception_65", "xception_71", "resnet_v1_50", "resnet_v1_101", "MobilenetV2")
+_BACKBONES = ("xception_41", "xception_65", "xception_71", "resnet_v1_50", "resnet_v1_101", "MobilenetV2")
 _OURS = {"OHWI": (0, 3, 1, 2), "1HWC": (3, 0, 1, 2)}
 """Orders of the axes of TFLite's convolutions, ordinary and depthwise, to have them as PyTorch has."""
 
@@ -174,7 +175,7 @@ def convert_tensorflow(
         ValueError: an unknown architecture, another number of rates than branches, or of labels than classes.
     """
     if architecture not in ("deeplabv3", "deeplabv3plus"):
-        raise ValueError(f"TensorFlow's checkpoints are of deeplabv3 or deeplabv3plus here, not of '{architecture}'")
+        raise InputError(f"TensorFlow's checkpoints are of deeplabv3 or deeplabv3plus here, not of '{architecture}'")
     prefix = Path(prefix)
     variables = read_tensor_bundle(prefix)
     source = Source(
@@ -213,10 +214,10 @@ def _of_training(name: str) -> bool:
 
 def _naming(source: Source, architecture: str) -> Naming:
     scopes = dict.fromkeys(name.partition("/")[0] for name in source.names())
-    scope = next((s for s in scopes if s in _TRUNKS), None)
+    scope = next((s for s in scopes if s in _BACKBONES), None)
     if scope is None:
         raise ConversionError(
-            f"{source.file} has no trunk that is known here ({', '.join(_TRUNKS)}); it has {listed(list(scopes))}"
+            f"{source.file} has no backbone that is known here ({', '.join(_BACKBONES)}); it has {listed(list(scopes))}"
         )
     if scope == "MobilenetV2":
         if architecture == "deeplabv3plus":

@@ -16,6 +16,7 @@ from atrous.crf.inputs import read_images, read_unary
 from atrous.crf.mean_field import Messages, Normalization, Pairwise, mean_field, tracked_mean_field
 from atrous.crf.pairwise import Kernel, Order
 from atrous.crf.published import PUBLISHED
+from atrous.errors import InputError
 
 if TYPE_CHECKING:
     from atrous.crf.cpu import mean_field as fused
@@ -45,9 +46,9 @@ class DenseCRF(nn.Module):
 
     Where no gradient is asked for, a fused form computes in float32: on a CPU with as many threads as torch has, on
     a GPU where there is Triton. Elsewhere plain torch does, in the dtype of the unary, with gradients in the unary,
-    the kernels' weights and their compatibilities. On a CPU the fused form takes, besides picture, unary and
+    the kernels' weights and their compatibilities. On a CPU the fused form takes, besides image, unary and
     result, 8 bytes for each of a pixel's corners (72 a pixel for a Gaussian and a bilateral kernel), and about 60
-    for tables at 21 classes, up to 130 where the picture is very colourful. Normalising ``"before"`` or ``"after"``
+    for tables at 21 classes, up to 130 where the image is very colourful. Normalising ``"before"`` or ``"after"``
     takes 4 more for each corner, and compatibilities more room for tables. :meth:`labels` does without the
     distribution, of 4 bytes a class.
 
@@ -58,7 +59,7 @@ class DenseCRF(nn.Module):
             ``"before"`` K n^-1, ``"after"`` n^-1 K (DeepLab's release), or ``"none"``.
         order: which position comes first among the features, on which the lattice's approximation depends a little:
             ``"xy"`` as in pydensecrf's 2-D interface, or ``"yx"`` as its general one is used.
-        spatial_dims: axes of a picture besides channels: 2, or 3 for videos and volumes ``(C, T, H, W)``.
+        spatial_dims: axes of an image besides channels: 2, or 3 for videos and volumes ``(C, T, H, W)``.
         tolerance: stop early once no probability changes by more than this in an iteration.
         trainable: weights and compatibilities ask for gradients (``crf.requires_grad_()`` does the same later).
 
@@ -83,14 +84,14 @@ class DenseCRF(nn.Module):
     ) -> None:
         super().__init__()
         if iterations < 0 or spatial_dims < 1:
-            raise ValueError(
+            raise InputError(
                 f"iterations must be 0 or more and spatial_dims 1 or more, not {iterations}, {spatial_dims}"
             )
         for given, choices in ((normalization, get_args(Normalization)), (order, get_args(Order))):
             if given not in choices:
-                raise ValueError(f"{given!r} is none of {', '.join(choices)}")
+                raise InputError(f"{given!r} is none of {', '.join(choices)}")
         if tolerance is not None and not tolerance > 0:
-            raise ValueError(f"tolerance is a change of probability above 0, or None, not {tolerance}")
+            raise InputError(f"tolerance is a change of probability above 0, or None, not {tolerance}")
         self.kernels = tuple(kernels)
         self.iterations = iterations
         self.normalization: Normalization = normalization
@@ -115,7 +116,7 @@ class DenseCRF(nn.Module):
             ValueError: there is no such set; the message lists those there are.
         """
         if name not in PUBLISHED:
-            raise ValueError(f"no published CRF is called {name!r}; there are {', '.join(PUBLISHED)}")
+            raise InputError(f"no published CRF is called {name!r}; there are {', '.join(PUBLISHED)}")
         kernels, iterations, normalization = PUBLISHED[name]
         return cls(kernels, iterations, normalization=normalization)
 
@@ -135,8 +136,8 @@ class DenseCRF(nn.Module):
             ValueError: shapes do not fit each other or the CRF, something is not finite, or a width is too small.
         """
         energies, images = self._read(image, unary)
-        fields = [self._mean_field(picture, e) for picture, e in zip(images, energies, strict=True)]
-        q = torch.stack(fields) if len(fields) > 1 else fields[0]  # one large picture is not held twice
+        fields = [self._mean_field(one, e) for one, e in zip(images, energies, strict=True)]
+        q = torch.stack(fields) if len(fields) > 1 else fields[0]  # one large image is not held twice
         return _like(unary, q.reshape(unary.shape))
 
     def labels(self, image: Image, unary: Array) -> Array:
@@ -149,20 +150,20 @@ class DenseCRF(nn.Module):
         dtype = torch.uint8 if energies.shape[1] <= 255 else torch.int64
         labels = torch.empty(len(energies), *energies.shape[2:], dtype=dtype, device=energies.device)
         with torch.no_grad():
-            for i, (picture, e) in enumerate(zip(images, energies, strict=True)):
-                labels[i] = self._labels(picture, e)
+            for i, (one, e) in enumerate(zip(images, energies, strict=True)):
+                labels[i] = self._labels(one, e)
         return _like(unary, labels if unary.ndim == energies.ndim else labels[0])
 
     def track(self, image: Image, unary: Array) -> Tracked[Array]:
-        """The mean field of one picture, in plain torch, with the free energy of each step.
+        """The mean field of one image, in plain torch, with the free energy of each step.
 
         Args:
-            image: as in :meth:`forward`, of one picture.
+            image: as in :meth:`forward`, of one image.
             unary: ``(C, H, W)``.
         """
         energies, images = self._read(image, unary)
         if unary.ndim != 1 + self.spatial_dims:
-            raise ValueError(f"track looks at one picture, a unary (C, H, W), not at {tuple(unary.shape)}")
+            raise InputError(f"track looks at one image, a unary (C, H, W), not at {tuple(unary.shape)}")
         messages = Messages(self._pairwise(images[0], energies[0]), self.normalization)
         with torch.no_grad():
             points = energies[0].flatten(1).T
@@ -173,29 +174,29 @@ class DenseCRF(nn.Module):
         return f"{list(self.kernels)}, iterations={self.iterations}, normalization={self.normalization!r}"
 
     def _read(self, image: Image, unary: NDArray[Any] | Tensor) -> tuple[Tensor, list[Tensor | None]]:
-        """Energies ``(B, C, *size)``, and a picture ``(*size, channels)`` for each."""
+        """Energies ``(B, C, *size)``, and an image ``(*size, channels)`` for each."""
         energies = read_unary(unary, self.spatial_dims)
         classes = energies.shape[1]
         for parameter in [*self.weights, *self.compatibilities.values()]:
             if parameter.ndim and len(parameter) != classes:
-                raise ValueError(f"the unary has {classes} classes, but a kernel's weights are for {len(parameter)}")
+                raise InputError(f"the unary has {classes} classes, but a kernel's weights are for {len(parameter)}")
         return energies, read_images(image, energies, batched=unary.ndim == energies.ndim)
 
     def _mean_field(self, image: Tensor | None, unary: Tensor) -> Tensor:
-        """The distribution ``(C, *size)`` of one picture."""
+        """The distribution ``(C, *size)`` of one image."""
         if field := self._fused(image, unary):
             return field.distribution(self.iterations, self.tolerance).to(unary.dtype)
         messages = Messages(self._pairwise(image, unary), self.normalization)
         return mean_field(unary.flatten(1).T, messages, self.iterations, self.tolerance).T.reshape(unary.shape)
 
     def _labels(self, image: Tensor | None, unary: Tensor) -> Tensor:
-        """The likeliest classes ``(*size)`` of one picture."""
+        """The likeliest classes ``(*size)`` of one image."""
         if field := self._fused(image, unary):
             return field.labels(self.iterations, self.tolerance)
         return self._mean_field(image, unary).argmax(0)
 
     def _fused(self, image: Tensor | None, unary: Tensor) -> fused.MeanField | gpu.MeanField | None:
-        """The compiled form for one picture, where one serves."""
+        """The compiled form for one image, where one serves."""
         if torch.is_grad_enabled() and any(t.requires_grad for t in (unary, *self.parameters())):
             return None
         if unary.device.type != "cpu":
@@ -210,7 +211,7 @@ class DenseCRF(nn.Module):
         return fused.MeanField(unary.detach(), pairwise, self.normalization, torch.get_num_threads())
 
     def _pairwise(self, image: Tensor | None, unary: Tensor) -> list[Pairwise]:
-        """The kernels over one picture."""
+        """The kernels over one image."""
         if image is not None:
             image = image.to(unary.device, torch.float32)
         return [
@@ -234,7 +235,7 @@ def _parameter(name: str, values: Any, axes: tuple[int, ...]) -> nn.Parameter:
         form = (
             "one number, or one for each class" if name == "weight" else "as many rows as columns, one for each class"
         )
-        raise ValueError(f"a kernel's {name} is {form}, all finite; not {tuple(tensor.shape)} {values}")
+        raise InputError(f"a kernel's {name} is {form}, all finite; not {tuple(tensor.shape)} {values}")
     return nn.Parameter(tensor)
 
 

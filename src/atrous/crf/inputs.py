@@ -1,4 +1,4 @@
-"""Reading what a dense CRF is given: pictures and energies as batches of tensors that fit each other."""
+"""Reading what a dense CRF is given: images and energies as batches of tensors that fit each other."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atrous.crf.unary import check_finite
+from atrous.errors import InputError
 
 _SAMPLE = 64
 """How many pixels are looked at for energies that are really probabilities."""
@@ -27,22 +28,22 @@ def read_unary(unary: NDArray[Any] | Tensor, spatial_dims: int) -> Tensor:
     if energies.ndim not in (1 + spatial_dims, 2 + spatial_dims):
         flat = energies.ndim == spatial_dims == 2  # as pydensecrf takes it
         hint = "; a flat one: unary.reshape(C, H, W)" if flat else ""
-        raise ValueError(f"unary must be {shape}, not {tuple(energies.shape)}{hint}")
+        raise InputError(f"unary must be {shape}, not {tuple(energies.shape)}{hint}")
     if not energies.is_floating_point():
-        raise ValueError(
+        raise InputError(
             f"unary must hold floating energies, not {energies.dtype}; labels go through unary_from_labels"
         )
     if energies.ndim == 1 + spatial_dims:
         energies = energies[None]
     if 0 in energies.shape:
-        raise ValueError(f"unary must be {shape}, with at least one class and pixel, not {tuple(unary.shape)}")
+        raise InputError(f"unary must be {shape}, with at least one class and pixel, not {tuple(unary.shape)}")
     check_finite("unary", energies)
     _warn_of_probabilities(energies)
     return energies
 
 
 def read_images(image: NDArray[Any] | Tensor | None, unary: Tensor, *, batched: bool) -> list[Tensor | None]:
-    """For each unary of a batch its picture ``(*size, channels)``, of the dtype and on the device it was given.
+    """For each unary of a batch its image ``(*size, channels)``, of the dtype and on the device it was given.
 
     Args:
         image: ``(*size, channels)``, uint8 or floating; with a batch in front where ``batched``; or None.
@@ -50,42 +51,42 @@ def read_images(image: NDArray[Any] | Tensor | None, unary: Tensor, *, batched: 
         batched: whether the unary was given as a batch.
 
     Raises:
-        ValueError: the picture is of another size than the unary, or is not finite.
+        ValueError: the image is of another size than the unary, or is not finite.
     """
     if image is None:
         return [None] * len(unary)
-    pictures = image if isinstance(image, Tensor) else torch.from_numpy(np.ascontiguousarray(image))
+    images = image if isinstance(image, Tensor) else torch.from_numpy(np.ascontiguousarray(image))
     size = tuple(unary.shape[2:])
     expected = (*unary.shape[:1], *size) if batched else size
-    if pictures.ndim != len(expected) + 1 or tuple(pictures.shape[:-1]) != expected:
+    if images.ndim != len(expected) + 1 or tuple(images.shape[:-1]) != expected:
         shape = tuple(unary.shape[0 if batched else 1 :])
-        swapped = tuple(pictures.shape[:-1]) == tuple(unary.shape[:1] * batched + unary.shape[1:-1])
-        if swapped and unary.shape[-1] < unary.shape[1]:  # else it may be the picture whose channels come first
-            raise ValueError(f"the unary is {shape}, as if its classes came last; they come first, before the height")
-        raise ValueError(_misfit(tuple(pictures.shape), expected))
-    if pictures.is_floating_point():
-        check_finite("image", pictures)
-        if pictures.shape[-1] == 3 and pictures.numel() and 0 < float(pictures.max()) <= 1:
+        swapped = tuple(images.shape[:-1]) == tuple(unary.shape[:1] * batched + unary.shape[1:-1])
+        if swapped and unary.shape[-1] < unary.shape[1]:  # else it may be the image whose channels come first
+            raise InputError(f"the unary is {shape}, as if its classes came last; they come first, before the height")
+        raise InputError(_misfit(tuple(images.shape), expected))
+    if images.is_floating_point():
+        check_finite("image", images)
+        if images.shape[-1] == 3 and images.numel() and 0 < float(images.max()) <= 1:
             warnings.warn("the image's values are at most 1; colours are expected to be 0–255", stacklevel=4)
-    elif pictures.dtype != torch.uint8:
-        raise ValueError(f"image must be uint8 or floating, not {pictures.dtype}")
-    pictures = pictures.detach()
-    return list(pictures if batched else pictures[None])
+    elif images.dtype != torch.uint8:
+        raise InputError(f"image must be uint8 or floating, not {images.dtype}")
+    images = images.detach()
+    return list(images if batched else images[None])
 
 
 def _misfit(image: tuple[int, ...], expected: tuple[int, ...]) -> str:
-    """What to say of a picture whose shape does not go with the unary's."""
+    """What to say of an image whose shape does not go with the unary's."""
     say = f"image is {image}, but the unary asks for {expected} and channels behind"
     if image == expected:
-        return f"{say}: a grey picture needs an axis of one channel, image[..., None]"
+        return f"{say}: a grey image needs an axis of one channel, image[..., None]"
     if len(image) != len(expected) + 1:
-        return f"{say}: {'a picture for each unary of the batch' if len(image) == len(expected) else 'as many axes'}"
+        return f"{say}: {'an image for each unary of the batch' if len(image) == len(expected) else 'as many axes'}"
     if image[-len(expected) :] == expected:
         return f"{say}: channels come last (image.transpose or permute)"
     *outer, height, width = expected
     if image[:-1] == (*outer, width, height):
         return f"{say}: did you swap height and width? Height comes first in both"
-    return f"{say}: resize the scores to the picture's size, not the picture"
+    return f"{say}: resize the scores to the image's size, not the image"
 
 
 def _warn_of_probabilities(unary: Tensor) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from atrous.errors import InputError
 from atrous.ops.devices import has_triton
 
 FARTHEST = 1 << 22
@@ -108,7 +109,7 @@ def embed(features: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         The first *d* of the *d* + 1 coordinates of its corners, int64 ``(N, d+1, d)``, and its barycentric weights,
         float32 ``(N, d+1)``. The operations and their order are the reference implementation's: points on the
-        boundary of two simplices, of which pictures have many, fall to the same one.
+        boundary of two simplices, of which images have many, fall to the same one.
     """
     d = features.shape[1]
     elevated = _elevate(features.float())
@@ -167,8 +168,8 @@ def key_strides(features: Tensor) -> list[int]:
     low, high = (factors * torch.stack(features.aminmax(dim=0)).cpu().double()).unbind()
     farthest = float(torch.maximum(low.abs(), high.abs()).sum()) * d
     if not farthest < FARTHEST:
-        raise ValueError(
-            "features are not finite, or too large for the lattice: standard deviations are too small for the picture "
+        raise InputError(
+            "features are not finite, or too large for the lattice: standard deviations are too small for the image "
             f"(found values from {float(features.min()):.3g} to {float(features.max()):.3g} standard deviations)"
         )
     span = high - low

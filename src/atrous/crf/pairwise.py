@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from atrous.errors import InputError
+
 Order = Literal["xy", "yx"]
 Values = float | Sequence[float] | NDArray[Any] | Tensor
 
@@ -38,7 +40,7 @@ class Gaussian:
         _check_widths("sxy", self.sxy)
 
     def features(self, image: Tensor | None, size: Sequence[int], order: Order) -> Tensor:
-        """Positions ``(N, d)`` over the widths, of all pixels of a picture of ``size``."""
+        """Positions ``(N, d)`` over the widths, of all pixels of an image of ``size``."""
         device = torch.device("cpu") if image is None else image.device
         return positions(self.sxy, size, order, device)
 
@@ -49,7 +51,7 @@ class Bilateral:
 
     Args:
         sxy: standard deviation in pixels, as in :class:`Gaussian`.
-        srgb: standard deviation in units of the picture (0–255); one number, or one for each channel. Any number of
+        srgb: standard deviation in units of the image (0–255); one number, or one for each channel. Any number of
             channels will do: depth, infrared, and what else is stacked behind the colours.
         weight: as in :class:`Gaussian`.
         compatibility: as in :class:`Gaussian`.
@@ -70,7 +72,7 @@ class Bilateral:
     def features(self, image: Tensor | None, size: Sequence[int], order: Order) -> Tensor:
         """Positions and colours ``(N, d + channels)`` over the widths."""
         if image is None:
-            raise ValueError("a Bilateral kernel compares colours: give it the picture, not None")
+            raise InputError("a Bilateral kernel compares colours: give it the image, not None")
         places = positions(self.sxy, size, order, image.device)
         colours = image.reshape(len(places), -1).T
         return torch.cat([places.T, colours / _widths("srgb", self.srgb, len(colours), image.device)]).T
@@ -81,7 +83,7 @@ class Custom:
     """A kernel over any features.
 
     Args:
-        of: from a picture, float32 ``(*size, channels)``, to its features ``(*size, d)``, each divided by its standard
+        of: from an image, float32 ``(*size, channels)``, to its features ``(*size, d)``, each divided by its standard
             deviation: surface normals, optical flow, only some of the channels.
         weight: as in :class:`Gaussian`.
         compatibility: as in :class:`Gaussian`.
@@ -93,11 +95,11 @@ class Custom:
 
     def features(self, image: Tensor | None, size: Sequence[int], order: Order) -> Tensor:  # noqa: ARG002
         if image is None:
-            raise ValueError("a Custom kernel makes features of the picture: give it one, not None")
+            raise InputError("a Custom kernel makes features of the image: give it one, not None")
         features = self.of(image)
         if features.shape[:-1] != image.shape[:-1] or features.ndim != image.ndim:
-            raise ValueError(
-                f"a Custom kernel's features are {tuple(features.shape)}; for this picture they must be "
+            raise InputError(
+                f"a Custom kernel's features are {tuple(features.shape)}; for this image they must be "
                 f"{tuple(image.shape[:-1])} and as many channels as there are features"
             )
         return features.reshape(-1, features.shape[-1]).float()
@@ -107,7 +109,7 @@ Kernel = Gaussian | Bilateral | Custom
 
 
 def positions(widths: float | Sequence[float], size: Sequence[int], order: Order, device: torch.device) -> Tensor:
-    """The place of each pixel of a picture of ``size`` (height, width), row by row, in units of the widths (x, y).
+    """The place of each pixel of an image of ``size`` (height, width), row by row, in units of the widths (x, y).
 
     Returns:
         float32 ``(N, d)``, x first or y first; one axis after the other in memory, as all features best are.
@@ -122,8 +124,8 @@ def _widths(name: str, widths: float | Sequence[float], count: int, device: torc
     """One standard deviation for each axis, ``(count, 1)``."""
     given = torch.tensor(widths, dtype=torch.float32, device=device).reshape(-1)
     if len(given) not in (1, count):
-        raise ValueError(
-            f"{name} has {len(given)} values; the picture has {count} such axes: give one number, or {count}"
+        raise InputError(
+            f"{name} has {len(given)} values; the image has {count} such axes: give one number, or {count}"
         )
     return given.expand(count)[:, None]
 
@@ -131,4 +133,4 @@ def _widths(name: str, widths: float | Sequence[float], count: int, device: torc
 def _check_widths(name: str, widths: float | Sequence[float]) -> None:
     values = np.asarray(widths, dtype=float)
     if values.ndim > 1 or values.size == 0 or not (np.isfinite(values) & (values > 0)).all():
-        raise ValueError(f"{name} is a standard deviation, above 0, or one for each axis; not {widths}")
+        raise InputError(f"{name} is a standard deviation, above 0, or one for each axis; not {widths}")

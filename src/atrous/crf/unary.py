@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from atrous.errors import InputError
 from atrous.labels import IGNORE
 
 Array = TypeVar("Array", NDArray[Any], Tensor)
@@ -34,7 +35,7 @@ def unary_from_probabilities(probabilities: Array, *, clip: float = 1e-5, class_
     total = p.detach().float().sum(class_axis)
     off = (total - 1).abs() > 0.01
     if bool(off.any()) or float(p.detach().min()) < 0:
-        raise ValueError(
+        raise InputError(
             f"probabilities must be 0 or more and sum to 1 over the classes; here they sum to {float(total.min()):.4g}–"
             f"{float(total.max()):.4g} over axis {class_axis}, the least is {float(p.detach().min()):.4g}. "
             "Scores (logits) go through unary_from_scores"
@@ -80,14 +81,14 @@ def unary_from_labels(
         ValueError: a label is out of range, or the confidence is.
     """
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence is a probability between 0 and 1, not {confidence}")
+        raise InputError(f"confidence is a probability between 0 and 1, not {confidence}")
     if num_classes < 2:
-        raise ValueError(f"a CRF tells at least 2 classes apart, not {num_classes}")
+        raise InputError(f"a CRF tells at least 2 classes apart, not {num_classes}")
     classes = labels.astype(np.int64) - zero_unsure
     unsure = (labels == IGNORE) | (classes < 0) if zero_unsure else labels == IGNORE
     strays = ~unsure & ((classes < 0) | (classes >= num_classes))
     if strays.any():
-        raise ValueError(
+        raise InputError(
             f"labels hold the value {labels[strays][0]} in {strays.sum()} pixels; they must be {int(zero_unsure)} to "
             f"{num_classes - 1 + zero_unsure}, or {'0 or ' if zero_unsure else ''}{IGNORE} where anything may be"
         )
@@ -102,11 +103,11 @@ def check_finite(name: str, values: Tensor) -> None:
     if math.isfinite(values.detach().sum()):  # the quickest way to rule it out: one such value makes the sum another
         return
     if not values.is_floating_point():
-        raise ValueError(f"{name} must be floating, not {values.dtype}")
+        raise InputError(f"{name} must be floating, not {values.dtype}")
     finite = values.detach().isfinite()
     if not bool(finite.all()):
         first = tuple((~finite).nonzero()[0].tolist())
-        raise ValueError(
+        raise InputError(
             f"{name} must be finite: {int((~finite).sum())} of {finite.numel()} are not, the first at {first}"
         )
 

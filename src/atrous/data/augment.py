@@ -1,4 +1,4 @@
-"""Augmentation in uint8: photo and masks are scaled, cropped and mirrored together, in one pass over each."""
+"""Augmentation in uint8: image and masks are scaled, cropped and mirrored together, in one pass over each."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from atrous.labels import IGNORE, Mask
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random scale, crop, flip and colour, as DeepLab trains (SPEC §4.9); what lies beyond the picture is ignored.
+    """Random scale, crop, flip and colour, as DeepLab trains (SPEC §4.9); what lies beyond the image is ignored.
 
     Args:
-        crop: side of the square result in pixels; 32k + 1 suits DeepLab. None for whole pictures, each of its own size.
+        crop: side of the square result in pixels; 32k + 1 suits DeepLab. None for whole images, each of its own size.
         scale: smallest and largest scale factor, drawn uniformly.
         scale_set: scale factors of which one is drawn instead.
-        flip: mirror every second picture.
+        flip: mirror every second image.
         brightness, contrast, saturation: largest change as a share; 0 leaves colours alone.
         hue: largest turn in degrees.
-        fill: value of padding, 0–255, one a channel: the mean of the network's pictures.
+        fill: value of padding, 0–255, one a channel: the mean of the network's images.
         colored: whether the first three channels are red, green and blue; only they change their colours.
     """
 
@@ -51,13 +51,13 @@ class Augmentation:
         source = np.s_[top : top + rows, left : left + columns]
         across, down = (self.crop or width), (self.crop or height)
         shown = np.s_[:down, :across]
-        photo = cv2.resize(sample.image[source], (width, height), interpolation=cv2.INTER_LINEAR)[shown]
+        resized = cv2.resize(sample.image[source], (width, height), interpolation=cv2.INTER_LINEAR)[shown]
         if colors is not None:
-            photo[..., :3] = cv2.transform(photo[..., :3], colors)
-        bottom, right = photo.shape[:2]
-        image = np.empty((down, across, photo.shape[2]), np.uint8)
+            resized[..., :3] = cv2.transform(resized[..., :3], colors)
+        bottom, right = resized.shape[:2]
+        image = np.empty((down, across, resized.shape[2]), np.uint8)
         image[bottom:] = image[:, right:] = np.round(self.fill)
-        image[:bottom, :right] = photo[:, ::mirror]
+        image[:bottom, :right] = resized[:, ::mirror]
 
         def warped(mask: Mask) -> Mask:
             labels = cv2.resize(mask[source], (width, height), interpolation=cv2.INTER_NEAREST_EXACT)[shown]

@@ -1,4 +1,4 @@
-"""A contact sheet: masks drawn over photos, chosen so that every class is seen."""
+"""A contact sheet: masks drawn over images, chosen so that every class is seen."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from atrous.data.dataset import Dataset, Sample
 from atrous.viz import Pixels, overlay
 
 SIDE = 320
-"""The longer side of a picture on the sheet, in pixels."""
+"""The longer side of an image on the sheet, in pixels."""
 COLUMNS = 4
 AT_LEAST = 12
-"""Pictures on a sheet, where the dataset has them; more if classes need them."""
+"""Images on a sheet, where the dataset has them; more if classes need them."""
 SEEN = 0.01
-"""From this share of a picture on, a class counts as shown."""
+"""From this share of an image on, a class counts as shown."""
 _PAPER, _INK, _GAP, _CAPTION = (255, 255, 255), (32, 33, 36), 12, 20
 
 
 def choose(pixels: NDArray[np.integer]) -> list[int]:
-    """Choose pictures that show every class that occurs.
+    """Choose images that show every class that occurs.
 
-    For each class that the pictures chosen so far do not show, those of the fewest pictures first, the picture of which
-    it covers most is added; then pictures evenly spread over the dataset, up to :data:`AT_LEAST`.
+    For each class that the images chosen so far do not show, those of the fewest images first, the image of which
+    it covers most is added; then images evenly spread over the dataset, up to :data:`AT_LEAST`.
 
     Args:
-        pixels: ``(pictures, classes)``, how many pixels of each class are in each picture.
+        pixels: ``(images, classes)``, how many pixels of each class are in each image.
 
     Returns:
-        Rising places of pictures; the same for the same counts.
+        Rising places of images; the same for the same counts.
     """
     share = pixels / np.maximum(pixels.sum(axis=1, keepdims=True), 1)
     occurs = (pixels > 0).sum(axis=0)
@@ -46,7 +46,7 @@ def choose(pixels: NDArray[np.integer]) -> list[int]:
 
 
 def contact_sheet(dataset: Dataset, places: list[int]) -> Pixels:
-    """Draw pictures of a dataset in rows, each with its mask over it, its name above and its classes below.
+    """Draw images of a dataset in rows, each with its mask over it, its name above and its classes below.
 
     Args:
         dataset: where they are from.
@@ -74,9 +74,9 @@ def _cell(sample: Sample, dataset: Dataset) -> Image.Image:
     height, width = sample.mask.shape
     scale = SIDE / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    photo = cv2.resize(sample.shown, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    image = cv2.resize(sample.shown, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     mask = cv2.resize(sample.mask, size, interpolation=cv2.INTER_NEAREST_EXACT)
-    drawn = overlay(np.asarray(photo, np.uint8), np.asarray(mask, np.uint8), dataset.labels)
+    drawn = overlay(np.asarray(image, np.uint8), np.asarray(mask, np.uint8), dataset.labels)
     cell = Image.new("RGB", (max(SIDE, drawn.shape[1]), _CAPTION + drawn.shape[0]), _PAPER)
     ImageDraw.Draw(cell).text((0, _CAPTION / 2), sample.name, _INK, ImageFont.load_default(12), anchor="lm")
     cell.paste(Image.fromarray(drawn), (0, _CAPTION))

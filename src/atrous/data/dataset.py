@@ -1,4 +1,4 @@
-"""Datasets of photos with masks; :func:`open_dataset` finds the reader by the name before the colon."""
+"""Datasets of images with masks; :func:`open_dataset` finds the reader by the name before the colon."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.data.doctor.findings import DatasetError
 from atrous.data.doctor.list_rules import absent_files
 from atrous.data.files.images import DecodedImage, Pixels, open_image, turn
 from atrous.data.files.masks import MaskForm, read_mask
 from atrous.data.files.orientation import agreement, disagreement, shown, size_of
 from atrous.data.sources.base import Extras, list_pairs
 from atrous.data.sources.registry import READERS, find_layout
+from atrous.errors import DatasetError
 from atrous.labels import LabelSet, Mask
 
 __all__ = ["READERS", "Dataset", "DatasetError", "PairedDataset", "Sample", "open_dataset"]
@@ -24,12 +24,12 @@ __all__ = ["READERS", "Dataset", "DatasetError", "PairedDataset", "Sample", "ope
 
 @dataclass(frozen=True)
 class Sample:
-    """A photo, what it shows, and its name.
+    """An image, what it shows, and its name.
 
     Args:
         image: uint8 ``(H, W, C)``: RGB, or other channels (:class:`atrous.data.sources.base.Extras`).
         mask: uint8 ``(H, W)``, 255 for ignored pixels.
-        name: of the photo's file.
+        name: of the image's file.
         further: more masks of the same form by the names of what they tell apart, for models of several heads.
     """
 
@@ -63,12 +63,12 @@ class Dataset(Protocol):
 
 @dataclass(frozen=True)
 class PairedDataset:
-    """Photos and masks as pairs of files.
+    """Images and masks as pairs of files.
 
     Args:
         name: what it is called in reports, for example ``voc:val``.
         form: its classes, and how its masks are written.
-        pairs: photo and mask of each item.
+        pairs: image and mask of each item.
         extras: more channels, and more masks.
     """
 
@@ -93,38 +93,38 @@ class PairedDataset:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> Sample:
-        """The photo and mask of an item, with what else belongs to it.
+        """The image and mask of an item, with what else belongs to it.
 
         Raises:
             DatasetError: two of its files differ in size or in orientation, or it can't be told whether they do.
             ImageError, MaskError: one of them can't be read.
         """
-        photo, mask_file = self.pairs[index]
-        image = open_image(photo)
+        image_file, mask_file = self.pairs[index]
+        image = open_image(image_file)
         pixels = [image.pixels]
         for layer in self.extras.layers:
-            file = layer.folder / photo.name
+            file = layer.folder / image_file.name
             pixels.append(layer.read(file))
             if size_of(pixels[-1]) != size_of(image.pixels):
-                sizes = f"{photo} is {shown(size_of(image.pixels))} but {file} {shown(size_of(pixels[-1]))}"
+                sizes = f"{image_file} is {shown(size_of(image.pixels))} but {file} {shown(size_of(pixels[-1]))}"
                 raise DatasetError(f"{sizes}; both must have one size")
         further = {
-            name: _fitting(masks.folder / mask_file.name, masks.form, photo, image)
+            name: _fitting(masks.folder / mask_file.name, masks.form, image_file, image)
             for name, masks in self.extras.masks.items()
         }
         whole = np.dstack(pixels) if len(pixels) > 1 else image.pixels
-        return Sample(whole, _fitting(mask_file, self.form, photo, image), photo.name, further)
+        return Sample(whole, _fitting(mask_file, self.form, image_file, image), image_file.name, further)
 
 
-def _fitting(file: Path, form: MaskForm, photo: Path, image: DecodedImage) -> Mask:
-    """Read a mask as it lies on its photo."""
+def _fitting(file: Path, form: MaskForm, image_file: Path, image: DecodedImage) -> Mask:
+    """Read a mask as it lies on its image."""
     mask = read_mask(file, form)
     size, drawn = size_of(image.pixels), size_of(mask)
     found = agreement(drawn, size, image.orientation, form.orientation)
     if found == "turn it":
         return turn(mask, image.orientation)
     if found != "fits":
-        sizes = f"{photo} is {shown(size)} but its mask {file} is {shown(drawn)}"
+        sizes = f"{image_file} is {shown(size)} but its mask {file} is {shown(drawn)}"
         raise DatasetError(f"{sizes}; {disagreement(found, drawn, size)}")
     return mask
 
@@ -143,8 +143,8 @@ def open_dataset(spec: str, split: str) -> PairedDataset:
     layout = find_layout(spec)
     pairs = list_pairs(layout, split)
     if not pairs:
-        raise DatasetError(f"'{spec}', split '{split}', holds no pictures")
+        raise DatasetError(f"'{spec}', split '{split}', holds no images")
     if findings := absent_files(layout, {split: pairs}):
         raise DatasetError(f"'{spec}', split '{split}': " + "\n".join(finding.sentence() for finding in findings))
     name = f"{spec.partition(':')[0]}:{split}"
-    return PairedDataset(name, layout.form(), tuple((pair.photo, pair.mask) for pair in pairs), layout.extras)
+    return PairedDataset(name, layout.form(), tuple((pair.image, pair.mask) for pair in pairs), layout.extras)

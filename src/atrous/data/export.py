@@ -1,4 +1,4 @@
-"""Any dataset as a folder of photos, palette masks, ``labels.toml`` and lists."""
+"""Any dataset as a folder of images, palette masks, ``labels.toml`` and lists."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from atrous.data.dataset import PairedDataset
-from atrous.data.doctor.findings import DatasetError, errors_of, number
+from atrous.data.doctor.findings import errors_of, number
 from atrous.data.doctor.list_rules import absent_files, read_lists
 from atrous.data.files.masks import MaskForm
 from atrous.data.files.threads import Progress
 from atrous.data.folder_writer import check_target, write_folder
 from atrous.data.sources.base import Extras, Listed
 from atrous.data.sources.registry import find_layout
+from atrous.errors import DatasetError
 from atrous.labels import LabelSet, encode_mask
 
 
@@ -41,40 +42,40 @@ def convert(
         spec: ``READER:PATH``.
         folder: where to write; new or empty.
         splits: which; ``train``, ``val``, and ``test`` if it is there, when left out.
-        link: hard links to the photos, which cost no space, in place of copies.
+        link: hard links to the images, which cost no space, in place of copies.
         progress: called with the number of pairs written and their total.
 
     Raises:
-        DatasetError: no such dataset or split, ``folder`` is in use or can't hold links to the photos, or the dataset
-            has more than a folder of photos and masks can hold.
+        DatasetError: no such dataset or split, ``folder`` is in use or can't hold links to the images, or the dataset
+            has more than a folder of images and masks can hold.
         ImageError, MaskError: a pair that can't be read.
     """
     layout = find_layout(spec)
     check_target(folder, layout.root)
     if layout.extras != Extras():
-        raise DatasetError(f"{spec} has more than photos with one mask each, and a folder would lose it")
+        raise DatasetError(f"{spec} has more than images with one mask each, and a folder would lose it")
     lists, findings = read_lists(layout, splits)
     if errors := errors_of([*findings, *absent_files(layout, lists)]):
         raise DatasetError("\n".join(finding.sentence() for finding in errors))
     pairs = list(dict.fromkeys(pair for listed in lists.values() for pair in listed))
     place = {pair: index for index, pair in enumerate(pairs)}
-    data = PairedDataset(spec, layout.form(), tuple((pair.photo, pair.mask) for pair in pairs))
+    data = PairedDataset(spec, layout.form(), tuple((pair.image, pair.mask) for pair in pairs))
 
-    def write(pair: Listed, photo: Path, mask: Path) -> None:
+    def write(pair: Listed, image: Path, mask: Path) -> None:
         mask.write_bytes(encode_mask(data[place[pair]].mask, data.labels))
-        _put(pair.photo, photo, link)
+        _put(pair.image, image, link)
 
     written = write_folder(folder, lists, MaskForm(data.labels, orientation="upright"), write, progress)
     return Converted(folder, written, data.labels)
 
 
-def _put(photo: Path, there: Path, link: bool) -> None:
+def _put(image: Path, there: Path, link: bool) -> None:
     if not link:
-        shutil.copyfile(photo, there)
+        shutil.copyfile(image, there)
         return
     try:
-        there.hardlink_to(photo.resolve())
+        there.hardlink_to(image.resolve())
     except OSError as error:
         raise DatasetError(
-            f"{photo} can't be linked ({error.strerror}); leave --link out to copy the photos"
+            f"{image} can't be linked ({error.strerror}); leave --link out to copy the images"
         ) from error

@@ -1,4 +1,4 @@
-"""Writing a folder dataset: photos, palette masks, ``labels.toml`` and lists, all of it or nothing."""
+"""Writing a folder dataset: images, palette masks, ``labels.toml`` and lists, all of it or nothing."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from atrous.data.doctor.findings import DatasetError
 from atrous.data.files.masks import MaskForm
 from atrous.data.files.threads import Progress, read_all
 from atrous.data.sources.base import Listed
 from atrous.data.sources.labels_toml import toml_of
+from atrous.errors import DatasetError
 
 
 def check_target(folder: Path, root: Path) -> None:
@@ -39,7 +39,7 @@ def write_folder(
         folder: a place that :func:`check_target` let pass; it appears when all is written.
         lists: the pairs of each split.
         form: how the masks are written.
-        write: called with a pair, where its photo goes (with the photo's ending) and where its mask goes.
+        write: called with a pair, where its image goes (with the image's ending) and where its mask goes.
         progress: called with the number of pairs written and their total.
 
     Returns:
@@ -50,11 +50,11 @@ def write_folder(
     shutil.rmtree(beside, ignore_errors=True)
 
     def write_pair(pair: Listed) -> None:
-        photo = beside / "images" / f"{names[pair]}{pair.photo.suffix}"
+        image = beside / "images" / f"{names[pair]}{pair.image.suffix}"
         mask = beside / "masks" / f"{names[pair]}.png"
-        for file in (photo, mask):
+        for file in (image, mask):
             file.parent.mkdir(parents=True, exist_ok=True)
-        write(pair, photo, mask)
+        write(pair, image, mask)
 
     try:
         for _ in read_all(write_pair, list(names), progress):

@@ -16,21 +16,22 @@ from torch.utils.data import Dataset as TorchDataset
 
 from atrous.data.augment import Augmentation
 from atrous.data.dataset import Dataset
+from atrous.errors import InputError
 
 
 class Batch(NamedTuple):
-    """uint8 photos ``(B, C, H, W)`` in channels-last memory, uint8 masks ``(B, H, W)``, the photos' names, and further
+    """uint8 images ``(B, C, H, W)`` in channels-last memory, uint8 masks ``(B, H, W)``, the images' names, and further
     masks by name.
     """
 
-    photos: Tensor
+    images: Tensor
     masks: Tensor
     names: tuple[str, ...]
     further: dict[str, Tensor]
 
 
 Place = tuple[int, int]
-"""The epoch of an example and its number; numbers beyond the dataset's length are the same pictures once more."""
+"""The epoch of an example and its number; numbers beyond the dataset's length are the same images once more."""
 Example = tuple[Tensor, Tensor, str, dict[str, Tensor]]
 
 
@@ -72,12 +73,12 @@ class _Order:
 
     def _shuffled(self, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         order = np.random.default_rng((self.seed, epoch)).permutation(self.length)
-        rounds = -(-self.batch_size // self.length)  # fewer pictures than a batch: they come again, warped anew
+        rounds = -(-self.batch_size // self.length)  # fewer images than a batch: they come again, warped anew
         return np.concatenate([order + turn * self.length for turn in range(rounds)])
 
 
 def steps_per_epoch(length: int, batch_size: int) -> int:
-    """How many whole batches a pass over ``length`` pictures has; at least one."""
+    """How many whole batches a pass over ``length`` images has; at least one."""
     return max(1, length // batch_size)
 
 
@@ -87,9 +88,9 @@ def _stack(examples: Sequence[Example | Exception]) -> Batch | Exception:
         if isinstance(example, Exception):
             return example
         good.append(example)
-    photos, masks, names, further = zip(*good, strict=True)
+    images, masks, names, further = zip(*good, strict=True)
     return Batch(
-        torch.stack(photos).permute(0, 3, 1, 2),
+        torch.stack(images).permute(0, 3, 1, 2),
         torch.stack(masks),
         tuple(names),
         {name: torch.stack([masks[name] for masks in further]) for name in further[0]},
@@ -144,7 +145,7 @@ def batches(
         ValueError: a batch that does not divide. The iterator raises what reading a pair raises.
     """
     if batch_size % (parts * world):
-        raise ValueError(f"batch_size {batch_size} does not divide into {parts} part(s) on each of {world} process(es)")
+        raise InputError(f"batch_size {batch_size} does not divide into {parts} part(s) on each of {world} process(es)")
     loader: DataLoader[Example | Exception] = DataLoader(
         _Examples(dataset, augmentation, seed),
         batch_sampler=_Order(len(dataset), batch_size, parts, seed, start, rank, world),

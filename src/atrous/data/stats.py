@@ -22,13 +22,13 @@ class ClassCounts:
 
     Args:
         pixels: int64 ``(C,)``, pixels of the class.
-        pictures: int64 ``(C,)``, pictures with at least one pixel of it.
-        surroundings: int64 ``(C,)``, judged pixels of those pictures.
+        images: int64 ``(C,)``, images with at least one pixel of it.
+        surroundings: int64 ``(C,)``, judged pixels of those images.
         ignored: pixels that nobody judges.
     """
 
     pixels: NDArray[np.int64]
-    pictures: NDArray[np.int64]
+    images: NDArray[np.int64]
     surroundings: NDArray[np.int64]
     ignored: int
 
@@ -41,7 +41,7 @@ def count_classes(dataset: Dataset, progress: Progress | None = None) -> ClassCo
         progress: called with the number of pairs read and their total after each pair.
 
     Raises:
-        DatasetError, ImageError, MaskError: a pair that can't be read, or whose photo and mask disagree.
+        DatasetError, ImageError, MaskError: a pair that can't be read, or whose image and mask disagree.
     """
 
     def read(index: int) -> NDArray[np.int64]:
@@ -51,22 +51,22 @@ def count_classes(dataset: Dataset, progress: Progress | None = None) -> ClassCo
 
 
 def add_up(histograms: Iterable[NDArray[np.int64]], num_classes: int) -> ClassCounts:
-    """The counts of a dataset from the pixels ``(256,)`` of each label in each picture, ignored ones at 255."""
-    pixels, pictures, surroundings = np.zeros((3, 256), np.int64)
+    """The counts of a dataset from the pixels ``(256,)`` of each label in each image, ignored ones at 255."""
+    pixels, images, surroundings = np.zeros((3, 256), np.int64)
     for found in histograms:
         pixels += found
-        pictures += found > 0
+        images += found > 0
         surroundings += np.where(found > 0, found[:IGNORE].sum(), 0)
     classes = slice(num_classes)
-    return ClassCounts(pixels[classes], pictures[classes], surroundings[classes], int(pixels[IGNORE]))
+    return ClassCounts(pixels[classes], images[classes], surroundings[classes], int(pixels[IGNORE]))
 
 
 def median_frequency(counts: ClassCounts) -> NDArray[np.float64]:
     """Class weights ``(C,)`` by median frequency balancing (Eigen & Fergus, ICCV 2015, arXiv 1411.4734).
 
-    The frequency of a class is its pixels over all judged pixels of the pictures in which it occurs; its weight is the
+    The frequency of a class is its pixels over all judged pixels of the images in which it occurs; its weight is the
     median frequency of the classes that occur over its own. A class that never occurs has weight 0: nothing is to be
-    learnt of it, and label smoothing must not push it up.
+    learned of it, and label smoothing must not push it up.
     """
     frequency = counts.pixels / np.maximum(counts.surroundings, 1)
     there = counts.pixels > 0
@@ -95,10 +95,10 @@ class Stats:
         name: of the dataset.
         labels: its C classes.
         counts: how often each occurs.
-        pixels: int64 ``(N, C)``, the same for each of the N pictures that could be read.
+        pixels: int64 ``(N, C)``, the same for each of the N images that could be read.
         places: where these N are in the dataset.
         sizes: height and width of each.
-        broken: what is wrong with pictures that could not be read.
+        broken: what is wrong with images that could not be read.
     """
 
     name: str
@@ -114,19 +114,19 @@ class Stats:
         counts, width = self.counts, max(len("class"), *map(len, self.labels.names))
         total = max(int(counts.pixels.sum()) + counts.ignored, 1)
         lines = [
-            f"{self.name}: {len(self.sizes)} pictures",
-            f"  {'class':{width}}    pixels  pictures  median-frequency weight  inverse-log weight",
+            f"{self.name}: {len(self.sizes)} images",
+            f"  {'class':{width}}    pixels  images  median-frequency weight  inverse-log weight",
         ]
         rows = zip(
             self.labels.names,
             counts.pixels,
-            counts.pictures,
+            counts.images,
             median_frequency(counts),
             inverse_log(counts),
             strict=True,
         )
-        for name, pixels, pictures, median, log in rows:
-            lines.append(f"  {name:{width}}  {100 * pixels / total:6.2f} %  {pictures:8}  {median:23.4g}  {log:18.4g}")
+        for name, pixels, images, median, log in rows:
+            lines.append(f"  {name:{width}}  {100 * pixels / total:6.2f} %  {images:8}  {median:23.4g}  {log:18.4g}")
         lines.append(f"  {'(ignored)':{width}}  {100 * counts.ignored / total:6.2f} %")
         absent = [name for name, pixels in zip(self.labels.names, counts.pixels, strict=True) if not pixels]
         if absent:
@@ -144,17 +144,17 @@ class Stats:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON knows it; sizes are height and width, with the number of pictures."""
+        """Everything as JSON knows it; sizes are height and width, with the number of images."""
         counts = self.counts
         rows = zip(
-            *(self.labels.names, counts.pixels.tolist(), counts.pictures.tolist(), counts.surroundings.tolist()),
+            *(self.labels.names, counts.pixels.tolist(), counts.images.tolist(), counts.surroundings.tolist()),
             *(median_frequency(counts).tolist(), inverse_log(counts).tolist()),
             strict=True,
         )
-        keys = "name", "pixels", "pictures", "surroundings", "median_frequency", "inverse_log"
+        keys = "name", "pixels", "images", "surroundings", "median_frequency", "inverse_log"
         return {
             "data": self.name,
-            "pictures": len(self.sizes),
+            "images": len(self.sizes),
             "ignored_pixels": counts.ignored,
             "classes": [dict(zip(keys, row, strict=True)) for row in rows],
             "sizes": [[*size, count] for size, count in Counter(self.sizes).most_common()],

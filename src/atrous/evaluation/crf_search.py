@@ -1,4 +1,4 @@
-"""Finding the CRF of a model: searched on some pictures, judged on others (DeepLab v1 §5, v2 §4.1; SPEC §5.6)."""
+"""Finding the CRF of a model: searched on some images, judged on others (DeepLab v1 §5, v2 §4.1; SPEC §5.6)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from atrous.crf.tune import Settings, search, to_card
 from atrous.data.dataset import Dataset, Sample
+from atrous.errors import InputError
 from atrous.evaluation.evaluate import check_classes
 from atrous.evaluation.metrics import ConfusionMatrix
 from atrous.evaluation.report import aligned, percent
@@ -21,7 +22,7 @@ from atrous.models.base import SegmentationModel
 from atrous.models.surgery.trace import evaluating
 
 TRIMAP = 5
-"""The band along boundaries that is judged beside the whole picture, in pixels."""
+"""The band along boundaries that is judged beside the whole image, in pixels."""
 Judged = tuple[float, float]
 """Mean IoU, and mean IoU near boundaries."""
 
@@ -31,12 +32,12 @@ class Tuning:
     """What a search found.
 
     Args:
-        settings: the best on the pictures of the search.
-        before: of the pictures that were kept out of the search, without a CRF.
+        settings: the best on the images of the search.
+        before: of the images that were kept out of the search, without a CRF.
         after: of the same, with it.
-        searched: the same two of the pictures of the search.
-        pictures: how many were searched on, and how many judged.
-        tried: mean IoU on the pictures of the search, of every setting that was tried.
+        searched: the same two of the images of the search.
+        images: how many were searched on, and how many judged.
+        tried: mean IoU on the images of the search, of every setting that was tried.
         data: name of the data set.
     """
 
@@ -44,13 +45,13 @@ class Tuning:
     before: Judged
     after: Judged
     searched: tuple[Judged, Judged]
-    pictures: tuple[int, int]
+    images: tuple[int, int]
     tried: dict[Settings, float]
     data: str
 
     @property
     def helps(self) -> bool:
-        """Whether the CRF raises mean IoU on pictures it was not tuned on."""
+        """Whether the CRF raises mean IoU on images it was not tuned on."""
         return self.after[0] > self.before[0]
 
     def to_card(self) -> dict[str, Any]:
@@ -59,34 +60,34 @@ class Tuning:
             self.settings,
             helps=self.helps,
             data=self.data,
-            pictures=list(self.pictures),
+            images=list(self.images),
             mean_iou=[self.before[0], self.after[0]],
             **{f"mean_iou_within_{TRIMAP}_pixels": [self.before[1], self.after[1]]},
         )
 
     def text(self) -> str:
         """What was found, as a table and a sentence."""
-        rows = [["", "pictures", "mean IoU %", f"within {TRIMAP} px of a boundary %"]]
+        rows = [["", "images", "mean IoU %", f"within {TRIMAP} px of a boundary %"]]
         for name, count, judged in (
-            ("searched, without CRF", self.pictures[0], self.searched[0]),
-            ("searched, with CRF", self.pictures[0], self.searched[1]),
-            ("others, without CRF", self.pictures[1], self.before),
-            ("others, with CRF", self.pictures[1], self.after),
+            ("searched, without CRF", self.images[0], self.searched[0]),
+            ("searched, with CRF", self.images[0], self.searched[1]),
+            ("others, without CRF", self.images[1], self.before),
+            ("others, with CRF", self.images[1], self.after),
         ):
             rows.append([name, str(count), *(percent(score) for score in judged)])
         verdict = (
-            "It helps on pictures it was not tuned on."
+            "It helps on images it was not tuned on."
             if self.helps
-            else "It does not help on pictures it was not tuned on: use this model without a CRF."
+            else "It does not help on images it was not tuned on: use this model without a CRF."
         )
         return f"best of {len(self.tried)}: {self.settings}\n\n{aligned(rows)}\n\n{verdict}"
 
 
 @dataclass(frozen=True)
 class _Example:
-    """A picture with what the network said of it, at network resolution and in half precision: half a megabyte."""
+    """An image with what the network said of it, at network resolution and in half precision: half a megabyte."""
 
-    photo: Tensor
+    image: Tensor
     views: list[View]
     sample: Sample
 
@@ -95,34 +96,34 @@ def tune_crf(
     model: SegmentationModel,
     dataset: Dataset,
     *,
-    pictures: int = 100,
+    images: int = 100,
     start: Settings | None = None,
     method: Method | None = None,
     progress: Callable[[int, int], None] | None = None,
     on_try: Callable[[Settings, float], None] | None = None,
 ) -> Tuning:
-    """Search a CRF for a model and judge it on pictures that were kept out of the search.
+    """Search a CRF for a model and judge it on images that were kept out of the search.
 
-    The network runs once over each picture; each setting that is tried runs the CRF over the searched ones.
+    The network runs once over each image; each setting that is tried runs the CRF over the searched ones.
 
     Args:
         model: the model.
-        dataset: a validation split of at least two pictures, not what the model was trained on.
-        pictures: how many to search on, spread evenly over the split; at most half of it.
+        dataset: a validation split of at least two images, not what the model was trained on.
+        images: how many to search on, spread evenly over the split; at most half of it.
         start: the smoothness kernel and the iterations, which are not searched.
-        method: how the network looks at a photo.
-        progress: called with the number of pictures the network has seen, and their total.
+        method: how the network looks at an image.
+        progress: called with the number of images the network has seen, and their total.
         on_try: called with each setting that was tried and its mean IoU.
 
     Raises:
-        ValueError: fewer than two pictures, none to search on, or classes that are not the model's.
+        ValueError: fewer than two images, none to search on, or classes that are not the model's.
     """
     if len(dataset) < 2:
-        raise ValueError(f"{dataset.name} has {len(dataset)} picture(s); a CRF is tuned on some and judged on others")
-    if pictures < 1:
-        raise ValueError(f"a CRF is searched on 1 picture or more, not {pictures}")
+        raise InputError(f"{dataset.name} has {len(dataset)} image(s); a CRF is tuned on some and judged on others")
+    if images < 1:
+        raise InputError(f"a CRF is searched on 1 image or more, not {images}")
     check_classes(model.labels, dataset.labels)
-    chosen = searched_on(len(dataset), pictures)
+    chosen = searched_on(len(dataset), images)
     method = method or Method()
     examples = _look(model, dataset, method, progress)
     searched = [example for index, example in enumerate(examples) if index in chosen]
@@ -149,9 +150,9 @@ def tune_crf(
     )
 
 
-def searched_on(total: int, pictures: int) -> set[int]:
-    """Which pictures of ``total`` a search takes: spread evenly, at most half of them."""
-    count = max(1, min(pictures, total // 2))
+def searched_on(total: int, images: int) -> set[int]:
+    """Which images of ``total`` a search takes: spread evenly, at most half of them."""
+    count = max(1, min(images, total // 2))
     return set(np.linspace(0, total - 1, count).round().astype(int).tolist())
 
 
@@ -164,10 +165,10 @@ def _look(
     with evaluating(model):
         for index in range(len(dataset)):
             sample = dataset[index]
-            photo = torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1)[None].to(where)
-            views = method.look(model, model.preprocess(photo))
+            image = torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1)[None].to(where)
+            views = method.look(model, model.preprocess(image))
             kept = [View(view.scores.half(), view.grid, view.mirrored) for view in views]
-            examples.append(_Example(photo, kept, sample))
+            examples.append(_Example(image, kept, sample))
             if progress:
                 progress(index + 1, len(dataset))
     return examples
@@ -178,7 +179,7 @@ def _judge(model: SegmentationModel, examples: Sequence[_Example], method: Metho
     whole, near = ConfusionMatrix(model.labels), ConfusionMatrix(model.labels)
     for example in examples:
         views = [View(view.scores.float(), view.grid, view.mirrored) for view in example.views]
-        labels = method.decide(views, example.photo)
+        labels = method.decide(views, example.image)
         whole.update(example.sample.mask, labels)
         near.update(trimap(example.sample.mask, TRIMAP), labels)
-    return whole.scores().mean_iou, near.scores().mean_iou
+    return whole.metrics().mean_iou, near.metrics().mean_iou

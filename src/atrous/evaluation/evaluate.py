@@ -1,4 +1,4 @@
-"""Judging a model on a data set: every picture at its own size, one confusion matrix over all of them."""
+"""Judging a model on a data set: every image at its own size, one confusion matrix over all of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from atrous.data.dataset import Dataset, Sample
-from atrous.evaluation.metrics import ConfusionMatrix, Scores
+from atrous.errors import InputError
+from atrous.evaluation.metrics import ConfusionMatrix, Metrics
 from atrous.evaluation.trimap import trimap as near_boundaries
 from atrous.inference.test_time import Method
 from atrous.labels import LabelSet
@@ -31,7 +32,7 @@ class Evaluation:
         model: name of the model.
         data: name of the data set.
         confusion: all counts, with the label set of the data.
-        pictures: how many pictures were judged.
+        images: how many images were judged.
         seconds: how long it took, reading included.
         precision: in which the network computed.
         device: on which it computed.
@@ -42,7 +43,7 @@ class Evaluation:
     model: str
     data: str
     confusion: ConfusionMatrix
-    pictures: int
+    images: int
     seconds: float
     precision: Precision
     device: str
@@ -54,38 +55,38 @@ class Evaluation:
         return self.confusion.labels
 
     @property
-    def scores(self) -> Scores:
-        return self.confusion.scores()
+    def metrics(self) -> Metrics:
+        return self.confusion.metrics()
 
-    def to_dict(self, min_pictures: int = 10) -> dict[str, Any]:
+    def to_dict(self, min_images: int = 10) -> dict[str, Any]:
         """Everything as JSON knows it; a number that is not defined is None."""
-        scores = self.scores
+        metrics = self.metrics
         return {
             "model": self.model,
             "data": self.data,
-            "pictures": self.pictures,
+            "images": self.images,
             "seconds": round(self.seconds, 3),
             "precision": self.precision,
             "device": self.device,
-            "pixel_accuracy": _defined(scores.pixel_accuracy),
-            "mean_accuracy": _defined(scores.mean_accuracy),
-            "mean_iou": _defined(scores.mean_iou),
-            "mean_iou_of_true_classes": _defined(scores.mean_iou_of_true_classes),
-            "frequency_weighted_iou": _defined(scores.frequency_weighted_iou),
+            "pixel_accuracy": _defined(metrics.pixel_accuracy),
+            "mean_accuracy": _defined(metrics.mean_accuracy),
+            "mean_iou": _defined(metrics.mean_iou),
+            "mean_iou_of_true_classes": _defined(metrics.mean_iou_of_true_classes),
+            "frequency_weighted_iou": _defined(metrics.frequency_weighted_iou),
             "mean_iou_of_frequent_classes": {
-                "min_pictures": min_pictures,
-                "classes": list(self.confusion.frequent_classes(min_pictures)),
-                "mean_iou": _defined(self.confusion.mean_iou_over(min_pictures)),
+                "min_images": min_images,
+                "classes": list(self.confusion.frequent_classes(min_images)),
+                "mean_iou": _defined(self.confusion.mean_iou_over(min_images)),
             },
             "classes": [
-                {"name": name, "pictures": int(pictures), "iou": _defined(iou), "accuracy": _defined(accuracy)}
-                for name, pictures, iou, accuracy in zip(
-                    self.labels.names, self.confusion.pictures, scores.iou, scores.accuracy, strict=True
+                {"name": name, "images": int(images), "iou": _defined(iou), "accuracy": _defined(accuracy)}
+                for name, images, iou, accuracy in zip(
+                    self.labels.names, self.confusion.images, metrics.iou, metrics.accuracy, strict=True
                 )
             ],
             "trimap": [
                 {"width": width, "mean_iou": _defined(near.mean_iou), "pixel_accuracy": _defined(near.pixel_accuracy)}
-                for width, near in ((width, band.scores()) for width, band in self.trimap.items())
+                for width, near in ((width, band.metrics()) for width, band in self.trimap.items())
             ],
             "further": {
                 name: {
@@ -93,9 +94,9 @@ class Evaluation:
                     "mean_accuracy": _defined(judged.mean_accuracy),
                     "mean_iou": _defined(judged.mean_iou),
                 }
-                for name, judged in ((name, confusion.scores()) for name, confusion in self.further.items())
+                for name, judged in ((name, confusion.metrics()) for name, confusion in self.further.items())
             },
-            "absent": list(scores.absent),
+            "absent": list(metrics.absent),
             "confusion": self.confusion.matrix.tolist(),
         }
 
@@ -111,20 +112,20 @@ def evaluate(
     trimap: Sequence[int] = (),
     method: Method | None = None,
 ) -> Evaluation:
-    """Judge a model on every picture of a data set, at the picture's own size.
+    """Judge a model on every image of a data set, at the image's own size.
 
-    The next picture is read while the network works.
+    The next image is read while the network works.
 
     Args:
         model: the model; it is in eval mode meanwhile, and each of its modules gets its own mode back.
-        dataset: pictures and masks; its classes must be the model's. Heads with further masks there are judged too.
+        dataset: images and masks; its classes must be the model's. Heads with further masks there are judged too.
         device: where to compute, and where the model is moved; where it is already when left out.
         precision: "bfloat16" runs the network under autocast: faster where the hardware has it, and slightly different.
-        progress: called with the number of pictures done and their total after each picture.
-        part: number of this process and how many there are: it counts every so-manieth picture alone, and the counts
+        progress: called with the number of images done and their total after each image.
+        part: number of this process and how many there are: it counts every so-manieth image alone, and the counts
             of all are to be added.
         trimap: count the pixels near boundaries apart too, in bands of these widths (1, 3, 5, 10 pixels, say).
-        method: how a photo becomes labels: scales, mirror images, a CRF; one look when left out.
+        method: how an image becomes labels: scales, mirror images, a CRF; one look when left out.
 
     Returns:
         The counts and what was judged. No scores are kept.
@@ -133,9 +134,9 @@ def evaluate(
         ValueError: the classes of data and model differ, the data set is empty, or a band has no width.
     """
     if any(width < 1 for width in trimap):
-        raise ValueError(f"a band along boundaries is 1 or more pixels wide, not {min(trimap)}")
+        raise InputError(f"a band along boundaries is 1 or more pixels wide, not {min(trimap)}")
     if not len(dataset):
-        raise ValueError(f"there is no picture to judge in {dataset.name}")
+        raise InputError(f"there is no image to judge in {dataset.name}")
     check_classes(model.labels, dataset.labels)
     masks = dataset.extras.masks
     heads = model.config["options"].get("heads") or {} if masks else {}
@@ -153,12 +154,12 @@ def evaluate(
         torch.autocast(where.type, torch.bfloat16, enabled=precision == "bfloat16"),
     ):
         for done, sample in enumerate(_read_ahead(dataset, mine), 1):
-            photo = torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1)[None].to(where)
-            labels, _ = method(model, photo)
+            image = torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1)[None].to(where)
+            labels, _ = method(model, image)
             confusion.update(sample.mask, labels)
             for width, band in bands.items():
                 band.update(near_boundaries(sample.mask, width), labels)
-            for output in model.outputs(model.preprocess(photo)) if further else ():
+            for output in model.outputs(model.preprocess(image)) if further else ():
                 if output.name in further:
                     found = scores_to_labels(output.logits, output.grid, sample.mask.shape)[0]
                     further[output.name].update(sample.further[output.name], found)
@@ -192,7 +193,7 @@ def check_classes(model: LabelSet, data: LabelSet) -> None:
         return
     nameless = data.names == LabelSet.numbered(len(data)).names
     mend = "; nothing names those of the data: write labels.toml with names = [...] in its folder" if nameless else ""
-    raise ValueError(
+    raise InputError(
         f"the model tells apart {len(model)} classes ({', '.join(model.names)}), "
         f"but the data have {len(data)} ({', '.join(data.names)}); classes must be the same and in the same order{mend}"
     )

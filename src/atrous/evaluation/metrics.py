@@ -1,4 +1,4 @@
-"""Scores of a segmentation: one confusion matrix over a whole set, and the four numbers made of it (SPEC §7)."""
+"""Metrics of a segmentation: one confusion matrix over a whole set, and the four numbers made of it (SPEC §7)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from atrous.errors import InputError, InputTypeError
 from atrous.labels import IGNORE, LabelSet, Mask
 
 Floats = NDArray[np.float64]
@@ -16,7 +17,7 @@ Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class Scores:
+class Metrics:
     """What a confusion matrix says; all numbers are 0 to 1, and nan where nothing is there to judge.
 
     Args:
@@ -44,22 +45,22 @@ class Scores:
 
 
 class ConfusionMatrix:
-    """Counts pixels by true and predicted class over any number of pictures.
+    """Counts pixels by true and predicted class over any number of images.
 
     Args:
         labels: the classes; 255 in the truth is judged by nobody.
 
-    ``matrix`` is int64 ``(C, C)``, rows true, columns predicted. ``pictures`` is int64 ``(C,)``: in how many pictures
+    ``matrix`` is int64 ``(C, C)``, rows true, columns predicted. ``images`` is int64 ``(C,)``: in how many images
     each class truly occurs.
     """
 
     def __init__(self, labels: LabelSet) -> None:
         self.labels = labels
         self.matrix: Counts = np.zeros((len(labels), len(labels)), np.int64)
-        self.pictures: Counts = np.zeros(len(labels), np.int64)
+        self.images: Counts = np.zeros(len(labels), np.int64)
 
     def update(self, truth: Mask | Tensor, prediction: Mask | Tensor) -> None:
-        """Add one picture ``(H, W)``, or several of one size ``(B, H, W)``.
+        """Add one image ``(H, W)``, or several of one size ``(B, H, W)``.
 
         Args:
             truth: integers, classes or 255; numpy or torch, any device.
@@ -73,34 +74,34 @@ class ConfusionMatrix:
 
         true, predicted = _bytes("truth", truth), _bytes("prediction", prediction)
         if true.ndim not in (2, 3) or true.shape != predicted.shape:
-            raise ValueError(
+            raise InputError(
                 f"truth {true.shape} and prediction {predicted.shape} must be of one size, (H, W) or (B, H, W)"
             )
         pairs = [(true, predicted)] if true.ndim == 2 else list(zip(true, predicted, strict=True))
         counts = np.array([confusion_matrix(t, p, len(self.labels)) for t, p in pairs], np.int64)
-        counts = counts.reshape(-1, *self.matrix.shape)  # no picture is a batch too
+        counts = counts.reshape(-1, *self.matrix.shape)  # no image is a batch too
         self.matrix += counts.sum(axis=0)
-        self.pictures += (counts.sum(axis=2) > 0).sum(axis=0)
+        self.images += (counts.sum(axis=2) > 0).sum(axis=0)
 
     def merge(self, other: ConfusionMatrix) -> None:
-        """Add what another one has counted, over other pictures.
+        """Add what another one has counted, over other images.
 
         Raises:
             ValueError: it counts other classes.
         """
         if other.labels.names != self.labels.names:
-            raise ValueError("confusion matrices of different classes can't be added")
+            raise InputError("confusion matrices of different classes can't be added")
         self.matrix += other.matrix
-        self.pictures += other.pictures
+        self.images += other.images
 
-    def scores(self) -> Scores:
+    def metrics(self) -> Metrics:
         """The scores of what has been counted so far (SPEC §7.1)."""
         true = self.matrix.sum(axis=1)
         union = true + self.matrix.sum(axis=0) - self.matrix.diagonal()
         iou = _ratio(self.matrix.diagonal(), union)
         accuracy = _ratio(self.matrix.diagonal(), true)
         occurs = true > 0
-        return Scores(
+        return Metrics(
             pixel_accuracy=float(_ratio(self.matrix.trace(), true.sum())),
             mean_accuracy=_mean(accuracy[occurs]),
             mean_iou=_mean(iou[union > 0]),
@@ -111,18 +112,18 @@ class ConfusionMatrix:
             absent=tuple(name for name, there in zip(self.labels.names, occurs, strict=True) if not there),
         )
 
-    def frequent_classes(self, min_pictures: int = 10) -> tuple[str, ...]:
-        """The background (class 0, if so named) and the classes that truly occur in at least ``min_pictures``."""
+    def frequent_classes(self, min_images: int = 10) -> tuple[str, ...]:
+        """The background (class 0, if so named) and the classes that truly occur in at least ``min_images``."""
         return tuple(
             name
             for i, name in enumerate(self.labels.names)
-            if self.pictures[i] >= min_pictures or (i == 0 and name == "background")
+            if self.images[i] >= min_images or (i == 0 and name == "background")
         )
 
-    def mean_iou_over(self, min_pictures: int = 10) -> float:
+    def mean_iou_over(self, min_images: int = 10) -> float:
         """Mean IoU over :meth:`frequent_classes` alone, without the noise of classes that are rare in a small set."""
-        chosen = [self.labels.names.index(name) for name in self.frequent_classes(min_pictures)]
-        iou = self.scores().iou[chosen]
+        chosen = [self.labels.names.index(name) for name in self.frequent_classes(min_images)]
+        iou = self.metrics().iou[chosen]
         return _mean(iou[~np.isnan(iou)])
 
 
@@ -131,10 +132,10 @@ def _bytes(name: str, values: Mask | Tensor) -> Mask:
     if array.dtype == np.uint8:
         return array
     if array.dtype.kind not in "iu":
-        raise TypeError(f"{name} must hold integers, not {array.dtype}")
+        raise InputTypeError(f"{name} must hold integers, not {array.dtype}")
     if array.size and (array.min() < 0 or array.max() > IGNORE):
         value = array.min() if array.min() < 0 else array.max()
-        raise ValueError(f"{name} holds the value {value}; it must be a class, or {IGNORE} to be ignored")
+        raise InputError(f"{name} holds the value {value}; it must be a class, or {IGNORE} to be ignored")
     return array.astype(np.uint8)
 
 

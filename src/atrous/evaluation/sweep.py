@@ -19,13 +19,14 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from atrous.data.dataset import Dataset
+from atrous.errors import InputError
 from atrous.evaluation.evaluate import Evaluation, Precision, evaluate
 from atrous.evaluation.report import aligned, percent
 from atrous.inference.test_time import Method, View
 from atrous.models.base import SegmentationModel
 
 COUNTED_AT = 513
-"""Side of the picture that multiply-adds are counted for, as in the papers."""
+"""Side of the image that multiply-adds are counted for, as in the papers."""
 LEAST_SPREAD = 0.1
 """The share of its costs that a plot's axis spans at least: what differs by less is hardly more than chance."""
 MARGIN = 0.25
@@ -40,10 +41,10 @@ class Setting:
         dial: what was set, one of the model's ``dials``.
         value: to what.
         evaluation: how well it did.
-        seconds: median time from a photo to its labels; reading it is not included.
+        seconds: median time from an image to its labels; reading it is not included.
         memory: most bytes that were held at once, weights included: on a GPU by tensors, else by the whole process;
             None where the system can't tell.
-        multiply_adds: of one look at a picture of 513 × 513.
+        multiply_adds: of one look at an image of 513 × 513.
     """
 
     dial: str
@@ -57,7 +58,7 @@ class Setting:
         """Everything as JSON knows it."""
         return {
             self.dial: self.value,
-            "seconds_per_picture": self.seconds,
+            "seconds_per_image": self.seconds,
             "peak_memory": self.memory,
             "multiply_adds_at_513": self.multiply_adds,
             **self.evaluation.to_dict(),
@@ -80,13 +81,13 @@ def turn_dial(
 
     Args:
         model: the model; it gets its own value back.
-        dataset: pictures and masks.
+        dataset: images and masks.
         values: output strides, 4, 8, 16 or 32 each; or merges, ``attention``, ``average`` and ``max``.
         dial: what they are values of.
         precision: as for :func:`atrous.evaluation.evaluate.evaluate`, like the rest.
         progress: begins anew for each value.
         trimap: widths of bands along boundaries.
-        method: how a photo becomes labels.
+        method: how an image becomes labels.
 
     Returns:
         The settings in the order of the values; output strides coarse to fine: memory that one has left behind does not
@@ -98,7 +99,7 @@ def turn_dial(
     device = next(model.parameters()).device
     channels = dataset[0].image.shape[2]
     if not values:
-        raise ValueError(f"no {_words(dial)} to judge at")
+        raise InputError(f"no {_words(dial)} to judge at")
     ordered: list[int | str] = list(dict.fromkeys(values))
     if dial == "output_stride":
         ordered.sort(key=int, reverse=True)
@@ -122,14 +123,14 @@ def turn_dial(
 
 
 def multiply_adds(model: SegmentationModel, channels: int = 3, size: int = COUNTED_AT) -> int:
-    """Multiply-adds from a picture ``(1, channels, size, size)`` to scores at network resolution, by PyTorch's counter.
+    """Multiply-adds from an image ``(1, channels, size, size)`` to scores at network resolution, by PyTorch's counter.
 
     The papers' figures for atrous convolutions are up to 9 % higher: they hold the padding by which TensorFlow makes
     the sides of a map multiples of the rate.
     """
     twin = copy.deepcopy(model).to("meta").eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        twin.scores(torch.empty(1, channels, size, size, device="meta"))
+        twin.coarse_logits(torch.empty(1, channels, size, size, device="meta"))
     return int(counter.get_total_flops()) // 2
 
 
@@ -137,14 +138,14 @@ def table(settings: Sequence[Setting]) -> str:
     """A row for each setting; markdown."""
     widths = list(settings[0].evaluation.trimap)
     head = [_words(settings[0].dial), "mean IoU %", *(f"within {width} px" for width in widths), "pixel accuracy %"]
-    rows = [[*head, "s per picture", "peak memory, MB", f"10⁹ multiply-adds at {COUNTED_AT}², one look"]]
+    rows = [[*head, "s per image", "peak memory, MB", f"10⁹ multiply-adds at {COUNTED_AT}², one look"]]
     for setting in settings:
-        scores, bands = setting.evaluation.scores, setting.evaluation.trimap
+        scores, bands = setting.evaluation.metrics, setting.evaluation.trimap
         rows.append(
             [
                 str(setting.value),
                 percent(scores.mean_iou),
-                *(percent(bands[width].scores().mean_iou) for width in widths),
+                *(percent(bands[width].metrics().mean_iou) for width in widths),
                 percent(scores.pixel_accuracy),
                 f"{setting.seconds:.3f}",
                 "–" if setting.memory is None else f"{setting.memory / 1e6:.0f}",
@@ -159,10 +160,10 @@ def plot(settings: Sequence[Setting]) -> bytes:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
-    panels = {"seconds per picture": [s.seconds for s in settings]}
+    panels = {"seconds per image": [s.seconds for s in settings]}
     if known := [s.memory / 1e6 for s in settings if s.memory is not None]:
         panels["peak memory, MB"] = known
-    accuracy = [100 * s.evaluation.scores.mean_iou for s in settings]
+    accuracy = [100 * s.evaluation.metrics.mean_iou for s in settings]
     for axes, (name, costs) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         axes.plot(costs, accuracy, marker="o", linestyle="-" if settings[0].dial == "output_stride" else "")
         for setting, cost, value in zip(settings, costs, accuracy, strict=True):
@@ -196,17 +197,17 @@ def _words(dial: str) -> str:
 
 @dataclass(frozen=True)
 class _Timed(Method):
-    """A method that notes how long each picture takes."""
+    """A method that notes how long each image takes."""
 
     seconds: list[float] = field(default_factory=list)
 
-    def __call__(self, model: SegmentationModel, photo: Tensor) -> tuple[Tensor, list[View]]:
+    def __call__(self, model: SegmentationModel, image: Tensor) -> tuple[Tensor, list[View]]:
         if not self.seconds:
-            super().__call__(model, photo)  # what is compiled or allocated once is not the first picture's time
+            super().__call__(model, image)  # what is compiled or allocated once is not the first image's time
         begin = time.perf_counter()
-        result = super().__call__(model, photo)
-        if photo.device.type == "cuda":
-            torch.cuda.synchronize(photo.device)
+        result = super().__call__(model, image)
+        if image.device.type == "cuda":
+            torch.cuda.synchronize(image.device)
         self.seconds.append(time.perf_counter() - begin)
         return result
 

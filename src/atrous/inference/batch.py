@@ -1,4 +1,4 @@
-"""From folders of photos to folders of masks: order, progress and failures."""
+"""From folders of images to folders of masks: order, progress and failures."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from atrous.data.files.images import DecodedImage, FoundImage, ImageError, find_images, open_image
+from atrous.errors import InputError
 from atrous.inference.output_names import tell_apart
 from atrous.inference.predictor import Precision, Segmentation, prepared, segment
 from atrous.inference.results import Done, Failed, Writer, failure, without_results
@@ -27,8 +28,8 @@ class Report:
     """What :func:`predict_files` did.
 
     Args:
-        done: the pictures segmented, in the order of the input.
-        failed: the pictures that were not, in the order of the input.
+        done: the images segmented, in the order of the input.
+        failed: the images that were not, in the order of the input.
         notes: what a person should know: names that were changed, frames that were left out.
         seconds: how long it took, reading and writing included.
     """
@@ -57,15 +58,15 @@ def predict_files(
 ) -> Report:
     """Segment files, folders and patterns, and write the results below a folder.
 
-    ``photos/sub/x.jpg``, found in the folder ``photos``, becomes ``OUT/sub/x.png`` (palette mask of the photo's own
+    ``photos/sub/x.jpg``, found in the folder ``images``, becomes ``OUT/sub/x.png`` (palette mask of the image's own
     size) and ``x.overlay.jpg``, and on request ``x.json`` (size, pixels and share of each class) and ``x.scores.npz``
     (``probabilities`` float16 ``(C, h, w)``, ``names``, ``size`` ``(H, W)``, ``stride``, ``offset``: position *i* sits
     at pixel ``stride * i + offset``), and ``x.attention.jpg`` with a heat map ``x.scale_0.5.jpg`` for each scale of a
-    network that attends to scales; these pictures are at most some 8192 pixels a side. Pictures that would get the
+    network that attends to scales; these images are at most some 8192 pixels a side. Images that would get the
     same name are told apart by the folders they come from, or keep their ending (``x.jpg.png``), and a note says so.
 
-    Results are written only over results of the same picture, so that a command can be repeated: a mask remembers in a
-    PNG text field which picture it is of (its name and a hash of its path). An input is never written over, and
+    Results are written only over results of the same image, so that a command can be repeated: a mask remembers in a
+    PNG text field which image it is of (its name and a hash of its path). An input is never written over, and
     earlier results below ``out`` are not taken for input. Files are read and written in the background while the
     network works.
 
@@ -76,19 +77,19 @@ def predict_files(
         device: as in :func:`atrous.inference.predictor.predict`, like the next two.
         output_stride: see there.
         precision: see there.
-        method: how a photo becomes labels; one look when left out.
+        method: how an image becomes labels; one look when left out.
         overlays: write ``x.overlay.jpg``.
         json: write ``x.json``.
         scores: write ``x.scores.npz``.
         attention_maps: write ``x.attention.jpg`` and the heat maps.
-        overwrite: write also over files that are not results of the same picture (never over an input).
-        progress: called with the number of pictures finished and their total after each picture.
+        overwrite: write also over files that are not results of the same image (never over an input).
+        progress: called with the number of images finished and their total after each image.
 
     Returns:
-        What was done. A picture that cannot be read, segmented or written is in ``failed``; the rest goes on.
+        What was done. An image that cannot be read, segmented or written is in ``failed``; the rest goes on.
 
     Raises:
-        ImageError: there is no picture in the inputs.
+        ImageError: there is no image in the inputs.
         ValueError: ``out`` is a file, or the network cannot have that output stride, or has no attention to show
             (with another ``merge``, or looking more than once); nothing has been done then.
     """
@@ -112,17 +113,17 @@ def predict_files(
 def _check_attention(model: SegmentationModel, method: Method) -> None:
     if not isinstance(model, AttentionToScale):
         built = f" built with merge '{model.merge}'" if isinstance(model, MultiScale) else ""
-        raise ValueError(
+        raise InputError(
             f"attention maps are of an attention_to_scale built with merge 'attention'; this is {model.name}{built}"
         )
     if model.merge != "attention":
-        raise ValueError(
+        raise InputError(
             f"attention maps need the model's attention, and its merge is '{model.merge}': set it back, "
             "model.merge = 'attention' (--scale-merge attention)"
         )
     if len(method.scales) > 1 or method.flip:
-        raise ValueError(
-            "attention maps are of a single look at a picture: leave out flip, and scales beside "
+        raise InputError(
+            "attention maps are of a single look at an image: leave out flip, and scales beside "
             f"{method.scales[0]:g}, or attention_maps"
         )
 
@@ -139,11 +140,11 @@ def label_files(
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """What :func:`predict_files` does, with any way of labelling a picture.
+    """What :func:`predict_files` does, with any way of labelling an image.
 
     Args:
-        label: finds the labels of a picture; an ``ImageError``, ``ValueError``, ``MemoryError`` or ``RuntimeError`` of
-            it is about this picture, and the rest goes on.
+        label: finds the labels of an image; an ``ImageError``, ``ValueError``, ``MemoryError`` or ``RuntimeError`` of
+            it is about this image, and the rest goes on.
         inputs: as for :func:`predict_files`, like all others.
         out: see there.
         overlays: see there.
@@ -156,7 +157,7 @@ def label_files(
     begin = time.perf_counter()
     out = Path(out)
     if out.exists() and not out.is_dir():
-        raise ValueError(f"{out}: a file, where a folder for the results was expected; name another one")
+        raise InputError(f"{out}: a file, where a folder for the results was expected; name another one")
     found, skipped = without_results(find_images(inputs), out)
     stems, renamed = tell_apart(found)
     notes = [*skipped, *renamed]
@@ -189,7 +190,7 @@ def label_files(
 
 
 def _read_ahead(found: Sequence[FoundImage]) -> Iterator[Future[DecodedImage]]:
-    """The pictures in order, up to two being read while the one before is segmented."""
+    """The images in order, up to two being read while the one before is segmented."""
     with ThreadPoolExecutor(1, "read") as reader:
         coming: deque[Future[DecodedImage]] = deque()
         for image in found:

@@ -1,4 +1,4 @@
-"""A CRF on anybody's scores: photos and, beside them or in a folder of their own, files that say how likely what is."""
+"""A CRF on anybody's scores: images and, beside them or in a folder of their own, files that say how likely what is."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from atrous.crf.dense_crf import DenseCRF
 from atrous.crf.unary import unary_from_labels, unary_from_probabilities, unary_from_scores
 from atrous.data.files.images import DecodedImage, FoundImage
+from atrous.errors import InputError
 from atrous.grid import PIXELS, Grid, resample
 from atrous.inference.batch import Report, label_files
 from atrous.inference.predictor import Segmentation
@@ -21,11 +22,11 @@ from atrous.labels import IGNORE, LabelSet
 
 Kind = Literal["probabilities", "scores"]
 FEW = 20
-"""A picture of probabilities whose largest value is not above this, of 255, is taken for one of labels."""
+"""An image of probabilities whose largest value is not above this, of 255, is taken for one of labels."""
 ENDINGS = (".scores.npz", ".npz", ".npy", ".png")
 
 
-class ScoresError(ValueError):
+class ScoresError(InputError):
     """A file of scores that can't be used; the message says what it holds and what was expected."""
 
 
@@ -42,17 +43,17 @@ def refine_files(
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Refine what somebody's network said about photos, and write masks and overlays as ``predict`` does.
+    """Refine what somebody's network said about images, and write masks and overlays as ``predict`` does.
 
     The scores of ``photos/sub/x.jpg`` are ``SCORES/sub/x`` with one of these endings:
 
-    - ``.npy``: floating ``(C, H, W)``, of the photo's own size.
+    - ``.npy``: floating ``(C, H, W)``, of the image's own size.
     - ``.npz``: the same as its only array; or what ``atrous predict --scores`` writes, at any resolution.
     - ``.png``: grey, 8 or 16 bits: the probability of class 1 of two; with ``confidence`` instead hard labels, one
       value a class, 255 for pixels that may be anything.
 
     Args:
-        inputs: photos, folders or patterns.
+        inputs: images, folders or patterns.
         scores: folder of the scores.
         out: folder of the results.
         crf: what refines them.
@@ -60,19 +61,19 @@ def refine_files(
         kind: what ``.npy`` and ``.npz`` hold: probabilities, which sum to 1, or scores (logits).
         confidence: how likely a hard label is right, between 0 and 1.
         overlays: write overlays too.
-        overwrite: write also over files that are not results of the same picture.
-        progress: called with the number of pictures finished and their total.
+        overwrite: write also over files that are not results of the same image.
+        progress: called with the number of images finished and their total.
 
     Returns:
-        What was done; a photo whose scores are missing or wrong is in ``failed``, and the rest goes on.
+        What was done; an image whose scores are missing or wrong is in ``failed``, and the rest goes on.
 
     Raises:
         ScoresError: ``scores`` is no folder.
-        ImageError: there is no picture in the inputs.
+        ImageError: there is no image in the inputs.
     """
     folder = Path(scores)
     if not folder.is_dir():
-        raise ScoresError(f"{folder} is no folder; --scores names the one that holds a file of scores for each photo")
+        raise ScoresError(f"{folder} is no folder; --scores names the one that holds a file of scores for each image")
 
     def refine(image: FoundImage, decoded: DecodedImage) -> Segmentation:
         size = (decoded.pixels.shape[0], decoded.pixels.shape[1])
@@ -101,7 +102,7 @@ def _read_unary(
 ) -> tuple[NDArray[np.float32], LabelSet | None]:
     """Energies ``(C, H, W)``, and the names of the classes where the file has them."""
     if file.suffix == ".png":
-        unary = _of_picture(file, size, confidence, labels)
+        unary = _of_image(file, size, confidence, labels)
         return unary, None
     stored = np.load(file, allow_pickle=False)
     if isinstance(stored, np.ndarray):
@@ -110,12 +111,12 @@ def _read_unary(
         grid = Grid(float(stored["stride"]), float(stored["offset"]))
         coarse = torch.from_numpy(stored["probabilities"].astype(np.float32))[None]
         if tuple(stored["size"]) != size:
-            raise ValueError(f"scores of a picture of {tuple(stored['size'])}, but the photo is {size} (height, width)")
+            raise InputError(f"scores of an image of {tuple(stored['size'])}, but the image is {size} (height, width)")
         full = resample(coarse, grid, PIXELS, size)[0].numpy()
         names = LabelSet(tuple(str(name) for name in stored["names"]))
         return unary_from_probabilities(full), names
     if len(stored.files) != 1:
-        raise ValueError(f"holds the arrays {', '.join(stored.files)}; expected a single one (C, H, W)")
+        raise InputError(f"holds the arrays {', '.join(stored.files)}; expected a single one (C, H, W)")
     return _of_array(stored[stored.files[0]], size, kind, confidence), None
 
 
@@ -126,32 +127,32 @@ def _of_array(array: NDArray[Any], size: tuple[int, int], kind: Kind, confidence
         swapped = array.ndim == 3 and array.shape[1:] == size[::-1]
         last = array.ndim == 3 and array.shape[:2] == size
         hint = ": did you swap height and width?" if swapped else ": put the classes first" if last else ""
-        raise ValueError(f"expected (classes, {size[0]}, {size[1]}) for this photo, found {array.shape}{hint}")
+        raise InputError(f"expected (classes, {size[0]}, {size[1]}) for this image, found {array.shape}{hint}")
     if array.dtype.kind != "f":
-        raise ValueError(f"expected floating {kind}, found {array.dtype}")
+        raise InputError(f"expected floating {kind}, found {array.dtype}")
     if confidence is not None:
-        raise ValueError("a confidence is for hard labels (PNG); these are scores")
+        raise InputError("a confidence is for hard labels (PNG); these are scores")
     make = unary_from_probabilities if kind == "probabilities" else unary_from_scores
     return make(array.astype(np.float32))
 
 
-def _of_picture(
+def _of_image(
     file: Path, size: tuple[int, int], confidence: float | None, labels: LabelSet | None
 ) -> NDArray[np.float32]:
-    with Image.open(file) as picture:
-        if picture.mode not in ("L", "P", "I;16", "I", "1"):
-            raise ValueError(f"a PNG of scores is grey (or, with a confidence, labels), not {picture.mode}")
-        values = np.asarray(picture)
-        deep = picture.mode in ("I;16", "I")
+    with Image.open(file) as image:
+        if image.mode not in ("L", "P", "I;16", "I", "1"):
+            raise InputError(f"a PNG of scores is grey (or, with a confidence, labels), not {image.mode}")
+        values = np.asarray(image)
+        deep = image.mode in ("I;16", "I")
     if values.shape != size:
         swapped = ": did you swap height and width?" if values.shape == size[::-1] else ""
-        raise ValueError(f"expected {size} (height, width) as the photo, found {values.shape}{swapped}")
+        raise InputError(f"expected {size} (height, width) as the image, found {values.shape}{swapped}")
     if confidence is not None:
         known = values[values != IGNORE]
         classes = len(labels) if labels else max(2, int(known.max(initial=0)) + 1)
         return unary_from_labels(values, classes, confidence=confidence)
     if 0 < int(values.max(initial=0)) <= FEW:
-        raise ValueError(
+        raise InputError(
             f"its largest value is {values.max()}: these look like labels, which need --confidence, not like the "
             f"probability of class 1, which is {65535 if deep else 255} where it is sure"
         )

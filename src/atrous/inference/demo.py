@@ -1,4 +1,4 @@
-"""A first look without anybody's data: sample photos that installed packages already carry."""
+"""A first look without anybody's data: sample images that installed packages already carry."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from atrous.inference.predictor import predict
 from atrous.models.base import SegmentationModel
 from atrous.viz import encode_jpeg, side_by_side
 
-PHOTOS = {
+IMAGES = {
     "matplotlib": ("mpl-data/sample_data/grace_hopper.jpg",),
     "skimage": ("data/astronaut.png", "data/chelsea.png", "data/motorcycle_left.png"),
 }
-"""Photos by the package that carries them, as files in its own folder. Only matplotlib is sure to be installed."""
+"""Images by the package that carries them, as files in its own folder. Only matplotlib is sure to be installed."""
 
 
 @dataclass(frozen=True)
-class DemoPicture:
-    """One sample photo and what was made of it.
+class DemoImage:
+    """One sample image and what was made of it.
 
     Args:
-        photo: the photo.
+        image: the image.
         fractions: the share of each class present, largest first.
         seconds: from reading the file to its labels.
         mask: palette PNG.
-        overlay: colours over the photo, with a legend.
-        sheet: photo, labels and overlay side by side.
+        overlay: colours over the image, with a legend.
+        sheet: image, labels and overlay side by side.
     """
 
-    photo: Path
+    image: Path
     fractions: dict[str, float]
     seconds: float
     mask: Path
@@ -43,39 +43,39 @@ class DemoPicture:
     sheet: Path
 
 
-def find_demo_photos() -> list[Path]:
-    """List the sample photos on this machine; the packages that carry them are not imported, nothing is downloaded."""
+def find_demo_images() -> list[Path]:
+    """List the sample images on this machine; the packages that carry them are not imported, nothing is downloaded."""
     found = []
-    for package, files in PHOTOS.items():
+    for package, files in IMAGES.items():
         spec = find_spec(package)
         for place in spec.submodule_search_locations or () if spec else ():
             found += [path for path in (Path(place, file) for file in files) if path.is_file()]
     return found
 
 
-def run_demo(model: SegmentationModel, out: str | Path) -> list[DemoPicture]:
-    """Segment every sample photo; write mask, overlay and a side-by-side picture of each into a folder.
+def run_demo(model: SegmentationModel, out: str | Path) -> list[DemoImage]:
+    """Segment every sample image; write mask, overlay and a side-by-side image of each into a folder.
 
     Args:
         model: any model of this package, where it is to compute.
         out: folder of the results; made if missing.
 
     Raises:
-        ImageError: no installed package carries a sample photo.
+        ImageError: no installed package carries a sample image.
     """
-    photos = find_demo_photos()
-    if not photos:
-        raise ImageError("no sample photo on this machine; reinstall matplotlib, which carries one")
-    predict(model, np.zeros((65, 65, 3), np.uint8))  # what is compiled or allocated once is not the photo's time
-    return [_segment_one(model, photo, Path(out)) for photo in photos]
+    images = find_demo_images()
+    if not images:
+        raise ImageError("no sample image on this machine; reinstall matplotlib, which carries one")
+    predict(model, np.zeros((65, 65, 3), np.uint8))  # what is compiled or allocated once is not the image's time
+    return [_segment_one(model, image, Path(out)) for image in images]
 
 
-def _segment_one(model: SegmentationModel, photo: Path, out: Path) -> DemoPicture:
+def _segment_one(model: SegmentationModel, image: Path, out: Path) -> DemoImage:
     begin = time.perf_counter()
-    result = predict(model, photo)
+    result = predict(model, image)
     seconds = time.perf_counter() - begin
-    mask, overlay, sheet = (out / f"{photo.stem}{ending}" for ending in (".png", ".overlay.jpg", ".side_by_side.jpg"))
+    mask, overlay, sheet = (out / f"{image.stem}{ending}" for ending in (".png", ".overlay.jpg", ".side_by_side.jpg"))
     result.save(mask)
     write_atomically(overlay, encode_jpeg(result.overlay()))
     write_atomically(sheet, encode_jpeg(side_by_side(result.image, result.labels, result.label_set)))
-    return DemoPicture(photo, result.fractions(), seconds, mask, overlay, sheet)
+    return DemoImage(image, result.fractions(), seconds, mask, overlay, sheet)

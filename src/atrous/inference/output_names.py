@@ -1,4 +1,4 @@
-"""What each picture's results are called."""
+"""What each image's results are called."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from atrous.data.files.images import FoundImage
 
 
 def tell_apart(found: Sequence[FoundImage]) -> tuple[list[Path], list[str]]:
-    """Choose the path below OUT, without ending, of each picture's results: all of them different.
+    """Choose the path below OUT, without ending, of each image's results: all of them different.
 
     Returns:
-        The paths in the order of ``found``, and notes on those that are not simply the picture's own.
+        The paths in the order of ``found``, and notes on those that are not simply the image's own.
     """
     roots = [_root(image) for image in found]
     depth = dict.fromkeys(roots, 0)
-    while True:  # each turn puts one more folder in front of the pictures of the roots that clash
+    while True:  # each turn puts one more folder in front of the images of the roots that clash
         names = [_last(root, depth[root]) / image.relative for root, image in zip(roots, found, strict=True)]
         count = Counter(names)
         clashing = {root for root, name in zip(roots, names, strict=True) if count[name] > 1}
@@ -44,9 +44,9 @@ def _last(root: Path, count: int) -> Path:
 def _renamings(roots: list[Path], depth: dict[Path, int], names: list[Path], stems: list[Path]) -> list[str]:
     notes = []
     if moved := sorted({f"{_last(root, depth[root])}/" for root in roots if depth[root]}):
-        notes.append(f"pictures from different folders have the same names; results are kept apart in {_some(moved)}")
+        notes.append(f"images from different folders have the same names; results are kept apart in {_some(moved)}")
     if kept := [f"{stem}.png" for name, stem in zip(names, stems, strict=True) if stem == name and name.suffix]:
-        notes.append(f"pictures that differ only in their ending keep it in the name of the mask: {_some(kept)}")
+        notes.append(f"images that differ only in their ending keep it in the name of the mask: {_some(kept)}")
     return notes
 
 

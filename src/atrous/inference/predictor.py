@@ -1,4 +1,4 @@
-"""From a photo to the class of each of its pixels."""
+"""From an image to the class of each of its pixels."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from PIL import Image
 from atrous.crf.dense_crf import DenseCRF
 from atrous.crf.tune import stored_crf
 from atrous.data.files.images import DecodedImage, Pixels, open_image, to_rgb
+from atrous.errors import InputError
 from atrous.files import write_atomically
 from atrous.grid import PIXELS, Grid, resample
 from atrous.inference.test_time import Merge, Method, View
@@ -36,7 +37,7 @@ class ClassScores:
 
     Args:
         probabilities: float16 ``(C, h, w)``, softmax over the classes.
-        grid: position *i* sits at pixel ``grid.stride * i + grid.offset`` of the picture, in rows and columns alike.
+        grid: position *i* sits at pixel ``grid.stride * i + grid.offset`` of the image, in rows and columns alike.
     """
 
     probabilities: NDArray[np.float16]
@@ -45,13 +46,13 @@ class ClassScores:
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
-    """A picture and what was found in it.
+    """An image and what was found in it.
 
     Args:
         labels: uint8 ``(H, W)``, the class of each pixel.
         image: uint8 RGB ``(H, W, 3)``, upright; of more channels, the first three.
         label_set: names and colours of the classes.
-        notes: what a person should know about how the picture was read.
+        notes: what a person should know about how the image was read.
         scores: the probabilities, where ``keep_scores=True`` asked for them.
         attention: float32 ``(S, H, W)``, one in sum: how much each scale counted at each pixel, for a network that
             attends to scales and looked once.
@@ -67,11 +68,11 @@ class Segmentation:
     scales: tuple[float, ...] = ()
 
     def overlay(self, *, alpha: float = 0.55, legend: bool = True, boundaries: bool = True) -> Pixels:
-        """Lay the colours over the photo: uint8 RGB, as :func:`atrous.viz.overlay`."""
+        """Lay the colours over the image: uint8 RGB, as :func:`atrous.viz.overlay`."""
         return overlay(self.image, self.labels, self.label_set, alpha=alpha, legend=legend, boundaries=boundaries)
 
     def fractions(self) -> dict[str, float]:
-        """The share of the picture that each class present covers, largest first; they add up to 1."""
+        """The share of the image that each class present covers, largest first; they add up to 1."""
         return {name: count / self.labels.size for name, count in areas(self.labels, self.label_set).items()}
 
     def save(self, path: str | Path) -> None:
@@ -82,7 +83,7 @@ class Segmentation:
         """
         path = Path(path)
         if path.suffix.lower() != ".png":
-            raise ValueError(f"{path}: a mask is a PNG, since other formats change its values; name it {path.stem}.png")
+            raise InputError(f"{path}: a mask is a PNG, since other formats change its values; name it {path.stem}.png")
         write_atomically(path, encode_mask(self.labels, self.label_set))
 
 
@@ -99,7 +100,7 @@ def predict(
     crf: bool | DenseCRF = False,
     keep_scores: bool = False,
 ) -> Segmentation:
-    """Find the class of every pixel of a picture.
+    """Find the class of every pixel of an image.
 
     Args:
         model: any model of this package; its mode and output stride are as before afterwards.
@@ -108,7 +109,7 @@ def predict(
         device: where to compute, and where the model is moved; where it is already when left out.
         output_stride: run the network at this stride instead of its own: smaller is finer and slower.
         precision: "bfloat16" runs the network under autocast: faster where the hardware has it, slightly other scores.
-        scales: look at the picture at these sizes, as in :class:`~atrous.inference.test_time.Method`, like the next two.
+        scales: look at the image at these sizes, as in :class:`~atrous.inference.test_time.Method`, like the next two.
         flip: look at the mirror image too.
         merge: how what was seen is merged.
         crf: refine the result with a dense CRF: this one, or the one that was tuned for the model.
@@ -163,17 +164,17 @@ def prepared(
 def segment(
     model: SegmentationModel, decoded: DecodedImage, where: torch.device, method: Method, keep_scores: bool
 ) -> Segmentation:
-    """Find the class of every pixel of a decoded picture, with a model that is :func:`prepared`."""
-    photo = torch.from_numpy(decoded.pixels).permute(2, 0, 1)[None].to(where)  # (1, 3, H, W)
-    labels, views = method(model, photo)
+    """Find the class of every pixel of a decoded image, with a model that is :func:`prepared`."""
+    image = torch.from_numpy(decoded.pixels).permute(2, 0, 1)[None].to(where)  # (1, 3, H, W)
+    labels, views = method(model, image)
     scores = _probabilities(method, views, decoded.pixels.shape[1]) if keep_scores else None
     colours = (0, 1, 2) if decoded.pixels.shape[2] > 2 else (0, 0, 0)
     shown = np.ascontiguousarray(decoded.pixels[..., colours])
     found = Segmentation(labels.cpu().numpy(), shown, model.labels, decoded.notes, scores)
     if len(views) > 1 or views[0].attention is None or not isinstance(model, MultiScale):
         return found
-    size = (photo.shape[-2], photo.shape[-1])
-    with full_precision(photo):
+    size = (image.shape[-2], image.shape[-1])
+    with full_precision(image):
         weights = resample(views[0].attention.float(), views[0].grid, PIXELS, size)[0].cpu().numpy()
     return replace(found, attention=weights, scales=model.scales)
 
@@ -192,13 +193,13 @@ def _decode(image: Source, model: SegmentationModel) -> DecodedImage:
     if isinstance(image, Image.Image):
         return to_rgb(image)
     if not isinstance(image, np.ndarray):
-        raise ValueError(f"a picture is a path, a NumPy array or a Pillow image, not a {type(image).__name__}")
+        raise InputError(f"an image is a path, a NumPy array or a Pillow image, not a {type(image).__name__}")
     channels = model.backbone.in_channels
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != channels or not image.size:
-        what = "an RGB picture" if channels == 3 else "a picture"
+        what = "an RGB image" if channels == 3 else "an image"
         pillows = image.dtype == np.uint8 and channels == 3 and (image.ndim == 2 or image.shape[-1] == 4)
         hint = "; PIL.Image.fromarray(array) may be grey or RGBA" if pillows else ""
-        raise ValueError(
+        raise InputError(
             f"expected {what} as uint8 (H, W, {channels}) with values 0–255, not {image.dtype} {image.shape}{hint}"
         )
     return DecodedImage(np.array(image, order="C"))

@@ -1,4 +1,4 @@
-"""What is written of each picture, whole or not at all, and what may be written over."""
+"""What is written of each image, whole or not at all, and what may be written over."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ import torch
 from numpy.typing import NDArray
 
 from atrous.data.files.images import FoundImage, ImageError, Pixels
+from atrous.errors import InputError
 from atrous.files import write_atomically
 from atrous.inference.predictor import Segmentation
 from atrous.labels import encode_mask
 from atrous.viz import areas, attention_figure, encode_jpeg, heat_map, panel_columns
 
 OVERLAY_SIDE = 8192
-"""The longest side of an overlay, a heat map or a figure that is written, but for captions and legends; a larger photo
+"""The longest side of an overlay, a heat map or a figure that is written, but for captions and legends; a larger image
 is drawn smaller, its mask is not.
 """
 
-_ENDINGS = re.compile(r"\.(overlay|attention|scale_[\d.e+-]+)\.jpg$")  # pictures beside a mask
-_ORIGIN = b"tEXtatrous-source\0"  # the PNG chunk, first after the header, in which a mask tells which picture it is of
+_ENDINGS = re.compile(r"\.(overlay|attention|scale_[\d.e+-]+)\.jpg$")  # images beside a mask
+_ORIGIN = b"tEXtatrous-source\0"  # the PNG chunk, first after the header, in which a mask tells which image it is of
 
 
 @dataclass(frozen=True)
 class Done:
-    """One picture that was segmented: where it is, where its mask is, and the share of each class in it."""
+    """One image that was segmented: where it is, where its mask is, and the share of each class in it."""
 
     path: Path
     mask: Path
@@ -44,7 +45,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """One picture that was not segmented, and why."""
+    """One image that was not segmented, and why."""
 
     path: Path
     reason: str
@@ -52,13 +53,13 @@ class Failed:
 
 @dataclass(frozen=True)
 class Writer:
-    """Writes what was found in each picture.
+    """Writes what was found in each image.
 
     Args:
         out: folder of the results.
         overlays, json, scores, attention_maps: what is written beside the mask.
-        overwrite: write over files that are not results of the same picture, too.
-        inputs: real paths of all pictures; they are never written over.
+        overwrite: write over files that are not results of the same image, too.
+        inputs: real paths of all images; they are never written over.
     """
 
     out: Path
@@ -70,7 +71,7 @@ class Writer:
     inputs: frozenset[str]
 
     def write(self, image: FoundImage, stem: Path, segmentation: Segmentation) -> Done | Failed:
-        """Write the results of a picture below ``OUT/stem``."""
+        """Write the results of an image below ``OUT/stem``."""
         base = self.out / stem
         mask = _beside(base, ".png")
         makers: dict[Path, Callable[[], bytes]] = {  # the mask first: with it, the others are known to be ours
@@ -95,18 +96,18 @@ class Writer:
     def _check(self, source: Path, mask: Path, targets: Sequence[Path]) -> None:
         for target in targets:
             if os.path.realpath(target) in self.inputs:
-                raise ValueError(f"its result {target} would be written over an input; choose another folder for --out")
+                raise InputError(f"its result {target} would be written over an input; choose another folder for --out")
         if self.overwrite or _origin_of(mask) == _origin(source):
             return
         for target in targets:
             if target.exists():
                 origin = _origin_of(target)
                 what = (
-                    f"is the mask of another picture, {origin.split(' #')[0]}"
+                    f"is the mask of another image, {origin.split(' #')[0]}"
                     if origin
-                    else "is not a result of this picture"
+                    else "is not a result of this image"
                 )
-                raise ValueError(f"{target} exists and {what}; choose another folder for --out, or allow --overwrite")
+                raise InputError(f"{target} exists and {what}; choose another folder for --out, or allow --overwrite")
 
 
 def _beside(base: Path, ending: str) -> Path:
@@ -136,11 +137,11 @@ def _origin_of(mask: Path) -> str | None:
 
 
 def without_results(found: list[FoundImage], out: Path) -> tuple[list[FoundImage], list[str]]:
-    """The pictures that are not results of an earlier run, as there are when OUT lies in the folder of the photos."""
+    """The images that are not results of an earlier run, as there are when OUT lies in the folder of the images."""
     home = out.resolve()
     kept = [image for image in found if home not in image.path.resolve().parents or not _is_result(image.path)]
     if not kept:
-        raise ImageError(f"only earlier results of this command were found below {out}; name the photos themselves")
+        raise ImageError(f"only earlier results of this command were found below {out}; name the images themselves")
     if len(kept) == len(found):
         return kept, []
     return kept, [f"{len(found) - len(kept)} earlier results below {out} were not taken for input"]
@@ -152,7 +153,7 @@ def _is_result(path: Path) -> bool:
 
 
 def _shrunk(segmentation: Segmentation, columns: int = 1, rows: int = 1) -> Segmentation:
-    """The picture and what was found in it, so small that a figure of so many columns and rows is not too large."""
+    """The image and what was found in it, so small that a figure of so many columns and rows is not too large."""
     height, width = segmentation.labels.shape
     shrink = OVERLAY_SIDE / max(columns * width, rows * height)
     if shrink >= 1:
@@ -186,7 +187,7 @@ def _encode_heat(image: Pixels, weights: NDArray[np.float32]) -> bytes:
 
 
 def _fitted(weights: NDArray[np.float32], image: Pixels) -> NDArray[np.float32]:
-    """Weights ``(H, W)`` at the size of a picture that may have been made smaller."""
+    """Weights ``(H, W)`` at the size of an image that may have been made smaller."""
     height, width = image.shape[:2]
     if weights.shape == (height, width):
         return weights
@@ -195,7 +196,7 @@ def _fitted(weights: NDArray[np.float32], image: Pixels) -> NDArray[np.float32]:
 
 def _attention(segmentation: Segmentation) -> NDArray[np.float32]:
     if segmentation.attention is None:
-        raise ValueError("the network attended to no scales")
+        raise InputError("the network attended to no scales")
     return segmentation.attention
 
 
@@ -213,7 +214,7 @@ def _describe(source: Path, segmentation: Segmentation) -> bytes:
 def _encode_scores(segmentation: Segmentation) -> bytes:
     scores = segmentation.scores
     if scores is None:
-        raise ValueError("the scores were not kept; segment with keep_scores=True")
+        raise InputError("the scores were not kept; segment with keep_scores=True")
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
@@ -227,7 +228,7 @@ def _encode_scores(segmentation: Segmentation) -> bytes:
 
 
 def failure(image: FoundImage, error: Exception) -> Failed:
-    """A picture that could not be segmented, and why."""
+    """An image that could not be segmented, and why."""
     reason = str(error).removeprefix(f"{image.path}: ") or type(error).__name__
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in reason:
         reason = "not enough memory to segment it whole; make it smaller or cut it into pieces"

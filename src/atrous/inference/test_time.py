@@ -1,4 +1,4 @@
-"""How a photo becomes labels: looking once or several times, scaled and mirrored (DeepLab §3.2, v3 §4.2), and a CRF."""
+"""How an image becomes labels: one or several scaled and mirrored views (DeepLab §3.2, v3 §4.2), and a CRF."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ Merge = Literal["probabilities", "scores", "maximum"]
 
 @dataclass(frozen=True)
 class View:
-    """What a network said about one version of a picture.
+    """What a network said about one version of an image.
 
     Args:
         scores: float32 ``(B, C, h, w)``.
-        grid: where their positions sit in the picture itself (in its mirror image, if mirrored).
-        mirrored: whether the network saw the picture from behind.
+        grid: where their positions sit in the image itself (in its mirror image, if mirrored).
+        mirrored: whether the network saw the image from behind.
         attention: the weights of the scales where the scores sit ``(B, S, h, w)``, of a network that has them.
     """
 
@@ -37,7 +37,7 @@ class View:
     attention: Tensor | None = None
 
     def sample(self, rows: Grid, columns: Grid, size: tuple[int, int], width: int) -> Tensor:
-        """Logits ``(B, C, *size)`` at places of the picture, which is ``width`` pixels wide."""
+        """Logits ``(B, C, *size)`` at places of the image, which is ``width`` pixels wide."""
         if not self.mirrored:
             return resample(self.scores, self.grid, (rows, columns), size)
         last = columns.stride * (size[1] - 1) + columns.offset
@@ -47,17 +47,17 @@ class View:
 
 @dataclass(frozen=True)
 class Method:
-    """Which versions of a picture a network looks at, how their scores are merged, and what refines them.
+    """Which versions of an image a network looks at, how their scores are merged, and what refines them.
 
     Args:
         scales: factors, 0.125 to 8; a side of ``n`` pixels becomes ``(n − 1) · scale + 1``, sampled bilinearly.
         flip: look at the mirror image too, at each scale.
         merge: the mean of the ``probabilities`` (DeepLabv3 and v3+) or of the ``scores``, or the ``maximum`` of the
             scores (DeepLab v2).
-        crf: refines the merged scores at the picture's own size.
+        crf: refines the merged scores at the image's own size.
 
     Raises:
-        ValueError: no scale, one that makes pictures enormous or tiny, or the same one twice.
+        ValueError: no scale, one that makes images enormous or tiny, or the same one twice.
     """
 
     scales: tuple[float, ...] = (1.0,)
@@ -68,25 +68,25 @@ class Method:
     def __post_init__(self) -> None:
         check_scales(self.scales)
 
-    def __call__(self, model: SegmentationModel, photo: Tensor) -> tuple[Tensor, list[View]]:
-        """The class of every pixel of a photo.
+    def __call__(self, model: SegmentationModel, image: Tensor) -> tuple[Tensor, list[View]]:
+        """The class of every pixel of an image.
 
         Args:
             model: in eval mode.
-            photo: uint8 ``(1, C, H, W)``, on the model's device.
+            image: uint8 ``(1, C, H, W)``, on the model's device.
 
         Returns:
             Labels uint8 ``(H, W)``, and what the network said.
         """
-        views = self.look(model, model.preprocess(photo))
-        return self.decide(views, photo), views
+        views = self.look(model, model.preprocess(image))
+        return self.decide(views, image), views
 
     def look(self, model: SegmentationModel, images: Tensor) -> list[View]:
         """The network's scores of each version.
 
         Args:
             model: in eval mode.
-            images: preprocessed pictures ``(B, C, H, W)``.
+            images: preprocessed images ``(B, C, H, W)``.
         """
         views = []
         for scale in self.scales:
@@ -97,22 +97,22 @@ class Method:
                 views.append(View(scores.float(), Grid(grid.stride / scale, grid.offset / scale), mirrored, attention))
         return views
 
-    def decide(self, views: Sequence[View], photo: Tensor) -> Tensor:
-        """The labels ``(H, W)`` of a photo by what was seen of it, refined by the CRF where there is one: its unary is
+    def decide(self, views: Sequence[View], image: Tensor) -> Tensor:
+        """The labels ``(H, W)`` of an image by what was seen of it, refined by the CRF where there is one: its unary is
         −log of what the views say together.
         """
-        size = (photo.shape[-2], photo.shape[-1])
+        size = (image.shape[-2], image.shape[-1])
         if not self.crf:
             return self._best(views, size)
         averaged = len(views) > 1 and self.merge == "probabilities"
         unary = unary_from_probabilities if averaged else unary_from_scores
         merged = self.merged(views, PIXELS, PIXELS, size, size[1])
-        with torch.autocast(photo.device.type, enabled=False):
-            labels = self.crf.labels(photo[0].permute(1, 2, 0), unary(merged[0]))
+        with torch.autocast(image.device.type, enabled=False):
+            labels = self.crf.labels(image[0].permute(1, 2, 0), unary(merged[0]))
         return labels.to(torch.uint8)
 
     def merged(self, views: Sequence[View], rows: Grid, columns: Grid, size: tuple[int, int], width: int) -> Tensor:
-        """What all views say together, at some places of a picture ``width`` pixels wide: ``(B, C, *size)``, mean
+        """What all views say together, at some places of an image ``width`` pixels wide: ``(B, C, *size)``, mean
         probabilities where there are several of them, else logits.
         """
         step: Callable[[Tensor, Tensor], Tensor] = torch.maximum if self.merge == "maximum" else torch.Tensor.add_
@@ -138,4 +138,4 @@ def _ask(model: SegmentationModel, images: Tensor) -> tuple[Tensor, Grid, Tensor
     if isinstance(model, AttentionToScale) and model.merge == "attention":
         output, attention = model.attend(images)
         return output.logits, output.grid, attention
-    return *model.scores(images), None
+    return *model.coarse_logits(images), None

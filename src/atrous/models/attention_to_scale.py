@@ -1,4 +1,4 @@
-"""Attention to Scale (Chen et al., CVPR 2016, arXiv 1511.03339): how much each scale counts at each place is learnt."""
+"""Attention to Scale (Chen et al., CVPR 2016, arXiv 1511.03339): learned weights of each scale per pixel."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class AttentionToScale(MultiScale):
         ``scales``, one in sum. With another ``merge`` than ``attention`` the scores are merged without them.
 
         Args:
-            images: preprocessed pictures ``(B, in_channels, H, W)``.
+            images: preprocessed images ``(B, in_channels, H, W)``.
         """
         with self._computing(images):
             seen = self._look(images)

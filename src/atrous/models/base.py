@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from atrous.errors import InputError, InputTypeError
 from atrous.grid import PIXELS, Grid, resample
 from atrous.labels import LabelSet
 from atrous.models.backbones.timm import Backbone
@@ -23,22 +24,22 @@ from atrous.ops.depthwise.op import compiled_depthwise, has_depthwise
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a uint8 picture becomes a network's input: divided by 255, minus ``mean``, over ``std`` (one value a
+    """How a uint8 image becomes a network's input: divided by 255, minus ``mean``, over ``std`` (one value a
     channel, RGB).
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    def __call__(self, photos: Tensor) -> Tensor:
+    def __call__(self, images: Tensor) -> Tensor:
         """uint8 ``(B, C, H, W)`` in 0–255 → float32 of the same shape; padding with zeros afterwards is padding with
         the mean.
         """
         table = torch.tensor([self.mean, self.std], dtype=torch.float32, device="cpu")
-        if photos.is_cuda:
+        if images.is_cuda:
             table = table.pin_memory()  # or the host would wait until the GPU has done what it was asked for before
-        mean, std = table.to(photos.device, non_blocking=photos.is_cuda)[..., None, None]
-        return torch.addcmul(-mean / std, photos.float(), 1 / (255 * std))
+        mean, std = table.to(images.device, non_blocking=images.is_cuda)[..., None, None]
+        return torch.addcmul(-mean / std, images.float(), 1 / (255 * std))
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Output:
     fade: bool = False
 
     def at(self, size: tuple[int, int]) -> Tensor:
-        """The logits at the picture's own size, float32 ``(B, C, H, W)``."""
+        """The logits at the image's own size, float32 ``(B, C, H, W)``."""
         with full_precision(self.logits):
             return resample(self.logits.float().contiguous(), self.grid, PIXELS, size, fade=self.fade)
 
@@ -77,8 +78,8 @@ class SegmentationModel(nn.Module):
         backbone: the feature extractor.
         aux_classifier: a second head on the stride-16 features (asked for by ``aux``), which only training looks at.
         labels: names and colours of the classes.
-        preprocessing: what turns photos into this network's input.
-        pad_to: smallest side that a picture is brought to in eval mode, at the bottom and right, with the mean colour.
+        preprocessing: what turns images into this network's input.
+        pad_to: smallest side that an image is brought to in eval mode, at the bottom and right, with the mean colour.
         config: architecture name and arguments, enough to build the model again.
     """
 
@@ -140,7 +141,7 @@ class SegmentationModel(nn.Module):
             ValueError: the network has no such dial, or can't have the value.
         """
         if dial not in self.dials:
-            raise ValueError(f"{self.name} has no {dial}; what can be set of it: {', '.join(self.dials)}")
+            raise InputError(f"{self.name} has no {dial}; what can be set of it: {', '.join(self.dials)}")
         before: int | str = getattr(self, dial)
         setattr(self, dial, value)
         return before
@@ -170,27 +171,27 @@ class SegmentationModel(nn.Module):
         """What the classifiers read, and the features → logits ``(B, num_classes, h, w)`` and where they sit."""
         raise NotImplementedError
 
-    def preprocess(self, photos: Tensor) -> Tensor:
-        """uint8 RGB photos ``(B, 3, H, W)`` → this network's input, float32 ``(B, 3, H, W)``.
+    def preprocess(self, images: Tensor) -> Tensor:
+        """uint8 RGB images ``(B, 3, H, W)`` → this network's input, float32 ``(B, 3, H, W)``.
 
         Raises:
             TypeError: no tensor, or one that is not uint8.
             ValueError: another shape, or another number of channels than the network has.
         """
-        if not isinstance(photos, Tensor):
-            raise TypeError(f"preprocess takes a torch tensor, not {type(photos).__name__}: torch.from_numpy(array)")
-        if photos.dtype != torch.uint8:
-            raise TypeError(
-                f"preprocess takes uint8 photos in 0–255, not {photos.dtype}; a model's own input needs no more of it"
+        if not isinstance(images, Tensor):
+            raise InputTypeError(f"preprocess takes a torch tensor, not {type(images).__name__}: torch.from_numpy(x)")
+        if images.dtype != torch.uint8:
+            raise InputTypeError(
+                f"preprocess takes uint8 images in 0–255, not {images.dtype}; a model's own input needs no more of it"
             )
-        self._check_shape(photos)
-        return self.preprocessing(photos)
+        self._check_shape(images)
+        return self.preprocessing(images)
 
-    def scores(self, images: Tensor) -> tuple[Tensor, Grid]:
-        """Class scores at network resolution: nothing of the picture's own size is made.
+    def coarse_logits(self, images: Tensor) -> tuple[Tensor, Grid]:
+        """Class scores at network resolution: nothing of the image's own size is made.
 
         Args:
-            images: preprocessed pictures ``(B, in_channels, H, W)`` of any size.
+            images: preprocessed images ``(B, in_channels, H, W)`` of any size.
 
         Returns:
             Logits ``(B, num_classes, h, w)`` and the grid they sit on.
@@ -206,7 +207,7 @@ class SegmentationModel(nn.Module):
         """What the loss is computed on: the scores, and those of auxiliary heads where a network has them.
 
         Args:
-            images: as for :meth:`scores`.
+            images: as for :meth:`coarse_logits`.
         """
         with self._computing(images):
             return self._outputs(images)
@@ -249,15 +250,15 @@ class SegmentationModel(nn.Module):
 
     def _check_shape(self, images: Tensor) -> None:
         if images.dim() != 4 or images.shape[1] != self.backbone.in_channels:
-            raise ValueError(
+            raise InputError(
                 f"expected images (B, {self.backbone.in_channels}, H, W), got {tuple(images.shape)}; "
-                "a single picture needs a batch dimension: image[None]"
+                "a single image needs a batch dimension: image[None]"
             )
         if 0 in images.shape[-2:]:
-            raise ValueError(f"a picture has at least one pixel, not {images.shape[-2]} × {images.shape[-1]}")
+            raise InputError(f"an image has at least one pixel, not {images.shape[-2]} × {images.shape[-1]}")
 
     def forward(self, images: Tensor) -> Tensor:
-        """Preprocessed pictures ``(B, in_channels, H, W)`` → float32 logits ``(B, num_classes, H, W)``."""
+        """Preprocessed images ``(B, in_channels, H, W)`` → float32 logits ``(B, num_classes, H, W)``."""
         with self._computing(images):
             main = self._predict(images)
         return main.at((images.shape[-2], images.shape[-1]))
@@ -285,7 +286,7 @@ class SegmentationModel(nn.Module):
             elif not key.startswith(self._optional):
                 strange.append(key)
         if strange:
-            raise ValueError(
+            raise InputError(
                 f"another network ({source.name} on {source.backbone.name}): {len(strange)} tensors differ, "
                 f"first: {strange[0]}; {self.name} on {self.backbone.name} needs the same backbone and options"
             )
@@ -315,6 +316,6 @@ class SegmentationModel(nn.Module):
             "preprocessing": asdict(self.preprocessing),
         }
         if taken := sorted(own.keys() & notes.keys()):
-            raise ValueError(f"notes can't be called {', '.join(taken)}: the model's own facts are")
+            raise InputError(f"notes can't be called {', '.join(taken)}: the model's own facts are")
         config = own | {key: value for key, value in (self.card | notes).items() if key not in own}
         return write_folder(Path(folder), config, self.state_dict(), dtype)

@@ -13,11 +13,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from atrous.errors import InputError, OutputExistsError
+
 FORMAT = 1
 """Version of the folder; a reader refuses a newer one."""
 
 
-class CheckpointError(ValueError):
+class CheckpointError(InputError):
     """A model folder that can't be read; the message says what is wrong with it."""
 
 
@@ -45,7 +47,7 @@ def write_folder(
         FileExistsError: the folder is there and no model of this package's; what it holds would be lost.
     """
     if folder.is_dir() and any(folder.iterdir()) and not is_model_folder(folder):
-        raise FileExistsError(f"{folder} holds something else than a model, and would be replaced: name another folder")
+        raise OutputExistsError(f"{folder} holds something other than a model; name another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     new, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
     for leftover in (new, old):

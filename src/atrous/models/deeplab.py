@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from atrous.errors import InputError
 from atrous.grid import PIXELS, Grid, resample
 from atrous.labels import LabelSet
-from atrous.models.backbones.deeplab import PUBLISHED_STRIDE, DeepLabTrunk, decimate, deeplab_backbone, is_published
+from atrous.models.backbones.deeplab import PUBLISHED_STRIDE, DeepLabBackbone, decimate, deeplab_backbone, is_published
 from atrous.models.backbones.fcn import VGGS
 from atrous.models.backbones.timm import Backbone
 from atrous.models.base import SegmentationModel
@@ -27,7 +28,7 @@ from atrous.models.registry import NotNegative, Positive, Seed, build_on, regist
 
 FC_WIDTH = 1024
 Side = Annotated[int, Field(ge=0, le=8192)]
-"""What pictures are padded to; beyond that, not even one of them fits into the memory of most machines."""
+"""What images are padded to; beyond that, not even one of them fits into the memory of most machines."""
 
 
 class DeepLab(SegmentationModel):
@@ -38,10 +39,10 @@ class DeepLab(SegmentationModel):
     ``fc8`` or ``fc1`` for one branch, ``fc6_1`` … ``fc8_4`` or ``fc1_c0`` … ``fc1_c3`` for four.
 
     Args:
-        backbone: the trunk.
+        backbone: the backbone.
         labels: the classes.
         rates: of the branches, at output stride 8; at another one each keeps its field of view in pixels, as nearly as
-            a whole number can (:func:`atrous.models.layers.rate_at`): 6 is 12 at stride 4, 3 at 16, 2 at 32.
+            an integer can (:func:`atrous.models.layers.rate_at`): 6 is 12 at stride 4, 3 at 16, 2 at 32.
         kernel: side of the atrous convolutions.
         width: channels of fc6 and fc7; 0 for bare classifiers; 1024 on VGG, 0 elsewhere when None.
         seed: chooses the filters of a pretrained VGG that fc6 and fc7 begin with.
@@ -62,7 +63,7 @@ class DeepLab(SegmentationModel):
     ) -> None:
         super().__init__(backbone, labels)
         if not rates:
-            raise ValueError("rates has one for each branch, such as [6, 12, 18, 24]: at least one, not []")
+            raise InputError("rates has one for each branch, such as [6, 12, 18, 24]: at least one, not []")
         self.pad_to, self.rates, self.kernel = pad_to, tuple(rates), kernel
         published = backbone.name in VGGS
         self.width = (FC_WIDTH if published else 0) if width is None else width
@@ -77,7 +78,7 @@ class DeepLab(SegmentationModel):
                 names = ("fc1" if single else f"fc1_c{number}",)
             self._add_branch(names)
             self.branches.append(names)
-        connected = backbone.release_connected() if isinstance(backbone, DeepLabTrunk) else None
+        connected = backbone.release_connected() if isinstance(backbone, DeepLabBackbone) else None
         if connected and self.width:
             self._begin_with(*connected, seed)
         self._follow_output_stride()
@@ -156,13 +157,13 @@ class DeepLab(SegmentationModel):
 
 
 class DeepLabMSc(DeepLab):
-    """LargeFOV to whose scores the picture itself and the maps before the last one add theirs (v1, §4.3): each through
+    """LargeFOV to whose scores the image itself and the maps before the last one add theirs (v1, §4.3): each through
     a two-layer perceptron and a classifier of its own, as released; a sum of scores is a classifier of concatenated
     features.
 
     The perceptrons' first layer takes the stride that is left to the output stride, and a rate where its map is denser
     than at output stride 8. All that is new lies in ``msc``, with the released names (``data_conv``, ``data_fc``,
-    ``data_ms``, ``pool1_conv``, ...); the published training leaves the rest at what LargeFOV has learnt
+    ``data_ms``, ``pool1_conv``, ...); the published training leaves the rest at what LargeFOV has learned
     (``training.only = ["msc."]`` in a recipe).
     """
 
@@ -224,7 +225,7 @@ def deeplab_largefov(
     v1's other forms on ``vgg16`` are ``kernel=7, rate=4``, ``kernel=4, rate=4`` and ``kernel=4, rate=8``, each with
     ``width=4096``; v2's plain ResNet is ``kernel=1``. ``width=0`` is a bare classifier, which all but VGG have when it
     is left out. On a pretrained VGG, ``seed`` chooses the filters of its classifier that fc6 and fc7 begin with.
-    ``pad_to=513`` brings smaller pictures to the published size before they are labelled.
+    ``pad_to=513`` brings smaller images to the published size before they are labelled.
     """
     return DeepLab(backbone, labels, (rate,), kernel, width, seed, pad_to)
 
@@ -240,7 +241,7 @@ def deeplab_msc_largefov(
     seed: Seed = 0,
     pad_to: Side = 0,
 ) -> DeepLabMSc:
-    """DeepLab-MSc-LargeFOV: with the scores of the picture and of the maps before the last. The arguments are those of
+    """DeepLab-MSc-LargeFOV: with the scores of the image and of the maps before the last. The arguments are those of
     :func:`deeplab_largefov`.
     """
     return DeepLabMSc(backbone, labels, rate, kernel, width, seed, pad_to)
@@ -260,7 +261,7 @@ def deeplab_aspp(
     """DeepLab v2: ASPP that sums the scores of 3×3 branches, one for each of ``rates`` at output stride 8. These are
     ASPP-L; ASPP-S has rates 2, 4, 8 and 12.
 
-    ``scales`` are those of the picture whose scores' maximum counts, each trained beside it: v2 has (1, 0.75, 0.5).
+    ``scales`` are those of the image whose scores' maximum counts, each trained beside it: v2 has (1, 0.75, 0.5).
     ``width`` and ``pad_to`` are those of :func:`deeplab_largefov`, and ``seed`` is that of the first branch, with the
     next number for each further one.
     """

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from atrous.errors import InputError
 from atrous.grid import Grid, resample
 from atrous.labels import LabelSet
 from atrous.models.backbones.deeplabv3 import deeplabv3_backbone, is_released
@@ -32,7 +33,7 @@ from atrous.models.registry import Positive, Share, register
 
 class ASPP(nn.Module):
     """Atrous spatial pyramid pooling (DeepLabv3 §3.3): what surrounds a place, seen at several rates and over the
-    whole picture.
+    whole image.
 
     Branches, each with batch norm and ReLU, concatenated in this order: the mean of the whole map, a 1×1 convolution,
     and one 3×3 convolution for each rate; then a 1×1 projection and dropout 0.1. A branch with rates 6/12/18 at
@@ -72,7 +73,7 @@ class ASPP(nn.Module):
 
     def follow(self, output_stride: int) -> None:
         """Scale the rates to the output stride, so that each branch keeps its field of view in pixels, as nearly as a
-        whole number can (:func:`atrous.models.layers.rate_at`).
+        integer can (:func:`atrous.models.layers.rate_at`).
         """
         for rate, branch in zip(self.rates, self.atrous, strict=True):
             set_rate(branch, rate_at(rate, self.REFERENCE_STRIDE, output_stride))
@@ -90,9 +91,9 @@ class DeepLabV3(SegmentationModel):
     """DeepLabv3: backbone, ASPP, classifier.
 
     Args:
-        backbone: the trunk.
+        backbone: the backbone.
         labels: the classes.
-        aspp: on the trunk's last feature.
+        aspp: on the backbone's last feature.
         aux: a head for training on the stride-16 features.
         width: channels of what the classifier reads, where it is not ASPP's result.
     """
@@ -134,9 +135,9 @@ class DeepLabV3Plus(DeepLabV3):
     """DeepLabv3+: DeepLabv3's encoder, and a decoder that refines its result along low-level features (§3.1, §4.1).
 
     Args:
-        backbone: the trunk.
+        backbone: the backbone.
         labels: the classes.
-        aspp: on the trunk's last feature.
+        aspp: on the backbone's last feature.
         aux: a head for training on the stride-16 features.
         separable: the decoder's 3×3 convolutions are depthwise separable.
         strides: of the low-level features, coarse to fine; at each the result so far is refined.
@@ -164,9 +165,9 @@ class DeepLabV3Plus(DeepLabV3):
         kernel: int = 3,
     ) -> None:
         if not strides or list(strides) != sorted(set(strides), reverse=True):
-            raise ValueError(f"low_level_strides go from coarse to fine, such as [4] or [8, 4], not {list(strides)}")
+            raise InputError(f"low_level_strides go from coarse to fine, such as [4] or [8, 4], not {list(strides)}")
         if convs < 1 or kernel not in (1, 3):
-            raise ValueError(
+            raise InputError(
                 f"a decoder has 1 or more convolutions of side 1 or 3 (decoder_convs, decoder_kernel), "
                 f"not {convs} of side {kernel}"
             )
@@ -210,7 +211,7 @@ class DeepLabV3Cascade(SegmentationModel):
     The residual units of the new blocks have the form of a deeper ResNet's, and change nothing in the beginning.
 
     Args:
-        backbone: the trunk; its last block is block4.
+        backbone: the backbone; its last block is block4.
         labels: the classes.
         blocks: number of the last block; 4 is the backbone alone.
         multi_grid: rates of a block's units, as multiples of the block's.
@@ -222,9 +223,9 @@ class DeepLabV3Cascade(SegmentationModel):
 
     def __init__(self, backbone: Backbone, labels: LabelSet, blocks: int, multi_grid: Sequence[int], aux: bool) -> None:
         if blocks < 4:
-            raise ValueError(f"blocks is the number of the last one, 4 (the backbone's own) or more, not {blocks}")
+            raise InputError(f"blocks is the number of the last one, 4 (the backbone's own) or more, not {blocks}")
         if not multi_grid:
-            raise ValueError("multi_grid has a rate for each unit of a block, such as [1, 2, 1]: at least one, not []")
+            raise InputError("multi_grid has a rate for each unit of a block, such as [1, 2, 1]: at least one, not []")
         super().__init__(backbone, labels, aux=aux)
         self.multi_grid = tuple(multi_grid)
         self.cascade = nn.Sequential()

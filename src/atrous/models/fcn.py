@@ -3,7 +3,7 @@
 On ``alexnet``, ``caffenet`` and ``vgg11`` to ``vgg19_bn`` the networks have the form of the released models: pad 100,
 bilinear deconvolutions, crops; their output stride is 32. On ``googlenet``, and on any timm backbone with features at
 strides 8, 16 and 32, a score map is sampled where the finer one sits; a timm backbone's output stride can be set. Names
-joined by ``+`` are trunks side by side, each with its share of the channels: late fusion (§5, NYUDv2).
+joined by ``+`` are backbones side by side, each with its share of the channels: late fusion (§5, NYUDv2).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from atrous.errors import InputError
 from atrous.grid import Grid, resample
 from atrous.labels import LabelSet
 from atrous.models.backbones.fcn import CLASSICS, IMAGENET, ClassicBackbone
@@ -34,7 +35,7 @@ class Skip(NamedTuple):
 
 
 class FCN(SegmentationModel):
-    """Scores of the last features, to which those of finer ones are added on the way to the picture (§4.2).
+    """Scores of the last features, to which those of finer ones are added on the way to the image (§4.2).
 
     Its tensors are named as in the released models, also where a backbone has no pools: ``score_fr`` reads the
     features at stride 32, ``score_pool4`` those at 16, ``score_pool3`` those at 8. All scorers are 1×1 convolutions and
@@ -114,7 +115,7 @@ class FCN(SegmentationModel):
 class PaddedFCN(FCN):
     """FCN in the released form: score maps grow by bilinear deconvolutions, and finer ones are cropped to them.
 
-    The picture is padded by 100, so that each crop has something to cut off at any size. Deconvolutions that stay
+    The image is padded by 100, so that each crop has something to cut off at any size. Deconvolutions that stay
     fixed are :func:`resample` with fading edges, which is the same. On VGG their kernels are 4 (16, 32 or 64 at the
     end), the crops 5, 9 and 31, 27 or 19; on AlexNet, with its 3×3 pools, 3 (15, 31 or 63), the crops 5, 10 and 18.
     """
@@ -163,28 +164,28 @@ def _crop(coarse: Grid, fine: Grid) -> tuple[int, int]:
         start = (coarse.transposed(kernel, 2).offset - fine.offset) / fine.stride
         if start.is_integer():
             return kernel, int(start)
-    raise ValueError(f"no deconvolution leads from {coarse} to {fine}")
+    raise InputError(f"no deconvolution leads from {coarse} to {fine}")
 
 
 def fcn_backbone(
     name: str, *, in_channels: int = 3, pretrained: bool | str | Path = False, output_stride: int = NATIVE_STRIDE
 ) -> Backbone:
-    """A trunk for an FCN: a classic one by its name, two or more joined by ``+``, or timm's.
+    """A backbone for an FCN: a classic one by its name, two or more joined by ``+``, or timm's.
 
     Raises:
-        ValueError: channels that can't be shared out evenly, or what the trunks raise.
+        ValueError: channels that can't be shared out evenly, or what the backbones raise.
     """
     names = name.split("+")
     if in_channels % len(names):
-        raise ValueError(f"{in_channels} channels can't be shared out evenly to {len(names)} trunks ({name})")
+        raise InputError(f"{in_channels} channels can't be shared out evenly to {len(names)} backbones ({name})")
     share = in_channels // len(names)
-    trunks = [
+    backbones = [
         (ClassicBackbone if part in CLASSICS else Backbone)(
             part, in_channels=share, pretrained=pretrained, output_stride=output_stride
         )
         for part in names
     ]
-    return FusedBackbone(trunks) if len(trunks) > 1 else trunks[0]
+    return FusedBackbone(backbones) if len(backbones) > 1 else backbones[0]
 
 
 def _own(backbone: str) -> bool:
@@ -200,13 +201,15 @@ def _build(
     learn_upsampling: bool,
 ) -> FCN:
     if "main" in (heads or {}):
-        raise ValueError(
+        raise InputError(
             "heads are further label sets, and 'main' is what scores the classes: give this one another name"
         )
     if backbone.padded:
         return PaddedFCN(backbone, labels, scales, dropout, heads or {}, learn_upsampling)
     if learn_upsampling:
-        raise ValueError(f"learn_upsampling is for the papers' trunks; on '{backbone.name}' scores are sampled instead")
+        raise InputError(
+            f"learn_upsampling is for the papers' backbones; on '{backbone.name}' scores are sampled instead"
+        )
     return FCN(backbone, labels, scales, dropout, heads or {})
 
 
@@ -216,7 +219,7 @@ def fcn32s(
 ) -> FCN:
     """FCN-32s: the last scores alone.
 
-    ``dropout`` comes before the scorer: 0.5 on the papers' trunks, else 0.1, when left out. ``heads`` are further label
+    ``dropout`` comes before the scorer: 0.5 on the papers' backbones, else 0.1. ``heads`` are further label
     sets to score, by name and number of classes.
     """
     return _build(backbone, labels, {}, dropout, heads, learn_upsampling=False)
@@ -274,7 +277,7 @@ def late_fusion(*models: FCN) -> FCN:
         if kinds != (first.name, first.labels, first.config["options"]) or model.config["options"].get(
             "learn_upsampling"
         ):
-            raise ValueError("late_fusion takes FCNs of one architecture, labels and options, with fixed upsampling")
+            raise InputError("late_fusion takes FCNs of one architecture, labels and options, with fixed upsampling")
     fused = create_model(
         first.name,
         backbone="+".join(model.backbone.name for model in models),
@@ -286,8 +289,8 @@ def late_fusion(*models: FCN) -> FCN:
     parts = [model.state_dict() for model in models]
     weights = {}
     for key in fused.state_dict():
-        if key.startswith("backbone.trunks."):
-            number, _, rest = key.removeprefix("backbone.trunks.").partition(".")
+        if key.startswith("backbone.backbones."):
+            number, _, rest = key.removeprefix("backbone.backbones.").partition(".")
             weights[key] = parts[int(number)][f"backbone.{rest}"]
         elif key.endswith(".weight"):  # scorers, side by side like the features they read
             weights[key] = torch.cat([part[key] for part in parts], 1) / len(parts)
@@ -315,7 +318,7 @@ class DilatedFCN(SegmentationModel):
 
         Scores at network resolution are torchvision's then. Full-size logits are not quite: here they are sampled
         where features sit (position *i* of a ResNet at stride 8 at pixel 8 *i*), while torchvision stretches the map
-        over the picture (at pixel 8 *i* + 3.5, for sides that are multiples of 8).
+        over the image (at pixel 8 *i* + 3.5, for sides that are multiples of 8).
 
         Raises:
             RuntimeError: tensors that do not fit this network.

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _FEW, _NARROW = 3, 8
-"""Pictures up to which, and padding above which, cuDNN is slow."""
+"""Images up to which, and padding above which, cuDNN is slow."""
 _COLUMNS = 1 << 26
 """Numbers of columns that may exist at once: 128 MB in half precision."""
 
@@ -37,8 +37,8 @@ class PooledBatchNorm(nn.BatchNorm2d):
 class WideConv2d(nn.Conv2d):
     """A convolution of stride 1 with wide padding, such as fc6 of DeepLab on VGG.
 
-    For few pictures in half precision, cuDNN takes its slowest code for it (deeplab_largefov on VGG-16 took 82 ms on an
-    H200 for one picture, 31 for thirty-two): on a GPU such a one is a product of matrices, some rows at a time.
+    For few images in half precision, cuDNN takes its slowest code for it (deeplab_largefov on VGG-16 took 82 ms on an
+    H200 for one image, 31 for thirty-two): on a GPU such a one is a product of matrices, some rows at a time.
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -116,7 +116,7 @@ def conv3x3(inputs: int, outputs: int, *, rate: int = 1, separable: bool) -> nn.
 
 
 def rate_at(rate: int, reference_stride: int, output_stride: int) -> int:
-    """An atrous rate given at a reference stride, at another output stride: the whole number nearest to what keeps its
+    """An atrous rate given at a reference stride, at another output stride: the integer nearest to what keeps its
     field of view in pixels, halves upwards, at least 1. It is exact at every finer stride.
     """
     return max(1, (2 * rate * reference_stride + output_stride) // (2 * output_stride))

@@ -1,7 +1,7 @@
-"""Several scales of a picture through one network, and their scores merged into one (DeepLab v2, arXiv 1606.00915,
+"""Several scales of an image through one network, and their scores merged into one (DeepLab v2, arXiv 1606.00915,
 §3.2; Attention to Scale, arXiv 1511.03339).
 
-Position *p* of a picture at scale *s* shows the place *p / s* of the original: ``(n − 1) · s + 1`` positions, so that
+Position *p* of an image at scale *s* shows the place *p / s* of the original: ``(n − 1) · s + 1`` positions, so that
 sides of 32k + 1 keep their corners (513 → 385 and 257). Scores are merged at network resolution, where those of the
 finest scale sit.
 """
@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from atrous.errors import InputError
 from atrous.grid import Grid, resample
 from atrous.models.backbones.timm import Backbone
 from atrous.models.base import Output, SegmentationModel
@@ -22,11 +23,11 @@ from atrous.models.layers import full_precision
 
 Merge = Literal["max", "average", "attention"]
 SMALLEST, LARGEST = 0.125, 8
-"""What a scale of a picture is between."""
+"""What a scale of an image is between."""
 
 
 class Scale(NamedTuple):
-    """What the network says of a picture at one scale, its grids in pixels of the original."""
+    """What the network says of an image at one scale, its grids in pixels of the original."""
 
     output: Output
     embedding: list[Tensor]
@@ -34,11 +35,11 @@ class Scale(NamedTuple):
 
 
 class MultiScale(SegmentationModel):
-    """A network that looks at each picture at several scales, with the same weights.
+    """A network that looks at each image at several scales, with the same weights.
 
     Args:
         base: the shared network.
-        scales: of the picture; 1 is its own size.
+        scales: of the image; 1 is its own size.
         merge: ``max`` or ``average`` of the scores at each place and class; may be set at any time.
         extra_supervision: train on the scores of each scale too, with weight 1, beside the merged ones.
 
@@ -55,9 +56,9 @@ class MultiScale(SegmentationModel):
         nn.Module.__init__(self)  # the backbone is the base's
         check_scales(scales)
         if isinstance(base, MultiScale):
-            raise ValueError("the shared network has one scale: leave out the scales of its own")
+            raise InputError("the shared network has one scale: leave out the scales of its own")
         if base.further_heads:
-            raise ValueError(
+            raise InputError(
                 f"the shared network has one head, and this {base.name} more ({', '.join(base.further_heads)}): "
                 "leave out base_options' aux and heads"
             )
@@ -65,7 +66,7 @@ class MultiScale(SegmentationModel):
         self.scales, self.extra_supervision = tuple(float(scale) for scale in scales), extra_supervision
         self.aux_classifier = None
         self.labels, self.preprocessing, self.fade = base.labels, base.preprocessing, base.fade
-        self.pad_to, base.pad_to = base.pad_to, 0  # before the picture is scaled
+        self.pad_to, base.pad_to = base.pad_to, 0  # before the image is scaled
         self.card = {}
         self.merge = merge
 
@@ -82,11 +83,11 @@ class MultiScale(SegmentationModel):
     @merge.setter
     def merge(self, value: Merge) -> None:
         if value not in self.merges:
-            raise ValueError(f"merge is one of {', '.join(self.merges)}, not '{value}'")
+            raise InputError(f"merge is one of {', '.join(self.merges)}, not '{value}'")
         self._merge = value
 
     def attend(self, images: Tensor) -> tuple[Output, Tensor]:  # noqa: ARG002
-        """As :class:`atrous.models.attention_to_scale.AttentionToScale` has it, which has learnt how much each scale
+        """As :class:`atrous.models.attention_to_scale.AttentionToScale` has it, which has learned how much each scale
         counts.
 
         Raises:
@@ -152,27 +153,27 @@ class MultiScale(SegmentationModel):
 
 
 def check_scales(scales: Sequence[float]) -> None:
-    """See that scales of a picture can be: what a network learns, and what one looks at.
+    """See that scales of an image can be: what a network learns, and what one looks at.
 
     Raises:
-        ValueError: none, the same one twice, or one that makes pictures enormous or tiny.
+        ValueError: none, the same one twice, or one that makes images enormous or tiny.
     """
     if not scales or len(set(scales)) < len(scales) or not all(SMALLEST <= scale <= LARGEST for scale in scales):
-        raise ValueError(
+        raise InputError(
             f"scales are one or more different factors such as 0.75, {SMALLEST} to {LARGEST}, not {list(scales)}"
         )
 
 
 def scaled_size(size: int, scale: float) -> int:
-    """The side of a picture at a scale: ``(n − 1) · s + 1``, rounded down."""
+    """The side of an image at a scale: ``(n − 1) · s + 1``, rounded down."""
     return int((size - 1) * scale + 1)
 
 
 def scaled(images: Tensor, scale: float) -> Tensor:
-    """Pictures ``(B, C, H, W)`` at a scale: bilinear, the first pixel stays where it is."""
+    """Images ``(B, C, H, W)`` at a scale: bilinear, the first pixel stays where it is."""
     if scale == 1:
         return images
-    # Not resample: at the picture's own size, its matrices would be larger than the picture.
+    # Not resample: at the image's own size, its matrices would be larger than the image.
     rows, columns = (_places(n, scale, images.device) for n in images.shape[-2:])
     places = torch.stack([columns.expand(len(rows), -1), rows[:, None].expand(-1, len(columns))], -1)  # (h, w, 2)
     places = places.expand(images.shape[0], -1, -1, -1)

@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_type_hints
 import timm
 from pydantic import Field, TypeAdapter, ValidationError
 
+from atrous.errors import InputError, InputTypeError
 from atrous.expected import expected
 from atrous.labels import LabelSet
 from atrous.models.backbones.timm import Backbone
@@ -87,7 +88,7 @@ def create_model(
         output_stride: 4, 8, 16 or 32; the architecture's own when left out (16; FCN skips 32; ``fcn``, DeepLab
             v1 and v2 8).
             ``model.output_stride`` changes it later.
-        in_channels: channels of the pictures.
+        in_channels: channels of the images.
         pretrained: backbone weights: ``True`` (an installed package, else timm's hub), a file, or ``False``.
         options: arguments of the architecture (``separable``, ``rates``, ...).
 
@@ -99,32 +100,32 @@ def create_model(
     everything = _checked(name, options)
     for key, count in (("num_classes", num_classes), ("in_channels", in_channels)):
         if count is not None and (not isinstance(count, int) or count < 1):
-            raise ValueError(f"{key} is a whole number from 1 on, not {count!r}")
+            raise InputError(f"{key} is an integer ≥ 1, not {count!r}")
     if labels is None:
         if num_classes is None:
-            raise ValueError("create_model needs num_classes or labels")
+            raise InputError("create_model needs num_classes or labels")
         labels = LabelSet.numbered(num_classes)
     elif not isinstance(labels, LabelSet):
         labels = LabelSet(tuple(labels))
     if num_classes not in (None, len(labels)):
-        raise ValueError(f"num_classes is {num_classes}, but there are {len(labels)} labels")
-    kind = everything.get("base", name)  # what shares a network has its trunk
+        raise InputError(f"num_classes is {num_classes}, but there are {len(labels)} labels")
+    kind = everything.get("base", name)  # what shares a network has its built
     owner = _known(kind)
     _check_backbone(kind, backbone)
-    trunk = owner.backbone(
+    built = owner.backbone(
         backbone,
         in_channels=in_channels,
         pretrained=pretrained,
         output_stride=owner.output_stride if output_stride is None else output_stride,
     )
-    return build_on(trunk, name, labels, everything)
+    return build_on(built, name, labels, everything)
 
 
-def build_on(trunk: Backbone, name: str, labels: LabelSet, options: dict[str, Any]) -> SegmentationModel:
-    """Build a model on a trunk that is there.
+def build_on(backbone: Backbone, name: str, labels: LabelSet, options: dict[str, Any]) -> SegmentationModel:
+    """Build a model on a backbone that is there.
 
     Args:
-        trunk: of the kind that the architecture takes.
+        backbone: of the kind that the architecture takes.
         name: the architecture.
         labels: the classes.
         options: arguments of the architecture.
@@ -133,11 +134,11 @@ def build_on(trunk: Backbone, name: str, labels: LabelSet, options: dict[str, An
         ValueError, TypeError: as for :func:`create_model`.
     """
     options = _checked(name, options)
-    model = ARCHITECTURES[name].build(backbone=trunk, labels=labels, **options)
+    model = ARCHITECTURES[name].build(backbone=backbone, labels=labels, **options)
     model.config = {
         "architecture": name,
-        "backbone": trunk.name,
-        "in_channels": trunk.in_channels,
+        "backbone": backbone.name,
+        "in_channels": backbone.in_channels,
         "options": json.loads(json.dumps(options)),  # as it comes back from config.json: tuples are lists
     }
     return model
@@ -145,7 +146,7 @@ def build_on(trunk: Backbone, name: str, labels: LabelSet, options: dict[str, An
 
 def _known(name: str) -> Architecture:
     if name not in ARCHITECTURES:
-        raise ValueError(f"no model '{name}'; there are: {', '.join(sorted(ARCHITECTURES))}")
+        raise InputError(f"no model '{name}'; there are: {', '.join(sorted(ARCHITECTURES))}")
     return ARCHITECTURES[name]
 
 
@@ -154,7 +155,7 @@ def _check_backbone(name: str, backbone: str) -> None:
     for part in (backbone, *backbone.split("+")):
         owners = sorted(other for other, kind in ARCHITECTURES.items() if kind.own(part))
         if owners and name not in owners and not timm.is_model(part):
-            raise ValueError(
+            raise InputError(
                 f"'{name}' has no backbone '{part}', which is for {', '.join(owners)}; it takes any convolutional "
                 "network of timm's, such as resnet50"
             )
@@ -166,7 +167,7 @@ def _checked(name: str, options: dict[str, Any]) -> dict[str, Any]:
     signature = inspect.signature(build).parameters
     accepted = {k: p.default for k, p in signature.items() if k not in ("backbone", "labels")}
     if unknown := sorted(set(options) - set(accepted)):
-        raise TypeError(f"'{name}' has no option {', '.join(unknown)}; it has: {', '.join(sorted(accepted))}")
+        raise InputTypeError(f"'{name}' has no option {', '.join(unknown)}; it has: {', '.join(sorted(accepted))}")
     kinds = get_type_hints(build, include_extras=True)
     return accepted | {key: _of_kind(key, kinds[key], value) for key, value in options.items()}
 
@@ -177,4 +178,4 @@ def _of_kind(key: str, kind: Any, value: Any) -> Any:
     try:
         return option.validate_python(value)
     except ValidationError as error:
-        raise ValueError(f"{key} should be {expected(option.json_schema())}, not {value!r}") from error
+        raise InputError(f"{key} should be {expected(option.json_schema())}, not {value!r}") from error

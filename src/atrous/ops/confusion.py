@@ -6,6 +6,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from atrous.errors import InputError, InputTypeError
 from atrous.labels import IGNORE, Mask
 
 Counts = NDArray[np.int64]
@@ -40,12 +41,12 @@ def confusion_matrix_reference(truth: Mask, prediction: Mask, num_classes: int) 
 
 def _check_inputs(truth: Mask, prediction: Mask, num_classes: int) -> None:
     if not 1 <= num_classes <= IGNORE:
-        raise ValueError(f"num_classes is 1 to {IGNORE}, not {num_classes}")
+        raise InputError(f"num_classes is 1 to {IGNORE}, not {num_classes}")
     for name, mask in (("truth", truth), ("prediction", prediction)):
         if mask.dtype != np.uint8:
-            raise TypeError(f"{name} must be uint8, not {mask.dtype}")
+            raise InputTypeError(f"{name} must be uint8, not {mask.dtype}")
     if truth.shape != prediction.shape:
-        raise ValueError(f"truth {truth.shape} and prediction {prediction.shape} differ in shape")
+        raise InputError(f"truth {truth.shape} and prediction {prediction.shape} differ in shape")
 
 
 def _judged(joint: Counts, num_classes: int) -> Counts:
@@ -53,14 +54,14 @@ def _judged(joint: Counts, num_classes: int) -> Counts:
     strays = joint[num_classes:IGNORE].sum(axis=1)
     if strays.any():
         value = int(np.flatnonzero(strays)[0])
-        raise ValueError(
+        raise InputError(
             f"truth holds the value {num_classes + value} in {strays[value]} pixels; "
             f"it must be a class, 0 to {num_classes - 1}, or {IGNORE} to be ignored"
         )
     strays = joint[:num_classes, num_classes:].sum(axis=0)
     if strays.any():
         value = int(np.flatnonzero(strays)[0])
-        raise ValueError(
+        raise InputError(
             f"prediction holds the value {num_classes + value} in {strays[value]} judged pixels; "
             f"it must be a class, 0 to {num_classes - 1}"
         )

@@ -176,7 +176,7 @@ if_equal = _three(lambda builder, a, b, c: _if(builder, "==", a, b, c))
 
 @_one
 def _power_of_two(builder: Any, n: Any) -> Any:
-    """2ⁿ for whole numbers from -126 to 127."""
+    """2ⁿ for integers from -126 to 127."""
     exponent = builder.add(builder.fptosi(n, _INTS), ir.Constant(_INTS, [127] * LANES))
     return builder.bitcast(builder.shl(exponent, ir.Constant(_INTS, [23] * LANES)), _FLOATS)
 

@@ -24,7 +24,7 @@ from atrous.training.types import OnNote
 from atrous.viz import Pixels, encode_jpeg, overlay
 
 SHOWN = 16
-"""Most pictures of a batch that are drawn."""
+"""Most images of a batch that are drawn."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Rehearsal:
         loss: of the second step.
         seconds: the second step took, reading included.
         steps: length of the training.
-        picture: the first batch as the network sees it, masks drawn over it.
+        image: the first batch as the network sees it, masks drawn over it.
     """
 
     shapes: dict[str, tuple[int, ...]]
@@ -47,7 +47,7 @@ class Rehearsal:
     loss: float
     seconds: float
     steps: int
-    picture: Path
+    image: Path
 
 
 def rehearse(recipe: Recipe, out: Path, on_note: OnNote | None = None) -> Iterator[Rehearsal]:
@@ -68,18 +68,18 @@ def rehearse(recipe: Recipe, out: Path, on_note: OnNote | None = None) -> Iterat
         for begun, stage in zip(stages(recipe, Path(kept)), stages(recipe, out), strict=True):
             if stage.title and on_note:
                 on_note(stage.title)
-            picture = out / ("-".join(filter(None, ("dry-run", stage.name))) + ".jpg")
+            image = out / ("-".join(filter(None, ("dry-run", stage.name))) + ".jpg")
             best = begun.folder / "best" if stage.folder != out else None
-            yield _rehearse(Run(begun.recipe, stage.folder, on_note=on_note), picture, best)
+            yield _rehearse(Run(begun.recipe, stage.folder, on_note=on_note), image, best)
 
 
-def _rehearse(run: Run, picture: Path, best: Path | None) -> Rehearsal:
+def _rehearse(run: Run, image: Path, best: Path | None) -> Rehearsal:
     if run.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(run.device)
     run.introduce(run.count_class_weights())
     batch = next(run.batches(0))
-    write_atomically(picture, encode_jpeg(batch_sheet(batch, run.train_set.labels)))
-    shapes = {"batch": tuple(batch.photos.shape)}
+    write_atomically(image, encode_jpeg(batch_sheet(batch, run.train_set.labels)))
+    shapes = {"batch": tuple(batch.images.shape)}
     run.make_trainable()
     stream = run.batches(0)
     saved: dict[int, int] = {}
@@ -90,7 +90,7 @@ def _rehearse(run: Run, picture: Path, best: Path | None) -> Rehearsal:
         return tensor
 
     def look(_module: nn.Module, _images: object, outputs: list[Output]) -> None:
-        shapes.update({output.name: (len(batch.photos), *output.logits.shape[1:]) for output in outputs})
+        shapes.update({output.name: (len(batch.images), *output.logits.shape[1:]) for output in outputs})
 
     hook = run.network.register_forward_hook(look)
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
@@ -112,7 +112,7 @@ def _rehearse(run: Run, picture: Path, best: Path | None) -> Rehearsal:
     peak = torch.cuda.max_memory_allocated(run.device) if run.device.type == "cuda" else None
     if best:
         run.judged.save(best)
-    return Rehearsal(shapes, memory, peak, progress.loss, seconds, run.steps, picture)
+    return Rehearsal(shapes, memory, peak, progress.loss, seconds, run.steps, image)
 
 
 def _bytes(tensors: list[Tensor]) -> int:
@@ -120,11 +120,11 @@ def _bytes(tensors: list[Tensor]) -> int:
 
 
 def batch_sheet(batch: Batch, labels: LabelSet) -> Pixels:
-    """A batch's pictures with their masks over them, in rows; RGB uint8 ``(H, W, 3)``."""
-    pictures = [
-        overlay(np.ascontiguousarray(photo[:3].permute(1, 2, 0).numpy()), mask.numpy(), labels, legend=False)
-        for photo, mask in zip(batch.photos[:SHOWN], batch.masks[:SHOWN], strict=True)
+    """A batch's images with their masks over them, in rows; RGB uint8 ``(H, W, 3)``."""
+    images = [
+        overlay(np.ascontiguousarray(image[:3].permute(1, 2, 0).numpy()), mask.numpy(), labels, legend=False)
+        for image, mask in zip(batch.images[:SHOWN], batch.masks[:SHOWN], strict=True)
     ]
-    across = math.ceil(math.sqrt(len(pictures)))
-    pictures += [np.full_like(pictures[0], 255)] * (-len(pictures) % across)
-    return np.vstack([np.hstack(pictures[i : i + across]) for i in range(0, len(pictures), across)])
+    across = math.ceil(math.sqrt(len(images)))
+    images += [np.full_like(images[0], 255)] * (-len(images) % across)
+    return np.vstack([np.hstack(images[i : i + across]) for i in range(0, len(images), across)])

@@ -1,4 +1,4 @@
-"""Losses over logits, at the picture's own size or the network's."""
+"""Losses over logits, at the image's own size or the network's."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class CrossEntropy:
     Args:
         class_weights: float32 ``(C,)``, of the main labels; the average is then weighted too.
         label_smoothing: share of each pixel's target that is spread evenly over the classes.
-        hard_below: pixels whose probability of the true class is below this are learnt from; beside them
-        hard_share: this share of each picture's judged pixels, those whose true class is least probable.
-        resolution: ``picture`` interpolates scores; ``network`` takes them as they are, and the labels of their places.
+        hard_below: pixels whose probability of the true class is below this are learned from; beside them
+        hard_share: this share of each image's judged pixels, those whose true class is least probable.
+        resolution: ``image`` interpolates scores; ``network`` takes them as they are, and the labels of their places.
     """
 
     class_weights: Tensor | None = None
     label_smoothing: float = 0.0
     hard_share: float = 1.0
     hard_below: float | None = None
-    resolution: Literal["picture", "network"] = "picture"
+    resolution: Literal["image", "network"] = "image"
 
     def __call__(
         self, outputs: Sequence[Output], labels: Mapping[str, Tensor], easy: float = 0.0
@@ -111,7 +111,7 @@ class CrossEntropy:
 
 def labels_at(output: Output, labels: Tensor) -> Tensor:
     """The labels at the positions of a score map: those of the pixels that they sit on (of the nearest, where they sit
-    between), 255 beside the picture. At a stride of 8 from the first pixel on, ``labels[:, ::8, ::8]``.
+    between), 255 beside the image. At a stride of 8 from the first pixel on, ``labels[:, ::8, ::8]``.
 
     Args:
         output: score map ``(B, C, h, w)``.

@@ -52,15 +52,15 @@ def introduction(
         f"{model.name} on {model.backbone.name}, output stride {model.output_stride}: "
         f"{every / 1e6:.2f} M parameters, {moving / 1e6:.2f} M of them trained"
     )
-    validation = f"{val_set.name}, {_count(len(val_set), 'picture')}" if val_set else "none"
+    validation = f"{val_set.name}, {_count(len(val_set), 'image')}" if val_set else "none"
     yield (
-        f"data: {train_set.name}, {_count(len(train_set), 'picture')}, {model.num_classes} classes; "
+        f"data: {train_set.name}, {_count(len(train_set), 'image')}, {model.num_classes} classes; "
         f"validation: {validation}"
     )
     epochs = float(f"{steps / per_epoch:.3g}")
     where = f"{device}{f', {world} processes' if world > 1 else ''}, {_cores()} cores"
     yield (
-        f"{_count(steps, 'step')} of {_count(training.batch_size, 'picture')} at {recipe.shown} "
+        f"{_count(steps, 'step')} of {_count(training.batch_size, 'image')} at {recipe.shown} "
         f"({_count(epochs, 'epoch')}), {training.precision} on {where}, "
         f"{_count(recipe.data.workers, 'worker')}"
     )
@@ -84,7 +84,7 @@ def too_large(recipe: Recipe, device: torch.device, world: int) -> str:
     training = recipe.training
     here = training.batch_size // (world * training.accumulate)
     return (
-        f"{here} pictures of {recipe.shown} do not fit into the memory of {device}; the same numbers "
+        f"{here} images of {recipe.shown} do not fit into the memory of {device}; the same numbers "
         f"with less memory: --set training.accumulate={2 * training.accumulate}; else a smaller batch_size or crop"
     )
 
@@ -93,8 +93,8 @@ def draw_diverged(out: Path, step: int, parts: Sequence[Batch], labels: LabelSet
     """Draw what the network was looking at, masks over it; returns the folder."""
     folder = out / f"diverged-{step:06}"
     for part in parts:
-        for name, photo, mask in zip(part.names, part.photos, part.masks, strict=True):
-            pixels = photo[:3].permute(1, 2, 0).contiguous().numpy()
+        for name, image, mask in zip(part.names, part.images, part.masks, strict=True):
+            pixels = image[:3].permute(1, 2, 0).contiguous().numpy()
             drawn = encode_jpeg(overlay(pixels, mask.numpy(), labels))
             write_atomically(folder / f"{Path(name).stem}.jpg", drawn)
     return folder

@@ -31,5 +31,5 @@ def open_data(recipe: Recipe) -> tuple[PairedDataset, PairedDataset | None]:
         )
     black = (0.0, 0.0, 0.0)
     if val_set.extras.means(black) != train_set.extras.means(black):
-        raise RecipeError(f"data.val has pictures of other channels ({judge}) than data.train ({data.train})")
-    return train_set, val_set.some(data.val_pictures) if data.val_pictures else val_set
+        raise RecipeError(f"data.val has images of other channels ({judge}) than data.train ({data.train})")
+    return train_set, val_set.some(data.val_images) if data.val_images else val_set

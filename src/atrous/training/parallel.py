@@ -1,4 +1,4 @@
-"""Several processes that act as one: batch statistics over all of their pictures, and one answer to each question."""
+"""Several processes that act as one: batch statistics over all of their images, and one answer to each question."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _batch_norm(
 
 
 def share_buffers(modules: Iterable[nn.Module]) -> None:
-    """Give every process the first one's buffers (statistics that each has gathered from its own pictures)."""
+    """Give every process the first one's buffers (statistics that each has gathered from its own images)."""
     for module in modules:
         for buffer in module.buffers():
             dist.broadcast(buffer, 0)

@@ -19,12 +19,13 @@ from pydantic import (
     model_validator,
 )
 
+from atrous.errors import InputError
 from atrous.expected import expected
 from atrous.models.registry import ARCHITECTURES
 from atrous.models.surgery.output_stride import OUTPUT_STRIDES
 
 
-class RecipeError(ValueError):
+class RecipeError(InputError):
     """A recipe that can't be used; the message lists every mistake, where it stands and what was expected."""
 
 
@@ -52,19 +53,19 @@ class ModelSection(_Section):
     @classmethod
     def _known(cls, name: str) -> str:
         if name not in ARCHITECTURES:
-            raise ValueError(f"there is no such architecture; there are: {', '.join(sorted(ARCHITECTURES))}")
+            raise InputError(f"there is no such architecture; there are: {', '.join(sorted(ARCHITECTURES))}")
         return name
 
     @field_validator("output_stride")
     @classmethod
     def _possible(cls, stride: int | None) -> int | None:
         if stride not in (None, *OUTPUT_STRIDES):
-            raise ValueError(f"output strides are {', '.join(map(str, OUTPUT_STRIDES))}")
+            raise InputError(f"output strides are {', '.join(map(str, OUTPUT_STRIDES))}")
         return stride
 
 
 class DataSection(_Section):
-    """The pictures."""
+    """The images."""
 
     train: str
     """Data specification: a reader and a place, as folder:PATH or voc:PATH (all of them: docs/data.md); a relative path
@@ -75,24 +76,24 @@ class DataSection(_Section):
     """Data to validate on; the training data's specification when left out."""
     val_split: str = "val"
     """Split to validate on; "none" for no validation."""
-    val_pictures: int | None = Field(default=None, ge=1)
-    """Validate on so many pictures of the split, spread evenly; on all when left out."""
+    val_images: int | None = Field(default=None, ge=1)
+    """Validate on so many images of the split, spread evenly; on all when left out."""
     workers: int = Field(default=2, ge=0)
     """Processes that decode and augment; the numbers of a run do not depend on it."""
 
 
 class AugmentSection(_Section):
-    """What happens to each picture on its way into a batch."""
+    """What happens to each image on its way into a batch."""
 
     crop: Annotated[int, Field(ge=32)] | Literal["whole"] = 513
-    """Side of the square crop, 32k + 1 suits DeepLab; or "whole" pictures, each at its own size, one in each part of a
+    """Side of the square crop, 32k + 1 suits DeepLab; or "whole" images, each at its own size, one in each part of a
     batch."""
     scale: tuple[float, float] = (0.5, 2.0)
     """Smallest and largest scale factor, drawn uniformly."""
     scale_set: list[Annotated[float, Field(gt=0)]] = Field(default_factory=list)
     """Scale factors of which each is as likely, in place of scale (DeepLab v2: [0.5, 0.75, 1.0, 1.25, 1.5])."""
     flip: bool = True
-    """Mirror every second picture."""
+    """Mirror every second image."""
     brightness: float = Field(default=0.0, ge=0, lt=1)
     """Largest change of brightness, as a share."""
     contrast: float = Field(default=0.0, ge=0, lt=1)
@@ -105,7 +106,7 @@ class AugmentSection(_Section):
     @model_validator(mode="after")
     def _ordered(self) -> AugmentSection:
         if not 0 < self.scale[0] <= self.scale[1]:
-            raise ValueError(f"scale is [smallest, largest] with 0 < smallest ≤ largest, not {list(self.scale)}")
+            raise InputError(f"scale is [smallest, largest] with 0 < smallest ≤ largest, not {list(self.scale)}")
         return self
 
 
@@ -151,8 +152,8 @@ class LossSection(_Section):
 
     reduction: Literal["mean", "sum"] = "mean"
     """mean over the judged pixels of a step; sum (FCN's "heavy" learning) needs rates about 1e-6 times as large."""
-    resolution: Literal["picture", "network"] = "picture"
-    """Where scores meet labels: at each pixel of the picture, scores interpolated; or at the network's own positions,
+    resolution: Literal["image", "network"] = "image"
+    """Where scores meet labels: at each pixel of the image, scores interpolated; or at the network's own positions,
     with the label that lies there (DeepLab v1 and v2), each output averaged over its own."""
     class_weights: Literal["none", "auto", "inverse_log"] | list[NonNegativeFloat] = "none"
     """One weight a class, or auto: median frequency over that of the class; inverse_log is milder. Counted once in the
@@ -160,7 +161,7 @@ class LossSection(_Section):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of each pixel's target that is spread evenly over the classes."""
     hard_share: float = Field(default=1.0, gt=0, le=1)
-    """Learn only from this share of each picture's pixels, the hardest (top-k, online hard example mining)."""
+    """Learn only from this share of each image's pixels, the hardest (top-k, online hard example mining)."""
     hard_below: float | None = Field(default=None, gt=0, lt=1)
     """Beside the hard share, learn from every pixel whose true class is less probable than this (usual: 0.7)."""
     hard_warmup: int = Field(default=0, ge=0)
@@ -169,9 +170,9 @@ class LossSection(_Section):
     @model_validator(mode="after")
     def _meant(self) -> LossSection:
         if self.hard_share == 1 and (self.hard_below is not None or self.hard_warmup):
-            raise ValueError("hard_below and hard_warmup need a hard_share below 1 (usual: 0.0625)")
+            raise InputError("hard_below and hard_warmup need a hard_share below 1 (usual: 0.0625)")
         if self.hard_share < 1 and self.resolution == "network":
-            raise ValueError('hard pixels (hard_share below 1) are those of the picture: resolution = "picture"')
+            raise InputError('hard pixels (hard_share below 1) are those of the image: resolution = "image"')
         return self
 
 
@@ -183,7 +184,7 @@ class TrainingSection(_Section):
     steps: int | None = Field(default=None, ge=1)
     """Length in steps, in place of epochs."""
     batch_size: int = Field(default=16, ge=1)
-    """Pictures a step, over all processes and accumulated parts."""
+    """Images a step, over all processes and accumulated parts."""
     accumulate: int = Field(default=1, ge=1)
     """Parts in which a batch goes through the network, where memory is short."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
@@ -191,8 +192,8 @@ class TrainingSection(_Section):
     ema: float | None = Field(default=None, gt=0, lt=1)
     """Decay of the moving average of the weights, which is then what is judged and kept."""
     batch_norm: Literal["synchronised", "local", "frozen", "all_frozen"] = "synchronised"
-    """Statistics over the pictures of all processes, or of each on its own; frozen keeps those of the backbone, and
-    its norms' weights, as they came (small batches); all_frozen also those of the head, which must have learnt before
+    """Statistics over the images of all processes, or of each on its own; frozen keeps those of the backbone, and
+    its norms' weights, as they came (small batches); all_frozen also those of the head, which must have learned before
     (a second stage)."""
     batch_norm_momentum: float | None = Field(default=None, gt=0, le=1)
     """The share of a batch in the running statistics; that of each layer (usually 0.1) when left out. The authors'
@@ -210,7 +211,7 @@ class TrainingSection(_Section):
     @model_validator(mode="after")
     def _divisible(self) -> TrainingSection:
         if self.batch_size % self.accumulate:
-            raise ValueError(f"batch_size {self.batch_size} does not divide into accumulate = {self.accumulate} parts")
+            raise InputError(f"batch_size {self.batch_size} does not divide into accumulate = {self.accumulate} parts")
         return self
 
 
@@ -222,7 +223,7 @@ class LogSection(_Section):
     save_minutes: float = Field(default=10, ge=0)
     """Longest time whose work a killed run may lose; 0 keeps every step. Validations and Ctrl-C keep the state too."""
     samples: int = Field(default=4, ge=0)
-    """Validation pictures that are shown with truth and prediction after each validation."""
+    """Validation images that are shown with truth and prediction after each validation."""
     trackers: list[str] = Field(default_factory=list)
     """Where else to tell it: tensorboard, wandb, mlflow, ... (whatever Accelerate knows and is installed)."""
     project: str = "atrous"
@@ -242,14 +243,14 @@ class StageSection(_Section):
     @classmethod
     def _of_a_folder(cls, name: str) -> str:
         if not re.fullmatch(r"[\w.-]+", name):
-            raise ValueError("a stage's name is of letters, digits, '_', '.' and '-'")
+            raise InputError("a stage's name is of letters, digits, '_', '.' and '-'")
         return name
 
     @field_validator("changes")
     @classmethod
     def _flat(cls, changes: dict[str, Any]) -> dict[str, Any]:
         if "stages" in changes or any(key.startswith("stages.") for key in changes):
-            raise ValueError("a stage has no stages of its own")
+            raise InputError("a stage has no stages of its own")
         return by_setting(changes)
 
 
@@ -273,7 +274,7 @@ class Recipe(_Section):
     def _stages_stand(self) -> Recipe:
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
-            raise ValueError(f"two stages have the same name: {', '.join(names)}")
+            raise InputError(f"two stages have the same name: {', '.join(names)}")
         for stage in self.stages:
             self.at_stage(stage)
         return self
@@ -304,7 +305,7 @@ class Recipe(_Section):
 
     @property
     def shown(self) -> str:
-        """The size of a picture as the network sees it, in words."""
+        """The size of an image as the network sees it, in words."""
         crop = self.augment.crop
         return "their own size" if crop == "whole" else f"{crop}×{crop}"
 

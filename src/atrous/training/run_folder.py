@@ -33,7 +33,7 @@ class Keeper:
 
     Attributes:
         log: ``OUT/log.jsonl``.
-        best: mean IU of the best model so far.
+        best: mean IoU of the best model so far.
         kept: the step of the last state that was written.
     """
 

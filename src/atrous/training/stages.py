@@ -27,7 +27,7 @@ def train(
         recipe: the whole training.
         out: folder of the run: ``best/`` and ``last/`` are model folders, ``state/`` is what resuming needs,
             ``log.jsonl`` has a line for each tenth step and each validation, ``run.json`` what repeating the run needs,
-            ``samples/`` pictures of each validation.
+            ``samples/`` images of each validation.
         resume: go on with the run in ``out``; it must have the same recipe.
         on_step: called after each step, in the main process like the others.
         on_validation: called with the step and its evaluation.

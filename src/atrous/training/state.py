@@ -13,14 +13,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from atrous.errors import AtrousError, InputError
+
 STATE = "state"
 
 
-class ResumeError(ValueError):
+class ResumeError(InputError):
     """A run that can't go on; the message says why."""
 
 
-class SaveError(RuntimeError):
+class SaveError(AtrousError, RuntimeError):
     """What a run has reached could not be written; the message says what is kept."""
 
 

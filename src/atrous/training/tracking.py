@@ -1,4 +1,4 @@
-"""What a run tells of itself: trackers that people watch from elsewhere, and pictures of how it does."""
+"""What a run tells of itself: trackers that people watch from elsewhere, and images of how it does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from atrous.training.recipe import LogSection, Recipe, RecipeError
 from atrous.viz import Pixels, encode_jpeg, overlay
 
 SHEET_WIDTH = 480
-"""Width of a photo on the sheet of samples, in pixels."""
+"""Width of an image on the sheet of samples, in pixels."""
 GAP = 8
 
 
@@ -66,7 +66,7 @@ def tell_trackers(accelerator: Accelerator, step: int, values: dict[str, Any], p
 
 
 def show_samples(accelerator: Accelerator, out: Path, step: int, sheet: Pixels) -> None:
-    """Keep a sheet of samples as ``OUT/samples/step-N.jpg``, and hand it to the trackers that take pictures."""
+    """Keep a sheet of samples as ``OUT/samples/step-N.jpg``, and hand it to the trackers that take images."""
     write_atomically(out / "samples" / f"step-{step:06}.jpg", encode_jpeg(sheet))
     for tracker in accelerator.trackers:
         if hasattr(tracker, "log_images"):
@@ -75,7 +75,7 @@ def show_samples(accelerator: Accelerator, out: Path, step: int, sheet: Pixels) 
 
 
 def sample_sheet(model: SegmentationModel, dataset: Dataset, count: int) -> Pixels:
-    """The first pictures of a dataset, one a row: as they should be labelled, and as the model labels them.
+    """The first images of a dataset, one a row: as they should be labelled, and as the model labels them.
 
     Returns:
         RGB uint8 ``(H, W, 3)``.
@@ -85,15 +85,15 @@ def sample_sheet(model: SegmentationModel, dataset: Dataset, count: int) -> Pixe
         sample = dataset[index]
         masks = sample.mask, predict(model, sample.image).labels
         pair = [_fitted(overlay(sample.shown, mask, dataset.labels)) for mask in masks]
-        height = max(len(picture) for picture in pair)
-        rows.append(np.hstack([_filled(picture, height + GAP) for picture in pair]))
+        height = max(len(image) for image in pair)
+        rows.append(np.hstack([_filled(image, height + GAP) for image in pair]))
     return np.vstack(rows)
 
 
-def _fitted(picture: Pixels) -> Pixels:
-    height = max(1, round(len(picture) * SHEET_WIDTH / picture.shape[1]))
-    return np.asarray(cv2.resize(picture, (SHEET_WIDTH, height), interpolation=cv2.INTER_AREA), np.uint8)
+def _fitted(image: Pixels) -> Pixels:
+    height = max(1, round(len(image) * SHEET_WIDTH / image.shape[1]))
+    return np.asarray(cv2.resize(image, (SHEET_WIDTH, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _filled(picture: Pixels, height: int) -> Pixels:
-    return np.pad(picture, ((0, height - len(picture)), (0, GAP), (0, 0)), constant_values=255)
+def _filled(image: Pixels, height: int) -> Pixels:
+    return np.pad(image, ((0, height - len(image)), (0, GAP), (0, 0)), constant_values=255)

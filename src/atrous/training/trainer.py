@@ -179,7 +179,7 @@ class Run:
             if not self.judged_so_far and step + 1 - start >= self.per_epoch:
                 raise RecipeError(
                     f"nothing to learn: in a whole epoch of {self.train_set.name} "
-                    f"({len(self.train_set)} pictures) every pixel was ignored (255); look at the masks"
+                    f"({len(self.train_set)} images) every pixel was ignored (255); look at the masks"
                 )
             self._tell(progress)
             due = (step + 1) % every == 0 or step + 1 == self.steps
@@ -204,7 +204,7 @@ class Run:
             settings["crop"] = None
             if recipe.training.batch_size != recipe.training.accumulate * self.world:
                 raise RecipeError(
-                    'augment.crop = "whole": pictures differ in size, so each part of a batch holds one: '
+                    'augment.crop = "whole": images differ in size, so each part of a batch holds one: '
                     f"training.accumulate = batch_size / processes = {recipe.training.batch_size // self.world}"
                 )
         fill = tuple(255 * share for share in self.model.preprocessing.mean)
@@ -261,16 +261,16 @@ class Run:
         return [next(stream) for _ in range(self.recipe.training.accumulate)]
 
     def _say_readers_died(self, error: RuntimeError) -> Stopped | MemoryShortageError:
-        """What the end of a process that reads pictures means; torch tells it at any point of a step."""
+        """What the end of a process that reads images means; torch tells it at any point of a step."""
         if self.interrupts.asked or "Terminated" in str(error):  # somebody ended all processes at once
             kept = (
                 "nothing was kept yet"
                 if self.keeper.kept is None
                 else f"--resume goes on after step {self.keeper.kept}"
             )
-            return Stopped(f"stopped, and the processes that read pictures with it; {kept}")
+            return Stopped(f"stopped, and the processes that read images with it; {kept}")
         return MemoryShortageError(
-            f"a process that reads pictures died ({str(error).splitlines()[0]}), most often for lack of memory; "
+            f"a process that reads images died ({str(error).splitlines()[0]}), most often for lack of memory; "
             f"try fewer: --set data.workers={self.recipe.data.workers // 2}"
         )
 
@@ -305,10 +305,10 @@ class Run:
         return found
 
     def _loss(self, part: Batch, easy: float) -> tuple[Tensor, Tensor]:
-        photos = part.photos.to(self.device, non_blocking=True)
+        raw = part.images.to(self.device, non_blocking=True)
         masks = {MAIN: part.masks, **part.further}
         labels = {name: mask.to(self.device, non_blocking=True) for name, mask in masks.items()}
-        images = self.model.preprocess(photos).contiguous(memory_format=torch.channels_last)
+        images = self.model.preprocess(raw).contiguous(memory_format=torch.channels_last)
         low = self.recipe.training.precision == "bfloat16"
         together = self.world > 1 and self.recipe.training.batch_norm == "synchronised"
         with (
@@ -392,7 +392,7 @@ class Run:
             self.on_validation(step, evaluation)
 
     def _validate(self) -> Evaluation | None:
-        """Judge on the validation split: each process a share of the pictures, then one sum of all counts."""
+        """Judge on the validation split: each process a share of the images, then one sum of all counts."""
         if self.val_set is None:
             return None
         if self.world > 1:
@@ -401,9 +401,9 @@ class Run:
         evaluation = evaluate(self.judged, self.val_set, precision=self.recipe.training.precision, part=part)
         if self.world > 1:
             for confusion in (evaluation.confusion, *evaluation.further.values()):
-                counts = torch.from_numpy(np.vstack([confusion.matrix, confusion.pictures])).to(self.device)
+                counts = torch.from_numpy(np.vstack([confusion.matrix, confusion.images])).to(self.device)
                 counts = self.accelerator.reduce(counts, "sum").cpu().numpy()
-                confusion.matrix, confusion.pictures = counts[:-1], counts[-1]
+                confusion.matrix, confusion.images = counts[:-1], counts[-1]
         return evaluation
 
 

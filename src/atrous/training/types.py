@@ -6,14 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from atrous.errors import AtrousError
 from atrous.evaluation.evaluate import Evaluation
 
 
-class NonFiniteLossError(FloatingPointError):
-    """A loss or gradient that is no number any more; the message names the step and the pictures."""
+class NonFiniteLossError(AtrousError, FloatingPointError):
+    """A loss or gradient that is no number any more; the message names the step and the images."""
 
 
-class MemoryShortageError(RuntimeError):
+class MemoryShortageError(AtrousError, RuntimeError):
     """A batch that the device, or the processes that read it, have no memory for."""
 
 
@@ -31,7 +32,7 @@ class Progress:
         lr: of the new layers.
         gradient_norm: before clipping.
         images_per_second: over the last steps, reading included, validation not.
-        waiting: share of that time spent waiting for pictures.
+        waiting: share of that time spent waiting for images.
     """
 
     step: int

@@ -1,6 +1,6 @@
-"""Building permutohedral lattices over pictures: :mod:`atrous.crf.lattice`, compiled and strip by strip.
+"""Building permutohedral lattices over images: :mod:`atrous.crf.lattice`, compiled and strip by strip.
 
-Only about every fourth pixel of a picture lies in a simplex that no other pixel of its strip lies in, so pixels are
+Only about every fourth pixel of an image lies in a simplex that no other pixel of its strip lies in, so pixels are
 looked up by their simplex first, and corners only for simplices not seen before.
 """
 

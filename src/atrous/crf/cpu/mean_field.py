@@ -34,7 +34,7 @@ def serves(pairwise: Sequence[Pairwise]) -> bool:
 
 
 class MeanField:
-    """The mean field of one picture, prepared: features, which take much memory, are only needed until then.
+    """The mean field of one image, prepared: features, which take much memory, are only needed until then.
 
     Args:
         unary: energies ``(C, *size)``, on the CPU, without gradients.

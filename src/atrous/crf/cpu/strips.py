@@ -1,4 +1,4 @@
-"""A picture's lattices for the compiled mean field: built strip by strip, with the tables between two passes.
+"""An image's lattices for the compiled mean field: built strip by strip, with the tables between two passes.
 
 Each strip of pixels has its own numbers for the corners it needs, and rows of its own for them while it is computed.
 """
@@ -27,7 +27,7 @@ Keys = NDArray[np.int64]
 _STRIP = 1 << 10
 """Runs of sixteen pixels in a strip, at least: the rows of its corners nearly go into a second-level cache."""
 _STRIP_HEIGHT = 32
-"""Rows of the picture in a strip, at least: thinner ones would share too many corners."""
+"""Rows of the image in a strip, at least: thinner ones would share too many corners."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class StripLattice:
 
 
 class Strips:
-    """A picture's pixels in strips, and the lattices of some kernels over them.
+    """An image's pixels in strips, and the lattices of some kernels over them.
 
     Attributes:
         strips: of some ten thousand pixels each, whatever the number of threads.
@@ -238,7 +238,7 @@ def aligned(size: int) -> Floats:
 
 
 def _runs(features: Tensor, first: int, last: int) -> Floats:
-    """Some runs' features ``(d, N)``, flat, with the last point again until N is a whole number of vectors."""
+    """Some runs' features ``(d, N)``, flat, with the last point again until N is an integer of vectors."""
     points = features[first * LANES : last * LANES].numpy().T
     more = (last - first) * LANES - points.shape[1]
     if more:

@@ -26,7 +26,7 @@ def serves(device: torch.device) -> bool:
 
 
 class MeanField:
-    """The mean field of one picture, prepared.
+    """The mean field of one image, prepared.
 
     Args:
         unary: energies ``(C, *size)``, without gradients.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from atrous.data.doctor.dataset_rules import lacking_classes, repeated_pictures
-from atrous.data.doctor.findings import DatasetError, Finding, errors_of, tally, worst_first
+from atrous.data.doctor.dataset_rules import lacking_classes, repeated_images
+from atrous.data.doctor.findings import Finding, errors_of, tally, worst_first
 from atrous.data.doctor.inspect import PairFacts, glance, look, look_at_mask
 from atrous.data.doctor.list_rules import absent_files, read_lists, spare_files
 from atrous.data.doctor.remedies import findings_about
@@ -15,13 +15,14 @@ from atrous.data.files.masks import mask_is_there
 from atrous.data.files.threads import Progress, read_all
 from atrous.data.sources.base import Listed
 from atrous.data.sources.registry import find_layout
+from atrous.errors import DatasetError
 
 SAMPLE = 64
 """How many masks the quick look before a training reads whole."""
 
 
 def check(spec: str, splits: Sequence[str] = (), progress: Progress | None = None) -> Checkup:
-    """Read every photo and mask of a dataset, and find all that is wrong with it.
+    """Read every image and mask of a dataset, and find all that is wrong with it.
 
     Args:
         spec: ``READER:PATH``, as ``folder:PATH``.
@@ -35,7 +36,7 @@ def check(spec: str, splits: Sequence[str] = (), progress: Progress | None = Non
     lists, findings = read_lists(layout, splits)
     form, unclear = layout.likely_form()
     pairs = _there(lists)
-    facts = read_all(lambda pair: look(pair.photo, pair.mask, form), pairs, progress)
+    facts = read_all(lambda pair: look(pair.image, pair.mask, form), pairs, progress)
     seen = Checkup(layout, form, lists, dict(zip(pairs, facts, strict=True)))
     findings += [
         *unclear,
@@ -43,7 +44,7 @@ def check(spec: str, splits: Sequence[str] = (), progress: Progress | None = Non
         *spare_files(layout),
         *findings_about(layout, form, seen.facts),
     ]
-    findings += repeated_pictures(layout, lists, seen.facts)
+    findings += repeated_images(layout, lists, seen.facts)
     findings += lacking_classes(layout, form, {split: seen.counts(split) for split in lists})
     return replace(seen, findings=tuple(worst_first(findings)))
 
@@ -58,12 +59,12 @@ def quick_check(spec: str, splits: Sequence[str]) -> list[Finding]:
     lists, findings = read_lists(layout, splits)
     form, unclear = layout.likely_form()
     pairs = _there(lists)
-    facts = dict(zip(pairs, read_all(lambda pair: glance(pair.photo, pair.mask), pairs), strict=True))
+    facts = dict(zip(pairs, read_all(lambda pair: glance(pair.image, pair.mask), pairs), strict=True))
     sample = pairs[:: len(pairs) // SAMPLE + 1]
     for pair, mask in zip(sample, read_all(lambda pair: look_at_mask(pair.mask, form), sample), strict=True):
-        facts[pair] = PairFacts(facts[pair].photo, mask)
+        facts[pair] = PairFacts(facts[pair].image, mask)
     findings += [*unclear, *absent_files(layout, lists), *spare_files(layout), *findings_about(layout, form, facts)]
-    return worst_first([*findings, *repeated_pictures(layout, lists, facts)])
+    return worst_first([*findings, *repeated_images(layout, lists, facts)])
 
 
 def require_healthy(spec: str, splits: Sequence[str]) -> list[Finding]:
@@ -78,7 +79,7 @@ def require_healthy(spec: str, splits: Sequence[str]) -> list[Finding]:
 
     Raises:
         DatasetError: with every error, in the words of ``atrous data check``; or the specification names no dataset.
-        ImageError: a folder without pictures.
+        ImageError: a folder without images.
     """
     findings = quick_check(spec, splits)
     if errors := errors_of(findings):
@@ -94,4 +95,4 @@ def require_healthy(spec: str, splits: Sequence[str]) -> list[Finding]:
 def _there(lists: Mapping[str, Sequence[Listed]]) -> list[Listed]:
     """The pairs whose files are there, each once."""
     pairs = dict.fromkeys(pair for listed in lists.values() for pair in listed)
-    return [pair for pair in pairs if pair.photo.is_file() and mask_is_there(pair.mask)]
+    return [pair for pair in pairs if pair.image.is_file() and mask_is_there(pair.mask)]

@@ -1,4 +1,4 @@
-"""What is wrong with a dataset as a whole: pictures that are in it twice, and classes that lack."""
+"""What is wrong with a dataset as a whole: images that are in it twice, and classes that lack."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Hashable, Mapping, Sequence
 from itertools import combinations
 
 from atrous.data.doctor.findings import Finding, Item, number
-from atrous.data.doctor.inspect import PhotoFacts
+from atrous.data.doctor.inspect import ImageFacts
 from atrous.data.doctor.list_rules import Lists, how_to_fix
 from atrous.data.doctor.pair_rules import Facts
 from atrous.data.files.masks import MaskForm
 from atrous.data.sources.base import Layout, Listed
 from atrous.data.stats import ClassCounts
 
-Pictures = Mapping[Hashable, list[Listed]]
-"""Pairs by what their photos show."""
+Images = Mapping[Hashable, list[Listed]]
+"""Pairs by what their images show."""
 
 
 def content(pair: Listed, facts: Facts) -> Hashable:
-    """What two pairs have in common that show the same picture: pixels, or where none were read, the file."""
+    """What two pairs have in common that show the same image: pixels, or where none were read, the file."""
     seen = facts.get(pair)
-    return seen.photo.digest if seen and isinstance(seen.photo, PhotoFacts) and seen.photo.digest else pair.photo
+    return seen.image.digest if seen and isinstance(seen.image, ImageFacts) and seen.image.digest else pair.image
 
 
 def contains(split: str, other: str) -> bool:
@@ -28,29 +28,29 @@ def contains(split: str, other: str) -> bool:
     return split in other or other in split or "all" in (split, other)
 
 
-def repeated_pictures(layout: Layout, lists: Lists, facts: Facts) -> list[Finding]:
-    """Pictures that are in several splits, or in one split more than once.
+def repeated_images(layout: Layout, lists: Lists, facts: Facts) -> list[Finding]:
+    """Images that are in several splits, or in one split more than once.
 
     Args:
         layout: where the files lie.
         lists: the pairs of each split.
-        facts: pictures are compared by their pixels where these were read, by their files otherwise.
+        facts: images are compared by their pixels where these were read, by their files otherwise.
     """
     splits = {split: _by_content(pairs, facts) for split, pairs in lists.items()}
     leaks: list[Item] = []
     meant: list[Item] = []
-    for (split, pictures), (other, others) in combinations(splits.items(), 2):
-        items = [_also(pictures[key][0], split, others[key][0], other) for key in pictures if key in others]
+    for (split, images), (other, others) in combinations(splits.items(), 2):
+        items = [_also(images[key][0], split, others[key][0], other) for key in images if key in others]
         (meant if contains(split, other) else leaks).extend(items)
     findings = []
     if leaks:
         findings.append(
             Finding(
-                "shared-picture",
+                "shared-image",
                 "error",
-                f"{number(len(leaks), 'picture is', 'pictures are')} in more than one split, so a model is judged on "
-                "what it learnt by heart",
-                "each picture in one split",
+                f"{number(len(leaks), 'image is', 'images are')} in more than one split, so a model is judged on "
+                "what it learned by heart",
+                "each image in one split",
                 f"take them out of one of the two; {how_to_fix(layout)} takes them out of train",
                 tuple(leaks),
             )
@@ -58,27 +58,24 @@ def repeated_pictures(layout: Layout, lists: Lists, facts: Facts) -> list[Findin
     if meant:
         findings.append(
             Finding(
-                "shared-picture",
+                "shared-image",
                 "warning",
-                f"{number(len(meant), 'picture is', 'pictures are')} in two splits, one part of the other by its name",
+                f"{number(len(meant), 'image is', 'images are')} in two splits, one part of the other by its name",
                 "never to learn from the one and be judged on the other",
                 "nothing, if you do not",
                 tuple(meant),
             )
         )
     twins = [
-        twin
-        for split, pictures in splits.items()
-        for pairs in pictures.values()
-        for twin in _twins(split, pairs, facts)
+        twin for split, images in splits.items() for pairs in images.values() for twin in _twins(split, pairs, facts)
     ]
     if twins:
         findings.append(
             Finding(
-                "repeated-picture",
+                "repeated-image",
                 "note",
-                f"{number(len(twins), 'picture is', 'pictures are')} in a split more than once",
-                "each picture once, unless it should count more",
+                f"{number(len(twins), 'image is', 'images are')} in a split more than once",
+                "each image once, unless it should count more",
                 "nothing, or take the repetitions out of the list",
                 tuple(twins),
             )
@@ -86,16 +83,16 @@ def repeated_pictures(layout: Layout, lists: Lists, facts: Facts) -> list[Findin
     return findings
 
 
-def _by_content(pairs: Sequence[Listed], facts: Facts) -> Pictures:
-    pictures: dict[Hashable, list[Listed]] = {}
+def _by_content(pairs: Sequence[Listed], facts: Facts) -> Images:
+    images: dict[Hashable, list[Listed]] = {}
     for pair in pairs:
-        pictures.setdefault(content(pair, facts), []).append(pair)
-    return pictures
+        images.setdefault(content(pair, facts), []).append(pair)
+    return images
 
 
 def _also(pair: Listed, split: str, other: Listed, other_split: str) -> Item:
-    which = "" if other.photo == pair.photo else f" as {other.photo}"
-    return Item(str(pair.photo), f"in {split}, and in {other_split}{which}")
+    which = "" if other.image == pair.image else f" as {other.image}"
+    return Item(str(pair.image), f"in {split}, and in {other_split}{which}")
 
 
 def _twins(split: str, pairs: Sequence[Listed], facts: Facts) -> list[Item]:
@@ -104,36 +101,36 @@ def _twins(split: str, pairs: Sequence[Listed], facts: Facts) -> list[Item]:
     for pair in pairs[1:]:
         masks = {getattr(facts[p].mask, "digest", None) for p in (first, pair) if p in facts}
         differ = ", with another mask" if len(masks) > 1 else ""
-        which = "listed again" if pair.photo == first.photo else f"the same as {first.photo}"
-        items.append(Item(str(pair.photo), f"{which} in {split}{differ}"))
+        which = "listed again" if pair.image == first.image else f"the same as {first.image}"
+        items.append(Item(str(pair.image), f"{which} in {split}{differ}"))
     return items
 
 
 def lacking_classes(layout: Layout, form: MaskForm, counts: Mapping[str, ClassCounts]) -> list[Finding]:
     """Classes that never occur, or only in some splits."""
-    pictures = {split: count.pictures for split, count in counts.items() if count.pictures.any()}
-    not_learnt, not_judged = [], []
+    images = {split: count.images for split, count in counts.items() if count.images.any()}
+    not_learned, not_judged = [], []
     for label, name in enumerate(form.labels.names):
-        without = [split for split in pictures if not pictures[split][label]]
+        without = [split for split in images if not images[split][label]]
         with_it = [
-            f"{number(int(pictures[split][label]), 'picture')} of {split}" for split in pictures if split not in without
+            f"{number(int(images[split][label]), 'image')} of {split}" for split in images if split not in without
         ]
         detail = f"not in {' and '.join(without)}; in {' and '.join(with_it)}" if with_it else "nowhere"
         if without and (not with_it or any(split.startswith("train") for split in without)):
-            not_learnt.append(Item(name, detail))
+            not_learned.append(Item(name, detail))
         elif without:
             not_judged.append(Item(name, detail))
     where = f", or take them out of {layout.labels_file}" if layout.labels_file else ""
     findings = []
-    if not_learnt:
+    if not_learned:
         findings.append(
             Finding(
                 "absent-class",
                 "warning",
-                f"{number(len(not_learnt), 'class', 'classes')} of {len(form.labels)} can't be learnt",
-                "each class in some pictures of train",
-                f"add pictures of them{where}; nothing, if you know it",
-                tuple(not_learnt),
+                f"{number(len(not_learned), 'class', 'classes')} of {len(form.labels)} can't be learned",
+                "each class in some images of train",
+                f"add images of them{where}; nothing, if you know it",
+                tuple(not_learned),
             )
         )
     if not_judged:
@@ -142,8 +139,8 @@ def lacking_classes(layout: Layout, form: MaskForm, counts: Mapping[str, ClassCo
                 "unjudged-class",
                 "note",
                 f"{number(len(not_judged), 'class', 'classes')} of {len(form.labels)} can't be judged in every split",
-                "each class in some pictures of each split",
-                "nothing, or move pictures of them; a mean leaves out what does not occur",
+                "each class in some images of each split",
+                "nothing, or move images of them; a mean leaves out what does not occur",
                 tuple(not_judged),
             )
         )

@@ -12,10 +12,6 @@ SHOWN = 10
 """How many files of a finding are listed in text; JSON has all."""
 
 
-class DatasetError(ValueError):
-    """A dataset that is not what it should be; the message names the place, what was expected and how to mend it."""
-
-
 @dataclass(frozen=True)
 class Item:
     """A file (or a line, or a class) that a finding is about, and what is special about it; may be empty."""
@@ -88,7 +84,7 @@ def worst_first(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def number(count: int, one: str, many: str | None = None) -> str:
-    """``1 photo``, ``2 photos``."""
+    """``1 image``, ``2 images``."""
     return f"{count} {one if count == 1 else many or one + 's'}"
 
 

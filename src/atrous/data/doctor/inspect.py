@@ -1,4 +1,4 @@
-"""What there is to know of one photo and its mask: from the headers alone, or from every pixel."""
+"""What there is to know of one image and its mask: from the headers alone, or from every pixel."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ MOST_COLORS = 1000
 
 
 @dataclass(frozen=True)
-class PhotoFacts:
-    """A photo.
+class ImageFacts:
+    """An image.
 
     Args:
         size: as it is shown, upright.
@@ -78,37 +78,37 @@ class MaskFacts:
 
 @dataclass(frozen=True)
 class PairFacts:
-    """A photo and its mask; a text says why one can't be read.
+    """An image and its mask; a text says why one can't be read.
 
     Args:
-        photo: the photo.
+        image: the image.
         mask: the mask.
-        upright_fit: where EXIF turns the photo and sizes can't show how the mask was drawn, as
+        upright_fit: where EXIF turns the image and sizes can't show how the mask was drawn, as
             :func:`atrous.data.files.orientation.upright_fit`.
     """
 
-    photo: PhotoFacts | str
+    image: ImageFacts | str
     mask: MaskFacts | str
     upright_fit: float | None = None
 
 
-def glance(photo: Path, mask: Path) -> PairFacts:
+def glance(image: Path, mask: Path) -> PairFacts:
     """What the headers say."""
-    return PairFacts(_glance_at_photo(photo), _glance_at_mask(mask))
+    return PairFacts(_glance_at_image(image), _glance_at_mask(mask))
 
 
-def look(photo: Path, mask: Path, form: MaskForm) -> PairFacts:
+def look(image_file: Path, mask: Path, form: MaskForm) -> PairFacts:
     """What every pixel says, masks being written in a given form."""
     mask_facts, drawn = _look_at_mask(mask, form)
     try:
-        image = open_image(photo)
+        image = open_image(image_file)
     except ImageError as error:
-        return PairFacts(_reason(error, photo), mask_facts)
+        return PairFacts(_reason(error, image_file), mask_facts)
     size, orientation = size_of(image.pixels), image.orientation
     fit = None
     if drawn is not None and agreement(size_of(drawn), size, orientation, None) == "unclear":
         fit = upright_fit(image.pixels, drawn, orientation)
-    return PairFacts(_photo_facts(image, _digest(image.pixels)), mask_facts, fit)
+    return PairFacts(_image_facts(image, _digest(image.pixels)), mask_facts, fit)
 
 
 def look_at_mask(mask: Path, form: MaskForm) -> MaskFacts | str:
@@ -116,19 +116,19 @@ def look_at_mask(mask: Path, form: MaskForm) -> MaskFacts | str:
     return _look_at_mask(mask, form)[0]
 
 
-def _glance_at_photo(path: Path) -> PhotoFacts | str:
+def _glance_at_image(path: Path) -> ImageFacts | str:
     try:
-        with Image.open(path) as picture:
-            return PhotoFacts(upright_size(picture), orientation_of(picture))
+        with Image.open(path) as image:
+            return ImageFacts(upright_size(image), orientation_of(image))
     except Exception:  # what Pillow can't open, the reader may; if not, it says why
         try:
-            return _photo_facts(open_image(path))
+            return _image_facts(open_image(path))
         except ImageError as error:
             return _reason(error, path)
 
 
-def _photo_facts(image: DecodedImage, digest: bytes = b"") -> PhotoFacts:
-    return PhotoFacts(size_of(image.pixels), image.orientation, image.notes, digest)
+def _image_facts(image: DecodedImage, digest: bytes = b"") -> ImageFacts:
+    return ImageFacts(size_of(image.pixels), image.orientation, image.notes, digest)
 
 
 def _glance_at_mask(path: Path) -> MaskFacts | str:
@@ -137,8 +137,8 @@ def _glance_at_mask(path: Path) -> MaskFacts | str:
             return MaskFacts(matrix_size(path), "L", is_jpeg=False)
         if drawing := annotated(path):
             return MaskFacts(drawing.size, "L", is_jpeg=False)
-        with Image.open(path) as picture:
-            return MaskFacts(picture.size[::-1], picture.mode, picture.format in JPEG_FORMATS)
+        with Image.open(path) as image:
+            return MaskFacts(image.size[::-1], image.mode, image.format in JPEG_FORMATS)
     except Exception:  # as above
         try:
             open_mask(path)
@@ -152,12 +152,12 @@ def _look_at_mask(path: Path, form: MaskForm) -> tuple[MaskFacts | str, NDArray[
         file = open_mask(path)
     except MaskError as error:
         return _reason(error, path), None
-    seen = MaskFacts(file.picture.size[::-1], file.picture.mode, file.is_jpeg)
+    seen = MaskFacts(file.image.size[::-1], file.image.mode, file.is_jpeg)
     if seen.is_jpeg:
         return seen, None
     if seen.coloured or form.encoding == "rgb":
         pixels = file.colors()
-        alpha = np.asarray(file.picture.convert("RGBA"))[..., 3] if file.picture.has_transparency_data else None
+        alpha = np.asarray(file.image.convert("RGBA"))[..., 3] if file.image.has_transparency_data else None
         opaque = alpha is None or bool(alpha.min() == 255)
         return replace(seen, colors=_count_colors(pixels), opaque=opaque, digest=_digest(pixels)), pixels
     try:

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 
-from atrous.data.doctor.findings import SHOWN, DatasetError, Finding, Item, Severity, number
+from atrous.data.doctor.findings import SHOWN, Finding, Item, Severity, number
 from atrous.data.files.masks import mask_is_there
 from atrous.data.sources.base import Layout, Listed, closest, list_pairs
+from atrous.errors import DatasetError
 
 Lists = Mapping[str, Sequence[Listed]]
 """The pairs of each split."""
@@ -19,11 +20,11 @@ Lists = Mapping[str, Sequence[Listed]]
 def absent_files(layout: Layout, lists: Lists) -> list[Finding]:
     """The errors that the names of files tell, without one being opened."""
     pairs = {pair: split for split, listed in lists.items() for pair in listed}
-    there = {pair.photo: pair.photo.is_file() for pair in pairs}
-    without_photo = {pair: split for pair, split in pairs.items() if not there[pair.photo]}
-    without_mask = [pair for pair in pairs if there[pair.photo] and not mask_is_there(pair.mask)]
+    there = {pair.image: pair.image.is_file() for pair in pairs}
+    without_image = {pair: split for pair, split in pairs.items() if not there[pair.image]}
+    without_mask = [pair for pair in pairs if there[pair.image] and not mask_is_there(pair.mask)]
     findings = [
-        _not_there(layout, without_photo, {pair.name for pair in pairs if there[pair.photo]}),
+        _not_there(layout, without_image, {pair.name for pair in pairs if there[pair.image]}),
         *_missing_masks(layout, without_mask, len(pairs)),
         _shared_masks(layout, pairs),
         _missing_extras(layout, pairs),
@@ -42,15 +43,15 @@ def _not_there(layout: Layout, listed: Mapping[Listed, str], names: set[str]) ->
     items: list[Item] = []
     for pair, split in listed.items():
         near = closest(pair.name, names) if len(items) < SHOWN else None  # comparing takes a while
-        items.append(Item(str(pair.photo), f"listed by {split}" + (f"; did you mean {near}?" if near else "")))
+        items.append(Item(str(pair.image), f"listed by {split}" + (f"; did you mean {near}?" if near else "")))
     files = sorted({str(layout.list_file(part)) for split in listed.values() for part in split.split("+")})
     return Finding(
         "not-there",
         "error",
         f"{' and '.join(files)} {'list' if len(files) > 1 else 'lists'} "
-        f"{number(len(items), 'photo that is', 'photos that are')} not there",
-        "a photo for each name",
-        f"add the photos, or take the names out of the list; {how_to_fix(layout)} does so",
+        f"{number(len(items), 'image that is', 'images that are')} not there",
+        "an image for each name",
+        f"add the images, or take the names out of the list; {how_to_fix(layout)} does so",
         tuple(items),
     )
 
@@ -63,15 +64,15 @@ def _missing_masks(layout: Layout, pairs: Sequence[Listed], total: int) -> list[
     items = []
     for pair in pairs:
         hint = f" (there is {', '.join(near[pair][:3])})" if near[pair] else ""
-        items.append(Item(str(pair.photo), f"needs {pair.mask}{hint}"))
+        items.append(Item(str(pair.image), f"needs {pair.mask}{hint}"))
     kind = "a .mat file, or in its place a PNG," if pairs[0].mask.suffix == ".mat" else "a PNG"
     return [
         Finding(
             "missing-mask",
             "error",
-            f"{len(items)} of {number(total, 'photo')} {'has' if len(items) == 1 else 'have'} no mask",
-            f"{kind} of the photo's name for each",
-            _renaming(near) or f"draw them, or leave these photos out in a copy: {how_to_fix(layout)}",
+            f"{len(items)} of {number(total, 'image')} {'has' if len(items) == 1 else 'have'} no mask",
+            f"{kind} of the image's name for each",
+            _renaming(near) or f"draw them, or leave these images out in a copy: {how_to_fix(layout)}",
             tuple(items),
         )
     ]
@@ -81,15 +82,15 @@ def _missing_extras(layout: Layout, pairs: Iterable[Listed]) -> Finding | None:
     items = []
     for folder, named in layout.extras.folders().items():
         files = {pair: folder / getattr(pair, named).name for pair in pairs}
-        items += [Item(str(pair.photo), f"needs {file}") for pair, file in files.items() if not file.is_file()]
+        items += [Item(str(pair.image), f"needs {file}") for pair, file in files.items() if not file.is_file()]
     if not items:
         return None
     return Finding(
         "missing-file",
         "error",
-        f"{number(len(items), 'photo lacks', 'photos lack')} a file that {layout.kind} needs beside it and its mask",
+        f"{number(len(items), 'image lacks', 'images lack')} a file that {layout.kind} needs beside it and its mask",
         "a file of the same name for each",
-        "add them, or take the photos out of the list",
+        "add them, or take the images out of the list",
         tuple(items),
     )
 
@@ -105,7 +106,7 @@ def _beginning_with(stem: str, names: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _renaming(near: Mapping[Listed, Sequence[str]]) -> str | None:
-    """The command that gives masks their photos' names, where all that are missing are there with one addition."""
+    """The command that gives masks their images' names, where all that are missing are there with one addition."""
     folders = {pair.mask.parent for pair in near}
     endings = {names[0].removeprefix(pair.mask.stem) if len(names) == 1 else "" for pair, names in near.items()}
     folder, ending = folders.pop(), endings.pop()
@@ -115,20 +116,20 @@ def _renaming(near: Mapping[Listed, Sequence[str]]) -> str | None:
 
 
 def _shared_masks(layout: Layout, pairs: Mapping[Listed, str]) -> Finding | None:
-    photos: dict[Path, list[Path]] = {}
+    images: dict[Path, list[Path]] = {}
     for pair in pairs:
-        if pair.photo not in photos.setdefault(pair.mask, []):
-            photos[pair.mask].append(pair.photo)
-    shared = {mask: sharing for mask, sharing in photos.items() if len(sharing) > 1}
+        if pair.image not in images.setdefault(pair.mask, []):
+            images[pair.mask].append(pair.image)
+    shared = {mask: sharing for mask, sharing in images.items() if len(sharing) > 1}
     if not shared:
         return None
     return Finding(
         "shared-mask",
         "error",
-        f"{number(len(shared), 'mask belongs', 'masks belong')} to more than one photo",
+        f"{number(len(shared), 'mask belongs', 'masks belong')} to more than one image",
         "names that differ in more than the ending",
-        f"rename or remove one photo of each, or leave these out in a copy: {how_to_fix(layout)}",
-        tuple(Item(str(photo), f"would share {mask}") for mask, sharing in shared.items() for photo in sharing),
+        f"rename or remove one image of each, or leave these out in a copy: {how_to_fix(layout)}",
+        tuple(Item(str(image), f"would share {mask}") for mask, sharing in shared.items() for image in sharing),
     )
 
 
@@ -156,7 +157,7 @@ def read_lists(layout: Layout, splits: Sequence[str] = ()) -> tuple[dict[str, li
             findings.append(_no_split(layout, split, str(error), "error" if needed else "warning"))
             continue
         if not lists[split]:
-            findings.append(_no_split(layout, split, f"split '{split}' of {layout.root} holds no pictures", "error"))
+            findings.append(_no_split(layout, split, f"split '{split}' of {layout.root} holds no images", "error"))
     return lists, findings
 
 
@@ -173,35 +174,35 @@ def _no_split(layout: Layout, split: str, found: str, severity: Severity) -> Fin
         "no-split",
         severity,
         found,
-        "a split of this name, with pictures",
+        "a split of this name, with images",
         mend + without,
         (Item(str(file)),),
     )
 
 
 def spare_files(layout: Layout) -> list[Finding]:
-    """Masks and photos that nobody uses."""
+    """Masks and images that nobody uses."""
     findings = []
     if masks := layout.spare_masks():
         findings.append(
             Finding(
                 "extra-mask",
                 "warning",
-                f"{number(len(masks), 'mask belongs', 'masks belong')} to no photo",
-                "a photo of the same name for each",
-                f"add the photos, correct the names, or leave these masks out in a copy: {how_to_fix(layout)}",
+                f"{number(len(masks), 'mask belongs', 'masks belong')} to no image",
+                "an image of the same name for each",
+                f"add the images, correct the names, or leave these masks out in a copy: {how_to_fix(layout)}",
                 tuple(Item(str(mask)) for mask in masks),
             )
         )
-    if photos := layout.spare_photos():
+    if images := layout.spare_images():
         findings.append(
             Finding(
-                "unlisted-photo",
+                "unlisted-image",
                 "note",
-                f"{number(len(photos), 'photo is', 'photos are')} in no split",
-                "each photo in one split, unless it stays out on purpose",
+                f"{number(len(images), 'image is', 'images are')} in no split",
+                "each image in one split, unless it stays out on purpose",
                 "nothing, or add the names to a list",
-                tuple(Item(str(photo)) for photo in photos),
+                tuple(Item(str(image)) for image in images),
             )
         )
     return findings

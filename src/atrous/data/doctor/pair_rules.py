@@ -1,4 +1,4 @@
-"""From facts about a pair to complaints: every way in which a photo and its mask can be wrong."""
+"""From facts about a pair to complaints: every way in which an image and its mask can be wrong."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atrous.data.doctor.findings import Item, number
-from atrous.data.doctor.inspect import MOST_COLORS, MaskFacts, PairFacts, PhotoFacts
+from atrous.data.doctor.inspect import MOST_COLORS, ImageFacts, MaskFacts, PairFacts
 from atrous.data.files.masks import MaskForm
 from atrous.data.files.orientation import agreement, shown
 from atrous.data.sources.base import Listed
@@ -20,7 +20,7 @@ from atrous.labels import IGNORE, LabelSet
 K = TypeVar("K")
 Facts = Mapping[Listed, PairFacts]
 CLEAR = 1.5
-"""From this ratio on (or its inverse), outlines tell how a mask was drawn: on the 350 pictures of VOC's val, turned by
+"""From this ratio on (or its inverse), outlines tell how a mask was drawn: on the 350 images of VOC's val, turned by
 180° or mirrored, it told in 70 % of 1,050 cases and was never wrong."""
 
 
@@ -33,18 +33,18 @@ class Complaint(NamedTuple):
 
 def complaints(pair: Listed, facts: PairFacts, form: MaskForm) -> Iterator[Complaint]:
     """Everything that is wrong with one pair, or worth knowing."""
-    photo, mask = facts.photo, facts.mask
-    if isinstance(photo, str):
-        yield Complaint("unreadable-photo", Item(str(pair.photo), photo))
+    image, mask = facts.image, facts.mask
+    if isinstance(image, str):
+        yield Complaint("unreadable-image", Item(str(pair.image), image))
     else:
-        for note in photo.notes:
-            yield Complaint("photo-note", Item(str(pair.photo), note))
+        for note in image.notes:
+            yield Complaint("image-note", Item(str(pair.image), note))
     if isinstance(mask, str):
         yield Complaint("unreadable-mask", Item(str(pair.mask), mask))
         return
     yield from _mask_complaints(pair, mask, form)
-    if not isinstance(photo, str):
-        yield from _fit_complaints(pair, photo, mask, facts.upright_fit, form)
+    if not isinstance(image, str):
+        yield from _fit_complaints(pair, image, mask, facts.upright_fit, form)
 
 
 def _mask_complaints(pair: Listed, mask: MaskFacts, form: MaskForm) -> Iterator[Complaint]:
@@ -78,29 +78,29 @@ def _first(things: Sequence[str]) -> str:
 
 
 def _fit_complaints(
-    pair: Listed, photo: PhotoFacts, mask: MaskFacts, upright_fit: float | None, form: MaskForm
+    pair: Listed, image: ImageFacts, mask: MaskFacts, upright_fit: float | None, form: MaskForm
 ) -> Iterator[Complaint]:
-    found = agreement(mask.size, photo.size, photo.orientation, form.orientation)
-    sizes = f"{shown(photo.size)}, its mask {pair.mask} {shown(mask.size)}"
+    found = agreement(mask.size, image.size, image.orientation, form.orientation)
+    sizes = f"{shown(image.size)}, its mask {pair.mask} {shown(mask.size)}"
     if found == "other size":
-        turned = "; one of the two is turned" if mask.size == photo.size[::-1] else ""
-        yield Complaint("size-mismatch", Item(str(pair.photo), sizes + turned))
+        turned = "; one of the two is turned" if mask.size == image.size[::-1] else ""
+        yield Complaint("size-mismatch", Item(str(pair.image), sizes + turned))
     elif found == "drawn otherwise":
-        drawn = "as it is shown" if mask.size == photo.size else "as its pixels are stored"
-        yield Complaint("turned-mask", Item(str(pair.photo), f"{sizes}: drawn on the photo {drawn}"))
+        drawn = "as it is shown" if mask.size == image.size else "as its pixels are stored"
+        yield Complaint("turned-mask", Item(str(pair.image), f"{sizes}: drawn on the image {drawn}"))
     elif found == "unclear":
-        yield Complaint("unclear-orientation", Item(str(pair.photo), _evidence(photo, upright_fit)))
-    elif photo.orientation != 1:
-        fits = "upright as the photo is shown" if found == "fits" else "turned with its photo"
-        yield Complaint("turned-photo", Item(str(pair.photo), f"EXIF orientation {photo.orientation}; mask {fits}"))
+        yield Complaint("unclear-orientation", Item(str(pair.image), _evidence(image, upright_fit)))
+    elif image.orientation != 1:
+        fits = "upright as the image is shown" if found == "fits" else "turned with its image"
+        yield Complaint("turned-image", Item(str(pair.image), f"EXIF orientation {image.orientation}; mask {fits}"))
 
 
-def _evidence(photo: PhotoFacts, upright_fit: float | None) -> str:
-    exif = f"EXIF orientation {photo.orientation}"
+def _evidence(image: ImageFacts, upright_fit: float | None) -> str:
+    exif = f"EXIF orientation {image.orientation}"
     if upright_fit is None:
         return exif
     drawn = drawn_upright(upright_fit)
-    fits = "do not tell" if drawn is None else f"fit the photo as it is {'shown' if drawn else 'stored'}"
+    fits = "do not tell" if drawn is None else f"fit the image as it is {'shown' if drawn else 'stored'}"
     return f"{exif}; the mask's outlines {fits}"
 
 
@@ -144,8 +144,8 @@ def nothing_but_void(form: MaskForm, facts: Facts) -> bool:
     """Whether some masks hold 0 and 255, and none holds a class but the first."""
     masks = [seen.mask for seen in facts.values() if isinstance(seen.mask, MaskFacts)]
     counts = [label_counts(mask, form) for mask in masks]
-    learnt = any(count is not None and count[1:IGNORE].any() for count in counts)
-    return not learnt and any(foreground(mask, form) == IGNORE for mask in masks)
+    learned = any(count is not None and count[1:IGNORE].any() for count in counts)
+    return not learned and any(foreground(mask, form) == IGNORE for mask in masks)
 
 
 def label_counts(mask: MaskFacts, form: MaskForm) -> NDArray[np.int64] | None:

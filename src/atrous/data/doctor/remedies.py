@@ -24,7 +24,7 @@ class _Kind(NamedTuple):
 
 
 _KINDS = {
-    "unreadable-photo": _Kind("error", "photo can't be read", "photos can't be read", "whole pictures that open"),
+    "unreadable-image": _Kind("error", "image can't be read", "images can't be read", "whole images that open"),
     "unreadable-mask": _Kind("error", "mask can't be read", "masks can't be read", "whole files that open"),
     "jpeg-mask": _Kind(
         "error",
@@ -34,9 +34,9 @@ _KINDS = {
     ),
     "rgb-mask": _Kind(
         "error",
-        "mask is a coloured picture",
-        "masks are coloured pictures",
-        "palette or grey pictures whose values are the classes",
+        "mask is a coloured image",
+        "masks are coloured images",
+        "palette or grey images whose values are the classes",
     ),
     "binary-mask": _Kind(
         "error",
@@ -64,30 +64,30 @@ _KINDS = {
     ),
     "size-mismatch": _Kind(
         "error",
-        "photo and its mask differ in size",
-        "photos and their masks differ in size",
+        "image and its mask differ in size",
+        "images and their masks differ in size",
         "one size for both",
     ),
     "turned-mask": _Kind(
         "error",
-        "photo is turned by EXIF, and its mask was drawn on it the other way",
-        "photos are turned by EXIF, and their masks were drawn on them the other way",
-        "masks drawn on the photo as it is shown, upright, or one word in labels.toml that says otherwise",
+        "image is turned by EXIF, and its mask was drawn on it the other way",
+        "images are turned by EXIF, and their masks were drawn on them the other way",
+        "masks drawn on the image as it is shown, upright, or one word in labels.toml that says otherwise",
     ),
     "unclear-orientation": _Kind(
         "error",
-        "photo is turned by EXIF in a way that sizes don't show, so its mask may be upright or not",
-        "photos are turned by EXIF in a way that sizes don't show, so their masks may be upright or not",
+        "image is turned by EXIF in a way that sizes don't show, so its mask may be upright or not",
+        "images are turned by EXIF in a way that sizes don't show, so their masks may be upright or not",
         "a word in labels.toml on what masks were drawn on",
     ),
-    "turned-photo": _Kind(
+    "turned-image": _Kind(
         "note",
-        "photo is turned by EXIF, and its mask goes with it",
-        "photos are turned by EXIF, and their masks go with them",
-        "just that: photos are read upright",
+        "image is turned by EXIF, and its mask goes with it",
+        "images are turned by EXIF, and their masks go with them",
+        "just that: images are read upright",
     ),
-    "photo-note": _Kind(
-        "note", "photo is read with a remark", "photos are read with a remark", "ordinary photos of 8 bits"
+    "image-note": _Kind(
+        "note", "image is read with a remark", "images are read with a remark", "ordinary images of 8 bits"
     ),
 }
 
@@ -128,20 +128,20 @@ def _mend(kind: str, layout: Layout, form: MaskForm, facts: Facts) -> str:
             return "write the class's number in place of 255; nothing, if 255 is meant as void"
         case "outside-classes":
             line = f", or in {toml} name more classes, or say ignore = [...] to leave these out" if toml else ""
-            return f"draw these pixels anew{line}; {fix} leaves the pictures out"
+            return f"draw these pixels anew{line}; {fix} leaves the images out"
         case "all-void":
-            return f"draw them, or take the pictures out of their lists; {fix} leaves them out"
+            return f"draw them, or take the images out of their lists; {fix} leaves them out"
         case "size-mismatch":
-            return f"export the masks at the size of their photos, without smoothing; {fix} leaves the pictures out"
+            return f"export the masks at the size of their images, without smoothing; {fix} leaves the images out"
         case "turned-mask":
             other = "upright" if form.orientation == "stored" else "stored"
             line = f' (if all masks were drawn so, a line in {toml} does it: orientation = "{other}")' if toml else ""
             return f"{fix} turns them{line}"
         case "unclear-orientation":
             return _mend_unclear(toml, facts, fix)
-        case "turned-photo":
+        case "turned-image":
             return f"nothing; for programs that ignore EXIF, {fix} writes upright pixels"
-        case "photo-note":
+        case "image-note":
             return "nothing, or export them as ordinary JPEG or PNG"
     return f"copy or export them again; {fix} leaves them out"
 

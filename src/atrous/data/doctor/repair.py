@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from atrous.data.doctor.dataset_rules import contains, content
-from atrous.data.doctor.findings import SHOWN, DatasetError, Item, number
+from atrous.data.doctor.findings import SHOWN, Item, number
 from atrous.data.doctor.inspect import PairFacts
 from atrous.data.doctor.pair_rules import (
     color_form,
@@ -30,6 +30,7 @@ from atrous.data.files.orientation import agreement
 from atrous.data.files.threads import Progress
 from atrous.data.folder_writer import check_target, write_folder
 from atrous.data.sources.base import Listed
+from atrous.errors import DatasetError
 from atrous.labels import IGNORE, LabelSet, encode_mask
 
 
@@ -40,7 +41,7 @@ class Plan:
     Args:
         form: how its mask is to be read.
         steps: what is mended, in words; empty if nothing is.
-        turn_mask: whether the mask must be turned as its photo is.
+        turn_mask: whether the mask must be turned as its image is.
     """
 
     form: MaskForm
@@ -89,10 +90,10 @@ def _listed(files: list[str]) -> list[str]:
 
 
 def mend(checkup: Checkup, folder: Path, progress: Progress | None = None) -> Mended:
-    """Write a copy of a dataset as a folder of photos, palette masks, ``labels.toml`` and lists.
+    """Write a copy of a dataset as a folder of images, palette masks, ``labels.toml`` and lists.
 
-    Coloured masks of known colours and masks of two values in a dataset of two classes become class numbers; photos
-    that EXIF turns become upright PNGs, their masks with them; a picture in several splits stays out of ``train``.
+    Coloured masks of known colours and masks of two values in a dataset of two classes become class numbers; images
+    that EXIF turns become upright PNGs, their masks with them; an image in several splits stays out of ``train``.
     What can't be mended with certainty is left out. The original is only read.
 
     Args:
@@ -102,12 +103,12 @@ def mend(checkup: Checkup, folder: Path, progress: Progress | None = None) -> Me
 
     Raises:
         DatasetError: ``folder`` is in use, ``labels.toml`` must be corrected first, nothing is left to write, or the
-            dataset has more than a folder of photos and masks can hold.
+            dataset has more than a folder of images and masks can hold.
     """
     check_target(folder, checkup.layout.root)
     if checkup.layout.extras.folders():
         raise DatasetError(
-            f"{checkup.layout.spec} has more than photos with one mask each, and a mended copy would lose it; mend its "
+            f"{checkup.layout.spec} has more than images with one mask each, and a mended copy would lose it; mend its "
             "own files as the findings say"
         )
     if unclear := [finding for finding in checkup.findings if finding.kind == "labels-file"]:
@@ -120,13 +121,13 @@ def mend(checkup: Checkup, folder: Path, progress: Progress | None = None) -> Me
         raise DatasetError(f"nothing of {checkup.layout.spec} can be mended with certainty; see its findings")
     labels = checkup.form.labels
 
-    def write(pair: Listed, photo: Path, mask: Path) -> None:
-        _write(pair, plans[pair], labels, photo, mask)
+    def write(pair: Listed, image: Path, mask: Path) -> None:
+        _write(pair, plans[pair], labels, image, mask)
 
     splits = write_folder(folder, lists, MaskForm(labels), write, progress)
     for pair in pairs:
         for step in plans[pair].steps:
-            done.setdefault(step, []).append(str(pair.photo if step.startswith("photo") else pair.mask))
+            done.setdefault(step, []).append(str(pair.image if step.startswith("image") else pair.mask))
     return Mended(folder, splits, done, tuple(left_out))
 
 
@@ -137,30 +138,30 @@ def _plan_all(checkup: Checkup) -> tuple[dict[Listed, Plan], list[Item]]:
         form = replace(form, values=(0, IGNORE))
     plans: dict[Listed, Plan] = {}
     left_out: dict[Item, None] = {}
-    photos: dict[Path, set[Path]] = {}
+    images: dict[Path, set[Path]] = {}
     pairs = list(dict.fromkeys(pair for listed in checkup.lists.values() for pair in listed))
     for pair in pairs:
-        photos.setdefault(pair.mask, set()).add(pair.photo)
+        images.setdefault(pair.mask, set()).add(pair.image)
     for pair in pairs:
         if not (seen := checkup.facts.get(pair)):
-            plan: Plan | str = "no mask" if pair.photo.is_file() else "not there"
-        elif len(photos[pair.mask]) > 1:
-            plan = f"shares {pair.mask} with another photo"
+            plan: Plan | str = "no mask" if pair.image.is_file() else "not there"
+        elif len(images[pair.mask]) > 1:
+            plan = f"shares {pair.mask} with another image"
         else:
             plan = _plan(pair, seen, form)
         if isinstance(plan, Plan):
             plans[pair] = plan
         else:
-            left_out[Item(str(pair.photo), plan)] = None
+            left_out[Item(str(pair.image), plan)] = None
     return plans, list(left_out)
 
 
 def _plan(pair: Listed, seen: PairFacts, form: MaskForm) -> Plan | str:
     """What to do with a pair, or why nothing can be done."""
-    photo, mask = seen.photo, seen.mask
-    if isinstance(photo, str) or isinstance(mask, str):
-        return photo if isinstance(photo, str) else f"mask: {mask}"
-    plan = Plan(form, turn_mask=agreement(mask.size, photo.size, photo.orientation, form.orientation) == "turn it")
+    image, mask = seen.image, seen.mask
+    if isinstance(image, str) or isinstance(mask, str):
+        return image if isinstance(image, str) else f"mask: {mask}"
+    plan = Plan(form, turn_mask=agreement(mask.size, image.size, image.orientation, form.orientation) == "turn it")
     for kind, item in complaints(pair, seen, form):
         upright = drawn_upright(seen.upright_fit)
         if kind == "rgb-mask" and (colors := color_form(mask, form)):
@@ -173,7 +174,7 @@ def _plan(pair: Listed, seen: PairFacts, form: MaskForm) -> Plan | str:
                 steps=(*plan.steps, f"mask: {values[1]} written as 1"),
             )
         elif kind == "turned-mask":
-            plan = replace(plan, turn_mask=mask.size != photo.size)
+            plan = replace(plan, turn_mask=mask.size != image.size)
         elif kind == "unclear-orientation" and upright is not None:
             plan = replace(plan, turn_mask=not upright)
         elif kind == "all-void" or is_error(kind):
@@ -181,28 +182,28 @@ def _plan(pair: Listed, seen: PairFacts, form: MaskForm) -> Plan | str:
     counts = label_counts(mask, plan.form)
     if counts is None or not counts[:IGNORE].any():
         return "all-void"
-    steps = plan.steps + (("mask: turned as its photo is",) if plan.turn_mask else ())
-    return replace(plan, steps=steps + (("photo: turned upright",) if photo.orientation != 1 else ()))
+    steps = plan.steps + (("mask: turned as its image is",) if plan.turn_mask else ())
+    return replace(plan, steps=steps + (("image: turned upright",) if image.orientation != 1 else ()))
 
 
 def _take_out_of_train(lists: dict[str, list[Listed]], facts: Mapping[Listed, PairFacts]) -> dict[str, list[str]]:
-    """Take pictures that are in two splits out of the one that is learnt from, or of the first; which, by words."""
+    """Take images that are in two splits out of the one that is learned from, or of the first; which, by words."""
     taken: dict[str, list[str]] = {}
     for split, other in combinations(lists, 2):
         if contains(split, other):
             continue
         loser, keeper = (other, split) if other.startswith("train") > split.startswith("train") else (split, other)
         kept = {content(pair, facts) for pair in lists[keeper]}
-        if twice := [str(pair.photo) for pair in lists[loser] if content(pair, facts) in kept]:
+        if twice := [str(pair.image) for pair in lists[loser] if content(pair, facts) in kept]:
             taken[f"taken out of {loser}, being in {keeper}"] = twice
         lists[loser] = [pair for pair in lists[loser] if content(pair, facts) not in kept]
     return taken
 
 
-def _write(pair: Listed, plan: Plan, labels: LabelSet, photo: Path, mask: Path) -> None:
-    image, drawn = open_image(pair.photo), read_mask(pair.mask, plan.form)
+def _write(pair: Listed, plan: Plan, labels: LabelSet, image_target: Path, mask: Path) -> None:
+    image, drawn = open_image(pair.image), read_mask(pair.mask, plan.form)
     if image.orientation == 1:
-        shutil.copyfile(pair.photo, photo)
+        shutil.copyfile(pair.image, image_target)
     else:
-        Image.fromarray(image.pixels).save(photo.with_name(f"{mask.stem}.png"))
+        Image.fromarray(image.pixels).save(image_target.with_name(f"{mask.stem}.png"))
     mask.write_bytes(encode_mask(turn(drawn, image.orientation) if plan.turn_mask else drawn, labels))

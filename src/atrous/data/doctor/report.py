@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from atrous.data.doctor.findings import Finding, errors_of, tally
-from atrous.data.doctor.inspect import MaskFacts, PairFacts, PhotoFacts
+from atrous.data.doctor.inspect import ImageFacts, MaskFacts, PairFacts
 from atrous.data.doctor.list_rules import how_to_fix
 from atrous.data.doctor.pair_rules import complaints, label_counts
 from atrous.data.doctor.remedies import is_error
@@ -54,9 +54,9 @@ class Checkup:
         return add_up([found for found in labels if found is not None], len(self.form.labels))
 
     def sizes(self, split: str) -> list[Size]:
-        """The sizes of the photos of the good pairs of a split, upright, those of the fewest pixels first."""
-        photos = (self.facts[pair].photo for pair in self.good(split))
-        sizes = [photo.size for photo in photos if isinstance(photo, PhotoFacts)]
+        """The sizes of the images of the good pairs of a split, upright, those of the fewest pixels first."""
+        images = (self.facts[pair].image for pair in self.good(split))
+        sizes = [image.size for image in images if isinstance(image, ImageFacts)]
         return sorted(sizes, key=lambda size: size[0] * size[1])
 
     def others(self) -> list[str]:
@@ -83,8 +83,8 @@ class Checkup:
         between = f", {shown(sizes[0])} to {shown(sizes[-1])} pixels" if sizes else ""
         lines = [f"{self.layout.kind}:{split}: {len(sizes)} of {len(self.lists[split])} pairs are good{between}"]
         total, width = max(int(counts.pixels.sum()) + counts.ignored, 1), max(map(len, names))
-        for name, pixels, pictures in zip(names, counts.pixels, counts.pictures, strict=True):
-            lines.append(f"  {name:{width}}  {100 * pixels / total:6.2f} %  in {pictures} pictures")
+        for name, pixels, images in zip(names, counts.pixels, counts.images, strict=True):
+            lines.append(f"  {name:{width}}  {100 * pixels / total:6.2f} %  in {images} images")
         return "\n".join([*lines, f"  {'(ignored)':{width}}  {100 * counts.ignored / total:6.2f} %"])
 
     def to_dict(self) -> dict[str, Any]:
@@ -107,7 +107,7 @@ class Checkup:
             "largest": list(sizes[-1]) if sizes else None,
             "ignored_pixels": counts.ignored,
             "classes": [
-                {"name": name, "pixels": int(pixels), "pictures": int(pictures)}
-                for name, pixels, pictures in zip(names, counts.pixels, counts.pictures, strict=True)
+                {"name": name, "pixels": int(pixels), "images": int(images)}
+                for name, pixels, images in zip(names, counts.pixels, counts.images, strict=True)
             ],
         }

@@ -16,23 +16,23 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.data.doctor.findings import DatasetError
+from atrous.errors import DatasetError, InputError
 from atrous.label_sets import VOC, VOC_IN_COCO
 from atrous.labels import IGNORE, LabelSet, Mask
 
 _PART = np.dtype(
     [
-        *(("picture", np.int32), ("area", np.float32), ("crowd", np.bool_), ("category", np.uint8)),
+        *(("image", np.int32), ("area", np.float32), ("crowd", np.bool_), ("category", np.uint8)),
         *(("first", np.bool_), ("runs", np.bool_), ("start", np.int64), ("stop", np.int64)),
     ]
 )
-"""An outline, or the runs, of an object: its picture, area and category; whether it is the object's first; where its
+"""An outline, or the runs, of an object: its image, area and category; whether it is the object's first; where its
 numbers are.
 """
 
 
-class Picture(NamedTuple):
-    """A picture by the name of its file and its size; ``row`` is its place in the arrays."""
+class CocoImage(NamedTuple):
+    """An image by the name of its file and its size; ``row`` is its place in the arrays."""
 
     row: int
     file: str
@@ -46,15 +46,15 @@ class Annotations:
 
     Args:
         categories: their names, by id; the first is category 1.
-        pictures: by the names of their files without ending.
-        parts: outlines and runs of the objects, by picture, in the order in which they are drawn.
-        begins: the first part of each picture, and behind the last the number of parts.
+        images: by the names of their files without ending.
+        parts: outlines and runs of the objects, by image, in the order in which they are drawn.
+        begins: the first part of each image, and behind the last the number of parts.
         points: x and y of the outlines, in pixels; the middle of the first pixel is (0.5, 0.5).
         runs: how many pixels, down the columns, are outside, inside, outside, … the object.
     """
 
     categories: tuple[str, ...]
-    pictures: Mapping[str, Picture]
+    images: Mapping[str, CocoImage]
     parts: NDArray[np.void]
     begins: NDArray[np.int64]
     points: NDArray[np.float32]
@@ -76,20 +76,20 @@ class Annotations:
         for label, name in enumerate(VOC.names[1:], 1):
             theirs = VOC_IN_COCO.get(name, name)
             if theirs not in self.categories:
-                raise ValueError(f"no category '{theirs}'")
+                raise InputError(f"no category '{theirs}'")
             classes[1 + self.categories.index(theirs)] = label
         return classes
 
     def areas(self, kind: str) -> NDArray[np.float64]:
-        """The area of the objects of any class in each picture, in pixels; crowds are none."""
+        """The area of the objects of any class in each image, in pixels; crowds are none."""
         drawn = self.parts[
             (self.classes(kind)[self.parts["category"]] > 0) & self.parts["first"] & ~self.parts["crowd"]
         ]
-        return np.bincount(drawn["picture"], drawn["area"], len(self.pictures)).astype(np.float64)
+        return np.bincount(drawn["image"], drawn["area"], len(self.images)).astype(np.float64)
 
-    def draw(self, picture: str, kind: str) -> Mask:
-        """The mask ``(H, W)`` of a picture: crowds as 255, over them the objects, the smaller over the larger."""
-        row, _, height, width = self.pictures[picture]
+    def draw(self, image: str, kind: str) -> Mask:
+        """The mask ``(H, W)`` of an image: crowds as 255, over them the objects, the smaller over the larger."""
+        row, _, height, width = self.images[image]
         mask, classes = np.zeros((height, width), np.uint8), self.classes(kind)
         for part in self.parts[self.begins[row] : self.begins[row + 1]]:
             if label := classes[part["category"]]:
@@ -102,21 +102,21 @@ class Annotations:
 
 
 class Drawing(NamedTuple):
-    """A mask that annotations tell: of which picture, and of which kind of classes."""
+    """A mask that annotations tell: of which image, and of which kind of classes."""
 
     annotations: Annotations
-    picture: str
+    image: str
     kind: str
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width."""
-        picture = self.annotations.pictures[self.picture]
-        return picture.height, picture.width
+        image = self.annotations.images[self.image]
+        return image.height, image.width
 
     def mask(self) -> Mask:
         """The mask itself, ``(H, W)``."""
-        return self.annotations.draw(self.picture, self.kind)
+        return self.annotations.draw(self.image, self.kind)
 
 
 def annotated(path: Path) -> Drawing | None:
@@ -154,17 +154,17 @@ def _read(version: tuple[Path, int, int]) -> Annotations:
 def _pack(data: Mapping[str, Any]) -> Annotations:
     categories = sorted(data["categories"], key=lambda category: category["id"])
     if len(categories) >= IGNORE:
-        raise ValueError(f"{len(categories)} categories, where masks hold at most {IGNORE - 1} and a background")
+        raise InputError(f"{len(categories)} categories, where masks hold at most {IGNORE - 1} and a background")
     number = {category["id"]: place for place, category in enumerate(categories, 1)}
     images = {
-        image["id"]: Picture(row, image["file_name"], image["height"], image["width"])
+        image["id"]: CocoImage(row, image["file_name"], image["height"], image["width"])
         for row, image in enumerate(data["images"])
     }
     points, runs, rows = array("f"), array("i"), []
     for thing in data["annotations"]:
         for key, known in (("image_id", images), ("category_id", number)):
             if thing[key] not in known:
-                raise ValueError(f"annotation {thing.get('id')}: {key} {thing[key]!r} is the id of none")
+                raise InputError(f"annotation {thing.get('id')}: {key} {thing[key]!r} is the id of none")
         row, _, height, width = images[thing["image_id"]]
         shape = thing["segmentation"]
         about = (row, thing["area"], bool(thing.get("iscrowd", 0)), number[thing["category_id"]])
@@ -172,21 +172,21 @@ def _pack(data: Mapping[str, Any]) -> Annotations:
             counts = shape["counts"]
             counts = unpack_runs(counts) if isinstance(counts, str) else counts
             if sum(counts) != height * width or min(counts) < 0:
-                raise ValueError(f"annotation {thing.get('id')}: its runs do not fill {width}×{height} pixels")
+                raise InputError(f"annotation {thing.get('id')}: its runs do not fill {width}×{height} pixels")
             rows.append((*about, True, True, len(runs), len(runs) + len(counts)))
             runs.extend(counts)
             continue
         for place, outline in enumerate(shape):
             if len(outline) % 2:
-                raise ValueError(f"annotation {thing.get('id')}: an outline of {len(outline)} numbers, x without y")
+                raise InputError(f"annotation {thing.get('id')}: an outline of {len(outline)} numbers, x without y")
             rows.append((*about, place == 0, False, len(points), len(points) + len(outline)))
             points.extend(outline)
     parts = np.array(rows, _PART)
-    parts = parts[np.lexsort((-parts["area"], ~parts["crowd"], parts["picture"]))]
-    begins = np.searchsorted(parts["picture"], np.arange(len(images) + 1))
+    parts = parts[np.lexsort((-parts["area"], ~parts["crowd"], parts["image"]))]
+    begins = np.searchsorted(parts["image"], np.arange(len(images) + 1))
     names = tuple(category["name"] for category in categories)
-    pictures = {Path(picture.file).with_suffix("").as_posix(): picture for picture in images.values()}
-    return Annotations(names, pictures, parts, begins, np.array(points), np.array(runs))
+    by_name = {Path(image.file).with_suffix("").as_posix(): image for image in images.values()}
+    return Annotations(names, by_name, parts, begins, np.array(points), np.array(runs))
 
 
 def unpack_runs(packed: str) -> list[int]:
@@ -216,7 +216,7 @@ def inside_runs(runs: Sequence[int] | NDArray[np.int32], height: int, width: int
 def fill_outline(mask: Mask, outline: NDArray[np.float32], value: int) -> None:
     """Give a value to the pixels of a mask whose middles lie inside an outline ``(N, 2)`` of x and y, even-odd."""
     height, width = mask.shape
-    x, y = outline.T.astype(np.float64) - 0.5  # so that the middles of pixels are whole numbers
+    x, y = outline.T.astype(np.float64) - 0.5  # so that the middles of pixels are integers
     next_x, next_y = np.roll(x, -1), np.roll(y, -1)
     first = np.ceil(np.minimum(y, next_y)).clip(0, height).astype(np.int64)
     count = np.ceil(np.maximum(y, next_y)).clip(0, height).astype(np.int64) - first  # rows that each edge crosses

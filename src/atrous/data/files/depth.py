@@ -1,8 +1,8 @@
-"""HHA: depth as a picture of three channels (Gupta et al., ECCV 2014, arXiv 1407.5736, §3).
+"""HHA: depth as an image of three channels (Gupta et al., ECCV 2014, arXiv 1407.5736, §3).
 
 Horizontal disparity, height above ground, and the angle between the surface's normal and gravity. Scales, window
 sizes, thresholds and iterations are those of the authors' code (github.com/s-gupta/rcnn-depth, ``saveHHA.m`` and
-``processDepthImage.m``), with which the HHA pictures of FCN's NYUDv2 were made. Those pictures were not at hand to
+``processDepthImage.m``), with which the HHA images of FCN's NYUDv2 were made. Those images were not at hand to
 compare with: what is tested is that heights, angles and disparities of a drawn room come out right. Two differences
 are known: the authors fit normals to what the camera measured, and take filled depth for the rest; here a pixel has
 depth or has none. And their pixels count from 1, ours from 0, in the camera matrix too.
@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+
+from atrous.errors import InputError
 
 Floats = NDArray[np.float64]
 
@@ -46,12 +48,12 @@ def encode_hha(depth_m: NDArray[np.floating], intrinsics: NDArray[np.floating]) 
     """
     depth, camera = np.asarray(depth_m, np.float64), np.asarray(intrinsics, np.float64)
     if depth.ndim != 2:
-        raise ValueError(f"expected depth (H, W) in metres, got an array of shape {depth.shape}")
+        raise InputError(f"expected depth (H, W) in metres, got an array of shape {depth.shape}")
     if camera.shape != (3, 3) or not (camera[0, 0] > 0 and camera[1, 1] > 0):
-        raise ValueError(f"expected a camera matrix (3, 3) with focal lengths in pixels on its diagonal, got {camera}")
+        raise InputError(f"expected a camera matrix (3, 3) with focal lengths in pixels on its diagonal, got {camera}")
     known = np.isfinite(depth) & (depth > 0)
     if not known.any():
-        raise ValueError("no pixel has depth; expected metres, with 0 where there is none")
+        raise InputError("no pixel has depth; expected metres, with 0 where there is none")
     depth = 100 * np.where(known, depth, 0)
     rays = _rays(depth.shape, camera)
     gravity = gravity_direction(surface_normals(depth, rays, COARSE))
@@ -61,8 +63,8 @@ def encode_hha(depth_m: NDArray[np.floating], intrinsics: NDArray[np.floating]) 
     cosine = np.nan_to_num(surface_normals(depth, rays, FINE) @ gravity, nan=-1.0)
     angle = np.degrees(np.arccos(cosine.clip(-1, 1)))
     channels = (DISPARITY / np.maximum(depth, NEAREST_CM), height, angle + _ANGLE_OFFSET)
-    picture = np.stack(channels, -1).round().clip(0, 255)
-    return (picture * known[..., None]).astype(np.uint8)
+    image = np.stack(channels, -1).round().clip(0, 255)
+    return (image * known[..., None]).astype(np.uint8)
 
 
 def surface_normals(depth: Floats, rays: Floats, radius: int) -> Floats:

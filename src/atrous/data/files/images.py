@@ -1,10 +1,10 @@
-"""Pictures in: whatever a person calls a photo becomes upright uint8 RGB, or an error that says how to mend it.
+"""Images in: whatever a person calls an image becomes upright uint8 RGB, or an error that says how to mend it.
 
 The first frame of the file is turned by its EXIF orientation and brought to RGB: grey is repeated, 16-bit values keep
 their high byte, CMYK is converted, and transparent parts are laid over white (what a browser or a printer shows; the
 colours under a transparent pixel are leftovers of the editor). Colour profiles are not applied.
 
-Plain JPEGs go through OpenCV, the rest through Pillow. On 300 VOC photos both gave the same bytes, and OpenCV decoded
+Plain JPEGs go through OpenCV, the rest through Pillow. On 300 VOC images both gave the same bytes, and OpenCV decoded
 490–510 a second on one core against Pillow's 380–420. PNG stays with Pillow: OpenCV gains at most a quarter there, and
 fills the terminal with libpng's remarks about colour profiles.
 """
@@ -26,15 +26,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from atrous.errors import InputError
+
 Pixels = NDArray[np.uint8]
 
 MAX_PIXELS = 2**30
-"""The largest picture that is read, in pixels: about a gigapixel, 3 GB of RGB."""
+"""The largest image that is read, in pixels: about a gigapixel, 3 GB of RGB."""
 
 _COMMON = "jpg jpeg jpe jfif mpo png apng webp tif tiff bmp dib gif avif heic heif"
 _RARE = "ppm pgm pbm pnm jp2 j2k tga"
 SUFFIXES = frozenset(f".{ending}" for ending in f"{_COMMON} {_RARE}".split())
-"""The file names, by their ending, that are taken for pictures inside a folder."""
+"""The file names, by their ending, that are taken for images inside a folder."""
 
 JPEG_FORMATS = ("JPEG", "MPO")
 """What Pillow calls files whose pixels went through JPEG."""
@@ -53,36 +55,36 @@ _SIGNATURES = (  # (offset, bytes, what that is and how to mend it)
     (
         4,
         b"ftyphei",
-        "a HEIC photo, which Pillow cannot read alone; export it as JPEG (on an iPhone: Formats → Most Compatible)",
+        "a HEIC image, which Pillow cannot read alone; export it as JPEG (on an iPhone: Formats → Most Compatible)",
     ),
     (
         4,
         b"ftypmif1",
-        "a HEIC photo, which Pillow cannot read alone; export it as JPEG (on an iPhone: Formats → Most Compatible)",
+        "a HEIC image, which Pillow cannot read alone; export it as JPEG (on an iPhone: Formats → Most Compatible)",
     ),
-    (4, b"ftyp", "a video or a picture of the MP4 family; extract its frames first, e.g. with ffmpeg"),
+    (4, b"ftyp", "a video or an image of the MP4 family; extract its frames first, e.g. with ffmpeg"),
     (0, b"%PDF", "a PDF document; export its pages as PNG or JPEG"),
     (0, b"PK\x03\x04", "a ZIP archive; unpack it first"),
-    (0, b"version https://git-lfs", "a Git LFS pointer instead of the picture; run `git lfs pull`"),
+    (0, b"version https://git-lfs", "a Git LFS pointer instead of the image; run `git lfs pull`"),
     (0, b"<svg", "an SVG drawing; export it as PNG"),
     (0, b"<?xml", "an XML or SVG file; export it as PNG"),
-    (0, b"<!", "a web page; a download probably answered with an error page: fetch the picture again"),
-    (0, b"<html", "a web page; a download probably answered with an error page: fetch the picture again"),
+    (0, b"<!", "a web page; a download probably answered with an error page: fetch the image again"),
+    (0, b"<html", "a web page; a download probably answered with an error page: fetch the image again"),
     (0, b"\x93NUMPY", "a NumPy array; pass the array itself from Python, or save it as PNG"),
 )
 
 
-class ImageError(ValueError):
-    """A picture that cannot be read: the message names the file, what was found and expected, and how to mend it."""
+class ImageError(InputError):
+    """An image that cannot be read: the message names the file, what was found and expected, and how to mend it."""
 
 
 @dataclass(frozen=True, eq=False)
 class DecodedImage:
-    """A decoded picture and what a person should know about how it was read.
+    """A decoded image and what a person should know about how it was read.
 
     Args:
         pixels: uint8 RGB ``(H, W, 3)``, upright, writable.
-        notes: sentences such as "animation of 12 frames; only the first is read"; empty for an ordinary photo.
+        notes: sentences such as "animation of 12 frames; only the first is read"; empty for an ordinary image.
         orientation: EXIF's, 1 to 8, by which the stored pixels were turned; 1 is upright already.
     """
 
@@ -107,7 +109,7 @@ class FoundImage:
 
 
 def read_image(path: str | Path) -> Pixels:
-    """Read a picture as upright uint8 RGB ``(H, W, 3)``.
+    """Read an image as upright uint8 RGB ``(H, W, 3)``.
 
     Raises:
         ImageError: as :func:`open_image`.
@@ -116,10 +118,10 @@ def read_image(path: str | Path) -> Pixels:
 
 
 def open_image(path: str | Path) -> DecodedImage:
-    """Read a picture as upright uint8 RGB ``(H, W, 3)``, with notes on what was left out.
+    """Read an image as upright uint8 RGB ``(H, W, 3)``, with notes on what was left out.
 
     Raises:
-        ImageError: the file is missing, empty, a folder, damaged, no picture, or larger than :data:`MAX_PIXELS`.
+        ImageError: the file is missing, empty, a folder, damaged, no image, or larger than :data:`MAX_PIXELS`.
     """
     path = Path(path)
     try:
@@ -127,88 +129,88 @@ def open_image(path: str | Path) -> DecodedImage:
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file; check the name{_nearby(path)}") from None
     except IsADirectoryError:
-        raise ImageError(f"{path}: a folder, where a picture was expected; name a file in it") from None
+        raise ImageError(f"{path}: a folder, where an image was expected; name a file in it") from None
     except OSError as error:
         raise ImageError(f"{path}: cannot be opened ({error.strerror or error}); check that you may read it") from None
     return decode_image(data, str(path))
 
 
-def decode_image(data: bytes, name: str = "picture") -> DecodedImage:
-    """Decode the bytes of a picture file as upright uint8 RGB ``(H, W, 3)``.
+def decode_image(data: bytes, name: str = "image") -> DecodedImage:
+    """Decode the bytes of an image file as upright uint8 RGB ``(H, W, 3)``.
 
     Args:
         data: a whole file: JPEG, PNG, WebP, TIFF, BMP, GIF, or whatever else Pillow and OpenCV know.
         name: what to call it in an error.
 
     Raises:
-        ImageError: the bytes are empty, damaged, no picture, or a picture larger than :data:`MAX_PIXELS`.
+        ImageError: the bytes are empty, damaged, no image, or an image larger than :data:`MAX_PIXELS`.
     """
     if not data:
-        raise ImageError(f"{name}: an empty file (0 bytes), where a picture was expected; copy or download it again")
+        raise ImageError(f"{name}: an empty file (0 bytes), where an image was expected; copy or download it again")
     try:
         if _is_plain_jpeg(data):
             with contextlib.suppress(cv2.error):
                 pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)  # upright
                 if pixels is not None:  # a truncated file gives None; Pillow then says what is wrong with it
                     return DecodedImage(pixels, orientation=_jpeg_orientation(data))
-        with open_picture(data) as picture:
-            _check_size(picture.size, name)
-            if picture.format in ("EPS", "WMF"):
-                raise ImageError(f"{name}: a {picture.format} drawing, where a photo was expected; export it as PNG")
-            return to_rgb(picture)
+        with open_with_pillow(data) as image:
+            _check_size(image.size, name)
+            if image.format in ("EPS", "WMF"):
+                raise ImageError(f"{name}: a {image.format} drawing, where an image was expected; export it as PNG")
+            return to_rgb(image)
     except ImageError:
         raise
     except UnidentifiedImageError:
         return _decode_exotic(data, name)
     except MemoryError:
-        raise ImageError(f"{name}: not enough memory to decode it; cut it into smaller pictures") from None
+        raise ImageError(f"{name}: not enough memory to decode it; cut it into smaller images") from None
     except Exception as error:  # a damaged file can raise nearly anything inside a decoder
         raise ImageError(
-            f"{name}: a damaged picture ({str(error) or type(error).__name__}; the file has {len(data):,} bytes), "
+            f"{name}: a damaged image ({str(error) or type(error).__name__}; the file has {len(data):,} bytes), "
             "where a whole one was expected; copy or download it again"
         ) from error
 
 
-def to_rgb(picture: Image.Image) -> DecodedImage:
+def to_rgb(image: Image.Image) -> DecodedImage:
     """Turn an opened Pillow image of any mode into upright uint8 RGB ``(H, W, 3)``: its current frame.
 
     Raises:
         Whatever Pillow raises on a damaged file.
     """
     notes = []
-    if getattr(picture, "is_animated", False) and picture.format != "MPO":  # MPO: a photo with its preview or depth map
-        what, part = ("document", "pages") if picture.format == "TIFF" else ("animation", "frames")
-        notes.append(f"{what} of {picture.n_frames} {part}; only the first is read")  # type: ignore[attr-defined]
-    turned = orientation_of(picture)
-    picture.load()
-    if (left := orientation_of(picture)) != 1:  # loading a TIFF turns it
-        picture = picture.transpose(_TURNS[left])
-    if picture.mode.startswith(("I", "F")):
-        grey, note = _to_8_bit(np.asarray(picture))
+    if getattr(image, "is_animated", False) and image.format != "MPO":  # MPO: an image with its preview or depth map
+        what, part = ("document", "pages") if image.format == "TIFF" else ("animation", "frames")
+        notes.append(f"{what} of {image.n_frames} {part}; only the first is read")  # type: ignore[attr-defined]
+    turned = orientation_of(image)
+    image.load()
+    if (left := orientation_of(image)) != 1:  # loading a TIFF turns it
+        image = image.transpose(_TURNS[left])
+    if image.mode.startswith(("I", "F")):
+        grey, note = _to_8_bit(np.asarray(image))
         notes += [note] if note else []
         return DecodedImage(np.repeat(grey[..., None], 3, axis=2), tuple(notes), turned)
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        if np.asarray(picture)[..., 3].min() < 255:
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        if np.asarray(image)[..., 3].min() < 255:
             notes.append("transparent parts are read as white")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    return DecodedImage(np.array(picture.convert("RGB")), tuple(notes), turned)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return DecodedImage(np.array(image.convert("RGB")), tuple(notes), turned)
 
 
-def orientation_of(picture: Image.Image) -> int:
-    """EXIF's orientation of an opened picture, 1 to 8; 1 where there is none, or none that can be read."""
-    if picture.format in JPEG_FORMATS:  # getexif would take it from XMP too, which OpenCV does not read
-        return _jpeg_orientation(picture.info.get("exif", b""))
-    with contextlib.suppress(Exception):  # broken EXIF is common, and no reason to refuse the picture
-        orientation = picture.getexif().get(ExifTags.Base.Orientation)
+def orientation_of(image: Image.Image) -> int:
+    """EXIF's orientation of an opened image, 1 to 8; 1 where there is none, or none that can be read."""
+    if image.format in JPEG_FORMATS:  # getexif would take it from XMP too, which OpenCV does not read
+        return _jpeg_orientation(image.info.get("exif", b""))
+    with contextlib.suppress(Exception):  # broken EXIF is common, and no reason to refuse the image
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
         return orientation if orientation in _TURNS else 1
     return 1
 
 
-def upright_size(picture: Image.Image) -> tuple[int, int]:
-    """Height and width that an opened picture, not loaded yet, has when it is turned upright."""
-    width, height = picture.size
-    turned = orientation_of(picture) >= 5 and picture.format != "TIFF"  # whose size is upright from the start
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Height and width that an opened image, not loaded yet, has when it is turned upright."""
+    width, height = image.size
+    turned = orientation_of(image) >= 5 and image.format != "TIFF"  # whose size is upright from the start
     return (width, height) if turned else (height, width)
 
 
@@ -237,17 +239,17 @@ def turn(pixels: Pixels, orientation: int) -> Pixels:
 
 
 def find_images(inputs: Sequence[str | Path]) -> list[FoundImage]:
-    """List the pictures that files, folders and patterns stand for, each file once, in a fixed order.
+    """List the images that files, folders and patterns stand for, each file once, in a fixed order.
 
     A folder is searched to its depths for the endings in :data:`SUFFIXES`, past hidden files; so are the folders that
     a pattern such as ``"photos/*.jpg"`` or ``"photos/**"`` matches. A file named by itself is always listed, whatever
     its ending and even if it is missing: reading it will say so.
 
     Raises:
-        ImageError: a folder or a pattern holds no picture, or nothing was given.
+        ImageError: a folder or a pattern holds no image, or nothing was given.
     """
     if not inputs:
-        raise ImageError("no input: name at least one picture, folder or pattern such as 'photos/*.jpg'")
+        raise ImageError("no input: name at least one image, folder or pattern such as 'photos/*.jpg'")
     found: dict[str, FoundImage] = {}
     for given in inputs:
         for image in _find(given):
@@ -269,7 +271,7 @@ def _find(given: str | Path) -> list[FoundImage]:
     if not images:
         endings = " ".join(sorted(SUFFIXES))
         what = "in this folder or below it" if path.is_dir() else "matches this pattern"
-        raise ImageError(f"{given}: no picture {what}; looked for files ending in {endings}")
+        raise ImageError(f"{given}: no image {what}; looked for files ending in {endings}")
     return images
 
 
@@ -313,8 +315,8 @@ def _is_plain_jpeg(data: bytes) -> bool:
 _pillow_limit = threading.Lock()
 
 
-def open_picture(data: bytes) -> Image.Image:
-    """Open the bytes of a file in Pillow, without its warnings about large pictures.
+def open_with_pillow(data: bytes) -> Image.Image:
+    """Open the bytes of a file in Pillow, without its warnings about large images.
 
     Raises:
         UnidentifiedImageError, or whatever else Pillow raises on a damaged header.
@@ -332,12 +334,12 @@ def _check_size(size: tuple[int, int], name: str) -> None:
     width, height = size
     if width * height > MAX_PIXELS:
         raise ImageError(
-            f"{name}: {width}×{height} pixels, where at most {MAX_PIXELS:,} were expected; cut it into smaller pictures"
+            f"{name}: {width}×{height} pixels, where at most {MAX_PIXELS:,} were expected; cut it into smaller images"
         )
 
 
 DARK = 16384
-"""A 16-bit picture whose values all lie below this was probably stored in fewer bits: a note says so."""
+"""A 16-bit image whose values all lie below this was probably stored in fewer bits: a note says so."""
 
 
 def _to_8_bit(values: NDArray[np.generic]) -> tuple[Pixels, str | None]:
@@ -361,7 +363,7 @@ def _decode_exotic(data: bytes, name: str) -> DecodedImage:
         with contextlib.suppress(cv2.error):
             values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None:
-        raise ImageError(f"{name}: {_describe(data)}; a picture was expected (JPEG, PNG, WebP, TIFF, BMP or GIF)")
+        raise ImageError(f"{name}: {_describe(data)}; an image was expected (JPEG, PNG, WebP, TIFF, BMP or GIF)")
     pixels, note = (values, None) if values.dtype == np.uint8 else _to_8_bit(values)
     rgb = np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else np.ascontiguousarray(pixels[..., 2::-1])
     return DecodedImage(rgb, (note,) if note else ())
@@ -373,8 +375,8 @@ def _describe(data: bytes) -> str:
         if start[offset:].lower().startswith(signature.lower()):
             return description
     if start.startswith((b"\xff\xd8", b"\x89PNG", b"GIF8", b"RIFF", b"II*", b"MM\0*", b"BM")):
-        return f"a picture whose header is damaged ({len(data):,} bytes); copy or download it again"
-    return f"not a picture: it begins with {start[:12]!r}"
+        return f"an image whose header is damaged ({len(data):,} bytes); copy or download it again"
+    return f"not an image: it begins with {start[:12]!r}"
 
 
 def _nearby(path: Path) -> str:

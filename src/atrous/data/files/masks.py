@@ -1,4 +1,4 @@
-"""Reading masks: palette, index and declared-RGB pictures and matrices become uint8 labels, 255 for ignored pixels."""
+"""Reading masks: palette, index and declared-RGB images and matrices become uint8 labels, 255 for ignored pixels."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from atrous.data.files.coco_json import annotated
-from atrous.data.files.images import JPEG_FORMATS, open_picture
+from atrous.data.files.images import JPEG_FORMATS, open_with_pillow
 from atrous.data.files.matlab import MatrixError, read_matrix
+from atrous.errors import InputError
 from atrous.labels import IGNORE, VOID_COLOR, Color, LabelSet, Mask, labels_from_colors
 
 Encoding = Literal["index", "rgb"]
 Orientation = Literal["upright", "stored"]
 
 
-class MaskError(ValueError):
+class MaskError(InputError):
     """A mask that can't be read as labels; the message names the file, what was found and how to mend it."""
 
 
@@ -33,11 +34,11 @@ class MaskForm:
 
     Args:
         labels: the classes.
-        encoding: ``index`` (palette and grey pictures: the value is the class) or ``rgb`` (the colour is the class, by
+        encoding: ``index`` (palette and grey images: the value is the class) or ``rgb`` (the colour is the class, by
             the label set's colours; VOC's cream is void).
         values: the value on disk of each class; 0, 1, 2, … when left out.
         ignore: values on disk, or colours of RGB masks, that nobody judges. 255 is one unless a class has it.
-        orientation: for photos that EXIF turns, whether masks were drawn on the photo as it is shown (``upright``) or
+        orientation: for images that EXIF turns, whether masks were drawn on the image as it is shown (``upright``) or
             on its pixels as they are stored (``stored``); None where sizes must tell.
     """
 
@@ -72,7 +73,7 @@ class MaskFile:
     """A decoded mask as it stands on disk: where it is, its pixels in whatever form, and the file's format."""
 
     path: Path
-    picture: Image.Image
+    image: Image.Image
     format: str | None
 
     @property
@@ -83,13 +84,13 @@ class MaskFile:
         """The values of an index mask, uint8 ``(H, W)``.
 
         Raises:
-            MaskError: a JPEG, a coloured picture, or values that are no uint8.
+            MaskError: a JPEG, a coloured image, or values that are no uint8.
         """
         self._refuse_jpeg()
-        values, mode = np.asarray(self.picture), self.picture.mode
+        values, mode = np.asarray(self.image), self.image.mode
         if values.ndim != 2:
             raise MaskError(
-                f"{self.path}: a {mode} picture, expected a palette or grey mask whose values are the classes; "
+                f"{self.path}: a {mode} image, expected a palette or grey mask whose values are the classes; "
                 'if its colours are the classes, say so: encoding = "rgb" and colors = [...] in labels.toml'
             )
         if values.dtype == np.uint8:
@@ -98,7 +99,7 @@ class MaskFile:
         if low >= 0 and high <= IGNORE and (values == values.astype(np.uint8)).all():
             return values.astype(np.uint8)
         raise MaskError(
-            f"{self.path}: a {mode} picture with values from {low} to {high}, expected whole numbers, classes or "
+            f"{self.path}: a {mode} image with values from {low} to {high}, expected integers, classes or "
             f"{IGNORE}; write it again as an 8-bit PNG of class numbers, void as {IGNORE}"
         )
 
@@ -109,17 +110,17 @@ class MaskFile:
             MaskError: a JPEG.
         """
         self._refuse_jpeg()
-        return np.asarray(self.picture.convert("RGB"))
+        return np.asarray(self.image.convert("RGB"))
 
     def _refuse_jpeg(self) -> None:
         if self.is_jpeg:
             raise MaskError(
-                f"{self.path}: a JPEG picture, which changes labels along every edge; export the mask again as PNG"
+                f"{self.path}: a JPEG image, which changes labels along every edge; export the mask again as PNG"
             )
 
 
 def open_mask(path: Path) -> MaskFile:
-    """Decode a mask, whatever its form: a picture, the matrix in a ``.mat`` file, or what COCO's annotations tell.
+    """Decode a mask, whatever its form: an image, the matrix in a ``.mat`` file, or what COCO's annotations tell.
 
     Raises:
         MaskError: missing or unreadable.
@@ -129,15 +130,15 @@ def open_mask(path: Path) -> MaskFile:
             return MaskFile(path, Image.fromarray(read_matrix(path)), "MAT")
         if drawing := annotated(path):
             return MaskFile(path, Image.fromarray(drawing.mask()), "COCO")
-        with open_picture(path.read_bytes()) as picture:
-            picture.load()
-            return MaskFile(path, picture, picture.format)
+        with open_with_pillow(path.read_bytes()) as image:
+            image.load()
+            return MaskFile(path, image, image.format)
     except FileNotFoundError as error:
         raise MaskError(f"{path}: there is no such mask") from error
     except MatrixError as error:
         raise MaskError(f"{path}: {error}") from error
     except Exception as error:  # a damaged file can raise nearly anything inside a decoder
-        raise MaskError(f"{path}: not a readable picture ({error}); expected a PNG mask, write it again") from error
+        raise MaskError(f"{path}: not a readable image ({error}); expected a PNG mask, write it again") from error
 
 
 def mask_is_there(path: Path) -> bool:
@@ -149,7 +150,7 @@ def read_mask(path: Path, form: MaskForm) -> Mask:
     """Read a mask as labels: uint8 ``(H, W)``, values below ``len(form.labels)`` or 255.
 
     Args:
-        path: a PNG (or another lossless picture).
+        path: a PNG (or another lossless image).
         form: how it is written; what it does not name is an error.
 
     Raises:

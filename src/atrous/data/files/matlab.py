@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from atrous.errors import InputError
 from atrous.label_sets import CONTEXT_ANNOTATED, CONTEXT_NUMBERS, PARTS_MERGED, PERSON_PART
 from atrous.labels import IGNORE, Mask
 
@@ -23,7 +24,7 @@ PARTS = "anno"
 """What the objects with their parts are called in PASCAL-Part."""
 
 
-class MatrixError(ValueError):
+class MatrixError(InputError):
     """A MATLAB file that holds no mask; the message says what it holds."""
 
 
@@ -57,7 +58,7 @@ def read_matrix(path: Path) -> Mask:
     low, high = int(values.min(initial=0)), int(values.max(initial=0))
     most = CONTEXT_ANNOTATED if name == "LabelMap" else IGNORE
     if low < -1 or high > most or (values != np.trunc(values)).any():
-        raise MatrixError(f"its {name} holds {low} to {high}, where whole numbers up to {most} were expected")
+        raise MatrixError(f"its {name} holds {low} to {high}, where integers up to {most} were expected")
     if name == "LabelMap":
         classes = np.zeros(CONTEXT_ANNOTATED + 1, np.uint8)
         classes[list(CONTEXT_NUMBERS.values())] = np.arange(1, len(CONTEXT_NUMBERS) + 1)

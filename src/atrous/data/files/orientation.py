@@ -1,4 +1,4 @@
-"""Photos that EXIF turns: whether their masks were drawn on them as they are shown, or as their pixels are stored."""
+"""Images that EXIF turns: whether their masks were drawn on them as they are shown, or as their pixels are stored."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from atrous.data.files.masks import Orientation
 Size = tuple[int, int]
 """Height and width."""
 Agreement = Literal["fits", "turn it", "drawn otherwise", "unclear", "other size"]
-"""What to make of a mask beside its photo: it fits; it fits once it is turned as the photo was; its size shows that it
+"""What to make of a mask beside its image: it fits; it fits once it is turned as the image was; its size shows that it
 was not drawn as it should be; its size can't show how it was drawn, and nobody says; it has another size."""
 
 
 def size_of(pixels: NDArray[Any]) -> Size:
-    """The size of a picture ``(H, W)`` or ``(H, W, 3)``."""
+    """The size of an image ``(H, W)`` or ``(H, W, 3)``."""
     return pixels.shape[0], pixels.shape[1]
 
 
@@ -28,39 +28,39 @@ def shown(size: Size) -> str:
     return f"{size[1]}×{size[0]}"
 
 
-def agreement(mask: Size, photo: Size, orientation: int, declared: Orientation | None) -> Agreement:
-    """How a mask and a photo go together.
+def agreement(mask: Size, image: Size, orientation: int, declared: Orientation | None) -> Agreement:
+    """How a mask and an image go together.
 
     Args:
         mask: size of the mask as it is stored.
-        photo: size of the photo as it is shown, upright.
-        orientation: of the photo, EXIF's, 1 to 8.
+        image: size of the image as it is shown, upright.
+        orientation: of the image, EXIF's, 1 to 8.
         declared: how masks were drawn, where somebody says so.
     """
-    stored = photo[::-1] if orientation >= 5 else photo
-    if orientation == 1 or mask not in (photo, stored):
-        return "fits" if mask == photo else "other size"
-    if photo == stored:
+    stored = image[::-1] if orientation >= 5 else image
+    if orientation == 1 or mask not in (image, stored):
+        return "fits" if mask == image else "other size"
+    if image == stored:
         return "unclear" if declared is None else "fits" if declared == "upright" else "turn it"
-    drawn: Orientation = "upright" if mask == photo else "stored"
+    drawn: Orientation = "upright" if mask == image else "stored"
     if drawn != (declared or "upright"):
         return "drawn otherwise"
     return "fits" if drawn == "upright" else "turn it"
 
 
-def upright_fit(photo: Pixels, mask: NDArray[np.uint8], orientation: int) -> float | None:
-    """How much better a mask's outlines fit a photo as it is shown than as it is stored.
+def upright_fit(image: Pixels, mask: NDArray[np.uint8], orientation: int) -> float | None:
+    """How much better a mask's outlines fit an image as it is shown than as it is stored.
 
     Args:
-        photo: uint8 RGB ``(H, W, 3)``, upright.
+        image: uint8 RGB ``(H, W, 3)``, upright.
         mask: uint8 ``(H, W)``, values or labels, or ``(H, W, 3)``, colours; as it is stored.
-        orientation: of the photo, EXIF's, 2 to 8, by which the mask keeps its size.
+        orientation: of the image, EXIF's, 2 to 8, by which the mask keeps its size.
 
     Returns:
-        The photo's mean gradient along the outlines of the mask, over that along the outlines of the mask once turned;
+        The image's mean gradient along the outlines of the mask, over that along the outlines of the mask once turned;
         None if the mask has no outlines.
     """
-    smooth = cv2.GaussianBlur(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), (0, 0), 1).astype(np.float32)
+    smooth = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (0, 0), 1).astype(np.float32)
     gradient = np.hypot(cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1))
     along = []
     for drawn in (mask, turn(mask, orientation)):
@@ -72,19 +72,19 @@ def upright_fit(photo: Pixels, mask: NDArray[np.uint8], orientation: int) -> flo
     return along[0] / max(along[1], 1e-6)
 
 
-def disagreement(found: Agreement, mask: Size, photo: Size) -> str:
+def disagreement(found: Agreement, mask: Size, image: Size) -> str:
     """What is wrong with a pair that does not fit, and what mends it, as the end of a sentence that names both."""
     if found == "unclear":
         return (
-            "EXIF turns the photo, and sizes can't show whether the mask was drawn on it as it is shown (say "
+            "EXIF turns the image, and sizes can't show whether the mask was drawn on it as it is shown (say "
             'orientation = "upright" in labels.toml) or on its pixels as they are stored (orientation = "stored")'
         )
     if found == "drawn otherwise":
-        shown = mask == photo
+        shown = mask == image
         drawn, other = ("as it is shown", "upright") if shown else ("as its pixels are stored", "stored")
         return (
-            f'EXIF turns the photo, and the mask was drawn on it {drawn}: say orientation = "{other}" in labels.toml '
+            f'EXIF turns the image, and the mask was drawn on it {drawn}: say orientation = "{other}" in labels.toml '
             "if all were drawn so, or let `atrous data check SPEC --fix NEW_FOLDER` turn what must be turned"
         )
-    turned = "one of the two is turned; " if mask == photo[::-1] else ""
+    turned = "one of the two is turned; " if mask == image[::-1] else ""
     return f"{turned}both must have one size"

@@ -8,26 +8,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
-from atrous.data.doctor.findings import DatasetError, Finding
+from atrous.data.doctor.findings import Finding
 from atrous.data.files.images import Pixels
 from atrous.data.files.masks import MaskForm
 from atrous.data.sources.labels_toml import read_text
+from atrous.errors import DatasetError
 
 
 class Listed(NamedTuple):
     """A pair as a split lists it, whether or not its files are there."""
 
     name: str
-    photo: Path
+    image: Path
     mask: Path
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Pictures that give photos more channels.
+    """Images that give images more channels.
 
     Args:
-        folder: where they lie, each under its photo's name.
+        folder: where they lie, each under its image's name.
         mean: of each channel, 0–255.
         read: a file → uint8 ``(H, W, C)``.
     """
@@ -39,10 +40,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class FurtherMasks:
-    """Masks that tell other things apart in the same photos.
+    """Masks that tell other things apart in the same images.
 
     Args:
-        folder: where they lie, each under the name of the photo's main mask.
+        folder: where they lie, each under the name of the image's main mask.
         form: how they are written.
     """
 
@@ -52,12 +53,12 @@ class FurtherMasks:
 
 @dataclass(frozen=True)
 class Extras:
-    """What a dataset has beyond photos in colour with one mask each: for most, nothing.
+    """What a dataset has beyond images in colour with one mask each: for most, nothing.
 
     Args:
-        layers: further channels, behind those of the photos.
+        layers: further channels, behind those of the images.
         masks: further masks by the name of what they tell apart.
-        uncolored: where photos are no colours, but three other measures (HHA): the mean of each, 0–255.
+        uncolored: where images are no colours, but three other measures (HHA): the mean of each, 0–255.
     """
 
     layers: tuple[Layer, ...] = ()
@@ -66,7 +67,7 @@ class Extras:
 
     @property
     def channels(self) -> int:
-        """How many channels its pictures have."""
+        """How many channels its images have."""
         return len(self.means((0, 0, 0)))
 
     def means(self, colors: Sequence[float]) -> tuple[float, ...]:
@@ -74,10 +75,10 @@ class Extras:
         first = tuple(mean / 255 for mean in self.uncolored) or colors
         return (*first, *(mean / 255 for layer in self.layers for mean in layer.mean))
 
-    def folders(self) -> dict[Path, Literal["photo", "mask"]]:
+    def folders(self) -> dict[Path, Literal["image", "mask"]]:
         """The folders of its files, and whose names these have."""
-        masks: dict[Path, Literal["photo", "mask"]] = {further.folder: "mask" for further in self.masks.values()}
-        return masks | {layer.folder: "photo" for layer in self.layers}
+        masks: dict[Path, Literal["image", "mask"]] = {further.folder: "mask" for further in self.masks.values()}
+        return masks | {layer.folder: "image" for layer in self.layers}
 
 
 class Layout(Protocol):
@@ -94,7 +95,7 @@ class Layout(Protocol):
     """The folder its files lie below."""
 
     extras: Extras
-    """What it has beyond photos and masks."""
+    """What it has beyond images and masks."""
 
     @property
     def labels_file(self) -> Path | None:
@@ -124,10 +125,10 @@ class Layout(Protocol):
         """How its masks are probably written, going by those that can be read, and what is wrong about it."""
 
     def spare_masks(self) -> list[Path]:
-        """Masks that no photo belongs to."""
+        """Masks that no image belongs to."""
 
-    def spare_photos(self) -> list[Path]:
-        """Photos that are in no split, where every photo was meant to be in one."""
+    def spare_images(self) -> list[Path]:
+        """Images that are in no split, where every image was meant to be in one."""
 
 
 def list_pairs(layout: Layout, split: str) -> list[Listed]:
@@ -137,7 +138,7 @@ def list_pairs(layout: Layout, split: str) -> list[Listed]:
         DatasetError: no such split, or its list can't be read.
     """
     pairs: list[Listed] = []
-    for part in split.split("+"):  # one list may name a picture twice on purpose
+    for part in split.split("+"):  # one list may name an image twice on purpose
         before = set(pairs)
         pairs += [pair for pair in layout.listed(part) if pair not in before]
     return pairs

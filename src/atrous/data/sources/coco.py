@@ -6,17 +6,17 @@ import hashlib
 from functools import cached_property
 from pathlib import Path
 
-from atrous.data.doctor.findings import DatasetError
 from atrous.data.files.coco_json import Annotations, read_annotations
 from atrous.data.files.masks import MaskForm
 from atrous.data.sources.base import Listed, did_you_mean
 from atrous.data.sources.published import Published
+from atrous.errors import DatasetError
 
 COCO_CLASSES = ("coco", "coco-voc")
 SUBSETS = {"train10k": ("train2014", 10_000), "val1500": ("val2014", 1_500)}
-"""Attention to Scale's: of which split, how many pictures, at random (which ones the paper drew, it does not say)."""
+"""Attention to Scale's: of which split, how many images, at random (which ones the paper drew, it does not say)."""
 LEAST_AREA = 1000
-"""Pixels that objects of VOC's classes must cover, for a picture to be learnt from (DeepLabv3, section 4.3)."""
+"""Pixels that objects of VOC's classes must cover, for an image to be learned from (DeepLabv3, section 4.3)."""
 
 
 class Coco(Published):
@@ -26,7 +26,7 @@ class Coco(Published):
     Args:
         root: the folder of ``annotations``.
         kind: ``coco``: each category is a class, behind a background; ``coco-voc``: VOC's 21 classes, and in splits
-            named ``train…`` only pictures with more than 1000 annotated pixels of them.
+            named ``train…`` only images with more than 1000 annotated pixels of them.
     """
 
     def __init__(self, root: Path, kind: str = "coco") -> None:
@@ -36,7 +36,7 @@ class Coco(Published):
         if not files:
             raise DatasetError(
                 f"{root} is no COCO dataset: expected annotations/instances_train2017.json (or of another split) in "
-                "it, and the photos in train2017 or images/train2017"
+                "it, and the images in train2017 or images/train2017"
             )
 
     @cached_property
@@ -65,16 +65,16 @@ class Coco(Published):
         annotations = self._read(file)
         if annotations.labels(self.kind) != self.written.labels:
             raise DatasetError(f"{file} has other categories than the other files beside it; one dataset has one list")
-        names = sorted(annotations.pictures)
+        names = sorted(annotations.images)
         if self.kind == "coco-voc" and whole.startswith("train"):
             areas = annotations.areas(self.kind)
-            names = [name for name in names if areas[annotations.pictures[name].row] > LEAST_AREA]
+            names = [name for name in names if areas[annotations.images[name].row] > LEAST_AREA]
         if split in SUBSETS:
             names = sorted(sorted(names, key=_shuffled)[: SUBSETS[split][1]])
         places = (self.root / whole, self.root / "images" / whole, self.root / "images")
-        photos = next((place for place in places if place.is_dir()), places[0])
+        images = next((place for place in places if place.is_dir()), places[0])
         masks = file / self.kind
-        return [Listed(name, photos / annotations.pictures[name].file, masks / f"{name}.png") for name in names]
+        return [Listed(name, images / annotations.images[name].file, masks / f"{name}.png") for name in names]
 
     def _whole(self, split: str) -> str:
         """The split that a name stands for, or that a subset is drawn from."""

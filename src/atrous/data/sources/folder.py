@@ -1,4 +1,4 @@
-"""Anybody's pictures in a folder: photos, masks, and if wanted what the masks mean and which are for what."""
+"""Anybody's images in a folder: images, masks, and if wanted what the masks mean and which are for what."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import hashlib
 from functools import cached_property
 from pathlib import Path
 
-from atrous.data.doctor.findings import DatasetError, Finding
+from atrous.data.doctor.findings import Finding
 from atrous.data.files.images import SUFFIXES, ImageError, find_images
 from atrous.data.files.masks import MaskError, MaskForm
 from atrous.data.sources.base import Extras, Listed, closest, did_you_mean, folders_in, read_lines
 from atrous.data.sources.labels_toml import guess_form, read_form, values_seen
+from atrous.errors import DatasetError
 
 VALIDATION_SHARE = 0.2
 """Share of a plain folder that ``val`` takes when nothing says how to split it."""
@@ -19,14 +20,14 @@ _OTHER_NAMES = {
     "images": ("image", "imgs", "photos", "photo", "pictures", "jpegimages"),
     "masks": ("mask", "labels", "label", "annotations", "segmentationclass", "gt"),
 }
-"""What people call the folders of photos and masks."""
+"""What people call the folders of images and masks."""
 
 
 class Folder:
-    """Anybody's pictures: ``images/`` and ``masks/`` of the same names; ``labels.toml``, ``splits/NAME.txt`` if wanted.
+    """Anybody's images: ``images/`` and ``masks/`` of the same names; ``labels.toml``, ``splits/NAME.txt`` if wanted.
 
     Without ``splits/``, subfolders ``images/train`` and ``masks/train`` are splits; without these, ``val`` is the fifth
-    of the pictures whose names hash lowest, ``train`` the others, and ``all`` every one: adding pictures never moves
+    of the images whose names hash lowest, ``train`` the others, and ``all`` every one: adding images never moves
     one from one side to the other.
     """
 
@@ -52,12 +53,12 @@ class Folder:
         return self.root / "labels.toml"
 
     @cached_property
-    def photos(self) -> dict[str, list[Path]]:
-        """The photos by their names, which are paths below ``images/`` without the ending; two may share one."""
-        photos: dict[str, list[Path]] = {}
+    def images(self) -> dict[str, list[Path]]:
+        """The images by their names, which are paths below ``images/`` without the ending; two may share one."""
+        images: dict[str, list[Path]] = {}
         for image in find_images([self.root / "images"]):
-            photos.setdefault(image.relative.with_suffix("").as_posix(), []).append(image.path)
-        return photos
+            images.setdefault(image.relative.with_suffix("").as_posix(), []).append(image.path)
+        return images
 
     @cached_property
     def masks(self) -> dict[str, Path]:
@@ -83,9 +84,9 @@ class Folder:
 
     def listed(self, split: str) -> list[Listed]:
         return [
-            Listed(name, photo, self.masks.get(name, self.root / "masks" / f"{name}.png"))
+            Listed(name, image, self.masks.get(name, self.root / "masks" / f"{name}.png"))
             for name in self._names(split)
-            for photo in self.photos.get(name, [self.root / "images" / name])
+            for image in self.images.get(name, [self.root / "images" / name])
         ]
 
     def _names(self, split: str) -> list[str]:
@@ -95,9 +96,9 @@ class Folder:
                 str(Path(line).with_suffix("")) if Path(line).suffix.lower() in SUFFIXES else line for line in lines
             ]
         if (self.root / "images" / split).is_dir():
-            return [name for name in self.photos if name.startswith(f"{split}/")]
+            return [name for name in self.images if name.startswith(f"{split}/")]
         if split == "all":
-            return list(self.photos)
+            return list(self.images)
         if (self.root / "images" / "train").is_dir():  # drawing val from everything would judge on what train learns
             there = folders_in(self.root / "images")
             raise DatasetError(
@@ -109,10 +110,10 @@ class Folder:
             raise DatasetError(
                 f"{self.root} has no split '{split}'{meant}; without a splits/ folder there are train, val and all"
             )
-        drawn = [name for name in self.photos if _drawn_for_validation(name) == (split == "val")]
+        drawn = [name for name in self.images if _drawn_for_validation(name) == (split == "val")]
         if not drawn:
             raise DatasetError(
-                f"{self.root}: {len(self.photos)} photo(s) are too few to draw '{split}' from; say which are which, a "
+                f"{self.root}: {len(self.images)} image(s) are too few to draw '{split}' from; say which are which, a "
                 "name a line, in splits/train.txt and splits/val.txt"
             )
         return drawn
@@ -145,19 +146,19 @@ class Folder:
         return form, findings + ([finding] if finding else [])
 
     def _values_seen(self) -> dict[Path, frozenset[int] | MaskError]:
-        return values_seen([self.masks[name] for name in self.photos if name in self.masks])
+        return values_seen([self.masks[name] for name in self.images if name in self.masks])
 
     def spare_masks(self) -> list[Path]:
-        return [mask for name, mask in self.masks.items() if name not in self.photos]
+        return [mask for name, mask in self.masks.items() if name not in self.images]
 
-    def spare_photos(self) -> list[Path]:
+    def spare_images(self) -> list[Path]:
         if not ((self.root / "splits").is_dir() or (self.root / "images" / "train").is_dir()):
             return []
         try:
-            listed = {pair.photo for split in self.splits() for pair in self.listed(split)}
+            listed = {pair.image for split in self.splits() for pair in self.listed(split)}
         except DatasetError:
             return []
-        return [photo for photos in self.photos.values() for photo in photos if photo not in listed]
+        return [image for images in self.images.values() for image in images if image not in listed]
 
 
 def _drawn_for_validation(name: str) -> bool:

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from atrous.data.doctor.findings import DatasetError, Finding, Item, number
+from atrous.data.doctor.findings import Finding, Item, number
 from atrous.data.files.masks import Encoding, MaskError, MaskForm, open_mask
 from atrous.data.files.threads import read_all
+from atrous.errors import DatasetError, InputError
 from atrous.label_sets import VOC
 from atrous.labels import IGNORE, Color, LabelSet
 
@@ -47,28 +48,28 @@ def read_text(file: Path) -> str:
     """
     data = file.read_bytes()
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise ValueError("written in UTF-16; save it again as UTF-8")
+        raise InputError("written in UTF-16; save it again as UTF-8")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 (byte {error.start}); save it again as UTF-8") from error
+        raise InputError(f"not UTF-8 (byte {error.start}); save it again as UTF-8") from error
 
 
 def _form(table: Mapping[str, Any]) -> MaskForm:
     if unknown := sorted(set(table) - set(KEYS)):
         near = difflib.get_close_matches(unknown[0], KEYS, 1)
-        raise ValueError(f"unknown key {', '.join(unknown)}" + (f" (did you mean {near[0]}?)" if near else ""))
+        raise InputError(f"unknown key {', '.join(unknown)}" + (f" (did you mean {near[0]}?)" if near else ""))
     for key in ("names", "colors", "values", "ignore"):
         if key in table and not isinstance(table[key], list):
             value = json.dumps(table[key], ensure_ascii=False)
-            raise ValueError(f"{key} is {value} and no list of {key}; write {key} = [{value}]")
+            raise InputError(f"{key} is {value} and no list of {key}; write {key} = [{value}]")
     if "names" not in table:
-        raise ValueError("no list of names")
+        raise InputError("no list of names")
     encoding, orientation = table.get("encoding", "index"), table.get("orientation")
     if encoding not in ("index", "rgb"):
-        raise ValueError(f"encoding is {encoding!r}")
+        raise InputError(f"encoding is {encoding!r}")
     if orientation not in (None, "upright", "stored"):
-        raise ValueError(f"orientation is {orientation!r}")
+        raise InputError(f"orientation is {orientation!r}")
     labels = LabelSet.from_dict(dict(table))
     if encoding == "rgb":
         _check_colors(labels, declared="colors" in table)
@@ -79,32 +80,32 @@ def _form(table: Mapping[str, Any]) -> MaskForm:
 
 def _check_colors(labels: LabelSet, declared: bool) -> None:
     if not declared and labels.names != VOC.names[: len(labels)]:
-        raise ValueError('encoding is "rgb" but there are no colors; write colors = [[r, g, b], ...], one a class')
+        raise InputError('encoding is "rgb" but there are no colors; write colors = [[r, g, b], ...], one a class')
     if len(set(labels.colors)) < len(labels):
-        raise ValueError("two classes have the same colour")
+        raise InputError("two classes have the same colour")
 
 
 def _values(values: list[Any], labels: LabelSet, encoding: Encoding) -> tuple[int, ...]:
     if values and encoding == "rgb":
-        raise ValueError('values are for encoding = "index"; RGB masks have colors')
+        raise InputError('values are for encoding = "index"; RGB masks have colors')
     if values and len(values) != len(labels):
-        raise ValueError(f"{len(labels)} class names but {len(values)} values")
+        raise InputError(f"{len(labels)} class names but {len(values)} values")
     if len(set(values)) < len(values):
-        raise ValueError("two classes have the same value")
+        raise InputError("two classes have the same value")
     return tuple(_value(value, "values") for value in values)
 
 
 def _ignored(value: Any, encoding: Encoding) -> int | Color:
     if encoding == "rgb":
         if not isinstance(value, list) or len(value) != 3:
-            raise ValueError(f"ignore holds {value!r}, which is no colour; RGB masks need ignore = [[r, g, b], ...]")
+            raise InputError(f"ignore holds {value!r}, which is no colour; RGB masks need ignore = [[r, g, b], ...]")
         return value[0], value[1], value[2]
     return _value(value, "ignore")
 
 
 def _value(value: Any, key: str) -> int:
     if not isinstance(value, int) or not 0 <= value <= IGNORE:
-        raise ValueError(f"{key} holds {value!r}, which is no value from 0 to {IGNORE}")
+        raise InputError(f"{key} holds {value!r}, which is no value from 0 to {IGNORE}")
     return value
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from atrous.data.doctor.findings import DatasetError, Finding
+from atrous.data.doctor.findings import Finding
 from atrous.data.files.masks import MaskForm
 from atrous.data.sources.base import Extras, Listed, read_lines
+from atrous.errors import DatasetError
 from atrous.label_sets import CAMVID, VOC
 
 
@@ -38,8 +39,8 @@ class Published:
     def spare_masks(self) -> list[Path]:
         return []
 
-    def spare_photos(self) -> list[Path]:
-        return []  # most have photos that are in no list
+    def spare_images(self) -> list[Path]:
+        return []  # most have images that are in no list
 
 
 class Voc(Published):
@@ -68,17 +69,17 @@ class Voc(Published):
         pairs = []
         for line in read_lines(self.list_file(split), self.root):
             words = line.split()
-            if len(words) == 2:  # DeepLab's lists name photo and mask
-                photo, mask = (self.root / word.lstrip("/") for word in words)
-                pairs.append(Listed(photo.stem, photo, mask))
+            if len(words) == 2:  # DeepLab's lists name image and mask
+                image, mask = (self.root / word.lstrip("/") for word in words)
+                pairs.append(Listed(image.stem, image, mask))
             else:
                 pairs.append(Listed(line, self.root / "JPEGImages" / f"{line}.jpg", self.root / masks / f"{line}.png"))
         return pairs
 
     def spare_masks(self) -> list[Path]:
-        photos = {file.stem for file in (self.root / "JPEGImages").iterdir()}
+        images = {file.stem for file in (self.root / "JPEGImages").iterdir()}
         masks = sorted(self.root.glob("SegmentationClass*/*.png"))
-        return [mask for mask in masks if mask.stem not in photos]
+        return [mask for mask in masks if mask.stem not in images]
 
     @property
     def _lists(self) -> Path:
@@ -101,17 +102,17 @@ class CamVid(Published):
         return self.root / f"{split}.txt"
 
     def listed(self, split: str) -> list[Listed]:
-        photos = {file.stem: file for file in (self.root / split).glob("*.*")}
+        images = {file.stem: file for file in (self.root / split).glob("*.*")}
         pairs = []
         for line in read_lines(self.list_file(split), self.root):
             stem = Path(line.split()[0]).stem  # published: /SegNet/CamVid/train/x.png /SegNet/CamVid/trainannot/x.png
-            photo = photos.get(stem, self.root / split / f"{stem}.png")
-            pairs.append(Listed(stem, photo, self.root / f"{split}annot" / f"{stem}.png"))
+            image = images.get(stem, self.root / split / f"{stem}.png")
+            pairs.append(Listed(stem, image, self.root / f"{split}annot" / f"{stem}.png"))
         return pairs
 
     def spare_masks(self) -> list[Path]:
         spare = []
         for split in self.splits():
-            photos = {file.stem for file in (self.root / split).iterdir()}
-            spare += [mask for mask in sorted((self.root / f"{split}annot").glob("*.png")) if mask.stem not in photos]
+            images = {file.stem for file in (self.root / split).iterdir()}
+            spare += [mask for mask in sorted((self.root / f"{split}annot").glob("*.png")) if mask.stem not in images]
         return spare

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from atrous.data.doctor.findings import DatasetError
 from atrous.data.sources.base import Layout, closest, did_you_mean, folders_in
 from atrous.data.sources.coco import COCO_CLASSES, Coco
 from atrous.data.sources.folder import Folder
 from atrous.data.sources.published import CamVid, Voc
 from atrous.data.sources.scenes import NYUD_INPUTS, Nyud, PascalContext, PersonPart, SiftFlow
 from atrous.data.sources.trees import Ade20k, Cityscapes
+from atrous.errors import DatasetError
 
 READERS: dict[str, Callable[[Path], Layout]] = {
     "voc": Voc,
@@ -34,7 +34,7 @@ def find_layout(spec: str) -> Layout:
 
     Raises:
         DatasetError: an unknown reader, no such dataset there, or its reader needs what is not installed.
-        ImageError: a folder without pictures.
+        ImageError: a folder without images.
     """
     kind, colon, place = spec.partition(":")
     if not colon or kind not in READERS:

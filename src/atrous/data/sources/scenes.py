@@ -1,6 +1,6 @@
 """The layouts of datasets whose masks are MATLAB's files: NYUDv2, SIFT Flow, PASCAL-Context and PASCAL-Person-Part.
 
-Photos, lists and places of the first three are as in shelhamer/fcn.berkeleyvision.org.
+Images, lists and places of the first three are as in shelhamer/fcn.berkeleyvision.org.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from atrous.data.doctor.findings import DatasetError
 from atrous.data.files.images import ImageError, Pixels, read_image
 from atrous.data.files.masks import MaskForm, open_mask
 from atrous.data.files.matlab import MatrixError, scipy_io
 from atrous.data.sources.base import Extras, FurtherMasks, Layer, Listed, read_lines
 from atrous.data.sources.published import Published
+from atrous.errors import DatasetError
 from atrous.label_sets import GEOMETRIC, NYUD, PASCAL_CONTEXT, PERSON_PART, SIFT_FLOW
 
 HHA_MEAN = (132.431, 94.076, 118.477)
@@ -37,17 +37,17 @@ def read_log_depth(path: Path) -> Pixels:
     colour filters, sees both alike.
 
     Raises:
-        ImageError: missing, unreadable, or no picture of whole numbers.
+        ImageError: missing, unreadable, or no image of integers.
     """
     try:
-        with Image.open(path) as picture:
-            depth = np.asarray(picture)
+        with Image.open(path) as image:
+            depth = np.asarray(image)
     except FileNotFoundError:
-        raise ImageError(f"{path}: no such file; expected the depth of a photo") from None
+        raise ImageError(f"{path}: no such file; expected the depth of an image") from None
     except Exception as error:  # a damaged file can raise nearly anything inside a decoder
-        raise ImageError(f"{path}: not a readable picture ({error}); expected depth as a 16-bit PNG") from error
+        raise ImageError(f"{path}: not a readable image ({error}); expected depth as a 16-bit PNG") from error
     if depth.ndim != 2 or depth.dtype.kind not in "iu":
-        raise ImageError(f"{path}: a {depth.dtype} picture of shape {depth.shape}; expected depth as a 16-bit PNG")
+        raise ImageError(f"{path}: a {depth.dtype} image of shape {depth.shape}; expected depth as a 16-bit PNG")
     log = np.where(depth > 0, np.log(np.maximum(depth, 1)), LOG_DEPTH_MEAN)
     channel: Pixels = np.rint(_scaled(log).clip(0, 255)).astype(np.uint8)
     return channel[..., None]
@@ -61,7 +61,7 @@ class _Scenes(Published):
     """What they have in common: a list a split, and masks in ``.mat`` files, or PNGs in their place."""
 
     lists: Path
-    photos: Path
+    images: Path
     masks: Path
     suffix = ".jpg"
     prefix = ""
@@ -82,12 +82,12 @@ class _Scenes(Published):
 
     def listed(self, split: str) -> list[Listed]:
         lines = read_lines(self.list_file(split), self.root)
-        names = [f"{self.prefix}{Path(line.split()[0]).stem}" for line in lines]  # some name photo and mask
-        return [Listed(name, self.photos / f"{name}{self.suffix}", self._mask(name)) for name in names]
+        names = [f"{self.prefix}{Path(line.split()[0]).stem}" for line in lines]  # some name image and mask
+        return [Listed(name, self.images / f"{name}{self.suffix}", self._mask(name)) for name in names]
 
     def _mask(self, name: str) -> Path:
-        matrix, picture = (self.masks / f"{name}{suffix}" for suffix in (".mat", ".png"))
-        return picture if picture.is_file() and not matrix.is_file() else matrix
+        matrix, image = (self.masks / f"{name}{suffix}" for suffix in (".mat", ".png"))
+        return image if image.is_file() and not matrix.is_file() else matrix
 
 
 class Nyud(_Scenes):
@@ -96,7 +96,7 @@ class Nyud(_Scenes):
 
     Args:
         root: the folder of the lists.
-        kind: what its pictures are: ``nyud`` RGB; ``nyud-hha`` HHA alone; ``nyud-rgbd`` RGB and the logarithm of depth,
+        kind: what its images are: ``nyud`` RGB; ``nyud-hha`` HHA alone; ``nyud-rgbd`` RGB and the logarithm of depth,
             4 channels; ``nyud-rgb-hha`` RGB and HHA, 6 channels.
     """
 
@@ -107,8 +107,8 @@ class Nyud(_Scenes):
         self.kind, self.root = kind, root
         data = root / "data" if (root / "data").is_dir() else root
         self.lists, self.masks = root, root / "segmentation"
-        self.photos = data / ("hha" if kind == "nyud-hha" else "images")
-        for folder in (self.photos, self.masks):
+        self.images = data / ("hha" if kind == "nyud-hha" else "images")
+        for folder in (self.images, self.masks):
             if not folder.is_dir():
                 raise DatasetError(
                     f"{root} is no NYUDv2 dataset: there is no {folder}; expected train.txt and test.txt, data/images, "
@@ -139,8 +139,8 @@ class SiftFlow(_Scenes):
         self.root = root
         inner = "spatial_envelope_256x256_static_8outdoorcategories"
         self.lists = root
-        self.photos, self.masks, shapes = (root / name / inner for name in ("Images", "SemanticLabels", "GeoLabels"))
-        for folder in (self.photos, self.masks, shapes):
+        self.images, self.masks, shapes = (root / name / inner for name in ("Images", "SemanticLabels", "GeoLabels"))
+        for folder in (self.images, self.masks, shapes):
             if not folder.is_dir():
                 raise DatasetError(
                     f"{root} is no SIFT Flow dataset: there is no {folder}; expected Images, SemanticLabels and "
@@ -169,17 +169,17 @@ class PascalContext(_Scenes):
                 f"{root} is no PASCAL-Context dataset: expected trainval with its .mat files, and VOC2010 with "
                 "JPEGImages and ImageSets/Main, in it"
             )
-        self.photos, self.masks, self.lists = base / "JPEGImages", masks, base / "ImageSets" / "Main"
+        self.images, self.masks, self.lists = base / "JPEGImages", masks, base / "ImageSets" / "Main"
         self._require_scipy()
         self.written = MaskForm(PASCAL_CONTEXT)
-        picture = next(iter(sorted(masks.glob("*.png"))), None)
-        if picture and open_mask(picture).picture.mode == "RGB":
+        image = next(iter(sorted(masks.glob("*.png"))), None)
+        if image and open_mask(image).image.mode == "RGB":
             self.written = replace(self.written, encoding="rgb")
 
 
 class PersonPart(_Scenes):
     """PASCAL-Person-Part with 7 classes (SPEC §6.5): ``Annotations_Part/2008_000003.mat`` of PASCAL-Part, where the
-    parts of persons are merged, or PNG masks of the classes, 0–6, in ``pascal_person_part_gt``; photos in
+    parts of persons are merged, or PNG masks of the classes, 0–6, in ``pascal_person_part_gt``; images in
     ``JPEGImages`` of VOC 2010; ``train.txt`` and ``val.txt``, also in ``pascal_person_part_trainval_list``.
     """
 
@@ -191,14 +191,14 @@ class PersonPart(_Scenes):
         places = (root, root / "pascal_person_part", *_voc_2010(root)[1:])
         inside = [place / name for name in ("pascal_person_part_gt", "Annotations_Part") for place in places]
         lists = [place / name for place in places for name in (".", "pascal_person_part_trainval_list")]
-        photos = next((place / "JPEGImages" for place in places if (place / "JPEGImages").is_dir()), None)
+        images = next((place / "JPEGImages" for place in places if (place / "JPEGImages").is_dir()), None)
         masks = next((folder for folder in inside if folder.is_dir()), None)
-        if photos is None or masks is None:
+        if images is None or masks is None:
             raise DatasetError(
                 f"{root} is no PASCAL-Person-Part dataset: expected Annotations_Part with its .mat files (or "
                 "pascal_person_part_gt with PNGs), VOC2010 with JPEGImages, train.txt and val.txt in it"
             )
-        self.photos, self.masks = photos, masks
+        self.images, self.masks = images, masks
         self.lists = next((place for place in lists if (place / "train.txt").is_file()), root)
         self._require_scipy()
 

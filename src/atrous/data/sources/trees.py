@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from atrous.data.doctor.findings import DatasetError
 from atrous.data.files.masks import MaskForm
 from atrous.data.sources.base import Listed, did_you_mean, folders_in
 from atrous.data.sources.published import Published
+from atrous.errors import DatasetError
 from atrous.label_sets import ADE20K, CITYSCAPES, CITYSCAPES_IDS
 
 LAST_ID = 33
@@ -23,8 +23,8 @@ class Cityscapes(Published):
     kind = "cityscapes"
 
     def __init__(self, root: Path) -> None:
-        self.root, self.photos = root, root / "leftImg8bit"
-        if not self.photos.is_dir() or not (root / "gtFine").is_dir():
+        self.root, self.images = root, root / "leftImg8bit"
+        if not self.images.is_dir() or not (root / "gtFine").is_dir():
             raise DatasetError(f"{root} is no Cityscapes dataset: expected leftImg8bit and gtFine in it")
         if next(root.glob("gtFine/*/*/*_labelIds.png"), None):  # as downloaded
             others = tuple(value for value in range(LAST_ID + 1) if value not in CITYSCAPES_IDS)
@@ -33,24 +33,24 @@ class Cityscapes(Published):
             self.ending, self.written = "labelTrainIds", MaskForm(CITYSCAPES)
 
     def splits(self) -> list[str]:
-        return [split for split in folders_in(self.photos) if split != "test"]  # which has no labels
+        return [split for split in folders_in(self.images) if split != "test"]  # which has no labels
 
     def list_file(self, split: str) -> Path:
-        return self.photos / split
+        return self.images / split
 
     def listed(self, split: str) -> list[Listed]:
         if split == "test":
             raise DatasetError(
-                f"{self.root}: Cityscapes publishes no labels of its test pictures; judge on val, or predict them: "
-                f'atrous predict "{self.photos}/test/*/*.png"'
+                f"{self.root}: Cityscapes publishes no labels of its test images; judge on val, or predict them: "
+                f'atrous predict "{self.images}/test/*/*.png"'
             )
-        _require_split(self.photos / split, self.splits())
+        _require_split(self.images / split, self.splits())
         masks = "gtCoarse" if split == "train_extra" else "gtFine"
         pairs = []
-        for photo in sorted((self.photos / split).glob("*/*_leftImg8bit.png")):
-            name = photo.name.removesuffix("_leftImg8bit.png")
-            mask = self.root / masks / split / photo.parent.name / f"{name}_{masks}_{self.ending}.png"
-            pairs.append(Listed(name, photo, mask))
+        for image in sorted((self.images / split).glob("*/*_leftImg8bit.png")):
+            name = image.name.removesuffix("_leftImg8bit.png")
+            mask = self.root / masks / split / image.parent.name / f"{name}_{masks}_{self.ending}.png"
+            pairs.append(Listed(name, image, mask))
         return pairs
 
 
@@ -82,15 +82,15 @@ class Ade20k(Published):
         return self.root / "images" / self._SHORT.get(split, split)
 
     def listed(self, split: str) -> list[Listed]:
-        photos = self.list_file(split)
-        _require_split(photos, self.splits())
-        masks = self.root / "annotations" / photos.name
-        return [Listed(photo.stem, photo, masks / f"{photo.stem}.png") for photo in sorted(photos.glob("*.jpg"))]
+        images = self.list_file(split)
+        _require_split(images, self.splits())
+        masks = self.root / "annotations" / images.name
+        return [Listed(image.stem, image, masks / f"{image.stem}.png") for image in sorted(images.glob("*.jpg"))]
 
     def spare_masks(self) -> list[Path]:
-        photos = self.root / "images"
+        images = self.root / "images"
         masks = sorted((self.root / "annotations").glob("*/*.png"))
-        return [mask for mask in masks if not (photos / mask.parent.name / f"{mask.stem}.jpg").is_file()]
+        return [mask for mask in masks if not (images / mask.parent.name / f"{mask.stem}.jpg").is_file()]
 
 
 def _require_split(folder: Path, there: list[str]) -> None:

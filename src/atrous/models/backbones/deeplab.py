@@ -1,4 +1,4 @@
-"""The trunks of DeepLab v1 and v2 in their published form: VGG (arXiv 1412.7062 and 1606.00915) and Caffe's ResNets.
+"""The backbones of DeepLab v1 and v2 in their published form: VGG (arXiv 1412.7062 and 1606.00915) and Caffe's ResNets.
 
 VGG's pools are 3×3 with padding 1, so that position *i* at stride 8 sits at pixel 8 *i*; behind pool5 there is an
 average, and these two never have holes at stride 8. The ResNets take a stride on the first 1×1 convolution of a block,
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 
+from atrous.errors import InputError
 from atrous.models.backbones.fcn import IMAGENET, VGGS, Tapped, make_classifier, named_layers
 from atrous.models.backbones.timm import Backbone, as_many
 from atrous.models.surgery.output_stride import convolutionalize
@@ -22,13 +23,13 @@ RESNETS = ("resnet50", "resnet101", "resnet152")
 PUBLISHED_STRIDE = 8
 
 
-class DeepLabTrunk(Backbone):
-    """A trunk of DeepLab v1 or v2 for pictures of any size, whose output stride can be changed at any time.
+class DeepLabBackbone(Backbone):
+    """A backbone of DeepLab v1 or v2 for images of any size, whose output stride can be changed at any time.
 
     Args:
         name: ``vgg11`` to ``vgg19_bn``, ``resnet50``, ``resnet101`` or ``resnet152``.
         in_channels: as for :class:`atrous.models.backbones.fcn.ClassicBackbone`, like ``pretrained``.
-        pretrained: torchvision's weights; its ResNets learnt with the stride on the 3×3 convolution.
+        pretrained: torchvision's weights; its ResNets learned with the stride on the 3×3 convolution.
         output_stride: 4, 8, 16 or 32.
     """
 
@@ -121,7 +122,7 @@ def decimate(
         ValueError: a larger kernel or more filters than there are.
     """
     if kernel > fc6.kernel_size[0] or width > min(fc6.out_channels, fc7.out_channels):
-        raise ValueError(
+        raise InputError(
             f"fc6 has {fc6.out_channels} filters of {fc6.kernel_size[0]} × {fc6.kernel_size[0]}; "
             f"{width} of {kernel} × {kernel} can't be chosen of them"
         )
@@ -146,6 +147,6 @@ def is_published(name: str) -> bool:
 def deeplab_backbone(
     name: str, *, in_channels: int = 3, pretrained: bool | str | Path = False, output_stride: int = PUBLISHED_STRIDE
 ) -> Backbone:
-    """A trunk for DeepLab v1 or v2: the published form of VGGs and ResNets, else timm's network of that name."""
-    trunk = DeepLabTrunk if is_published(name) else Backbone
-    return trunk(name, in_channels=in_channels, pretrained=pretrained, output_stride=output_stride)
+    """A backbone for DeepLab v1 or v2: the published form of VGGs and ResNets, else timm's network of that name."""
+    backbone = DeepLabBackbone if is_published(name) else Backbone
+    return backbone(name, in_channels=in_channels, pretrained=pretrained, output_stride=output_stride)

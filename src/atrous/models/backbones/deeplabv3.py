@@ -1,8 +1,8 @@
-"""The trunks of DeepLabv3 and v3+ as released: modified aligned Xception, and ResNets that begin with three 3×3
+"""The backbones of DeepLabv3 and v3+ as released: modified aligned Xception, and ResNets that begin with three 3×3
 convolutions ("beta").
 
 timm has the same layers under the same names. What differs is where the features before a stride are taken, and, in
-the ResNets, which unit takes it: as released the last of a block, in timm the first of the next one. Weights learnt
+the ResNets, which unit takes it: as released the last of a block, in timm the first of the next one. Weights learned
 with the one give other numbers with the other.
 """
 
@@ -21,7 +21,7 @@ RESNETS = {"resnet50_beta": "resnet50s", "resnet101_beta": "resnet101s"}
 XCEPTIONS = ("xception41", "xception65", "xception71")
 
 
-class ReleasedTrunk(Backbone):
+class ReleasedBackbone(Backbone):
     """Xception or a beta ResNet, whose features are taken where DeepLabv3+ takes its low-level ones (arXiv 1802.02611,
     §4.1): the last map before the next stride, after batch norm and before any ReLU or sum. The last feature is the
     network's result.
@@ -29,7 +29,7 @@ class ReleasedTrunk(Backbone):
     Args:
         name: one of ``RESNETS`` or ``XCEPTIONS``.
         in_channels: as for :class:`Backbone`, like ``output_stride``.
-        pretrained: weights in timm's names; those that timm has for the ResNets learnt with the stride in the first
+        pretrained: weights in timm's names; those that timm has for the ResNets learned with the stride in the first
             unit of a block.
         output_stride: 4, 8, 16 or 32.
     """
@@ -87,8 +87,8 @@ def is_released(name: str) -> bool:
 def deeplabv3_backbone(
     name: str, *, in_channels: int = 3, pretrained: bool | str | Path = False, output_stride: int = 16
 ) -> Backbone:
-    """A trunk for DeepLabv3 or v3+: the released form of Xception and the beta ResNets, else timm's network of that
+    """A backbone for DeepLabv3 or v3+: the released form of Xception and the beta ResNets, else timm's network of that
     name. ``xception65.tf_in1k`` has TensorFlow's ImageNet weights.
     """
-    trunk = ReleasedTrunk if is_released(name) else Backbone
-    return trunk(name, in_channels=in_channels, pretrained=pretrained, output_stride=output_stride)
+    backbone = ReleasedBackbone if is_released(name) else Backbone
+    return backbone(name, in_channels=in_channels, pretrained=pretrained, output_stride=output_stride)

@@ -1,6 +1,6 @@
-"""The classifiers that FCN was made of (Long et al., CVPR 2015, arXiv 1411.4038, §4.1), as trunks in the released form.
+"""The classifiers of FCN (Long et al., CVPR 2015, arXiv 1411.4038, §4.1), as backbones in their released form.
 
-AlexNet and VGG keep fc6 and fc7 as convolutions. Their first convolution pads by 100, so that pictures of any size
+AlexNet and VGG keep fc6 and fc7 as convolutions. Their first convolution pads by 100, so that images of any size
 reach through the 7×7 (6×6) of fc6, and their pools round up, as Caffe's do. GoogLeNet has no fully connected layer but
 the last; no code was released for it: here it is torchvision's (batch norm, and 3×3 where the paper has 5×5), without
 its global pool.
@@ -19,6 +19,7 @@ import torchvision
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from atrous.errors import InputError
 from atrous.models.backbones.timm import NATIVE_STRIDE, Backbone, WeightsNotFoundError, as_many, read_weights
 from atrous.models.surgery.output_stride import convolutionalize
 from atrous.models.surgery.trace import trace
@@ -36,11 +37,11 @@ _UNIT = ((0.5,) * 3, (0.5,) * 3)
 
 
 class ClassicBackbone(Backbone):
-    """A trunk of the papers' FCNs. Its form, and so its output stride of 32, is fixed.
+    """A backbone of the papers' FCNs. Its form, and so its output stride of 32, is fixed.
 
     Args:
         name: one of ``CLASSICS``.
-        in_channels: channels of the picture. Beside the three colours, the first convolution takes the mean of the
+        in_channels: channels of the image. Beside the three colours, the first convolution takes the mean of the
             colour filters for each more (§5: NYUDv2's depth).
         pretrained: ``True`` takes torchvision's hub; a path takes a file in torchvision's names; ``False`` starts at
             random.
@@ -84,18 +85,18 @@ class ClassicBackbone(Backbone):
     @output_stride.setter
     def output_stride(self, value: int) -> None:
         if value != NATIVE_STRIDE:
-            raise ValueError(
+            raise InputError(
                 f"'{self.name}' has the form of its paper, at output stride {NATIVE_STRIDE}, not {value}; "
                 "a timm backbone can be made denser"
             )
 
     def fitting_size(self, size: int) -> int:
-        """The smallest picture side, not under ``size``, that passes through: any does where the trunk pads."""
+        """The smallest image side, not under ``size``, that passes through: any does where the backbone pads."""
         return size if self.padded else max(size, NATIVE_STRIDE)
 
 
 class CaffeNet(nn.Module):
-    """The AlexNet that FCN-AlexNet starts from: Caffe's reference network, for pictures of 227 × 227."""
+    """The AlexNet that FCN-AlexNet starts from: Caffe's reference network, for images of 227 × 227."""
 
     def __init__(self, num_classes: int = 1000) -> None:
         super().__init__()
@@ -143,11 +144,11 @@ class Tapped(nn.Sequential):
 
 
 def make_classifier(name: str, in_channels: int, pretrained: bool | str | Path) -> nn.Module:
-    """A classifier of torchvision's, or ``caffenet``, for pictures of any number of channels.
+    """A classifier of torchvision's, or ``caffenet``, for images of any number of channels.
 
     Args:
         name: as torchvision has it.
-        in_channels: channels of the picture; see :class:`ClassicBackbone`.
+        in_channels: channels of the image; see :class:`ClassicBackbone`.
         pretrained: ``True`` takes torchvision's hub; a path takes a file in torchvision's names; ``False`` starts at
             random.
 

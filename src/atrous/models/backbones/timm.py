@@ -1,6 +1,6 @@
 """Backbones: any convolutional timm classifier as a source of features at several strides.
 
-Nothing here knows a network by name. What a network offers (its features, their strides and places, the picture sizes
+Nothing here knows a network by name. What a network offers (its features, their strides and places, the image sizes
 it fits, the preprocessing it was trained with) is asked of timm or read off a traced forward.
 """
 
@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from atrous.errors import AtrousError, InputError
 from atrous.grid import Grid
 from atrous.models.surgery.output_stride import SurgeryError, set_multi_grid, set_output_stride, whole_stride
 from atrous.models.surgery.trace import GeometryError, trace
@@ -29,10 +30,10 @@ from atrous.models.surgery.trace import GeometryError, trace
 logging.getLogger("timm.models._builder").addFilter(lambda record: "Unexpected keys" not in record.getMessage())
 
 NATIVE_STRIDE = 32
-"""Picture sizes are brought to this raster where a network needs one, whatever its output stride is at the time."""
+"""Image sizes are brought to this raster where a network needs one, whatever its output stride is at the time."""
 
 
-class WeightsNotFoundError(RuntimeError):
+class WeightsNotFoundError(AtrousError, RuntimeError):
     """Pretrained weights that could not be had; the message names the ways to bring them."""
 
 
@@ -41,7 +42,7 @@ class Backbone(nn.Module):
 
     Args:
         name: a timm model name, for example ``resnet101`` or ``tf_efficientnet_lite0``.
-        in_channels: channels of the picture; for other than 3, timm adapts the first convolution.
+        in_channels: channels of the image; for other than 3, timm adapts the first convolution.
         pretrained: ``True`` takes an installed weight package, else timm's hub; a path takes that file; ``False``
             starts at random.
         output_stride: 4, 8, 16 or 32.
@@ -51,7 +52,7 @@ class Backbone(nn.Module):
         strides: stride of each feature map as built.
         grids: where each feature map sits now.
         mean, std: what the weights were trained with, in units of the full range.
-        padded: whether it pads so far that scores are to be cropped: the papers' FCN trunks do.
+        padded: whether it pads so far that scores are to be cropped: the papers' FCN backbones do.
 
     Raises:
         ValueError: no such timm model, or one without feature maps.
@@ -98,8 +99,9 @@ class Backbone(nn.Module):
         self.grids = trace(self.net, self.in_channels, self.fitting_size(4 * NATIVE_STRIDE)).outputs
 
     def set_multi_grid(self, rates: Sequence[int]) -> None:
-        """Multiply the rates of the last convolutions, as :func:`~atrous.models.surgery.output_stride.set_multi_grid` does; they
-        keep following the output stride.
+        """Multiply the rates of the last convolutions, which keep following the output stride.
+
+        See :func:`atrous.models.surgery.output_stride.set_multi_grid`.
         """
         if rates:
             set_multi_grid(self.net, rates, self.in_channels)
@@ -116,11 +118,11 @@ class Backbone(nn.Module):
         """
         found = [i for i, s in enumerate(self.strides) if s == stride]
         if not found:
-            raise ValueError(f"backbone '{self.name}' has features at strides {self.strides}, none at {stride}")
+            raise InputError(f"backbone '{self.name}' has features at strides {self.strides}, none at {stride}")
         return found[-1]
 
     def fitting_size(self, size: int) -> int:
-        """The smallest picture side, not under ``size``, whose positions this network treats alike.
+        """The smallest image side, not under ``size``, whose positions this network treats alike.
 
         TF-SAME layers pad evenly at 32k + 1 only; unpadded patches and 2×2 pools need 32k to reach every pixel;
         others take any size.
@@ -136,52 +138,54 @@ class Backbone(nn.Module):
 
 
 class FusedBackbone(Backbone):
-    """Several trunks side by side, each on its own share of the channels; their features lie one behind the other.
+    """Several backbones side by side, each on its own share of the channels; their features lie one behind the other.
 
     Args:
-        trunks: with features at the same places.
+        backbones: with features at the same places.
 
     Raises:
-        ValueError: trunks whose features sit at different places.
+        ValueError: backbones whose features sit at different places.
     """
 
-    def __init__(self, trunks: Sequence[Backbone]) -> None:
+    def __init__(self, backbones: Sequence[Backbone]) -> None:
         nn.Module.__init__(self)  # its networks are made already
-        first = trunks[0]
-        self.trunks = nn.ModuleList(trunks)
-        self.name, self.padded = "+".join(trunk.name for trunk in trunks), first.padded
-        self.in_channels = sum(trunk.in_channels for trunk in trunks)
+        first = backbones[0]
+        self.backbones = nn.ModuleList(backbones)
+        self.name, self.padded = "+".join(backbone.name for backbone in backbones), first.padded
+        self.in_channels = sum(backbone.in_channels for backbone in backbones)
         self.strides, self.grids = first.strides, first.grids
-        self.mean, self.std = (sum((getattr(t, side) for t in trunks), ()) for side in ("mean", "std"))
-        for trunk in trunks:
-            if trunk.grids != self.grids or any(trunk.fitting_size(n) != first.fitting_size(n) for n in (1, 64, 65)):
-                raise ValueError(f"'{first.name}' and '{trunk.name}' have their features at different places")
-        self.channels = tuple(map(sum, zip(*(trunk.channels for trunk in trunks), strict=True)))
+        self.mean, self.std = (sum((getattr(t, side) for t in backbones), ()) for side in ("mean", "std"))
+        for backbone in backbones:
+            if backbone.grids != self.grids or any(
+                backbone.fitting_size(n) != first.fitting_size(n) for n in (1, 64, 65)
+            ):
+                raise InputError(f"'{first.name}' and '{backbone.name}' have their features at different places")
+        self.channels = tuple(map(sum, zip(*(backbone.channels for backbone in backbones), strict=True)))
 
     @property
     def output_stride(self) -> int:
-        """The stride of the last feature map, in all trunks."""
-        return self._trunk(0).output_stride
+        """The stride of the last feature map, in all backbones."""
+        return self._backbone(0).output_stride
 
     @output_stride.setter
     def output_stride(self, value: int) -> None:
-        for number in range(len(self.trunks)):
-            self._trunk(number).output_stride = value
-        self.grids = self._trunk(0).grids
+        for number in range(len(self.backbones)):
+            self._backbone(number).output_stride = value
+        self.grids = self._backbone(0).grids
 
-    def _trunk(self, number: int) -> Backbone:
-        trunk = self.trunks[number]
-        assert isinstance(trunk, Backbone)
-        return trunk
+    def _backbone(self, number: int) -> Backbone:
+        backbone = self.backbones[number]
+        assert isinstance(backbone, Backbone)
+        return backbone
 
     def fitting_size(self, size: int) -> int:
-        """As that of each trunk."""
-        return self._trunk(0).fitting_size(size)
+        """As that of each backbone."""
+        return self._backbone(0).fitting_size(size)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """``(B, in_channels, H, W)`` → for each of ``strides`` the trunks' feature maps, concatenated."""
-        shares = x.split_with_sizes([self._trunk(n).in_channels for n in range(len(self.trunks))], 1)
-        maps = [trunk(share) for trunk, share in zip(self.trunks, shares, strict=True)]
+        """``(B, in_channels, H, W)`` → for each of ``strides`` the backbones' feature maps, concatenated."""
+        shares = x.split_with_sizes([self._backbone(n).in_channels for n in range(len(self.backbones))], 1)
+        maps = [backbone(share) for backbone, share in zip(self.backbones, shares, strict=True)]
         return [torch.cat(level, 1) for level in zip(*maps, strict=True)]
 
 
@@ -196,7 +200,7 @@ def timm_network(name: str, in_channels: int, pretrained: bool | str | Path, *, 
 
     Args:
         name: a timm model name.
-        in_channels: channels of the picture.
+        in_channels: channels of the image.
         pretrained: as for :class:`Backbone`.
         features_only: it gives a list of feature maps; else it is the classifier.
 
@@ -206,7 +210,7 @@ def timm_network(name: str, in_channels: int, pretrained: bool | str | Path, *, 
     """
     if not timm.is_model(name):
         near = timm.list_models(f"*{name.split('_')[0]}*")[:8]
-        raise ValueError(f"timm has no model '{name}'" + (f"; near it: {', '.join(near)}" if near else ""))
+        raise InputError(f"timm has no model '{name}'" + (f"; near it: {', '.join(near)}" if near else ""))
     net: nn.Module
     try:
         with _weights_file(name, pretrained) as file:
@@ -219,7 +223,7 @@ def timm_network(name: str, in_channels: int, pretrained: bool | str | Path, *, 
                 in_chans=in_channels,
             )
     except AttributeError as error:  # timm's answer for networks without feature maps
-        raise ValueError(f"timm's '{name}' offers no feature maps, so it can't be a backbone: {error}") from error
+        raise InputError(f"timm's '{name}' offers no feature maps, so it can't be a backbone: {error}") from error
     except (OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
         if not pretrained or isinstance(error, WeightsNotFoundError):
             raise

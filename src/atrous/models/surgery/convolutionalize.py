@@ -1,7 +1,7 @@
-"""A classifier that slides over pictures of any size: fully connected layers become convolutions.
+"""A classifier that slides over images of any size: fully connected layers become convolutions.
 
 FCN (Long et al., CVPR 2015, arXiv 1411.4038, §3.1): a fully connected layer is a convolution whose kernel covers its
-whole input, so the scores of every place of a large picture come at the price of one forward.
+whole input, so the scores of every place of a large image come at the price of one forward.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ import torch.nn.functional as F
 from timm.layers.adaptive_avgmax_pool import SelectAdaptivePool2d
 from torch import Tensor, fx, nn
 
+from atrous.errors import InputError
 from atrous.models.surgery.trace import evaluating
 
 
-class SurgeryError(ValueError):
+class SurgeryError(InputError):
     """A network that can't be made convolutional, or not be given the output stride asked for; the message names the
     layer and the reason.
     """
 
 
 def convolutionalize(net: nn.Module, size: int | None = None, in_channels: int | None = None) -> fx.GraphModule:
-    """Make a classifier fully convolutional: class scores for every place of a picture of any size.
+    """Make a classifier fully convolutional: class scores for every place of an image of any size.
 
     Each fully connected layer becomes a convolution with the same weights (FCN, arXiv 1411.4038, §3.1; flattened maps
     are read in the order C, H, W). Pools that bring a map to a fixed size, and the flattening, are discarded. At the
@@ -35,7 +36,7 @@ def convolutionalize(net: nn.Module, size: int | None = None, in_channels: int |
     Args:
         net: a classifier ``(B, C, H, W)`` → ``(B, classes)``: torchvision's, timm's, or one made like them. It stays
             as it is, but the result uses its layers and weights: copy it first if both shall go on.
-        size: side of the pictures it classifies; what timm says of it, else 224, when left out.
+        size: side of the images it classifies; what timm says of it, else 224, when left out.
         in_channels: channels of its input; those of the first convolution when left out.
 
     Returns:
@@ -187,7 +188,7 @@ def _tail(graph: fx.GraphModule, shapes: Shapes) -> list[Step]:
         if flat and not (source and (isinstance(layer, nn.Linear) or elementwise or _resizes(node, layer))):
             what = type(layer).__name__ if layer else getattr(node.target, "__name__", node.target)
             raise SurgeryError(
-                f"layer '{node.target if layer else node.name}' ({what}) works on the whole picture at once and has "
+                f"layer '{node.target if layer else node.name}' ({what}) works on the whole image at once and has "
                 "no form that slides; linear layers, dropout, activations, flattening and adaptive pools have"
             )
         if not (flat or _resizes(node, layer)):
@@ -219,7 +220,7 @@ def _slide(graph: fx.GraphModule, tail: list[Step], shapes: Shapes) -> None:
                 raise SurgeryError(
                     f"layer '{node.name}' brings {' × '.join(map(str, lying))} values to "
                     f"{' × '.join(map(str, shape))}: that is no global pool, no flattening, and not nothing; "
-                    "is this the size of the pictures that the classifier was made for?"
+                    "is this the size of the images that the classifier was made for?"
                 )
             if shape in ((lying[0],), (lying[0], 1, 1)):
                 lying = (lying[0], 1, 1)
@@ -248,12 +249,12 @@ def _check_growth(graph: fx.GraphModule, in_channels: int, size: int) -> None:
         small, large = _shapes(graph, in_channels, size), _shapes(graph, in_channels, 2 * size)
     except RuntimeError as error:
         raise SurgeryError(
-            f"{type(graph).__name__} does not take pictures of {2 * size} × {2 * size}: {error}"
+            f"{type(graph).__name__} does not take images of {2 * size} × {2 * size}: {error}"
         ) from error
     for node, shape in large.items():
         if len(shape) == 4 and min(shape[2:]) <= min(small[node][2:]):
             raise SurgeryError(
-                f"layer '{node.target}' gives a map of {shape[2]} × {shape[3]} for pictures of {size} and of "
+                f"layer '{node.target}' gives a map of {shape[2]} × {shape[3]} for images of {size} and of "
                 f"{2 * size} alike, so the network can't slide"
             )
 

@@ -40,7 +40,7 @@ class _Native:
 
 
 def whole_stride(value: int) -> int:
-    """An output stride, of any kind of whole number.
+    """An output stride, of any kind of integer.
 
     Raises:
         SurgeryError: there is none like that.

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from atrous.errors import InputError
 from atrous.grid import PIXELS, Grid
 
 
-class GeometryError(ValueError):
+class GeometryError(InputError):
     """A network whose features can't be placed; the message names the layer and the operation."""
 
 
@@ -65,7 +66,7 @@ def trace(net: nn.Module, in_channels: int = 3, size: int = 129) -> Trace:
         net: any module that takes ``(1, in_channels, size, size)`` and gives a tensor or a list of tensors ``(1, C,
             h, w)``.
         in_channels: channels of its input.
-        size: side of the imagined picture. TF-SAME layers pad by the size of their input: at 32k + 1 they are
+        size: side of the imagined image. TF-SAME layers pad by the size of their input: at 32k + 1 they are
             symmetric.
 
     Raises:
@@ -77,8 +78,8 @@ def trace(net: nn.Module, in_channels: int = 3, size: int = 129) -> Trace:
     for number, feature in enumerate(maps):
         grid, _ = tracker.get(feature)
         if not isinstance(grid, Grid):
-            reason = grid.reason if isinstance(grid, Lost) else "it does not depend on a place in the picture"
-            raise GeometryError(f"output {number} of {type(net).__name__} has no place in the picture: {reason}")
+            reason = grid.reason if isinstance(grid, Lost) else "it does not depend on a place in the image"
+            raise GeometryError(f"output {number} of {type(net).__name__} has no place in the image: {reason}")
         grids.append(grid)
     return Trace(tuple(grids), tuple(tracker.windows))
 
@@ -103,11 +104,11 @@ def _run(net: nn.Module, in_channels: int, size: int) -> tuple[Any, _Tracker]:
         hooks.append(module.register_forward_pre_hook(tracker.enter(name, module)))
         hooks.append(module.register_forward_hook(tracker.leave))
     state = {k: v.detach().to("meta") for k, v in (*net.named_parameters(), *net.named_buffers())}
-    picture = torch.empty(1, in_channels, size, size, device="meta")
-    tracker.put(picture, PIXELS, (2, 3))
+    image = torch.empty(1, in_channels, size, size, device="meta")
+    tracker.put(image, PIXELS, (2, 3))
     try:
         with evaluating(net), torch.no_grad(), tracker:
-            result = torch.func.functional_call(net, state, (picture,))
+            result = torch.func.functional_call(net, state, (image,))
     finally:
         for hook in hooks:
             hook.remove()

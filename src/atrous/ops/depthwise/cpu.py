@@ -88,7 +88,7 @@ def correlate(
     first: int,
     last: int,
 ) -> None:
-    """Fill blocks ``first`` to ``last`` (of pictures times blocks of channels) of a convolution's result.
+    """Fill blocks ``first`` to ``last`` (of images times blocks of channels) of a convolution's result.
 
     Args:
         x: input ``(B, H, W, C)``.
@@ -119,16 +119,14 @@ def correlate(
     rows, weights = address(rows_array), address(weights_array)
     ahead = stride * CHANNELS
     for block in range(first, last):
-        picture, channel = block // blocks, min(block % blocks * CHANNELS, channels - CHANNELS)
+        image, channel = block // blocks, min(block % blocks * CHANNELS, channels - CHANNELS)
         for tap in range(kernel[0] * kernel[1]):
             weights_array[tap * CHANNELS : (tap + 1) * CHANNELS] = weight[tap, channel : channel + CHANNELS]
         for begin in range(0, rows_out, strip):
             end = min(begin + strip, rows_out)
             low = min(max(0, -(-(begin * stride - top) // step)), height)
             high = max(min(height, ((end - 1) * stride + reach - top) // step + 1), low)
-            _copy_rows(
-                x, half, picture * height + low, high - low, width_in, channels, channel, left, step, width, rows
-            )
+            _copy_rows(x, half, image * height + low, high - low, width_in, channels, channel, left, step, width, rows)
             for row in range(begin, end):
                 for column in range(0, columns_out, _TOGETHER):
                     a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = spread(np.float32(0))
@@ -150,7 +148,7 @@ def correlate(
                             b3 = multiply_add(load(rows, p + 3 * ahead + LANES), wb, b3)
                             w += CHANNELS
                             p += dilation * CHANNELS
-                    q = ((picture * rows_out + row) * columns_out + column) * channels + channel
+                    q = ((image * rows_out + row) * columns_out + column) * channels + channel
                     _put(out, half, q, a0, b0)
                     if column + 1 < columns_out:
                         _put(out, half, q + channels, a1, b1)
@@ -192,7 +190,7 @@ def weight_gradient(
 
     Args are those of :func:`correlate`; ``gradient`` is that of its output.
     """
-    pictures, height, width_in, channels = size
+    images, height, width_in, channels = size
     rows_out, columns_out = out_size
     top, left = before
     across = -(-columns_out // _TOGETHER) * _TOGETHER
@@ -208,18 +206,16 @@ def weight_gradient(
     for block in range(first, last):
         channel = min(block * CHANNELS, channels - CHANNELS)
         sums_array[:] = 0
-        for picture in range(pictures):
+        for image in range(images):
             for begin in range(0, rows_out, strip):
                 end = min(begin + strip, rows_out)
                 low = min(max(0, begin * stride - top), height)
                 high = max(min(height, (end - 1) * stride + reach - top + 1), low)
-                _copy_rows(
-                    x, half, picture * height + low, high - low, width_in, channels, channel, left, 1, width, rows
-                )
+                _copy_rows(x, half, image * height + low, high - low, width_in, channels, channel, left, 1, width, rows)
                 _copy_rows(
                     gradient,
                     half,
-                    picture * rows_out + begin,
+                    image * rows_out + begin,
                     end - begin,
                     columns_out,
                     channels,

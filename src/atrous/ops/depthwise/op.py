@@ -38,7 +38,7 @@ def has_depthwise(net: nn.Module) -> bool:
 def compiled_depthwise(images: Tensor) -> AbstractContextManager[object]:
     """While it is active, what a network does to these images goes through the compiled code where that is faster.
 
-    It changes no module. On other devices, for single small pictures on a GPU, and while a network is exported or
+    It changes no module. On other devices, for single small images on a GPU, and while a network is exported or
     compiled, nothing happens.
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]

@@ -95,7 +95,7 @@ def _correlate(
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     column = position % columns
     row = position // columns % rows
-    picture = position // (columns * rows)
+    image = position // (columns * rows)
     inside = (position < positions)[:, None] & (channel < channels)[None, :]
     total = tl.zeros((POSITIONS, CHANNELS), tl.float32)
     for ky in tl.static_range(KH):
@@ -105,7 +105,7 @@ def _correlate(
             there = (y >= 0) & (z >= 0) & (y < height * STEP) & (z < width * STEP)
             if STEP > 1:
                 there = there & (y % STEP == 0) & (z % STEP == 0)
-            place = ((picture * height + y // STEP) * width + z // STEP).to(tl.int64) * channels
+            place = ((image * height + y // STEP) * width + z // STEP).to(tl.int64) * channels
             values = tl.load(x + place[:, None] + channel[None, :], mask=inside & there[:, None], other=0.0)
             number = KH * KW - 1 - (ky * KW + kx) if FLIP else ky * KW + kx
             tap = tl.load(taps + number * channels + channel, mask=channel < channels, other=0.0)

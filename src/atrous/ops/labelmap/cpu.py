@@ -1,4 +1,4 @@
-"""From class scores at network resolution to labels at the picture's own size, without full-size scores in between.
+"""From class scores at network resolution to labels at the image's own size, without full-size scores in between.
 
 In the cell between four neighbouring positions every score is bilinear, and so is the difference of two scores: the
 class that is ahead at all four corners is ahead in the whole cell. That alone settles most cells of a real score map;
@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from atrous.errors import InputError, InputTypeError
 from atrous.labels import Mask
 
 Floats = NDArray[np.float32]
@@ -69,9 +70,9 @@ def full_size_scores(scores: Floats, stride: float, offset: float, size: tuple[i
 
 def _check(scores: Floats) -> None:
     if scores.dtype != np.float32:
-        raise TypeError(f"scores must be float32, not {scores.dtype}")
+        raise InputTypeError(f"scores must be float32, not {scores.dtype}")
     if scores.ndim != 3 or 0 in scores.shape or scores.shape[0] > 255:
-        raise ValueError(
+        raise InputError(
             f"scores must be (classes, rows, columns), 1 to 255 classes and at least one position, not {scores.shape}"
         )
 

@@ -1,4 +1,4 @@
-"""From scores at network resolution to labels at the picture's own size, on any device and in bounded memory."""
+"""From scores at network resolution to labels at the image's own size, on any device and in bounded memory."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _STRIP_VALUES = 1 << 24
 
 
 def scores_to_labels(scores: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
-    """The best class of every pixel of each picture, without full-size scores.
+    """The best class of every pixel of each image, without full-size scores.
 
     Args:
         scores: ``(B, C, h, w)``, floating, at network resolution; at most 255 classes.
-        grid: where the positions of ``scores`` sit in the picture.
-        size: height and width of the picture.
+        grid: where the positions of ``scores`` sit in the image.
+        size: height and width of the image.
 
     Returns:
         uint8 ``(B, H, W)`` on the device of ``scores``; among equals the lowest class.
@@ -40,8 +40,8 @@ def scores_to_labels(scores: Tensor, grid: Grid, size: tuple[int, int]) -> Tenso
 
     arrays = scores.detach().float().contiguous().numpy()
     labels = np.empty((len(arrays), *size), np.uint8)
-    for picture, array in zip(labels, arrays, strict=True):
-        picture[:] = labelmap.scores_to_labels(array, grid.stride, grid.offset, size)
+    for image, array in zip(labels, arrays, strict=True):
+        image[:] = labelmap.scores_to_labels(array, grid.stride, grid.offset, size)
     return torch.from_numpy(labels)
 
 
@@ -61,7 +61,7 @@ def in_strips(sample: Callable[[Grid, tuple[int, int]], Tensor], scores: Tensor,
     Args:
         sample: the rows to sample at and their size → full-size scores ``(B, C, rows, W)``.
         scores: ``(B, C, h, w)``, to know how many there are, and where.
-        size: height and width of the picture.
+        size: height and width of the image.
 
     Returns:
         uint8 ``(B, H, W)``; among equals the lowest class.

@@ -1,4 +1,4 @@
-"""From scores at network resolution to labels of the picture's pixels on a GPU, in Triton: no full-size scores.
+"""From scores at network resolution to labels of the image's pixels on a GPU, in Triton: no full-size scores.
 
 The reference is :func:`atrous.grid.resample` and ``argmax``. Each thread holds the best class so far of a
 few pixels; the scores around them come from cache.
@@ -60,7 +60,7 @@ def _scores_to_labels(
     width,
     rows,
     columns,
-    picture_stride,
+    image_stride,
     class_stride,
     row_stride,
     column_stride,
@@ -69,7 +69,7 @@ def _scores_to_labels(
 ):
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    picture = tl.program_id(2).to(tl.int64)
+    image = tl.program_id(2).to(tl.int64)
     above = tl.load(aboves + row, mask=row < rows, other=0).to(tl.int64)
     down = tl.load(downs + row, mask=row < rows, other=0.0)[:, None]
     left = tl.load(lefts + column, mask=column < columns, other=0).to(tl.int64)
@@ -80,7 +80,7 @@ def _scores_to_labels(
     far = (tl.minimum(left + 1, width - 1) * column_stride)[None, :]
     best = tl.full((ROWS, COLUMNS), -float("inf"), tl.float32)
     label = tl.zeros((ROWS, COLUMNS), tl.int32)
-    place = scores + picture * picture_stride
+    place = scores + image * image_stride
     for number in range(classes):
         before = _between(place + upper + near, place + lower + near, down)
         after = _between(place + upper + far, place + lower + far, down)
@@ -90,7 +90,7 @@ def _scores_to_labels(
         label = tl.where(better, number, label)
         place += class_stride
     inside = (row < rows)[:, None] & (column < columns)[None, :]
-    pixels = (picture * rows + row[:, None]) * columns + column[None, :]
+    pixels = (image * rows + row[:, None]) * columns + column[None, :]
     tl.store(labels + pixels, label.to(tl.uint8), mask=inside)
 
 
