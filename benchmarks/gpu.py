@@ -385,7 +385,7 @@ def crf(device: torch.device, sizes: Sizes) -> Section:
 
     def labels() -> Measured:
         image, unary = (tensor.to(device) for tensor in image_and_energies(height, width))
-        return measured(f"{name}: labels", partial(there.labels, image, unary), device)
+        return measured(f"{name}: labels", partial(there.label_set, image, unary), device)
 
     yield attempt(name, run)
     yield attempt(f"{name}: labels", labels)

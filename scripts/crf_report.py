@@ -42,7 +42,7 @@ def main(
     network, dataset = atrous.load(model), open_dataset(data, split)
     found = tune_crf(network, dataset, images=images, on_try=lambda s, score: typer.echo(f"{100 * score:.2f}  {s}"))
     crf = found.settings.build()
-    labels = dataset.labels
+    labels = dataset.label_set
     bands = {(width, which): ConfusionMatrix(labels) for width in (0, *WIDTHS) for which in ("without", "with")}
     gains: list[tuple[float, int]] = []
     for index in sorted(set(range(len(dataset))) - searched_on(len(dataset), images)):
@@ -93,9 +93,9 @@ one changes by {middle:+.2f} points, the largest loss is {least:.1f}, the larges
     typer.echo(text)
 
 
-def iou(labels: LabelSet, truth: Mask, found: Mask) -> float:
+def iou(label_set: LabelSet, truth: Mask, found: Mask) -> float:
     """Mean IoU of one image."""
-    matrix = ConfusionMatrix(labels)
+    matrix = ConfusionMatrix(label_set)
     matrix.update(truth, found)
     return matrix.metrics().mean_iou
 

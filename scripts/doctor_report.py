@@ -27,12 +27,12 @@ ImageAndMask = tuple[np.ndarray, np.ndarray]
 STRANGE = np.array([(250, 250, 5), (5, 120, 250), (90, 20, 5)], np.uint8)
 
 
-def spoil(images: Mapping[str, ImageAndMask], labels: LabelSet, root: Path) -> dict[str, str]:
+def spoil(images: Mapping[str, ImageAndMask], label_set: LabelSet, root: Path) -> dict[str, str]:
     """Write twenty images as a folder dataset in which each mistake is made.
 
     Args:
         images: images ``(H, W, 3)`` and masks ``(H, W)`` by name; the 14th and 15th must not be square.
-        labels: their classes, more than two.
+        label_set: their classes, more than two.
         root: where to write.
 
     Returns:
@@ -45,7 +45,7 @@ def spoil(images: Mapping[str, ImageAndMask], labels: LabelSet, root: Path) -> d
     (root / "splits").mkdir(parents=True)
     for name, (image, mask) in images.items():
         write_image(root, name, image)
-        write_mask(root, name, mask, labels)
+        write_mask(root, name, mask, label_set)
 
     def mask_of(way: str) -> Path:
         return root / "masks" / f"{spoilt[way]}.png"
@@ -56,18 +56,18 @@ def spoil(images: Mapping[str, ImageAndMask], labels: LabelSet, root: Path) -> d
     mask_of("missing").unlink()
     shutil.copy(mask_of("shared"), root / "masks/nobody's.png")
     Image.fromarray(images[spoilt["shared"]][0]).save(root / f"images/{spoilt['shared']}.png")
-    write_mask(root, spoilt["size"], drawn("size")[::2, ::2], labels)
+    write_mask(root, spoilt["size"], drawn("size")[::2, ::2], label_set)
     Image.fromarray(np.where(drawn("binary") % 255 > 0, 255, 0).astype(np.uint8)).save(mask_of("binary"))
     Image.fromarray(np.where(drawn("far") % 255 > 0, 128, 0).astype(np.uint8)).save(mask_of("far"))
-    Image.fromarray(labels.colorize(drawn("rgb"))).save(mask_of("rgb"))
+    Image.fromarray(label_set.colorize(drawn("rgb"))).save(mask_of("rgb"))
     Image.fromarray(STRANGE[drawn("strange") % 3]).save(mask_of("strange"))
-    Image.fromarray(labels.colorize(drawn("jpeg"))).save(mask_of("jpeg"), "JPEG")
+    Image.fromarray(label_set.colorize(drawn("jpeg"))).save(mask_of("jpeg"), "JPEG")
     mask_of("jpg").unlink()
-    Image.fromarray(labels.colorize(drawn("jpg"))).save(mask_of("jpg").with_suffix(".jpg"))
+    Image.fromarray(label_set.colorize(drawn("jpg"))).save(mask_of("jpg").with_suffix(".jpg"))
     outside = drawn("outside").copy()
-    outside[:5, :7] = len(labels) + 1
-    write_mask(root, spoilt["outside"], outside, labels)
-    write_mask(root, spoilt["void"], np.full_like(drawn("void"), 255), labels)
+    outside[:5, :7] = len(label_set) + 1
+    write_mask(root, spoilt["outside"], outside, label_set)
+    write_mask(root, spoilt["void"], np.full_like(drawn("void"), 255), label_set)
     cut(root / f"images/{spoilt['image']}.jpg")
     cut(mask_of("mask"))
     turns = {"stored": (6, Image.Transpose.ROTATE_90), "upright": (8, Image.Transpose.ROTATE_270)}
@@ -78,7 +78,7 @@ def spoil(images: Mapping[str, ImageAndMask], labels: LabelSet, root: Path) -> d
         exif[0x0112] = orientation
         stored.save(root / f"images/{spoilt[way]}.jpg", quality=95, exif=exif)
         if way != "upright":
-            write_mask(root, spoilt[way], np.array(Image.fromarray(drawn(way)).transpose(turn)), labels)
+            write_mask(root, spoilt[way], np.array(Image.fromarray(drawn(way)).transpose(turn)), label_set)
     with Image.open(root / f"images/{twin}.jpg") as drawing:  # the same pixels in another file
         drawing.save(root / "images/again.png")
     shutil.copy(root / f"masks/{twin}.png", root / "masks/again.png")
@@ -87,8 +87,8 @@ def spoil(images: Mapping[str, ImageAndMask], labels: LabelSet, root: Path) -> d
     for split, listed in lists.items():
         (root / f"splits/{split}.txt").write_text("".join(f"{name}\n" for name in listed))
     (root / "splits/test.txt").write_text(f"{other}\n", encoding="utf-16")
-    quoted = ", ".join(f'"{name}"' for name in labels.names)
-    colors = ", ".join(str(list(color)) for color in labels.colors)
+    quoted = ", ".join(f'"{name}"' for name in label_set.names)
+    colors = ", ".join(str(list(color)) for color in label_set.colors)
     (root / "labels.toml").write_text(f"names = [{quoted}]\ncolors = [{colors}]\n")
     return spoilt | {"twin": twin, "both": both, "good": good, "other": other}
 
@@ -107,10 +107,10 @@ def write_image(root: Path, name: str, image: np.ndarray) -> None:
     Image.fromarray(image).save(root / f"images/{name}.jpg", quality=95)
 
 
-def write_mask(root: Path, name: str, mask: np.ndarray, labels: LabelSet) -> None:
+def write_mask(root: Path, name: str, mask: np.ndarray, label_set: LabelSet) -> None:
     """A mask ``(H, W)`` as palette PNG."""
     (root / "masks").mkdir(parents=True, exist_ok=True)
-    (root / f"masks/{name}.png").write_bytes(encode_mask(mask, labels))
+    (root / f"masks/{name}.png").write_bytes(encode_mask(mask, label_set))
 
 
 def cut(file: Path) -> None:
@@ -131,7 +131,7 @@ def page(voc: str) -> str:
     samples = [data[index] for index in range(20)]
     images = {Path(sample.name).stem: (sample.image, sample.mask) for sample in samples}
     with tempfile.TemporaryDirectory() as place, contextlib.chdir(place):
-        spoil(images, data.labels, Path("twenty"))
+        spoil(images, data.label_set, Path("twenty"))
         binary(images, Path("black-and-white"))
         return "\n".join(
             [

@@ -226,7 +226,7 @@ def strip(study: str, where: Table, contents: Table) -> None:
     for index in np.linspace(0, len(dataset) - 1, IMAGES).astype(int):
         sample = dataset[int(index)]
         masks = [sample.mask, *(predict(model, sample.image).labels for model in models)]
-        images = [sample.image, *(overlay(sample.image, mask, dataset.labels, legend=False) for mask in masks)]
+        images = [sample.image, *(overlay(sample.image, mask, dataset.label_set, legend=False) for mask in masks)]
         target = ROOT / "runs" / "studies" / study / where["name"] / "images" / f"{index:04d}.png"
         target.parent.mkdir(exist_ok=True)
         Image.fromarray(np.concatenate(images, axis=1)).save(target)
@@ -244,7 +244,7 @@ def samples(study: str, where: Table, contents: Table) -> None:
         image = open_image(file).pixels
         image = cv2.resize(image, (WIDTH, round(image.shape[0] * WIDTH / image.shape[1])), interpolation=cv2.INTER_AREA)
         masks = [predict(model, image).labels for model in models]
-        shown = [overlay(image, mask, model.labels, legend=False) for mask, model in zip(masks, models, strict=True)]
+        shown = [overlay(image, mask, model.label_set, legend=False) for mask, model in zip(masks, models, strict=True)]
         sheets.append(np.concatenate([image, *shown], axis=1))
     target = ROOT / "results" / "studies" / f"{study}_{where['name']}.jpg"
     write_atomically(target, encode_jpeg(np.concatenate(sheets, axis=0)))

@@ -51,7 +51,7 @@ SURFACE = {
 
 
 class ByChannel(nn.Module):
-    labels = LabelSet(("red", "green", "blue"), ((255, 0, 0), (0, 255, 0), (0, 0, 255)))
+    label_set = LabelSet(("red", "green", "blue"), ((255, 0, 0), (0, 255, 0), (0, 0, 255)))
     name = "by_channel"
     output_stride = 1
     backbone = SimpleNamespace(in_channels=3)
@@ -219,7 +219,7 @@ def dataset(tmp_path: Path) -> Path:
         (folder / "images").mkdir(exist_ok=True)
         Image.fromarray(image).save(folder / f"images/{name}.png")
         mask = np.repeat([[0, right]], 4, axis=1).repeat(4, axis=0).astype(np.uint8)
-        (folder / f"masks/{name}.png").write_bytes(encode_mask(mask, ByChannel.labels))
+        (folder / f"masks/{name}.png").write_bytes(encode_mask(mask, ByChannel.label_set))
     (folder / "labels.toml").write_text('names = ["red", "green", "blue"]')
     return folder
 
@@ -345,7 +345,7 @@ def test_models_lists_architectures_and_cards(tmp_path: Path, monkeypatch: pytes
     card = {
         "architecture": "deeplabv3plus",
         "backbone": "b",
-        "labels": {"names": ["x", "y"]},
+        "label_set": {"names": ["x", "y"]},
         "metrics": {"data": "voc:val", "mean_iou": 0.5},
     }
     (tmp_path / "small/config.json").write_text(json.dumps(card))

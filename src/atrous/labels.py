@@ -96,10 +96,10 @@ class LabelSet:
         return self.palette()[mask]
 
 
-def encode_mask(mask: Mask, labels: LabelSet) -> bytes:
+def encode_mask(mask: Mask, label_set: LabelSet) -> bytes:
     """A mask ``(H, W)`` as the bytes of a palette PNG."""
     image = Image.fromarray(np.ascontiguousarray(mask, np.uint8))
-    image.putpalette(labels.palette().tobytes())
+    image.putpalette(label_set.palette().tobytes())
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()

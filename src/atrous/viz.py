@@ -21,12 +21,12 @@ _PAPER, _INK, _FAINT, _LINE = (255, 255, 255), (32, 33, 36), (120, 124, 130), (2
 _ROWS_AT_ONCE = 1 << 24  # pixels; counting needs eight bytes each
 
 
-def areas(mask: Mask, labels: LabelSet) -> dict[str, int]:
+def areas(mask: Mask, label_set: LabelSet) -> dict[str, int]:
     """Count the pixels of each class that is present, largest first; ignored pixels are not counted.
 
     Args:
         mask: uint8 ``(H, W)``.
-        labels: the classes of the mask.
+        label_set: the classes of the mask.
 
     Raises:
         ValueError: the mask holds a label that is neither a class nor 255.
@@ -35,14 +35,14 @@ def areas(mask: Mask, labels: LabelSet) -> dict[str, int]:
     counts = np.zeros(256, np.int64)
     for start in range(0, len(mask), rows):
         counts += np.bincount(mask[start : start + rows].reshape(-1), minlength=256)
-    strangers = [label for label in np.flatnonzero(counts).tolist() if len(labels) <= label != IGNORE]
+    strangers = [label for label in np.flatnonzero(counts).tolist() if len(label_set) <= label != IGNORE]
     if strangers:
         raise InputError(
-            f"the mask holds the labels {strangers}, but the label set has the classes 0 to {len(labels) - 1} "
+            f"the mask holds the labels {strangers}, but the label set has the classes 0 to {len(label_set) - 1} "
             f"(and {IGNORE} for ignored pixels); give the label set the mask was made with"
         )
-    order = np.argsort(-counts[: len(labels)], kind="stable").tolist()
-    return {labels.names[label]: int(counts[label]) for label in order if counts[label]}
+    order = np.argsort(-counts[: len(label_set)], kind="stable").tolist()
+    return {label_set.names[label]: int(counts[label]) for label in order if counts[label]}
 
 
 def percent(share: float) -> str:
@@ -53,7 +53,7 @@ def percent(share: float) -> str:
 
 
 def overlay(
-    image: Pixels, mask: Mask, labels: LabelSet, *, alpha: float = 0.55, legend: bool = True, boundaries: bool = True
+    image: Pixels, mask: Mask, label_set: LabelSet, *, alpha: float = 0.55, legend: bool = True, boundaries: bool = True
 ) -> Pixels:
     """Lay the colours of the classes over an image, outline the regions, and name the classes in a strip below.
 
@@ -63,7 +63,7 @@ def overlay(
     Args:
         image: uint8 RGB ``(H, W, 3)``.
         mask: uint8 ``(H, W)``; 255 is ignored.
-        labels: the classes of the mask.
+        label_set: the classes of the mask.
         alpha: how much of the colour is seen, 0 to 1.
         legend: add the strip: colour, name and share of the image of each class present, largest first.
         boundaries: draw light lines where regions meet, a 250th of the shorter side wide, at least 2 pixels.
@@ -75,21 +75,21 @@ def overlay(
         ValueError: image and mask differ in size, or the mask holds a label that is no class.
     """
     _check(image, mask)
-    painted = _paint(image, mask, labels, alpha)
+    painted = _paint(image, mask, label_set, alpha)
     if boundaries:
         _outline(painted, mask)
     if not legend:
         return painted
-    return _above(painted, _legend(mask, labels, painted.shape[1], _text_size(*mask.shape)))
+    return _above(painted, _legend(mask, label_set, painted.shape[1], _text_size(*mask.shape)))
 
 
-def side_by_side(image: Pixels, mask: Mask, labels: LabelSet) -> Pixels:
+def side_by_side(image: Pixels, mask: Mask, label_set: LabelSet) -> Pixels:
     """Put image, labels and overlay next to each other, captioned, above one legend.
 
     Args:
         image: uint8 RGB ``(H, W, 3)``.
         mask: uint8 ``(H, W)``.
-        labels: the classes of the mask.
+        label_set: the classes of the mask.
 
     Returns:
         uint8 RGB: three images wide plus margins, and a caption and a legend taller.
@@ -98,8 +98,10 @@ def side_by_side(image: Pixels, mask: Mask, labels: LabelSet) -> Pixels:
         ValueError: image and mask differ in size, or the mask holds a label that is no class.
     """
     _check(image, mask)
-    overlaid = overlay(image, mask, labels, legend=False)
-    return _panels({"image": image, "labels": labels.colorize(mask), "overlay": overlaid}, mask, labels, columns=3)
+    overlaid = overlay(image, mask, label_set, legend=False)
+    return _panels(
+        {"image": image, "labels": label_set.colorize(mask), "overlay": overlaid}, mask, label_set, columns=3
+    )
 
 
 def heat_map(image: Pixels, weights: NDArray[np.float32], *, alpha: float = 0.65) -> Pixels:
@@ -120,7 +122,7 @@ def heat_map(image: Pixels, weights: NDArray[np.float32], *, alpha: float = 0.65
 
 
 def attention_figure(
-    image: Pixels, mask: Mask, labels: LabelSet, weights: NDArray[np.float32], scales: Sequence[float]
+    image: Pixels, mask: Mask, label_set: LabelSet, weights: NDArray[np.float32], scales: Sequence[float]
 ) -> Pixels:
     """Put image, labels and the weight of each scale next to each other, captioned, above the legend of the labels;
     images at least twice as wide as high one below the other (:func:`panel_columns`).
@@ -128,7 +130,7 @@ def attention_figure(
     Args:
         image: uint8 RGB ``(H, W, 3)``.
         mask: uint8 ``(H, W)``.
-        labels: the classes of the mask.
+        label_set: the classes of the mask.
         weights: floating ``(S, H, W)``, 0 to 1.
         scales: the factor of each.
 
@@ -139,10 +141,10 @@ def attention_figure(
         ValueError: image and mask differ in size, or the mask holds a label that is no class.
     """
     _check(image, mask)
-    panels = {"image": image, "labels": overlay(image, mask, labels, legend=False)}
+    panels = {"image": image, "labels": overlay(image, mask, label_set, legend=False)}
     for scale, weight in zip(scales, weights, strict=True):
         panels[f"scale {scale:g}: weight {weight.mean():.2f}"] = heat_map(image, weight)
-    return _panels(panels, mask, labels, panel_columns(len(panels), mask.shape[0], mask.shape[1]))
+    return _panels(panels, mask, label_set, panel_columns(len(panels), mask.shape[0], mask.shape[1]))
 
 
 def panel_columns(count: int, height: int, width: int) -> int:
@@ -150,7 +152,7 @@ def panel_columns(count: int, height: int, width: int) -> int:
     return 1 if width >= 2 * height else count
 
 
-def _panels(panels: Mapping[str, Pixels], mask: Mask, labels: LabelSet, columns: int) -> Pixels:
+def _panels(panels: Mapping[str, Pixels], mask: Mask, label_set: LabelSet, columns: int) -> Pixels:
     """Images of the mask's size in rows of ``columns``, captioned, above a legend."""
     height, width = mask.shape
     text = _text_size(height, width)
@@ -163,7 +165,7 @@ def _panels(panels: Mapping[str, Pixels], mask: Mask, labels: LabelSet, columns:
         left, top = gap + column * (width + gap), row * (caption + height)
         sheet.paste(Image.fromarray(panel), (left, top + caption))
         draw.text((left, top + caption / 2), title, _FAINT, font, anchor="lm")
-    return _above(np.asarray(sheet), _legend(mask, labels, sheet.width, text))
+    return _above(np.asarray(sheet), _legend(mask, label_set, sheet.width, text))
 
 
 def _check(image: Pixels, mask: Mask) -> None:
@@ -171,11 +173,11 @@ def _check(image: Pixels, mask: Mask) -> None:
         raise InputError(f"image {image.shape} and mask {mask.shape}; expected (H, W, 3) and (H, W) of one size")
 
 
-def _paint(image: Pixels, mask: Mask, labels: LabelSet, alpha: float) -> Pixels:
-    mixed = cv2.addWeighted(image, 1 - alpha, labels.colorize(mask), alpha, 0)
+def _paint(image: Pixels, mask: Mask, label_set: LabelSet, alpha: float) -> Pixels:
+    mixed = cv2.addWeighted(image, 1 - alpha, label_set.colorize(mask), alpha, 0)
     bare = np.zeros(256, np.uint8)
     bare[IGNORE] = 1
-    bare[[label for label, color in enumerate(labels.colors) if color == (0, 0, 0)]] = 1
+    bare[[label for label, color in enumerate(label_set.colors) if color == (0, 0, 0)]] = 1
     cv2.copyTo(image, cv2.LUT(mask, bare), mixed)
     return np.asarray(mixed, np.uint8)
 
@@ -204,16 +206,16 @@ class _Entry:
     width: float
 
 
-def _legend(mask: Mask, labels: LabelSet, width: int, text: int) -> Image.Image:
+def _legend(mask: Mask, label_set: LabelSet, width: int, text: int) -> Image.Image:
     """A white strip, at least ``width`` wide, with the classes present in as many lines as they need."""
     font, swatch, gap, line = _font(text), text, round(0.45 * text), round(1.75 * text)
     margin, between = text, round(1.5 * text)
-    counts = areas(mask, labels)
+    counts = areas(mask, label_set)
     entries = []
     for name, count in counts.items():
         share = percent(count / mask.size)
         wide = swatch + 2 * gap + font.getlength(name) + font.getlength(share)
-        entries.append(_Entry(name, labels.colors[labels.names.index(name)], share, wide))
+        entries.append(_Entry(name, label_set.colors[label_set.names.index(name)], share, wide))
     width = max([width, *(round(entry.width) + 2 * margin for entry in entries)])
     lines = _lines(entries, width - 2 * margin, between)
     strip = Image.new("RGB", (width, len(lines) * line + margin), _PAPER)

@@ -139,7 +139,7 @@ def test_a_converted_net_scores_as_the_released_one(
         close(model(model.preprocess(IMAGE)), theirs)
         again = load(model.save(tmp_path / "model"))
         assert torch.equal(again(again.preprocess(IMAGE)), model(model.preprocess(IMAGE)))
-    assert (again.labels, again.card["converted_from"]) == (VOC, "net.caffemodel")
+    assert (again.label_set, again.card["converted_from"]) == (VOC, "net.caffemodel")
     assert not model.training
 
 
@@ -182,7 +182,7 @@ def test_learned_deconvolutions_are_kept(thin: None, write_caffemodel: Write) ->
         close(model(model.preprocess(IMAGE)), theirs)
     assert isinstance(model, FCN)
     assert model.config["options"]["learn_upsampling"]
-    assert model.labels == LabelSet.numbered(5)
+    assert model.label_set == LabelSet.numbered(5)
     blobs["upscore8"][0] *= 2
     with pytest.raises(ConversionError, match=r"upscore8\.weight is not the bilinear 16×16 that fcn8s on vgg16 ends"):
         convert_caffe(write_caffemodel(blobs), "fcn8s")
@@ -204,7 +204,7 @@ def test_sift_flows_heads_are_one_behind_the_other(
         _, geometric = model.outputs(x)
         close(geometric.at((37, 50)), caffe.head(architecture, maps, (37, 50), "_geo"))
     assert geometric.name == "geometric"
-    assert model.labels.names[:2] == ("awning", "balcony")
+    assert model.label_set.names[:2] == ("awning", "balcony")
 
 
 def test_nyud_with_depth_as_a_fourth_channel(thin: None, write_caffemodel: Write, tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_nyud_of_two_backbones(thin: None, write_caffemodel: Write) -> None:
         theirs = caffe.up("upscore", fused, 32)[..., 19 : 19 + 37, 19 : 19 + 50]
         close(model(model.preprocess(torch.cat([IMAGE, hha], 1))), theirs)
     assert model.backbone.name == "vgg16+vgg16"
-    assert model.labels.names[:2] == ("wall", "floor")
+    assert model.label_set.names[:2] == ("wall", "floor")
 
 
 def test_what_the_three_channels_are_can_be_said(thin: None, write_caffemodel: Write) -> None:
@@ -356,4 +356,4 @@ class TestWhatDoesNotFit:
         with pytest.raises(ValueError, match=r"layout 'caffe' is of fcn32s, fcn16s, fcn8s, .*, not 'deeplabv3'"):
             convert_caffe(file, "deeplabv3")
         with pytest.raises(ValueError, match=r"3 classes were named, but .*net\.caffemodel scores 21"):
-            convert_caffe(write_caffemodel(caffenet()), "fcn32s", labels=LabelSet(("a", "b", "c")))
+            convert_caffe(write_caffemodel(caffenet()), "fcn32s", label_set=LabelSet(("a", "b", "c")))

@@ -49,7 +49,7 @@ def test_a_converted_net_is_a_model_folder(caffemodel: Path, tmp_path: Path) -> 
     assert "3 classes: road, sky, tree" in done.stdout
     assert "note: left out" not in done.stdout
     model = load(tmp_path / "m")
-    assert (model.labels.names, model.card["converted_from"]) == (("road", "sky", "tree"), "fcn-alexnet.caffemodel")
+    assert (model.label_set.names, model.card["converted_from"]) == (("road", "sky", "tree"), "fcn-alexnet.caffemodel")
     Image.new("RGB", (30, 20)).save(tmp_path / "image.png")
     predicted = atrous("predict", tmp_path / "image.png", "--model", tmp_path / "m", "--out", tmp_path / "masks")
     assert predicted.exit_code == 0, predicted.output
@@ -81,7 +81,7 @@ def test_classes_may_be_those_of_a_dataset(caffemodel: Path, tmp_path: Path) -> 
     spec = f"folder:{tmp_path / 'data'}"
     done = atrous("convert", "caffe", caffemodel, "--as", "fcn32s", "--data", spec, "--out", tmp_path / "m")
     assert done.exit_code == 0, done.output
-    assert load(tmp_path / "m").labels.names == ("a", "b", "c")
+    assert load(tmp_path / "m").label_set.names == ("a", "b", "c")
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_vgg_scores_as_the_released_net(
     with torch.no_grad():
         ours, _ = model.coarse_logits(model.preprocess(IMAGE))
         close(ours, caffe_vgg(blobs, blue_first(IMAGE), rates))
-    assert model.labels == VOC
+    assert model.label_set == VOC
 
 
 class Bottleneck(nn.Module):
@@ -247,7 +247,7 @@ class TestResNet101:
             ours, _ = one_scale(model).coarse_logits(model.preprocess(IMAGE))
         close(ours, scores(4 if layout == "isht7" else 2))
         assert isinstance(model, MultiScale) == (layout == "isht7")
-        assert (model.labels, model.card["converted_from"]) == (VOC, file.name)
+        assert (model.label_set, model.card["converted_from"]) == (VOC, file.name)
 
     def test_adaptsegnets_second_classifier_was_for_training(
         self, resnet: ResNet, scores: Callable[[int], Tensor], tmp_path: Path
@@ -272,12 +272,12 @@ class TestResNet101:
         assert {"base.layer4.block23.conv3x3.bn.running_var", "base.aspp.c3.bias"} <= weights.keys()
         torch.save(weights, tmp_path / "kazuto.pth")
         names = LabelSet(tuple(f"thing {i}" for i in range(21)))
-        model = convert_pytorch(tmp_path / "kazuto.pth", "deeplab_aspp", "kazuto1011", labels=names)
+        model = convert_pytorch(tmp_path / "kazuto.pth", "deeplab_aspp", "kazuto1011", label_set=names)
         again = load(model.save(tmp_path / "model"))
         with torch.no_grad():
             ours, _ = one_scale(again).coarse_logits(again.preprocess(IMAGE))
         close(ours, scores(4))
-        assert again.labels == names
+        assert again.label_set == names
 
     def test_in_caffes_names(self, resnet: ResNet, scores: Callable[[int], Tensor], write_caffemodel: Write) -> None:
         blobs = in_caffes_names(resnet.state_dict())

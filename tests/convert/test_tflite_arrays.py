@@ -25,7 +25,7 @@ def test_a_trained_network_gives_its_published_logits(shared: Path, tmp_path: Pa
     assert done.exit_code == 0, done.output
     assert "deeplabv3 on mobilenetv2_050" in done.stdout
     model = load(out)
-    assert (model.output_stride, model.labels.names[8]) == (8, "cat")
+    assert (model.output_stride, model.label_set.names[8]) == (8, "cat")
     reference = np.load(shared / "reference/deeplabv3_mobilenetv2_x0.5_257_logits.npz")
     image = torch.from_numpy(reference["rgb_u8"]).permute(2, 0, 1)[None]
     with torch.no_grad():

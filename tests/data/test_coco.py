@@ -64,11 +64,11 @@ def test_the_smaller_lies_over_the_larger_and_crowds_under_both(tmp_path: Path) 
         thing(100, "person", crowd=True, area=HEIGHT * 40, segmentation=crowd),
     )
     data = open_dataset(f"coco:{tmp_path}", "val")
-    assert (len(data), data.name, data.labels.names[:3]) == (1, "coco:val", ("background", "stop sign", "tv"))
+    assert (len(data), data.name, data.label_set.names[:3]) == (1, "coco:val", ("background", "stop sign", "tv"))
     expected = np.zeros((HEIGHT, WIDTH), np.uint8)
     expected[:, 15:55] = IGNORE
-    expected[5:30, 5:30] = expected[0:40, 40:42] = data.labels.names.index("dog")
-    expected[10:20, 10:20] = data.labels.names.index("cat")
+    expected[5:30, 5:30] = expected[0:40, 40:42] = data.label_set.names.index("dog")
+    expected[10:20, 10:20] = data.label_set.names.index("cat")
     np.testing.assert_array_equal(data[0].mask, expected)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(data))[0].mask, expected)  # as a worker process has it
 
@@ -78,9 +78,9 @@ def test_voc_classes_are_found_by_name_and_nothing_else_is_drawn(tmp_path: Path)
     write(tmp_path, "train2017", sign, table, thing(101, "tv", box(0, 0, 31, 32)), count=4)
     whole = open_dataset(f"coco:{tmp_path}", "train2017")
     assert len(whole) == 4
-    assert whole.labels.names[whole[0].mask[0, 0]] == "stop sign"
+    assert whole.label_set.names[whole[0].mask[0, 0]] == "stop sign"
     data = open_dataset(f"coco-voc:{tmp_path}", "train")  # the TV covers 992 pixels, and two images are empty
-    assert (data.labels, len(data)) == (VOC, 1)
+    assert (data.label_set, len(data)) == (VOC, 1)
     assert VOC.names[data[0].mask[0, 0]] == "diningtable"
 
 
@@ -108,7 +108,7 @@ def test_the_doctor_draws_every_mask(tmp_path: Path) -> None:
     Image.new("RGB", (WIDTH, HEIGHT + 1)).save(tmp_path / "val2017/val2017_000000000000.jpg")
     checkup = check(f"coco:{tmp_path}")
     assert list(checkup.lists) == ["train", "val"]
-    assert checkup.counts("train").pixels[checkup.form.labels.names.index("cat")] == 1200
+    assert checkup.counts("train").pixels[checkup.form.label_set.names.index("cat")] == 1200
     assert [f.kind for f in checkup.findings if f.severity == "error"] == ["size-mismatch"]
 
 

@@ -37,7 +37,7 @@ def test_a_converted_dataset_is_the_same_dataset(streets: Path, tmp_path: Path) 
     convert(f"cityscapes:{streets}", tmp_path / "new", ["train+train_extra", "val"])
     for split, name in (("train+train_extra", "train_train_extra"), ("val", "val")):
         before, after = open_dataset(f"cityscapes:{streets}", split), open_dataset(f"folder:{tmp_path / 'new'}", name)
-        assert after.labels == before.labels == CITYSCAPES
+        assert after.label_set == before.label_set == CITYSCAPES
         assert [sample.name for sample in after] == [s.name.replace("_leftImg8bit", "") for s in before]
         for old, new in zip(before, after, strict=True):
             np.testing.assert_array_equal(old.image, new.image)

@@ -52,7 +52,7 @@ def test_voc_is_found_from_the_devkit_and_above(tmp_path: Path, at: str) -> None
     mask(base / "SegmentationClass/x.png", ((20,) * 6,) * 4)
     lines(base / "ImageSets/Segmentation/train.txt", "x", "")
     data = open_dataset(f"voc:{tmp_path}", "train")
-    assert (data.name, data.labels, len(data)) == ("voc:train", VOC, 1)
+    assert (data.name, data.label_set, len(data)) == ("voc:train", VOC, 1)
     sample = data[0]
     assert sample.image.shape == (4, 6, 3)
     assert sample.mask.max() == 20
@@ -81,7 +81,7 @@ def test_camvid_reads_published_and_plain_lists(tmp_path: Path) -> None:
     lines(tmp_path / "train.txt", "/SegNet/CamVid/train/0001TP_1.png /SegNet/CamVid/trainannot/0001TP_1.png")
     lines(tmp_path / "val.txt", "0016E5_2")
     data = open_dataset(f"camvid:{tmp_path}", "train+val")
-    assert (data.name, data.labels, len(data)) == ("camvid:train+val", CAMVID, 2)
+    assert (data.name, data.label_set, len(data)) == ("camvid:train+val", CAMVID, 2)
     for sample in (data[0], data[1]):
         np.testing.assert_array_equal(sample.mask[0], [0, 10, IGNORE, IGNORE, 3, 3])
 
@@ -177,10 +177,10 @@ def test_two_images_that_would_share_a_mask_are_an_error(folder: Path) -> None:
 
 
 def test_folder_without_labels_counts_its_classes(folder: Path) -> None:
-    assert open_dataset(f"folder:{folder}", "all").labels.names == ("class 0", "class 1")
+    assert open_dataset(f"folder:{folder}", "all").label_set.names == ("class 0", "class 1")
     mask(folder / "masks/h.png", ((0, 4, 255, 0, 0, 0),) * 4)
     for split in ("train", "val", "all"):
-        assert len(open_dataset(f"folder:{folder}", split).labels) == 5
+        assert len(open_dataset(f"folder:{folder}", split).label_set) == 5
 
 
 def test_folder_of_0_and_255_masks_is_refused_since_nothing_would_be_learned(folder: Path) -> None:
@@ -200,8 +200,8 @@ def test_labels_toml_names_colours_and_ignored_values(folder: Path) -> None:
     lines(folder / "labels.toml", 'names = ["sky", "car"]', "colors = [[1, 2, 3], [4, 5, 6]]", "ignore = [7]")
     mask(folder / "masks/a.png", ((0, 1, 7, 255, 0, 0),) * 4)
     data = open_dataset(f"folder:{folder}", "all")
-    assert data.labels.names == ("sky", "car")
-    assert data.labels.colors == ((1, 2, 3), (4, 5, 6))
+    assert data.label_set.names == ("sky", "car")
+    assert data.label_set.colors == ((1, 2, 3), (4, 5, 6))
     np.testing.assert_array_equal(data[0].mask[0], [0, 1, 255, 255, 0, 0])
 
 
@@ -315,7 +315,7 @@ def test_masks_without_labels_are_read_once_while_they_do_not_change(
         open_dataset(f"folder:{folder}", split)
     assert sorted(file.stem for file in read) == list("abcdefgh")
     mask(folder / "masks/c.png", ((0, 5, 1, 0, 0, 255),) * 5)
-    assert len(open_dataset(f"folder:{folder}", "all").labels) == 6
+    assert len(open_dataset(f"folder:{folder}", "all").label_set) == 6
     assert len(read) == 9
 
 
@@ -340,7 +340,7 @@ def test_labels_toml_in_another_encoding_says_how_to_save_it(folder: Path, encod
 
 def test_labels_toml_may_begin_with_a_byte_order_mark(folder: Path) -> None:
     (folder / "labels.toml").write_text('names = ["a", "größe"]', encoding="utf-8-sig")
-    assert open_dataset(f"folder:{folder}", "all").labels.names == ("a", "größe")
+    assert open_dataset(f"folder:{folder}", "all").label_set.names == ("a", "größe")
 
 
 def test_some_of_a_dataset_are_spread_evenly_and_named():

@@ -214,7 +214,7 @@ def test_all_rgb_masks_are_mended_by_lines_that_name_their_colours(make_folder: 
     lines = [line.strip() for line in mend.splitlines()[1:]]
     (root / "labels.toml").write_text("\n".join(lines))
     assert kinds(root) == []
-    assert open_dataset(f"folder:{root}", "train").labels.names == ("color 0", "color 1", "color 2")
+    assert open_dataset(f"folder:{root}", "train").label_set.names == ("color 0", "color 1", "color 2")
 
 
 def turned(root: Path, name: str, orientation: int, stored_mask: bool, size: tuple[int, int] = (48, 64)) -> None:
@@ -319,7 +319,7 @@ def test_a_broken_labels_file_is_one_finding_and_the_look_goes_on(make_folder: M
     assert "written in UTF-16; save it again as UTF-8" in finding.found
     assert 'names = ["background", ...]' in finding.expected
     assert found(checkup, "unreadable-image").files == (str(root / "images/a.png"),)
-    assert checkup.form.labels.names == ("class 0", "class 1", "class 2")
+    assert checkup.form.label_set.names == ("class 0", "class 1", "class 2")
 
 
 def test_a_lossless_mask_of_another_format_is_read(make_folder: MakeFolder) -> None:

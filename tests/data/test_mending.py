@@ -90,7 +90,7 @@ def test_masks_of_two_values_become_two_classes(
     fix(root, tmp_path / "copy")
     checkup = check(f"folder:{tmp_path / 'copy'}")
     assert checkup.findings == ()
-    assert checkup.form.labels.names == (names or ("background", "foreground"))
+    assert checkup.form.label_set.names == (names or ("background", "foreground"))
     np.testing.assert_array_equal(masks(tmp_path / "copy", "val")["d"], draw(0)[1] % 255 > 0)
 
 
@@ -173,7 +173,7 @@ def test_joined_splits_become_one(make_folder: MakeFolder, tmp_path: Path) -> No
     assert len(masks(tmp_path / "copy", "train_val")) == 4
 
 
-def publish(root: Path, folders: tuple[str, str, str], labels: LabelSet, names: Mapping[str, str]) -> None:
+def publish(root: Path, folders: tuple[str, str, str], label_set: LabelSet, names: Mapping[str, str]) -> None:
     """Write an image and a mask for each split, and a list that names one more."""
     images, annotations, lists = folders
     for split, name in names.items():
@@ -181,7 +181,7 @@ def publish(root: Path, folders: tuple[str, str, str], labels: LabelSet, names: 
         for folder in (images, annotations, lists):
             (root / folder.format(split)).mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(root / images.format(split) / f"{name}.jpg")
-        (root / annotations.format(split) / f"{name}.png").write_bytes(encode_mask(mask, labels))
+        (root / annotations.format(split) / f"{name}.png").write_bytes(encode_mask(mask, label_set))
         with (root / lists / f"{split}.txt").open("a") as file:
             file.write(f"{name}\nabsent\n")
 
@@ -197,4 +197,4 @@ def test_voc_and_camvid_become_folders(tmp_path: Path) -> None:
         assert {Path(item.name).stem for item in mended.left_out} == {"absent"}
         assert check(f"folder:{copy}").healthy
         assert [(copy / f"splits/{split}.txt").read_text().strip() for split in ("train", "val")] == names
-        assert open_dataset(f"folder:{copy}", "val").labels == labels
+        assert open_dataset(f"folder:{copy}", "val").label_set == labels

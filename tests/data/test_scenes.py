@@ -61,7 +61,7 @@ def nyud(tmp_path: Path) -> Path:
 
 def test_nyud_takes_one_from_its_labels_and_void_becomes_255(nyud: Path) -> None:
     data = open_dataset(f"nyud:{nyud}", "train+val")
-    assert (data.name, data.labels, len(data), data.extras.channels) == ("nyud:train+val", NYUD, 3, 3)
+    assert (data.name, data.label_set, len(data), data.extras.channels) == ("nyud:train+val", NYUD, 3, 3)
     sample = data[1]
     assert sample.name == "img_6140.png"
     assert sample.image[0, :, 0].tolist() == [1, 2, 3, 4, 5, 6]
@@ -126,7 +126,7 @@ def siftflow(tmp_path: Path) -> Path:
 
 def test_siftflow_gives_both_of_its_masks(siftflow: Path) -> None:
     data = open_dataset(f"siftflow:{siftflow}", "trainval")
-    assert (len(data), data.labels, data.extras.masks["geometric"].form.labels) == (2, SIFT_FLOW, GEOMETRIC)
+    assert (len(data), data.label_set, data.extras.masks["geometric"].form.label_set) == (2, SIFT_FLOW, GEOMETRIC)
     sample = data[0]
     assert sample.mask[0].tolist() == [IGNORE, 5, 11, 17, 23, 29]
     assert sample.further["geometric"][0].tolist() == [IGNORE, IGNORE, 0, 1, 2, 2]
@@ -163,7 +163,7 @@ def context(tmp_path: Path) -> Path:
 
 def test_pascal_context_is_mapped_by_name_and_the_rest_is_background(context: Path) -> None:
     data = open_dataset(f"pascalcontext:{context}", "train")
-    assert (data.labels, len(data.labels)) == (PASCAL_CONTEXT, 60)
+    assert (data.label_set, len(data.label_set)) == (PASCAL_CONTEXT, 60)
     names = [[PASCAL_CONTEXT.names[label] for label in row] for row in data[0].mask]
     assert names[0] == ["background", "aeroplane", "diningtable", "bedcloth", "clothes", "wood"]
     assert names[1] == ["background"] * 3 + ["chair", "sidewalk", "bag"]
@@ -210,7 +210,7 @@ def person_part(tmp_path: Path) -> Path:
 
 def test_parts_of_persons_are_merged_the_later_over_the_earlier(person_part: Path) -> None:
     data = open_dataset(f"personpart:{person_part}", "train")
-    assert (len(data), data.labels, data[0].name) == (1, PERSON_PART, "2008_000003.jpg")
+    assert (len(data), data.label_set, data[0].name) == (1, PERSON_PART, "2008_000003.jpg")
     names = [PERSON_PART.names[label] for label in data[0].mask[0]]
     assert names == ["lower legs", "torso", "upper arms", "lower arms", "upper legs", "background"]
     assert set(PARTS_MERGED.values()) | {"background"} == set(PERSON_PART.names)

@@ -22,7 +22,7 @@ class Masks:
 
     masks: list[np.ndarray | None]
     name: str = "masks"
-    labels: LabelSet = LabelSet(("a", "b", "never"))  # noqa: RUF009 - frozen
+    label_set: LabelSet = LabelSet(("a", "b", "never"))  # noqa: RUF009 - frozen
     extras: Extras = Extras()  # noqa: RUF009 - frozen
 
     def __len__(self) -> int:
@@ -112,5 +112,5 @@ def test_a_sheet_has_rows_of_four_with_room_for_long_names() -> None:
     full = contact_sheet(Masks(masks), [0, 1, 2, 3, 4])
     assert full.shape[1] == 4 * 320 + 5 * 12
     assert full.shape[0] > 2 * few.shape[0] - 40
-    long = contact_sheet(Masks(masks, labels=LabelSet(("a very long name of a class " * 3, "b"))), [0])
+    long = contact_sheet(Masks(masks, label_set=LabelSet(("a very long name of a class " * 3, "b"))), [0])
     assert long.shape[1] > few.shape[1] / 2

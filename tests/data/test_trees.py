@@ -43,7 +43,7 @@ def cityscapes(tmp_path: Path) -> Path:
 
 def test_cityscapes_ids_become_train_ids_and_the_others_255(cityscapes: Path) -> None:
     data = open_dataset(f"cityscapes:{cityscapes}", "train")
-    assert (len(data), data.labels, data.labels.colors[18]) == (2, CITYSCAPES, (119, 11, 32))
+    assert (len(data), data.label_set, data.label_set.colors[18]) == (2, CITYSCAPES, (119, 11, 32))
     sample = data[1]
     assert sample.name == "ulm_000000_000019_leftImg8bit.png"
     assert sample.mask.tolist() == [[IGNORE, 0, 1, 2, 18, IGNORE], [IGNORE] * 6]
@@ -100,7 +100,7 @@ def ade(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("split", ["val", "validation"])
 def test_ade20k_takes_one_from_its_labels_and_zero_is_255(ade: Path, split: str) -> None:
     data = open_dataset(f"ade20k:{ade.parent}", split)
-    assert (data.labels, len(data), data[0].name) == (ADE20K, 1, "ADE_val_00000001.jpg")
+    assert (data.label_set, len(data), data[0].name) == (ADE20K, 1, "ADE_val_00000001.jpg")
     assert data[0].mask.tolist() == [[IGNORE, 0, 149], [12, 20, 21]]
     assert [ADE20K.names[label] for label in (0, 12, 20, 149)] == ["wall", "person", "car", "flag"]
 

@@ -23,7 +23,7 @@ class Reader(nn.Module):
 
     def __init__(self, labels=LABELS):
         super().__init__()
-        self.labels = labels
+        self.label_set = labels
         self.classes = nn.Parameter(torch.arange(float(len(labels))))
         self.frozen = nn.BatchNorm2d(3).eval()
         self.seen = []
@@ -44,7 +44,7 @@ class Reader(nn.Module):
 class Blocks:
     """Images of several sizes whose red channel is the mask, in blocks that every other pixel shows."""
 
-    name, labels, extras = "blocks:val", LABELS, Extras()
+    name, label_set, extras = "blocks:val", LABELS, Extras()
 
     def __init__(self, sizes=((5, 7), (1, 1), (9, 3))):
         self.sizes, self.threads = sizes, set()
@@ -116,8 +116,8 @@ def test_other_classes_than_the_models_are_refused():
         evaluate(Reader(LabelSet.numbered(3)), data)
     with pytest.raises(ValueError, match="same order"):
         evaluate(Reader(LabelSet(("background", "dog", "cat", "cow"))), data)
-    assert evaluate(Reader(LabelSet.numbered(4)), data).labels == LABELS  # numbers stand for any names
-    data.labels = LabelSet.numbered(4)
+    assert evaluate(Reader(LabelSet.numbered(4)), data).label_set == LABELS  # numbers stand for any names
+    data.label_set = LabelSet.numbered(4)
     with pytest.raises(ValueError, match=r"write labels\.toml with names = \[\.\.\.\] in its folder"):
         evaluate(Reader(LABELS), data)
 

@@ -34,7 +34,7 @@ def test_what_is_not_searched_stays():
 class Blurred(nn.Module):
     """A model that sees the red channel only at every eighth pixel, and not sure of it."""
 
-    name, labels = "blurred", LABELS
+    name, label_set = "blurred", LABELS
 
     def __init__(self):
         super().__init__()
@@ -51,7 +51,7 @@ class Blurred(nn.Module):
 class Discs:
     """Bright discs on a dark ground."""
 
-    name, labels = "discs:val", LABELS
+    name, label_set = "discs:val", LABELS
 
     def __init__(self, count):
         self.count = count
@@ -93,7 +93,7 @@ def test_one_image_is_too_few():
 
 def test_classes_must_be_the_models_and_a_search_needs_images():
     class Others(Discs):
-        labels = LabelSet(("ground", "sky", "sea"))
+        label_set = LabelSet(("ground", "sky", "sea"))
 
     with pytest.raises(ValueError, match="classes must be the same"):
         tune_crf(Blurred(), Others(4))

@@ -46,7 +46,7 @@ def test_a_image_gets_the_cpus_labels(
         pixels = np.array(image.convert("RGB").resize((205, 241)))
     expected = atrous.predict(bundled, pixels, device="cpu", **how)
     found = atrous.predict(bundled, pixels, device=device, **how)
-    assert agreement(found.labels, expected.labels) >= 0.999
+    assert agreement(found.label_set, expected.label_set) >= 0.999
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -55,7 +55,7 @@ def test_rounding_changes_few_labels(precision: str, bundled: SegmentationModel,
     image = find_demo_images()[0]
     expected = atrous.predict(bundled, image, device="cpu")
     found = atrous.predict(bundled, image, device=device, precision=precision, keep_scores=True)
-    assert agreement(found.labels, expected.labels) >= (0.995 if precision == "float32" else 0.98)
+    assert agreement(found.label_set, expected.label_set) >= (0.995 if precision == "float32" else 0.98)
     assert found.scores is not None
     assert found.scores.probabilities.sum(0) == pytest.approx(1, abs=0.02)
 
@@ -87,8 +87,8 @@ def test_scores_become_the_cpus_labels(memory_format: torch.memory_format, devic
 @pytest.fixture
 def model_folder(squares: Path, tmp_path: Path) -> Path:
     """An untrained model of the squares' classes."""
-    labels = open_dataset(f"folder:{squares}", "val").labels
-    return create_model("deeplabv3plus", backbone="test_resnet", labels=labels, channels=16).save(tmp_path / "model")
+    labels = open_dataset(f"folder:{squares}", "val").label_set
+    return create_model("deeplabv3plus", backbone="test_resnet", label_set=labels, channels=16).save(tmp_path / "model")
 
 
 def test_evaluation_counts_as_on_the_cpu(model_folder: Path, squares: Path, device: torch.device, exact: None) -> None:

@@ -16,7 +16,7 @@ from atrous.labels import LabelSet
 
 
 class Brightness(nn.Module):
-    labels = LabelSet(("background", "bright"))
+    label_set = LabelSet(("background", "bright"))
     name = "brightness"
     output_stride = 8
     backbone = SimpleNamespace(in_channels=3)

@@ -20,7 +20,7 @@ from atrous.labels import LabelSet
 
 
 class DarkOrLight(nn.Module):
-    labels = LabelSet(("dark", "light"), ((0, 0, 0), (250, 200, 0)))
+    label_set = LabelSet(("dark", "light"), ((0, 0, 0), (250, 200, 0)))
     name = "dark_or_light"
     output_stride = 1
 

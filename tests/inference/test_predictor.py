@@ -21,7 +21,7 @@ from atrous.labels import LabelSet
 class ByChannel(nn.Module):
     """Takes each pixel for the class of its strongest channel; it looks at every ``output_stride``-th pixel."""
 
-    labels = LabelSet(("red", "green", "blue"), ((255, 0, 0), (0, 255, 0), (0, 0, 255)))
+    label_set = LabelSet(("red", "green", "blue"), ((255, 0, 0), (0, 255, 0), (0, 0, 255)))
     name = "by_channel"
     backbone = SimpleNamespace(in_channels=3)
 
@@ -59,7 +59,7 @@ def test_path_array_and_pillow_image_give_the_same_labels(model: ByChannel, tmp_
         assert result.labels.dtype == np.uint8
         np.testing.assert_array_equal(result.labels, EXPECTED)
         np.testing.assert_array_equal(result.image, HALVES)
-        assert result.label_set is model.labels
+        assert result.label_set is model.label_set
 
 
 def test_a_image_with_orientation_is_labelled_upright(model: ByChannel) -> None:

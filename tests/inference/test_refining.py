@@ -82,7 +82,7 @@ def test_names_in_the_file_are_kept(image, tmp_path):
     save(tmp_path, "ours")
     report = refine_files([image], tmp_path / "scores", tmp_path / "out", CRF)
     assert set(report.done[0].fractions) == {"left", "right"}
-    report = refine_files([image], tmp_path / "scores", tmp_path / "named", CRF, labels=LabelSet(("dark", "light")))
+    report = refine_files([image], tmp_path / "scores", tmp_path / "named", CRF, label_set=LabelSet(("dark", "light")))
     assert set(report.done[0].fractions) == {"dark", "light"}
 
 

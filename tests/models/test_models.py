@@ -97,7 +97,7 @@ class TestEveryModel:
         with torch.no_grad():
             assert torch.equal(model(x), again(x))
         assert again.config == model.config
-        assert again.labels == model.labels
+        assert again.label_set == model.label_set
         assert again.preprocessing == model.preprocessing
         assert not again.training
 
@@ -171,14 +171,14 @@ def test_create_model_says_what_is_wrong() -> None:
     with pytest.raises(ValueError, match="needs num_classes or labels"):
         create_model("deeplabv3", backbone="test_efficientnet")
     with pytest.raises(ValueError, match="num_classes is 3, but there are 21 labels"):
-        make(num_classes=3, labels=VOC)
+        make(num_classes=3, label_set=VOC)
     with pytest.raises(ValueError, match="one of 4, 8, 16, 32"):
         make(output_stride=7)
 
 
 def test_labels_may_be_plain_names() -> None:
-    model = make(num_classes=None, labels=["sky", "ground"])
-    assert model.labels == LabelSet(("sky", "ground"))
+    model = make(num_classes=None, label_set=["sky", "ground"])
+    assert model.label_set == LabelSet(("sky", "ground"))
     assert model.num_classes == 2
 
 
@@ -228,7 +228,7 @@ class TestADamagedFolder:
             ({"library": "other"}, "was not written by atrous"),
             ({"format": 99}, "upgrade atrous"),
             ({"architecture": "unet"}, "no model 'unet'"),
-            ({"labels": {"names": ["a", "b"]}}, r"classifier\.\w+ is \(4"),
+            ({"label_set": {"names": ["a", "b"]}}, r"classifier\.\w+ is \(4"),
             ({"options": {"separable": True}}, r"tensors \d+ missing \(first: aspp"),
         ],
     )
@@ -312,31 +312,31 @@ def test_the_public_names_are_frozen() -> None:
         ({"num_classes": 2.5}, "num_classes is an integer ≥ 1, not 2.5"),
         ({"in_channels": 0}, "in_channels is an integer ≥ 1, not 0"),
         ({"output_stride": 0}, "output_stride is one of 4, 8, 16, 32, not 0"),
-        ({"rates": 6}, "rates should be a list of integers from 1 on, not 6"),
-        ({"rates": [1.5, 2]}, r"rates should be a list of integers from 1 on, not \[1\.5, 2\]"),
-        ({"rates": "6,12"}, "rates should be a list of integers from 1 on, not '6,12'"),
+        ({"rates": 6}, "rates should be a list of integers ≥ 1, not 6"),
+        ({"rates": [1.5, 2]}, r"rates should be a list of integers ≥ 1, not \[1\.5, 2\]"),
+        ({"rates": "6,12"}, "rates should be a list of integers ≥ 1, not '6,12'"),
         ({"low_level_channels": 0}, "low_level_channels should be an integer ≥ 1, not 0"),
         ({"decoder_channels": 0}, "decoder_channels should be an integer ≥ 1, not 0"),
         ({"channels": -8}, "channels should be an integer ≥ 1, not -8"),
         ({"separable": "perhaps"}, "separable should be true or false, not 'perhaps'"),
-        ({"dropout": 2}, "dropout should be a number from 0 on and below 1, not 2"),
-        ({"dropout": float("nan")}, "dropout should be a number from 0 on and below 1, not nan"),
-        ({"name": "fcn32s", "dropout": -0.1}, "dropout should be a number from 0 on and below 1, not -0.1"),
-        ({"name": "fcn8s", "heads": [3]}, r"heads should be a table of integers from 1 on, not \[3\]"),
-        ({"name": "fcn8s", "heads": {"sky": 0}}, "heads should be a table of integers from 1 on, not {'sky': 0}"),
+        ({"dropout": 2}, "dropout should be a number ≥ 0 and < 1, not 2"),
+        ({"dropout": float("nan")}, "dropout should be a number ≥ 0 and < 1, not nan"),
+        ({"name": "fcn32s", "dropout": -0.1}, "dropout should be a number ≥ 0 and < 1, not -0.1"),
+        ({"name": "fcn8s", "heads": [3]}, r"heads should be a table of integers ≥ 1, not \[3\]"),
+        ({"name": "fcn8s", "heads": {"sky": 0}}, "heads should be a table of integers ≥ 1, not {'sky': 0}"),
         ({"name": "fcn8s", "heads": {"main": 2}}, "'main' is what scores the classes: give this one another name"),
         (
             {"name": "attention_to_scale", "merge": "sum"},
             'merge should be "max", "average" or "attention", not \'sum\'',
         ),
-        ({"name": "deeplab_largefov", "width": -1}, "width should be an integer from 0 on, not -1"),
+        ({"name": "deeplab_largefov", "width": -1}, "width should be an integer ≥ 0, not -1"),
         (
             {"name": "deeplab_largefov", "pad_to": -5},
-            "pad_to should be an integer from 0 on and up to 8192, not -5",
+            "pad_to should be an integer ≥ 0 and ≤ 8192, not -5",
         ),
-        ({"name": "deeplab_largefov", "pad_to": 10**9}, "pad_to should be .* up to 8192, not 1000000000"),
+        ({"name": "deeplab_largefov", "pad_to": 10**9}, "pad_to should be .* ≤ 8192, not 1000000000"),
         ({"name": "deeplab_largefov", "kernel": 0}, "kernel should be an integer ≥ 1, not 0"),
-        ({"name": "deeplab_largefov", "seed": -1}, "seed should be an integer from 0 on and below 4294967296"),
+        ({"name": "deeplab_largefov", "seed": -1}, "seed should be an integer ≥ 0 and < 4294967296"),
         ({"name": "deeplab_aspp", "rates": [6, 0]}, r"rates should be a list of integers ≥ 1, not \[6, 0\]"),
         ({"name": "deeplab_aspp", "scales": "1,0.5"}, "scales should be a list of numbers, not '1,0.5'"),
         ({"name": "deeplab_aspp", "rates": []}, r"rates has one for each branch.* not \[\]"),

@@ -81,7 +81,7 @@ def test_torchvision(convert: Callable[..., SegmentationModel], name: str, backb
     ours = convert(theirs, name.partition("_")[0], "torchvision")
     mobile = "mobile" in name
     assert (ours.backbone.name, ours.output_stride) == (backbone, 16 if mobile else 8)
-    assert ours.labels.names[15] == "person"
+    assert ours.label_set.names[15] == "person"
     x = torch.randn(2, 3, 97, 129)
     with torch.no_grad():
         features = theirs.backbone(x)

@@ -24,7 +24,7 @@ def build(recipe: Recipe) -> SegmentationModel:
 
 def test_the_network_has_the_datasets_classes_and_trains(make_recipe: MakeRecipe) -> None:
     model = build(make_recipe(model__output_stride=8))
-    assert model.labels.names == ("ground", "red", "green", "blue")
+    assert model.label_set.names == ("ground", "red", "green", "blue")
     assert model.output_stride == 8
     assert model.training
 
@@ -47,7 +47,7 @@ OPTIONS = {"channels": 16, "low_level_channels": 8, "rates": [1, 2]}
 
 def saved(folder: Path, **options: Any) -> SegmentationModel:
     labels = LabelSet.numbered(options.pop("num_classes", 7))
-    model = create_model("deeplabv3plus", backbone="test_resnet", labels=labels, **(OPTIONS | options))
+    model = create_model("deeplabv3plus", backbone="test_resnet", label_set=labels, **(OPTIONS | options))
     model.preprocessing = type(model.preprocessing)((0.1, 0.2, 0.3), (1.0, 1.0, 1.0))
     model.save(folder)
     return model

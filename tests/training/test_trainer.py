@@ -458,7 +458,7 @@ def test_class_weights_are_counted_once_said_and_kept(
 
 
 def test_given_class_weights_must_be_one_a_class(make_recipe: MakeRecipe, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"loss\.class_weights has 2 weights, the data have 4 classes"):
+    with pytest.raises(RecipeError, match=r"loss\.class_weights has 2 weights, 4 classes expected"):
         train(make_recipe(loss__class_weights=[1, 2]), tmp_path / "run")
     weighted = losses(make_recipe(loss__class_weights=[1, 2, 2, 2], training__epochs=0.5), tmp_path / "weighted")
     assert weighted != losses(make_recipe(training__epochs=0.5), tmp_path / "plain")

@@ -117,7 +117,7 @@ def convert_tensorflow(
     from atrous.convert.tensorflow import convert_tensorflow as convert
 
     _check_model_folder(out, overwrite)
-    model = convert(file, architecture, labels=_labels(classes, data), rates=numbers("--rates", rates) or None)
+    model = convert(file, architecture, label_set=_labels(classes, data), rates=numbers("--rates", rates) or None)
     _keep_converted(model, out)
 
 
@@ -129,7 +129,7 @@ def convert_tflite_arrays(
     from atrous.convert.tensorflow import convert_tflite_arrays as convert
 
     _check_model_folder(out, overwrite)
-    _keep_converted(convert(file, labels=_labels(classes, data)), out)
+    _keep_converted(convert(file, label_set=_labels(classes, data)), out)
 
 
 @convert_app.command("to-pytorch")
@@ -166,12 +166,12 @@ def _labels(classes: Path | None, data: str | None) -> LabelSet | None:
 
     if classes and data:
         raise InputError("--classes and --data both name the classes; give one of them")
-    return find_layout(data).form().labels if data else read_classes(classes)
+    return find_layout(data).form().label_set if data else read_classes(classes)
 
 
 def _options(classes: Path | None, data: str | None, rates: str | None, scales: str | None) -> dict[str, Any]:
     return {
-        "labels": _labels(classes, data),
+        "label_set": _labels(classes, data),
         "rates": numbers("--rates", rates) or None,
         "scales": read_scales(scales) or None,
     }
@@ -203,7 +203,7 @@ def _keep_converted(model: SegmentationModel, out: Path) -> None:
 
     model.save(out)
     size = sum(parameter.numel() for parameter in model.parameters())
-    names = ", ".join(model.labels.names)
+    names = ", ".join(model.label_set.names)
     typer.echo(f"{model.name} on {model.backbone.name}, {size:,} parameters, {model.num_classes} classes: {names}")
     if options := {key: value for key, value in model.config["options"].items() if value or value == []}:
         typer.echo(f"options: {', '.join(f'{key} {value}' for key, value in options.items())}")

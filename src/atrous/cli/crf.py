@@ -86,7 +86,7 @@ def crf_refine(
             scores,
             out,
             crf,
-            labels=read_classes(classes),
+            label_set=read_classes(classes),
             kind=kind,
             confidence=confidence,
             overlays=not no_overlay,

@@ -43,7 +43,7 @@ def demo(
 
     network = load_model(model, device)
     images = run_demo(network, out)
-    typer.echo(f"{network.name} ({', '.join(network.labels.names)}) looked at {len(images)} sample image(s):")
+    typer.echo(f"{network.name} ({', '.join(network.label_set.names)}) looked at {len(images)} sample image(s):")
     for image in images:
         typer.echo(f"  {image.image.name}: {_shares(image.fractions)} ({image.seconds:.2f} s)")
     typer.echo(f"See {images[0].sheet}, and the masks and overlays beside it. Next, with an image of yours:")
@@ -194,7 +194,7 @@ def models() -> None:
         default = " (default)" if name == zoo.DEFAULT else ""
         size = (folder / "model.safetensors").stat().st_size / 1e6
         typer.echo(f"\n{name}{default}: {card['architecture']} on {card['backbone']}, {size:.1f} MB")
-        typer.echo(f"  classes: {', '.join(card['labels']['names'])}")
+        typer.echo(f"  classes: {', '.join(card['label_set']['names'])}")
         metrics = card.get("metrics", {})
         for key in ("pixel_accuracy", "mean_iou"):
             if key in metrics:

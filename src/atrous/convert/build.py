@@ -38,7 +38,7 @@ def build(
     architecture: str,
     layout: str,
     *,
-    labels: LabelSet | None,
+    label_set: LabelSet | None,
     inputs: str | None,
     rates: Sequence[int] | None,
     scales: Sequence[float] | None,
@@ -49,7 +49,7 @@ def build(
         source: the tensors by the file's names.
         architecture: what the file holds.
         layout: whose names these are, one of ``LAYOUTS``.
-        labels: names of the classes; when left out, those of the released net with as many, or numbers.
+        label_set: names of the classes; when left out, those of the released net with as many, or numbers.
         inputs: what an FCN looks at, one of :data:`atrous.convert.fcn.INPUTS`.
         rates: those of a DeepLab's branches; of v3 and v3+ at output stride 16.
         scales: those of the image, for a DeepLab's ASPP.
@@ -70,12 +70,12 @@ def build(
             raise InputError(f"{architecture} has no {'scales' if scales else 'rates'} of its own")
         names = DEEPLABV3_LAYOUTS[layout]
         naming = names.naming(architecture, names.backbone_key(source, architecture), source.__contains__)
-        model = deeplabv3_from(source, architecture, naming, labels, rates)
+        model = deeplabv3_from(source, architecture, naming, label_set, rates)
     elif architecture in FCNS:
         if rates or scales:
             raise InputError(f"rates and scales are for a DeepLab, not for {architecture}")
-        model = fcn_from(source, architecture, labels, inputs, at_once=layout == AT_ONCE)
+        model = fcn_from(source, architecture, label_set, inputs, at_once=layout == AT_ONCE)
     else:
-        model = deeplab_from(source, architecture, layout, labels, rates, scales)
+        model = deeplab_from(source, architecture, layout, label_set, rates, scales)
     model.card = source.card()
     return model

@@ -21,7 +21,7 @@ def convert_caffe(
     file: str | Path,
     architecture: str,
     *,
-    labels: LabelSet | None = None,
+    label_set: LabelSet | None = None,
     inputs: str | None = None,
     rates: Sequence[int] | None = None,
     scales: Sequence[float] | None = None,
@@ -31,7 +31,7 @@ def convert_caffe(
     Args:
         file: a ``.caffemodel``; no other file is needed.
         architecture: what it holds: an FCN, ``deeplab_largefov`` or ``deeplab_aspp``.
-        labels: names of the classes; when left out, those of the released net with as many, or numbers.
+        label_set: names of the classes; when left out, those of the released net with as many, or numbers.
         inputs: what an FCN looks at, one of ``atrous.convert.fcn.INPUTS``; when left out, what the file tells.
         rates: of a DeepLab's branches; when left out, the published ones.
         scales: of the image, for a DeepLab's ASPP; when left out, those it was trained with.
@@ -46,7 +46,7 @@ def convert_caffe(
             that does not fit.
     """
     return build(
-        read_source(Path(file)), architecture, "caffe", labels=labels, inputs=inputs, rates=rates, scales=scales
+        read_source(Path(file)), architecture, "caffe", label_set=label_set, inputs=inputs, rates=rates, scales=scales
     )
 
 

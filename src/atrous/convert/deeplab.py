@@ -56,7 +56,7 @@ def deeplab_from(
     source: Source,
     architecture: str,
     layout: str,
-    labels: LabelSet | None,
+    label_set: LabelSet | None,
     rates: Sequence[int] | None,
     scales: Sequence[float] | None,
 ) -> SegmentationModel:
@@ -66,7 +66,7 @@ def deeplab_from(
         source: the tensors by the file's names; everything is taken.
         architecture: ``deeplab_largefov`` or ``deeplab_aspp``.
         layout: one of ``LAYOUTS``.
-        labels: names of the classes; when left out, those of the released net with as many, or numbers.
+        label_set: names of the classes; when left out, those of the released net with as many, or numbers.
         rates: those of the branches at output stride 8; the published ones when left out.
         scales: of the image, whose scores are merged by their maximum; those it was trained with when left out.
 
@@ -97,7 +97,7 @@ def deeplab_from(
         model = create_model(
             architecture,
             backbone=naming.backbone,
-            labels=source.labels(labels, source.shape(f"{last}.weight")[0]),
+            label_set=source.label_set(label_set, source.shape(f"{last}.weight")[0]),
             **options,
         )
     network = model.base if isinstance(model, MultiScale) else model

@@ -56,7 +56,7 @@ class Naming(NamedTuple):
 
 
 def deeplabv3_from(
-    source: Source, architecture: str, naming: Naming, labels: LabelSet | None, rates: Sequence[int] | None
+    source: Source, architecture: str, naming: Naming, label_set: LabelSet | None, rates: Sequence[int] | None
 ) -> SegmentationModel:
     """The model that a file's tensors describe, in eval mode.
 
@@ -64,7 +64,7 @@ def deeplabv3_from(
         source: the tensors by the file's names, of a kind and form as PyTorch has them; everything is taken.
         architecture: ``deeplabv3``, ``deeplabv3plus`` or ``fcn``.
         naming: of the file.
-        labels: names of the classes; when left out, those of the released net with as many, or numbers.
+        label_set: names of the classes; when left out, those of the released net with as many, or numbers.
         rates: those of ASPP's branches at output stride 16; the published ones when left out.
 
     Raises:
@@ -82,7 +82,7 @@ def deeplabv3_from(
         model = create_model(
             architecture,
             backbone=naming.backbone,
-            labels=source.labels(labels, source.shape(f"{classifier}.weight")[0]),
+            label_set=source.label_set(label_set, source.shape(f"{classifier}.weight")[0]),
             output_stride=naming.output_stride,
             **options,
         )

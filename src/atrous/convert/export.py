@@ -71,7 +71,7 @@ def _naming(model: SegmentationModel, layout: str) -> Naming:
 def _check_options(model: SegmentationModel, layout: str, backbone: str, naming: Naming) -> None:
     with torch.device("meta"):
         options = dict(naming.options)
-        theirs = create_model(model.name, backbone=backbone, labels=model.labels, **options).config["options"]
+        theirs = create_model(model.name, backbone=backbone, label_set=model.label_set, **options).config["options"]
     ours = model.config["options"]
     differing = [key for key, value in theirs.items() if key not in _LEFT_OUT and ours[key] != value]
     if differing:

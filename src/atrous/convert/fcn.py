@@ -57,14 +57,14 @@ _SKIPS = {"pool4": 0.01, "pool3": 0.0001}  # the Scale layers of the nets traine
 
 
 def fcn_from(
-    source: Source, architecture: str, labels: LabelSet | None, inputs: str | None, at_once: bool
+    source: Source, architecture: str, label_set: LabelSet | None, inputs: str | None, at_once: bool
 ) -> SegmentationModel:
     """The model that a file's tensors, named as Caffe's layers, describe.
 
     Args:
         source: ``conv1_1.weight``, ``conv1_1.bias`` and so on; everything is taken.
         architecture: ``fcn32s``, ``fcn16s`` or ``fcn8s``.
-        labels: names of the classes; when left out, those of the released net with as many, or numbers.
+        label_set: names of the classes; when left out, those of the released net with as many, or numbers.
         inputs: one of ``INPUTS``; told by the number of channels, heads and classes when left out, which can't tell
             ``nyud-hha`` from ``nyud``.
         at_once: whether an ``fcn8s`` scales its features, also where the file does not say so.
@@ -87,7 +87,7 @@ def fcn_from(
         model = create_model(
             architecture,
             backbone="+".join([backbone] * len(backbones)),
-            labels=source.labels(labels, counts[0]),
+            label_set=source.label_set(label_set, counts[0]),
             in_channels=sum(len(seen.mean) for seen in colors),
             **options,
         )

@@ -36,7 +36,7 @@ def convert_pytorch(
     architecture: str,
     layout: str,
     *,
-    labels: LabelSet | None = None,
+    label_set: LabelSet | None = None,
     inputs: str | None = None,
     rates: Sequence[int] | None = None,
     scales: Sequence[float] | None = None,
@@ -47,7 +47,7 @@ def convert_pytorch(
         file: a PyTorch file (nothing in it is run) or safetensors.
         architecture: what it holds.
         layout: whose names these are, one of ``atrous.convert.build.LAYOUTS``.
-        labels: names of the classes; when left out, those of the released net with as many, or numbers.
+        label_set: names of the classes; when left out, those of the released net with as many, or numbers.
         inputs: what an FCN looks at, one of :data:`atrous.convert.fcn.INPUTS`.
         rates: of a DeepLab's branches; when left out, the published ones.
         scales: of the image, for a DeepLab's ASPP; when left out, those it was trained with.
@@ -59,7 +59,9 @@ def convert_pytorch(
         ConversionError: a file that can't be read, or that holds something else.
         ValueError: as :func:`atrous.convert.build.build` has it.
     """
-    return build(_source(Path(file)), architecture, layout, labels=labels, inputs=inputs, rates=rates, scales=scales)
+    return build(
+        _source(Path(file)), architecture, layout, label_set=label_set, inputs=inputs, rates=rates, scales=scales
+    )
 
 
 def _source(file: Path) -> Source:

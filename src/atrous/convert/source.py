@@ -108,7 +108,7 @@ class Source:
         """What a model is to remember of its file."""
         return {"converted_from": self.file.name} | ({"left_out": self.left_out} if self.left_out else {})
 
-    def labels(self, given: LabelSet | None, count: int) -> LabelSet:
+    def label_set(self, given: LabelSet | None, count: int) -> LabelSet:
         """The label set for a number of classes: the given one, a published one of ``PUBLISHED``, or numbers.
 
         Raises:

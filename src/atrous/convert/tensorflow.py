@@ -36,14 +36,14 @@ _OURS = {"OHWI": (0, 3, 1, 2), "1HWC": (3, 0, 1, 2)}
 """Orders of the axes of TFLite's convolutions, ordinary and depthwise, to have them as PyTorch has."""
 
 
-def convert_tflite_arrays(file: str | Path, *, labels: LabelSet | None = None) -> SegmentationModel:
+def convert_tflite_arrays(file: str | Path, *, label_set: LabelSet | None = None) -> SegmentationModel:
     """Make a model of the arrays of a TFLite network: DeepLabv3 on MobileNetV2, batch norm folded into the biases.
 
     Args:
         file: an ``.npz`` of arrays ``00.weight``, ``00.bias``, ``01.weight`` …, with a ``.json`` of the same name
             beside it: a list of layers, each with its number ``i``, the name ``tensor`` of its weights, their
             ``layout`` (``OHWI`` or ``1HWC``) and its ``stride``.
-        labels: names of the classes; when left out, those of the released net with as many, or numbers.
+        label_set: names of the classes; when left out, those of the released net with as many, or numbers.
 
     Returns:
         The model in eval mode. Its batch norm only adds.
@@ -58,7 +58,7 @@ def convert_tflite_arrays(file: str | Path, *, labels: LabelSet | None = None) -
     naming = _mobilenetv2(source)._replace(output_stride=output_stride)
     if quantised:
         naming = naming._replace(preprocessing=_QUANTISED)
-    model = deeplabv3_from(source, "deeplabv3", naming, labels, None)
+    model = deeplabv3_from(source, "deeplabv3", naming, label_set, None)
     model.card = source.card()
     return model
 
@@ -152,7 +152,7 @@ def _adding(scope: str, bias: NDArray[Any]) -> Iterator[tuple[str, NDArray[Any]]
 
 
 def convert_tensorflow(
-    prefix: str | Path, architecture: str, *, labels: LabelSet | None = None, rates: Sequence[int] | None = None
+    prefix: str | Path, architecture: str, *, label_set: LabelSet | None = None, rates: Sequence[int] | None = None
 ) -> SegmentationModel:
     """Make a model of a checkpoint of TensorFlow's DeepLab: Xception-41, -65 or -71, a ResNet that begins with three
     3×3 convolutions ("beta"), or MobileNetV2.
@@ -162,7 +162,7 @@ def convert_tensorflow(
     Args:
         prefix: what TensorFlow calls it, such as ``model.ckpt-30000``; or one of its files.
         architecture: ``deeplabv3`` or ``deeplabv3plus``.
-        labels: names of the classes; when left out, those of the released net with as many, or numbers.
+        label_set: names of the classes; when left out, those of the released net with as many, or numbers.
         rates: of ASPP's branches at output stride 16; 6, 12, 18 when left out.
 
     Returns:
@@ -181,7 +181,7 @@ def convert_tensorflow(
     source = Source(
         prefix, dict(_as_in_pytorch(variables)), left_out=[name for name in variables if _of_training(name)]
     )
-    model = deeplabv3_from(source, architecture, _naming(source, architecture), labels, rates)
+    model = deeplabv3_from(source, architecture, _naming(source, architecture), label_set, rates)
     model.card = source.card()
     return model
 

@@ -76,7 +76,7 @@ def _cell(sample: Sample, dataset: Dataset) -> Image.Image:
     size = max(1, round(width * scale)), max(1, round(height * scale))
     image = cv2.resize(sample.shown, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     mask = cv2.resize(sample.mask, size, interpolation=cv2.INTER_NEAREST_EXACT)
-    drawn = overlay(np.asarray(image, np.uint8), np.asarray(mask, np.uint8), dataset.labels)
+    drawn = overlay(np.asarray(image, np.uint8), np.asarray(mask, np.uint8), dataset.label_set)
     cell = Image.new("RGB", (max(SIDE, drawn.shape[1]), _CAPTION + drawn.shape[0]), _PAPER)
     ImageDraw.Draw(cell).text((0, _CAPTION / 2), sample.name, _INK, ImageFont.load_default(12), anchor="lm")
     cell.paste(Image.fromarray(drawn), (0, _CAPTION))

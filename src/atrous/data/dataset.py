@@ -51,7 +51,7 @@ class Dataset(Protocol):
     def name(self) -> str: ...
 
     @property
-    def labels(self) -> LabelSet: ...
+    def label_set(self) -> LabelSet: ...
 
     @property
     def extras(self) -> Extras: ...
@@ -78,8 +78,8 @@ class PairedDataset:
     extras: Extras = field(default_factory=Extras)
 
     @property
-    def labels(self) -> LabelSet:
-        return self.form.labels
+    def label_set(self) -> LabelSet:
+        return self.form.label_set
 
     def some(self, count: int) -> PairedDataset:
         """So many of its items, spread evenly; all of them where there are not so many. The name says how many."""

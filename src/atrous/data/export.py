@@ -25,12 +25,12 @@ class Converted:
 
     folder: Path
     splits: dict[str, int]
-    labels: LabelSet
+    label_set: LabelSet
 
     def text(self) -> str:
         """The same for a person."""
         held = ", ".join(f"{split} {number(count, 'pair')}" for split, count in self.splits.items())
-        return f"folder:{self.folder} holds {held} of {number(len(self.labels), 'class', 'classes')}"
+        return f"folder:{self.folder} holds {held} of {number(len(self.label_set), 'class', 'classes')}"
 
 
 def convert(
@@ -62,11 +62,11 @@ def convert(
     data = PairedDataset(spec, layout.form(), tuple((pair.image, pair.mask) for pair in pairs))
 
     def write(pair: Listed, image: Path, mask: Path) -> None:
-        mask.write_bytes(encode_mask(data[place[pair]].mask, data.labels))
+        mask.write_bytes(encode_mask(data[place[pair]].mask, data.label_set))
         _put(pair.image, image, link)
 
-    written = write_folder(folder, lists, MaskForm(data.labels, orientation="upright"), write, progress)
-    return Converted(folder, written, data.labels)
+    written = write_folder(folder, lists, MaskForm(data.label_set, orientation="upright"), write, progress)
+    return Converted(folder, written, data.label_set)
 
 
 def _put(image: Path, there: Path, link: bool) -> None:

@@ -47,7 +47,7 @@ def count_classes(dataset: Dataset, progress: Progress | None = None) -> ClassCo
     def read(index: int) -> NDArray[np.int64]:
         return np.bincount(dataset[index].mask.reshape(-1), minlength=256)
 
-    return add_up(read_all(read, range(len(dataset)), progress), len(dataset.labels))
+    return add_up(read_all(read, range(len(dataset)), progress), len(dataset.label_set))
 
 
 def add_up(histograms: Iterable[NDArray[np.int64]], num_classes: int) -> ClassCounts:
@@ -102,7 +102,7 @@ class Stats:
     """
 
     name: str
-    labels: LabelSet
+    label_set: LabelSet
     counts: ClassCounts
     pixels: NDArray[np.int64]
     places: tuple[int, ...]
@@ -111,14 +111,14 @@ class Stats:
 
     def text(self) -> str:
         """Tables of classes and sizes for a person."""
-        counts, width = self.counts, max(len("class"), *map(len, self.labels.names))
+        counts, width = self.counts, max(len("class"), *map(len, self.label_set.names))
         total = max(int(counts.pixels.sum()) + counts.ignored, 1)
         lines = [
             f"{self.name}: {len(self.sizes)} images",
             f"  {'class':{width}}    pixels  images  median-frequency weight  inverse-log weight",
         ]
         rows = zip(
-            self.labels.names,
+            self.label_set.names,
             counts.pixels,
             counts.images,
             median_frequency(counts),
@@ -128,7 +128,7 @@ class Stats:
         for name, pixels, images, median, log in rows:
             lines.append(f"  {name:{width}}  {100 * pixels / total:6.2f} %  {images:8}  {median:23.4g}  {log:18.4g}")
         lines.append(f"  {'(ignored)':{width}}  {100 * counts.ignored / total:6.2f} %")
-        absent = [name for name, pixels in zip(self.labels.names, counts.pixels, strict=True) if not pixels]
+        absent = [name for name, pixels in zip(self.label_set.names, counts.pixels, strict=True) if not pixels]
         if absent:
             lines.append(f"  weight 0, since they never occur: {', '.join(absent)}")
         return "\n".join([*lines, *self._sizes()])
@@ -147,7 +147,7 @@ class Stats:
         """Everything as JSON knows it; sizes are height and width, with the number of images."""
         counts = self.counts
         rows = zip(
-            *(self.labels.names, counts.pixels.tolist(), counts.images.tolist(), counts.surroundings.tolist()),
+            *(self.label_set.names, counts.pixels.tolist(), counts.images.tolist(), counts.surroundings.tolist()),
             *(median_frequency(counts).tolist(), inverse_log(counts).tolist()),
             strict=True,
         )
@@ -180,10 +180,10 @@ def measure(dataset: Dataset, progress: Progress | None = None) -> Stats:
     answers = list(read_all(read, range(len(dataset)), progress))
     good = {place: answer for place, answer in enumerate(answers) if not isinstance(answer, str)}
     histograms = [histogram for histogram, _ in good.values()]
-    classes = len(dataset.labels)
+    classes = len(dataset.label_set)
     return Stats(
         dataset.name,
-        dataset.labels,
+        dataset.label_set,
         add_up(histograms, classes),
         np.array(histograms, np.int64).reshape(-1, 256)[:, :classes],
         tuple(good),

@@ -122,7 +122,7 @@ def tune_crf(
         raise InputError(f"{dataset.name} has {len(dataset)} image(s); a CRF is tuned on some and judged on others")
     if images < 1:
         raise InputError(f"a CRF is searched on 1 image or more, not {images}")
-    check_classes(model.labels, dataset.labels)
+    check_classes(model.label_set, dataset.label_set)
     chosen = searched_on(len(dataset), images)
     method = method or Method()
     examples = _look(model, dataset, method, progress)
@@ -176,7 +176,7 @@ def _look(
 
 @torch.inference_mode()
 def _judge(model: SegmentationModel, examples: Sequence[_Example], method: Method) -> Judged:
-    whole, near = ConfusionMatrix(model.labels), ConfusionMatrix(model.labels)
+    whole, near = ConfusionMatrix(model.label_set), ConfusionMatrix(model.label_set)
     for example in examples:
         views = [View(view.scores.float(), view.grid, view.mirrored) for view in example.views]
         labels = method.decide(views, example.image)

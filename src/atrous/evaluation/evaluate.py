@@ -51,8 +51,8 @@ class Evaluation:
     further: dict[str, ConfusionMatrix] = field(default_factory=dict)
 
     @property
-    def labels(self) -> LabelSet:
-        return self.confusion.labels
+    def label_set(self) -> LabelSet:
+        return self.confusion.label_set
 
     @property
     def metrics(self) -> Metrics:
@@ -81,7 +81,7 @@ class Evaluation:
             "classes": [
                 {"name": name, "images": int(images), "iou": _defined(iou), "accuracy": _defined(accuracy)}
                 for name, images, iou, accuracy in zip(
-                    self.labels.names, self.confusion.images, metrics.iou, metrics.accuracy, strict=True
+                    self.label_set.names, self.confusion.images, metrics.iou, metrics.accuracy, strict=True
                 )
             ],
             "trimap": [
@@ -137,15 +137,15 @@ def evaluate(
         raise InputError(f"a band along boundaries is 1 or more pixels wide, not {min(trimap)}")
     if not len(dataset):
         raise InputError(f"there is no image to judge in {dataset.name}")
-    check_classes(model.labels, dataset.labels)
+    check_classes(model.label_set, dataset.label_set)
     masks = dataset.extras.masks
     heads = model.config["options"].get("heads") or {} if masks else {}
     where = torch.device(device) if device is not None else next(model.parameters()).device
     model.to(where).to(memory_format=torch.channels_last)
     method = method or Method()
-    confusion = ConfusionMatrix(dataset.labels)
-    bands = {width: ConfusionMatrix(dataset.labels) for width in trimap}
-    further = {name: ConfusionMatrix(masks[name].form.labels) for name in heads if name in masks}
+    confusion = ConfusionMatrix(dataset.label_set)
+    bands = {width: ConfusionMatrix(dataset.label_set) for width in trimap}
+    further = {name: ConfusionMatrix(masks[name].form.label_set) for name in heads if name in masks}
     mine = range(len(dataset))[part[0] :: part[1]]
     begin = time.perf_counter()
     with (

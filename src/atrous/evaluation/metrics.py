@@ -48,16 +48,16 @@ class ConfusionMatrix:
     """Counts pixels by true and predicted class over any number of images.
 
     Args:
-        labels: the classes; 255 in the truth is judged by nobody.
+        label_set: the classes; 255 in the truth is judged by nobody.
 
     ``matrix`` is int64 ``(C, C)``, rows true, columns predicted. ``images`` is int64 ``(C,)``: in how many images
     each class truly occurs.
     """
 
-    def __init__(self, labels: LabelSet) -> None:
-        self.labels = labels
-        self.matrix: Counts = np.zeros((len(labels), len(labels)), np.int64)
-        self.images: Counts = np.zeros(len(labels), np.int64)
+    def __init__(self, label_set: LabelSet) -> None:
+        self.label_set = label_set
+        self.matrix: Counts = np.zeros((len(label_set), len(label_set)), np.int64)
+        self.images: Counts = np.zeros(len(label_set), np.int64)
 
     def update(self, truth: Mask | Tensor, prediction: Mask | Tensor) -> None:
         """Add one image ``(H, W)``, or several of one size ``(B, H, W)``.
@@ -78,7 +78,7 @@ class ConfusionMatrix:
                 f"truth {true.shape} and prediction {predicted.shape} must be of one size, (H, W) or (B, H, W)"
             )
         pairs = [(true, predicted)] if true.ndim == 2 else list(zip(true, predicted, strict=True))
-        counts = np.array([confusion_matrix(t, p, len(self.labels)) for t, p in pairs], np.int64)
+        counts = np.array([confusion_matrix(t, p, len(self.label_set)) for t, p in pairs], np.int64)
         counts = counts.reshape(-1, *self.matrix.shape)  # no image is a batch too
         self.matrix += counts.sum(axis=0)
         self.images += (counts.sum(axis=2) > 0).sum(axis=0)
@@ -89,7 +89,7 @@ class ConfusionMatrix:
         Raises:
             ValueError: it counts other classes.
         """
-        if other.labels.names != self.labels.names:
+        if other.label_set.names != self.label_set.names:
             raise InputError("confusion matrices of different classes can't be added")
         self.matrix += other.matrix
         self.images += other.images
@@ -109,20 +109,20 @@ class ConfusionMatrix:
             frequency_weighted_iou=float(_ratio(true[occurs] @ iou[occurs], true.sum())),
             iou=iou,
             accuracy=accuracy,
-            absent=tuple(name for name, there in zip(self.labels.names, occurs, strict=True) if not there),
+            absent=tuple(name for name, there in zip(self.label_set.names, occurs, strict=True) if not there),
         )
 
     def frequent_classes(self, min_images: int = 10) -> tuple[str, ...]:
         """The background (class 0, if so named) and the classes that truly occur in at least ``min_images``."""
         return tuple(
             name
-            for i, name in enumerate(self.labels.names)
+            for i, name in enumerate(self.label_set.names)
             if self.images[i] >= min_images or (i == 0 and name == "background")
         )
 
     def mean_iou_over(self, min_images: int = 10) -> float:
         """Mean IoU over :meth:`frequent_classes` alone, without the noise of classes that are rare in a small set."""
-        chosen = [self.labels.names.index(name) for name in self.frequent_classes(min_images)]
+        chosen = [self.label_set.names.index(name) for name in self.frequent_classes(min_images)]
         iou = self.metrics().iou[chosen]
         return _mean(iou[~np.isnan(iou)])
 

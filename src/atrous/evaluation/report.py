@@ -14,7 +14,7 @@ def table(evaluation: Evaluation, *, min_images: int = 10) -> str:
         evaluation: what to show.
         min_images: a further mean is given over the classes that occur in at least so many images.
     """
-    scores, confusion, names = evaluation.metrics, evaluation.confusion, evaluation.labels.names
+    scores, confusion, names = evaluation.metrics, evaluation.confusion, evaluation.label_set.names
     further = evaluation.further
     frequent = confusion.frequent_classes(min_images)
     summary = [
@@ -71,8 +71,8 @@ def _absent(evaluation: Evaluation) -> list[str]:
     absent = evaluation.metrics.absent
     if not absent:
         return []
-    told = [f"{len(absent)} of {len(evaluation.labels)} classes do not occur in this split: {', '.join(absent)}."]
-    iou = dict(zip(evaluation.labels.names, evaluation.metrics.iou, strict=True))
+    told = [f"{len(absent)} of {len(evaluation.label_set)} classes do not occur in this split: {', '.join(absent)}."]
+    iou = dict(zip(evaluation.label_set.names, evaluation.metrics.iou, strict=True))
     invented = [name for name in absent if not math.isnan(iou[name])]
     if invented:
         told.append(f"Predicted all the same, and counted as IoU 0 in the mean: {', '.join(invented)}.")

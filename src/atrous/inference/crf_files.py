@@ -36,7 +36,7 @@ def refine_files(
     out: str | Path,
     crf: DenseCRF,
     *,
-    labels: LabelSet | None = None,
+    label_set: LabelSet | None = None,
     kind: Kind = "probabilities",
     confidence: float | None = None,
     overlays: bool = True,
@@ -57,7 +57,7 @@ def refine_files(
         scores: folder of the scores.
         out: folder of the results.
         crf: what refines them.
-        labels: names and colours; those in the file, or numbers, when left out.
+        label_set: names and colours; those in the file, or numbers, when left out.
         kind: what ``.npy`` and ``.npz`` hold: probabilities, which sum to 1, or scores (logits).
         confidence: how likely a hard label is right, between 0 and 1.
         overlays: write overlays too.
@@ -79,11 +79,11 @@ def refine_files(
         size = (decoded.pixels.shape[0], decoded.pixels.shape[1])
         file = _find_scores(folder, image)
         try:
-            unary, names = _read_unary(file, size, kind, confidence, labels)
+            unary, names = _read_unary(file, size, kind, confidence, label_set)
             found = crf.labels(decoded.pixels, unary)
         except (ValueError, OSError, UnidentifiedImageError) as error:
             raise ScoresError(f"{file}: {error}") from error
-        known = labels or names or LabelSet.numbered(len(unary))
+        known = label_set or names or LabelSet.numbered(len(unary))
         return Segmentation(found.astype(np.uint8), decoded.pixels, known, decoded.notes)
 
     return label_files(inputs, out, refine, overlays=overlays, overwrite=overwrite, progress=progress)
@@ -98,11 +98,11 @@ def _find_scores(folder: Path, image: FoundImage) -> Path:
 
 
 def _read_unary(
-    file: Path, size: tuple[int, int], kind: Kind, confidence: float | None, labels: LabelSet | None
+    file: Path, size: tuple[int, int], kind: Kind, confidence: float | None, label_set: LabelSet | None
 ) -> tuple[NDArray[np.float32], LabelSet | None]:
     """Energies ``(C, H, W)``, and the names of the classes where the file has them."""
     if file.suffix == ".png":
-        unary = _of_image(file, size, confidence, labels)
+        unary = _of_image(file, size, confidence, label_set)
         return unary, None
     stored = np.load(file, allow_pickle=False)
     if isinstance(stored, np.ndarray):
@@ -137,7 +137,7 @@ def _of_array(array: NDArray[Any], size: tuple[int, int], kind: Kind, confidence
 
 
 def _of_image(
-    file: Path, size: tuple[int, int], confidence: float | None, labels: LabelSet | None
+    file: Path, size: tuple[int, int], confidence: float | None, label_set: LabelSet | None
 ) -> NDArray[np.float32]:
     with Image.open(file) as image:
         if image.mode not in ("L", "P", "I;16", "I", "1"):
@@ -149,7 +149,7 @@ def _of_image(
         raise InputError(f"expected {size} (height, width) as the image, found {values.shape}{swapped}")
     if confidence is not None:
         known = values[values != IGNORE]
-        classes = len(labels) if labels else max(2, int(known.max(initial=0)) + 1)
+        classes = len(label_set) if label_set else max(2, int(known.max(initial=0)) + 1)
         return unary_from_labels(values, classes, confidence=confidence)
     if 0 < int(values.max(initial=0)) <= FEW:
         raise InputError(

@@ -170,7 +170,7 @@ def segment(
     scores = _probabilities(method, views, decoded.pixels.shape[1]) if keep_scores else None
     colours = (0, 1, 2) if decoded.pixels.shape[2] > 2 else (0, 0, 0)
     shown = np.ascontiguousarray(decoded.pixels[..., colours])
-    found = Segmentation(labels.cpu().numpy(), shown, model.labels, decoded.notes, scores)
+    found = Segmentation(labels.cpu().numpy(), shown, model.label_set, decoded.notes, scores)
     if len(views) > 1 or views[0].attention is None or not isinstance(model, MultiScale):
         return found
     size = (image.shape[-2], image.shape[-1])

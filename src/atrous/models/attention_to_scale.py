@@ -71,7 +71,7 @@ class AttentionToScale(MultiScale):
 def attention_to_scale(
     *,
     backbone: Backbone,
-    labels: LabelSet,
+    label_set: LabelSet,
     base: str = "deeplab_largefov",
     scales: Sequence[float] = (1, 0.75, 0.5),
     merge: Merge = "attention",
@@ -83,7 +83,7 @@ def attention_to_scale(
     ``merge="average"`` and ``"max"`` are built without attention; ``extra_supervision`` trains each scale's scores
     beside the merged ones.
     """
-    network = build_on(backbone, base, labels, dict(base_options or {}))
+    network = build_on(backbone, base, label_set, dict(base_options or {}))
     if merge == "attention":
         return AttentionToScale(network, scales, extra_supervision)
     return MultiScale(network, scales, merge, extra_supervision)

@@ -77,7 +77,7 @@ class SegmentationModel(nn.Module):
     Attributes:
         backbone: the feature extractor.
         aux_classifier: a second head on the stride-16 features (asked for by ``aux``), which only training looks at.
-        labels: names and colours of the classes.
+        label_set: names and colours of the classes.
         preprocessing: what turns images into this network's input.
         pad_to: smallest side that an image is brought to in eval mode, at the bottom and right, with the mean colour.
         config: architecture name and arguments, enough to build the model again.
@@ -88,13 +88,13 @@ class SegmentationModel(nn.Module):
     _optional: tuple[str, ...] = ("aux_classifier.",)  # tensors that a model may have and one it starts from not
     dials: tuple[str, ...] = ("output_stride",)  # what may be set at any time, and is saved as it is set
 
-    def __init__(self, backbone: Backbone, labels: LabelSet, *, aux: bool = False) -> None:
+    def __init__(self, backbone: Backbone, label_set: LabelSet, *, aux: bool = False) -> None:
         super().__init__()
         self.backbone = backbone
         self.aux_classifier: FCNHead | None = None
         if aux:
-            self.aux_classifier = FCNHead(backbone.channels[backbone.feature_at(AUXILIARY_STRIDE)], len(labels))
-        self.labels = labels
+            self.aux_classifier = FCNHead(backbone.channels[backbone.feature_at(AUXILIARY_STRIDE)], len(label_set))
+        self.label_set = label_set
         self.preprocessing = Preprocessing(backbone.mean, backbone.std)
         self.pad_to = 0
         self.card: dict[str, Any] = {}
@@ -107,7 +107,7 @@ class SegmentationModel(nn.Module):
     @property
     def num_classes(self) -> int:
         """The number of real classes."""
-        return len(self.labels)
+        return len(self.label_set)
 
     @property
     def output_stride(self) -> int:
@@ -312,7 +312,7 @@ class SegmentationModel(nn.Module):
             "library": "atrous",
             **self.config,
             **{dial: getattr(self, dial) for dial in self.dials},
-            "labels": self.labels.to_dict(),
+            "label_set": self.label_set.to_dict(),
             "preprocessing": asdict(self.preprocessing),
         }
         if taken := sorted(own.keys() & notes.keys()):

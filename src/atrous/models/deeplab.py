@@ -40,7 +40,7 @@ class DeepLab(SegmentationModel):
 
     Args:
         backbone: the backbone.
-        labels: the classes.
+        label_set: the classes.
         rates: of the branches, at output stride 8; at another one each keeps its field of view in pixels, as nearly as
             an integer can (:func:`atrous.models.layers.rate_at`): 6 is 12 at stride 4, 3 at 16, 2 at 32.
         kernel: side of the atrous convolutions.
@@ -54,14 +54,14 @@ class DeepLab(SegmentationModel):
     def __init__(
         self,
         backbone: Backbone,
-        labels: LabelSet,
+        label_set: LabelSet,
         rates: Sequence[Positive],
         kernel: Positive,
         width: NotNegative | None,
         seed: Seed,
         pad_to: Side,
     ) -> None:
-        super().__init__(backbone, labels)
+        super().__init__(backbone, label_set)
         if not rates:
             raise InputError("rates has one for each branch, such as [6, 12, 18, 24]: at least one, not []")
         self.pad_to, self.rates, self.kernel = pad_to, tuple(rates), kernel
@@ -170,14 +170,14 @@ class DeepLabMSc(DeepLab):
     CHANNELS = 128
     sources: tuple[str, ...] = ()
 
-    def __init__(self, backbone: Backbone, labels: LabelSet, rate: Positive, *args: Any) -> None:
-        super().__init__(backbone, labels, (rate,), *args)
+    def __init__(self, backbone: Backbone, label_set: LabelSet, rate: Positive, *args: Any) -> None:
+        super().__init__(backbone, label_set, (rate,), *args)
         self.sources = ("data", *(f"pool{stride.bit_length() - 1}" for stride in backbone.strides[:-1]))
         self.msc = nn.ModuleDict()
         for name, inputs in zip(self.sources, (backbone.in_channels, *backbone.channels), strict=False):
             self.msc[f"{name}_conv"] = nn.Conv2d(inputs, self.CHANNELS, 3, padding=1)
             self.msc[f"{name}_fc"] = nn.Conv2d(self.CHANNELS, self.CHANNELS, 1)
-            self.msc[f"{name}_ms"] = nn.Conv2d(self.CHANNELS, len(labels), 1)
+            self.msc[f"{name}_ms"] = nn.Conv2d(self.CHANNELS, len(label_set), 1)
         for key, parameter in self.msc.named_parameters():
             nn.init.normal_(parameter, std=(0.01 if "_ms." in key else 0.001) * key.endswith("weight"))
         self._follow_output_stride()
@@ -213,7 +213,7 @@ class DeepLabMSc(DeepLab):
 def deeplab_largefov(
     *,
     backbone: Backbone,
-    labels: LabelSet,
+    label_set: LabelSet,
     kernel: Positive = 3,
     rate: Positive = 12,
     width: NotNegative | None = None,
@@ -227,14 +227,14 @@ def deeplab_largefov(
     is left out. On a pretrained VGG, ``seed`` chooses the filters of its classifier that fc6 and fc7 begin with.
     ``pad_to=513`` brings smaller images to the published size before they are labelled.
     """
-    return DeepLab(backbone, labels, (rate,), kernel, width, seed, pad_to)
+    return DeepLab(backbone, label_set, (rate,), kernel, width, seed, pad_to)
 
 
 @register("deeplab_msc_largefov", backbone=deeplab_backbone, output_stride=PUBLISHED_STRIDE, own=is_published)
 def deeplab_msc_largefov(
     *,
     backbone: Backbone,
-    labels: LabelSet,
+    label_set: LabelSet,
     kernel: Positive = 3,
     rate: Positive = 12,
     width: NotNegative | None = None,
@@ -244,14 +244,14 @@ def deeplab_msc_largefov(
     """DeepLab-MSc-LargeFOV: with the scores of the image and of the maps before the last. The arguments are those of
     :func:`deeplab_largefov`.
     """
-    return DeepLabMSc(backbone, labels, rate, kernel, width, seed, pad_to)
+    return DeepLabMSc(backbone, label_set, rate, kernel, width, seed, pad_to)
 
 
 @register("deeplab_aspp", backbone=deeplab_backbone, output_stride=PUBLISHED_STRIDE, own=is_published)
 def deeplab_aspp(
     *,
     backbone: Backbone,
-    labels: LabelSet,
+    label_set: LabelSet,
     rates: Sequence[Positive] = (6, 12, 18, 24),
     width: NotNegative | None = None,
     seed: Seed = 0,
@@ -266,6 +266,6 @@ def deeplab_aspp(
     next number for each further one.
     """
     if tuple(scales) == (1,):
-        return DeepLab(backbone, labels, rates, 3, width, seed, pad_to)
+        return DeepLab(backbone, label_set, rates, 3, width, seed, pad_to)
     options = {"rates": rates, "width": width, "seed": seed, "pad_to": pad_to}
-    return MultiScale(build_on(backbone, "deeplab_aspp", labels, options), scales, "max", extra_supervision=True)
+    return MultiScale(build_on(backbone, "deeplab_aspp", label_set, options), scales, "max", extra_supervision=True)

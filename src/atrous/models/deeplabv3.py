@@ -92,18 +92,18 @@ class DeepLabV3(SegmentationModel):
 
     Args:
         backbone: the backbone.
-        labels: the classes.
+        label_set: the classes.
         aspp: on the backbone's last feature.
         aux: a head for training on the stride-16 features.
         width: channels of what the classifier reads, where it is not ASPP's result.
     """
 
     def __init__(
-        self, backbone: Backbone, labels: LabelSet, aspp: ASPP, *, aux: bool = False, width: int | None = None
+        self, backbone: Backbone, label_set: LabelSet, aspp: ASPP, *, aux: bool = False, width: int | None = None
     ) -> None:
-        super().__init__(backbone, labels, aux=aux)
+        super().__init__(backbone, label_set, aux=aux)
         self.aspp = aspp
-        self.classifier = nn.Conv2d(width or aspp.channels, len(labels), 1)
+        self.classifier = nn.Conv2d(width or aspp.channels, len(label_set), 1)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -136,7 +136,7 @@ class DeepLabV3Plus(DeepLabV3):
 
     Args:
         backbone: the backbone.
-        labels: the classes.
+        label_set: the classes.
         aspp: on the backbone's last feature.
         aux: a head for training on the stride-16 features.
         separable: the decoder's 3×3 convolutions are depthwise separable.
@@ -153,7 +153,7 @@ class DeepLabV3Plus(DeepLabV3):
     def __init__(
         self,
         backbone: Backbone,
-        labels: LabelSet,
+        label_set: LabelSet,
         aspp: ASPP,
         *,
         aux: bool = False,
@@ -171,7 +171,7 @@ class DeepLabV3Plus(DeepLabV3):
                 f"a decoder has 1 or more convolutions of side 1 or 3 (decoder_convs, decoder_kernel), "
                 f"not {convs} of side {kernel}"
             )
-        super().__init__(backbone, labels, aspp, aux=aux, width=channels)
+        super().__init__(backbone, label_set, aspp, aux=aux, width=channels)
         self.steps: list[tuple[int, str, str]] = []
         inputs = aspp.channels
         for stride in strides:
@@ -212,7 +212,7 @@ class DeepLabV3Cascade(SegmentationModel):
 
     Args:
         backbone: the backbone; its last block is block4.
-        labels: the classes.
+        label_set: the classes.
         blocks: number of the last block; 4 is the backbone alone.
         multi_grid: rates of a block's units, as multiples of the block's.
         aux: a head for training on the stride-16 features.
@@ -221,18 +221,20 @@ class DeepLabV3Cascade(SegmentationModel):
         ValueError: less than four blocks, or blocks without units.
     """
 
-    def __init__(self, backbone: Backbone, labels: LabelSet, blocks: int, multi_grid: Sequence[int], aux: bool) -> None:
+    def __init__(
+        self, backbone: Backbone, label_set: LabelSet, blocks: int, multi_grid: Sequence[int], aux: bool
+    ) -> None:
         if blocks < 4:
             raise InputError(f"blocks is the number of the last one, 4 (the backbone's own) or more, not {blocks}")
         if not multi_grid:
             raise InputError("multi_grid has a rate for each unit of a block, such as [1, 2, 1]: at least one, not []")
-        super().__init__(backbone, labels, aux=aux)
+        super().__init__(backbone, label_set, aux=aux)
         self.multi_grid = tuple(multi_grid)
         self.cascade = nn.Sequential()
         for number in range(5, blocks + 1):
             units = (Bottleneck(backbone.channels[-1]) for _ in multi_grid)
             self.cascade.add_module(f"block{number}", nn.Sequential(*units))
-        self.classifier = nn.Conv2d(backbone.channels[-1], len(labels), 1)
+        self.classifier = nn.Conv2d(backbone.channels[-1], len(label_set), 1)
         init_classifier(self.classifier)
         self._follow_output_stride()
 
@@ -254,7 +256,7 @@ class DeepLabV3Cascade(SegmentationModel):
 def deeplabv3(
     *,
     backbone: Backbone,
-    labels: LabelSet,
+    label_set: LabelSet,
     rates: Sequence[Positive] = (6, 12, 18),
     multi_grid: Sequence[int] = (),
     image_pooling: bool = True,
@@ -280,14 +282,14 @@ def deeplabv3(
         dropout=dropout,
         refine=refine,
     )
-    return DeepLabV3(backbone, labels, aspp, aux=aux)
+    return DeepLabV3(backbone, label_set, aspp, aux=aux)
 
 
 @register("deeplabv3_cascade", backbone=deeplabv3_backbone, own=is_released)
 def deeplabv3_cascade(
     *,
     backbone: Backbone,
-    labels: LabelSet,
+    label_set: LabelSet,
     blocks: int = 7,
     multi_grid: Sequence[int] = (1, 2, 1),
     aux: bool = False,
@@ -296,14 +298,14 @@ def deeplabv3_cascade(
     of the units of each, block4 included.
     """
     backbone.set_multi_grid(multi_grid)
-    return DeepLabV3Cascade(backbone, labels, blocks, multi_grid, aux)
+    return DeepLabV3Cascade(backbone, label_set, blocks, multi_grid, aux)
 
 
 @register("deeplabv3plus", backbone=deeplabv3_backbone, own=is_released)
 def deeplabv3plus(
     *,
     backbone: Backbone,
-    labels: LabelSet,
+    label_set: LabelSet,
     rates: Sequence[Positive] = (6, 12, 18),
     multi_grid: Sequence[int] = (),
     image_pooling: bool = True,
@@ -336,7 +338,7 @@ def deeplabv3plus(
     )
     return DeepLabV3Plus(
         backbone,
-        labels,
+        label_set,
         aspp,
         aux=aux,
         separable=separable,

@@ -47,13 +47,13 @@ class FCN(SegmentationModel):
     def __init__(
         self,
         backbone: Backbone,
-        labels: LabelSet,
+        label_set: LabelSet,
         scales: Mapping[int, float],
         dropout: Share | None,
         heads: Mapping[str, int],
     ) -> None:
-        super().__init__(backbone, labels)
-        self.heads = {"main": len(labels), **heads}
+        super().__init__(backbone, label_set)
+        self.heads = {"main": len(label_set), **heads}
         self.width = sum(self.heads.values())
         self.coarse = backbone.feature_at(NATIVE_STRIDE)
         self.fade = backbone.padded
@@ -123,13 +123,13 @@ class PaddedFCN(FCN):
     def __init__(
         self,
         backbone: Backbone,
-        labels: LabelSet,
+        label_set: LabelSet,
         scales: Mapping[int, float],
         dropout: Share | None,
         heads: Mapping[str, int],
         learn_upsampling: bool,
     ) -> None:
-        super().__init__(backbone, labels, scales, dropout, heads)
+        super().__init__(backbone, label_set, scales, dropout, heads)
         self.learn_upsampling = learn_upsampling
         grid = backbone.grids[self.coarse]
         self.crops: dict[str, tuple[int, int]] = {}
@@ -194,7 +194,7 @@ def _own(backbone: str) -> bool:
 
 def _build(
     backbone: Backbone,
-    labels: LabelSet,
+    label_set: LabelSet,
     scales: Mapping[int, float],
     dropout: Share | None,
     heads: Mapping[str, Positive] | None,
@@ -205,31 +205,35 @@ def _build(
             "heads are further label sets, and 'main' is what scores the classes: give this one another name"
         )
     if backbone.padded:
-        return PaddedFCN(backbone, labels, scales, dropout, heads or {}, learn_upsampling)
+        return PaddedFCN(backbone, label_set, scales, dropout, heads or {}, learn_upsampling)
     if learn_upsampling:
         raise InputError(
             f"learn_upsampling is for the papers' backbones; on '{backbone.name}' scores are sampled instead"
         )
-    return FCN(backbone, labels, scales, dropout, heads or {})
+    return FCN(backbone, label_set, scales, dropout, heads or {})
 
 
 @register("fcn32s", backbone=fcn_backbone, output_stride=NATIVE_STRIDE, own=_own)
 def fcn32s(
-    *, backbone: Backbone, labels: LabelSet, dropout: Share | None = None, heads: Mapping[str, Positive] | None = None
+    *,
+    backbone: Backbone,
+    label_set: LabelSet,
+    dropout: Share | None = None,
+    heads: Mapping[str, Positive] | None = None,
 ) -> FCN:
     """FCN-32s: the last scores alone.
 
     ``dropout`` comes before the scorer: 0.5 on the papers' backbones, else 0.1. ``heads`` are further label
     sets to score, by name and number of classes.
     """
-    return _build(backbone, labels, {}, dropout, heads, learn_upsampling=False)
+    return _build(backbone, label_set, {}, dropout, heads, learn_upsampling=False)
 
 
 @register("fcn16s", backbone=fcn_backbone, output_stride=NATIVE_STRIDE, own=_own)
 def fcn16s(
     *,
     backbone: Backbone,
-    labels: LabelSet,
+    label_set: LabelSet,
     dropout: Share | None = None,
     heads: Mapping[str, Positive] | None = None,
     learn_upsampling: bool = False,
@@ -239,14 +243,14 @@ def fcn16s(
     ``learn_upsampling`` learns the deconvolutions between the skips, as the 2015 text has it (§4.3); the released
     models keep them fixed. The others are as for :func:`fcn32s`.
     """
-    return _build(backbone, labels, {16: 1.0}, dropout, heads, learn_upsampling)
+    return _build(backbone, label_set, {16: 1.0}, dropout, heads, learn_upsampling)
 
 
 @register("fcn8s", backbone=fcn_backbone, output_stride=NATIVE_STRIDE, own=_own)
 def fcn8s(
     *,
     backbone: Backbone,
-    labels: LabelSet,
+    label_set: LabelSet,
     dropout: Share | None = None,
     heads: Mapping[str, Positive] | None = None,
     learn_upsampling: bool = False,
@@ -258,7 +262,7 @@ def fcn8s(
     stages. The others are as for :func:`fcn16s`.
     """
     scales = {16: 0.01, 8: 0.0001} if at_once else {16: 1.0, 8: 1.0}
-    return _build(backbone, labels, scales, dropout, heads, learn_upsampling)
+    return _build(backbone, label_set, scales, dropout, heads, learn_upsampling)
 
 
 def late_fusion(*models: FCN) -> FCN:
@@ -273,15 +277,15 @@ def late_fusion(*models: FCN) -> FCN:
     """
     first = models[0]
     for model in models:
-        kinds = (model.name, model.labels, model.config["options"])
-        if kinds != (first.name, first.labels, first.config["options"]) or model.config["options"].get(
+        kinds = (model.name, model.label_set, model.config["options"])
+        if kinds != (first.name, first.label_set, first.config["options"]) or model.config["options"].get(
             "learn_upsampling"
         ):
             raise InputError("late_fusion takes FCNs of one architecture, labels and options, with fixed upsampling")
     fused = create_model(
         first.name,
         backbone="+".join(model.backbone.name for model in models),
-        labels=first.labels,
+        label_set=first.label_set,
         output_stride=first.output_stride,
         in_channels=sum(model.backbone.in_channels for model in models),
         **first.config["options"],
@@ -306,9 +310,9 @@ def late_fusion(*models: FCN) -> FCN:
 class DilatedFCN(SegmentationModel):
     """What torchvision and others call FCN: a small convolutional head on a dense ResNet, without skips."""
 
-    def __init__(self, backbone: Backbone, labels: LabelSet, aux: bool) -> None:
-        super().__init__(backbone, labels, aux=aux)
-        self.classifier = FCNHead(backbone.channels[-1], len(labels))
+    def __init__(self, backbone: Backbone, label_set: LabelSet, aux: bool) -> None:
+        super().__init__(backbone, label_set, aux=aux)
+        self.classifier = FCNHead(backbone.channels[-1], len(label_set))
 
     def _classify(self, embedding: list[Tensor], features: list[Tensor]) -> tuple[Tensor, Grid]:  # noqa: ARG002
         return self.classifier(embedding[0]), self.backbone.grids[-1]
@@ -333,6 +337,6 @@ class DilatedFCN(SegmentationModel):
 
 
 @register("fcn", output_stride=8)
-def fcn(*, backbone: Backbone, labels: LabelSet, aux: bool = False) -> DilatedFCN:
+def fcn(*, backbone: Backbone, label_set: LabelSet, aux: bool = False) -> DilatedFCN:
     """A 3×3 convolution and a scorer on a dense backbone; ``aux`` adds the same on stride 16, for training."""
-    return DilatedFCN(backbone, labels, aux)
+    return DilatedFCN(backbone, label_set, aux)

@@ -81,13 +81,13 @@ def load_folder(folder: str | Path) -> SegmentationModel:
     """
     folder = Path(folder)
     config, weights = read_folder(folder)
-    known = {"format", "library", "architecture", "backbone", "in_channels", "options", "labels", "preprocessing"}
+    known = {"format", "library", "architecture", "backbone", "in_channels", "options", "label_set", "preprocessing"}
     try:
-        labels = LabelSet.from_dict(config["labels"])
+        label_set = LabelSet.from_dict(config["label_set"])
         model = create_model(
             config["architecture"],
             backbone=config["backbone"],
-            labels=labels,
+            label_set=label_set,
             output_stride=config["output_stride"],
             in_channels=config["in_channels"],
             **config["options"],

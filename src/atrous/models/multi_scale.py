@@ -65,7 +65,7 @@ class MultiScale(SegmentationModel):
         self.base = base
         self.scales, self.extra_supervision = tuple(float(scale) for scale in scales), extra_supervision
         self.aux_classifier = None
-        self.labels, self.preprocessing, self.fade = base.labels, base.preprocessing, base.fade
+        self.label_set, self.preprocessing, self.fade = base.label_set, base.preprocessing, base.fade
         self.pad_to, base.pad_to = base.pad_to, 0  # before the image is scaled
         self.card = {}
         self.merge = merge

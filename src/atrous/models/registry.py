@@ -71,7 +71,7 @@ def create_model(
     *,
     backbone: str,
     num_classes: int | None = None,
-    labels: LabelSet | Sequence[str] | None = None,
+    label_set: LabelSet | Sequence[str] | None = None,
     output_stride: int | None = None,
     in_channels: int = 3,
     pretrained: bool | str | Path = False,
@@ -84,7 +84,7 @@ def create_model(
         backbone: a timm model name; some architectures know more (:mod:`atrous.models.fcn`,
             :mod:`atrous.models.deeplab`, :mod:`atrous.models.deeplabv3`).
         num_classes: number of real classes; not needed beside ``labels``.
-        labels: class names, or a :class:`LabelSet`.
+        label_set: class names, or a :class:`LabelSet`.
         output_stride: 4, 8, 16 or 32; the architecture's own when left out (16; FCN skips 32; ``fcn``, DeepLab
             v1 and v2 8).
             ``model.output_stride`` changes it later.
@@ -101,14 +101,14 @@ def create_model(
     for key, count in (("num_classes", num_classes), ("in_channels", in_channels)):
         if count is not None and (not isinstance(count, int) or count < 1):
             raise InputError(f"{key} is an integer ≥ 1, not {count!r}")
-    if labels is None:
+    if label_set is None:
         if num_classes is None:
             raise InputError("create_model needs num_classes or labels")
-        labels = LabelSet.numbered(num_classes)
-    elif not isinstance(labels, LabelSet):
-        labels = LabelSet(tuple(labels))
-    if num_classes not in (None, len(labels)):
-        raise InputError(f"num_classes is {num_classes}, but there are {len(labels)} labels")
+        label_set = LabelSet.numbered(num_classes)
+    elif not isinstance(label_set, LabelSet):
+        label_set = LabelSet(tuple(label_set))
+    if num_classes not in (None, len(label_set)):
+        raise InputError(f"num_classes is {num_classes}, but there are {len(label_set)} labels")
     kind = everything.get("base", name)  # what shares a network has its built
     owner = _known(kind)
     _check_backbone(kind, backbone)
@@ -118,23 +118,23 @@ def create_model(
         pretrained=pretrained,
         output_stride=owner.output_stride if output_stride is None else output_stride,
     )
-    return build_on(built, name, labels, everything)
+    return build_on(built, name, label_set, everything)
 
 
-def build_on(backbone: Backbone, name: str, labels: LabelSet, options: dict[str, Any]) -> SegmentationModel:
+def build_on(backbone: Backbone, name: str, label_set: LabelSet, options: dict[str, Any]) -> SegmentationModel:
     """Build a model on a backbone that is there.
 
     Args:
         backbone: of the kind that the architecture takes.
         name: the architecture.
-        labels: the classes.
+        label_set: the classes.
         options: arguments of the architecture.
 
     Raises:
         ValueError, TypeError: as for :func:`create_model`.
     """
     options = _checked(name, options)
-    model = ARCHITECTURES[name].build(backbone=backbone, labels=labels, **options)
+    model = ARCHITECTURES[name].build(backbone=backbone, label_set=label_set, **options)
     model.config = {
         "architecture": name,
         "backbone": backbone.name,
@@ -165,7 +165,7 @@ def _checked(name: str, options: dict[str, Any]) -> dict[str, Any]:
     """Options of an architecture with what is left out; none that it does not have, each of its type."""
     build = _known(name).build
     signature = inspect.signature(build).parameters
-    accepted = {k: p.default for k, p in signature.items() if k not in ("backbone", "labels")}
+    accepted = {k: p.default for k, p in signature.items() if k not in ("backbone", "label_set")}
     if unknown := sorted(set(options) - set(accepted)):
         raise InputTypeError(f"'{name}' has no option {', '.join(unknown)}; it has: {', '.join(sorted(accepted))}")
     kinds = get_type_hints(build, include_extras=True)

@@ -30,7 +30,7 @@ def build_model(recipe: Recipe, dataset: Dataset) -> SegmentationModel:
         model = create_model(
             section.name,
             backbone=section.backbone,
-            labels=dataset.labels,
+            label_set=dataset.label_set,
             output_stride=section.output_stride,
             in_channels=dataset.extras.channels,
             pretrained=section.pretrained if not section.start_from else False,
@@ -50,7 +50,7 @@ def build_model(recipe: Recipe, dataset: Dataset) -> SegmentationModel:
 
 
 def _check_heads(heads: object, dataset: Dataset) -> None:
-    there = {name: len(masks.form.labels) for name, masks in dataset.extras.masks.items()}
+    there = {name: len(masks.form.label_set) for name, masks in dataset.extras.masks.items()}
     if not isinstance(heads, dict) or any(there.get(name) != classes for name, classes in heads.items()):
         has = ", ".join(f"{name} = {classes}" for name, classes in there.items())
         raise RecipeError(

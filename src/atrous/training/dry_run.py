@@ -78,7 +78,7 @@ def _rehearse(run: Run, image: Path, best: Path | None) -> Rehearsal:
         torch.cuda.reset_peak_memory_stats(run.device)
     run.introduce(run.count_class_weights())
     batch = next(run.batches(0))
-    write_atomically(image, encode_jpeg(batch_sheet(batch, run.train_set.labels)))
+    write_atomically(image, encode_jpeg(batch_sheet(batch, run.train_set.label_set)))
     shapes = {"batch": tuple(batch.images.shape)}
     run.make_trainable()
     stream = run.batches(0)
@@ -119,10 +119,10 @@ def _bytes(tensors: list[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def batch_sheet(batch: Batch, labels: LabelSet) -> Pixels:
+def batch_sheet(batch: Batch, label_set: LabelSet) -> Pixels:
     """A batch's images with their masks over them, in rows; RGB uint8 ``(H, W, 3)``."""
     images = [
-        overlay(np.ascontiguousarray(image[:3].permute(1, 2, 0).numpy()), mask.numpy(), labels, legend=False)
+        overlay(np.ascontiguousarray(image[:3].permute(1, 2, 0).numpy()), mask.numpy(), label_set, legend=False)
         for image, mask in zip(batch.images[:SHOWN], batch.masks[:SHOWN], strict=True)
     ]
     across = math.ceil(math.sqrt(len(images)))

@@ -67,7 +67,7 @@ def introduction(
     if recipe.data.workers * world > _cores():
         yield (f"note: more workers than cores ({_cores()}) seldom help: --set data.workers={_cores() // world}")
     if class_weights is not None:
-        pairs = zip(train_set.labels.names, class_weights, strict=True)
+        pairs = zip(train_set.label_set.names, class_weights, strict=True)
         yield "class weights: " + ", ".join(f"{name} {weight:.3g}" for name, weight in pairs)
     if steps < FEW_STEPS:
         yield f"note: {_count(steps, 'step')} can show that everything runs; a good model takes thousands"
@@ -89,13 +89,13 @@ def too_large(recipe: Recipe, device: torch.device, world: int) -> str:
     )
 
 
-def draw_diverged(out: Path, step: int, parts: Sequence[Batch], labels: LabelSet) -> Path:
+def draw_diverged(out: Path, step: int, parts: Sequence[Batch], label_set: LabelSet) -> Path:
     """Draw what the network was looking at, masks over it; returns the folder."""
     folder = out / f"diverged-{step:06}"
     for part in parts:
         for name, image, mask in zip(part.names, part.images, part.masks, strict=True):
             pixels = image[:3].permute(1, 2, 0).contiguous().numpy()
-            drawn = encode_jpeg(overlay(pixels, mask.numpy(), labels))
+            drawn = encode_jpeg(overlay(pixels, mask.numpy(), label_set))
             write_atomically(folder / f"{Path(name).stem}.jpg", drawn)
     return folder
 

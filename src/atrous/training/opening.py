@@ -24,10 +24,10 @@ def open_data(recipe: Recipe) -> tuple[PairedDataset, PairedDataset | None]:
     if judge != data.train:
         require_healthy(judge, [data.val_split])
     val_set = open_dataset(judge, data.val_split)
-    if val_set.labels.names != train_set.labels.names:
+    if val_set.label_set.names != train_set.label_set.names:
         raise RecipeError(
-            f"data.val has other classes ({', '.join(val_set.labels.names)}) "
-            f"than data.train ({', '.join(train_set.labels.names)})"
+            f"data.val has other classes ({', '.join(val_set.label_set.names)}) "
+            f"than data.train ({', '.join(train_set.label_set.names)})"
         )
     black = (0.0, 0.0, 0.0)
     if val_set.extras.means(black) != train_set.extras.means(black):

@@ -84,7 +84,7 @@ def sample_sheet(model: SegmentationModel, dataset: Dataset, count: int) -> Pixe
     for index in range(min(count, len(dataset))):
         sample = dataset[index]
         masks = sample.mask, predict(model, sample.image).labels
-        pair = [_fitted(overlay(sample.shown, mask, dataset.labels)) for mask in masks]
+        pair = [_fitted(overlay(sample.shown, mask, dataset.label_set)) for mask in masks]
         height = max(len(image) for image in pair)
         rows.append(np.hstack([_filled(image, height + GAP) for image in pair]))
     return np.vstack(rows)

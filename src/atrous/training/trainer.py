@@ -245,7 +245,7 @@ class Run:
         self.judged_so_far = self.judged_so_far or judged_parts > 0
         if not (math.isfinite(loss) and math.isfinite(norm)):
             names = gather_object([name for part in parts for name in part.names])
-            folder = draw_diverged(self.out, step + 1, parts, self.train_set.labels)
+            folder = draw_diverged(self.out, step + 1, parts, self.train_set.label_set)
             raise NonFiniteLossError(diverged(step + 1, loss, norm, names, folder))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -333,9 +333,9 @@ class Run:
         """The weights that the recipe asks for; ``auto`` reads every mask."""
         wanted = self.recipe.loss.class_weights
         if isinstance(wanted, list):
-            if len(wanted) != len(self.train_set.labels):
+            if len(wanted) != len(self.train_set.label_set):
                 raise RecipeError(
-                    f"loss.class_weights has {len(wanted)} weights, the data have {len(self.train_set.labels)} classes"
+                    f"loss.class_weights has {len(wanted)} weights, {len(self.train_set.label_set)} classes expected"
                 )
             return list(wanted)
         if wanted == "none":

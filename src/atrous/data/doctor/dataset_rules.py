@@ -110,7 +110,7 @@ def lacking_classes(layout: Layout, form: MaskForm, counts: Mapping[str, ClassCo
     """Classes that never occur, or only in some splits."""
     images = {split: count.images for split, count in counts.items() if count.images.any()}
     not_learned, not_judged = [], []
-    for label, name in enumerate(form.labels.names):
+    for label, name in enumerate(form.label_set.names):
         without = [split for split in images if not images[split][label]]
         with_it = [
             f"{number(int(images[split][label]), 'image')} of {split}" for split in images if split not in without
@@ -127,7 +127,7 @@ def lacking_classes(layout: Layout, form: MaskForm, counts: Mapping[str, ClassCo
             Finding(
                 "absent-class",
                 "warning",
-                f"{number(len(not_learned), 'class', 'classes')} of {len(form.labels)} can't be learned",
+                f"{number(len(not_learned), 'class', 'classes')} of {len(form.label_set)} can't be learned",
                 "each class in some images of train",
                 f"add images of them{where}; nothing, if you know it",
                 tuple(not_learned),
@@ -138,7 +138,7 @@ def lacking_classes(layout: Layout, form: MaskForm, counts: Mapping[str, ClassCo
             Finding(
                 "unjudged-class",
                 "note",
-                f"{number(len(not_judged), 'class', 'classes')} of {len(form.labels)} can't be judged in every split",
+                f"{number(len(not_judged), 'class', 'classes')} of {len(form.label_set)} are missing from a split",
                 "each class in some images of each split",
                 "nothing, or move images of them; a mean leaves out what does not occur",
                 tuple(not_judged),

@@ -113,7 +113,7 @@ def drawn_upright(upright_fit: float | None) -> bool | None:
 
 def foreground(mask: MaskFacts, form: MaskForm) -> int | None:
     """The value of a mask of two values far apart, 0 and 255 or 0 and 128, that probably stands for a class."""
-    if mask.values is None or form.values or len(form.labels) < 2:
+    if mask.values is None or form.values or len(form.label_set) < 2:
         return None
     meanings = form.values_on_disk()
     strangers = [value for value in mask.values if value not in meanings]
@@ -121,7 +121,7 @@ def foreground(mask: MaskFacts, form: MaskForm) -> int | None:
     if not others <= {0}:
         return None
     if strangers:
-        return strangers[0] if len(strangers) == 1 and strangers[0] >= len(form.labels) + GAP else None
+        return strangers[0] if len(strangers) == 1 and strangers[0] >= len(form.label_set) + GAP else None
     return IGNORE if set(mask.values) == {0, IGNORE} and IGNORE not in form.ignore else None
 
 
@@ -132,11 +132,11 @@ def color_form(mask: MaskFacts, form: MaskForm) -> MaskForm | None:
         return None
     if mask.colors.keys() == {grey[0], grey[IGNORE]} and not form.values:  # white may be void, or a class
         return None
-    values = form.values or range(len(form.labels))
-    greys = LabelSet(form.labels.names, tuple(grey[value] for value in values))
+    values = form.values or range(len(form.label_set))
+    greys = LabelSet(form.label_set.names, tuple(grey[value] for value in values))
     void = tuple(grey[value] for value, label in form.values_on_disk().items() if label == IGNORE)
     colors = replace(form, encoding="rgb", values=())
-    forms = (colors, replace(colors, labels=greys, ignore=void))
+    forms = (colors, replace(colors, label_set=greys, ignore=void))
     return next((form for form in forms if label_counts(mask, form) is not None), None)
 
 
@@ -169,7 +169,7 @@ def _describe_colors(mask: MaskFacts, form: MaskForm) -> str:
         return mask.mode
     many = "many" if len(mask.colors) == MOST_COLORS else str(len(mask.colors))
     if known := color_form(mask, form):
-        whose = "the classes' own" if known.labels == form.labels else "the values of classes, as greys"
+        whose = "the classes' own" if known.label_set == form.label_set else "the values of classes, as greys"
         return f"{mask.mode}, {many} colours, {whose}"
     strangers = [list(color) for color in mask.colors if color not in form.colors_on_disk()]
     return f"{mask.mode}, {many} colours, " + ("some transparent" if not strangers else f"{strangers[0]} is no class's")

@@ -170,10 +170,10 @@ def _mend_colors(toml: str, form: MaskForm, masks: Sequence[MaskFacts], fix: str
 def _mend_binary(toml: str, form: MaskForm, masks: Sequence[MaskFacts], fix: str) -> str:
     values = [foreground(mask, form) for mask in masks]
     there = sorted({value for value in values if value not in (None, IGNORE)})
-    if len(form.labels) > 2:
+    if len(form.label_set) > 2:
         return (
-            f"write the class's number in place of {' and '.join(map(str, there))} (which of the {len(form.labels)} it "
-            f"is, only you know); {fix} leaves them out"
+            f"write the class's number in place of {' and '.join(map(str, there))} (which of the "
+            f"{len(form.label_set)} classes it is, only you know); {fix} leaves them out"
         )
     if toml and len(there) == 1 and all(m.values is not None and set(m.values) <= {0, *there, IGNORE} for m in masks):
         return f"say in {toml} which value is which class: values = [0, {there[0]}]"
@@ -198,7 +198,7 @@ def _escalated(finding: Finding, layout: Layout, form: MaskForm, facts: Facts) -
         return finding
     if not nothing_but_void(form, facts):
         return replace(finding, kind="binary-mask")
-    if layout.labels_file and len(form.labels) == 2:
+    if layout.labels_file and len(form.label_set) == 2:
         mend = f"say in {layout.labels_file} that 255 is a class: values = [0, 255] (if it is void: values = [0, 1])"
         return replace(finding, kind="binary-mask", severity="error", mend=mend)
     return replace(finding, kind="binary-mask", severity="error")

@@ -119,7 +119,7 @@ def mend(checkup: Checkup, folder: Path, progress: Progress | None = None) -> Me
     pairs = list(dict.fromkeys(pair for listed in lists.values() for pair in listed))
     if not pairs:
         raise DatasetError(f"nothing of {checkup.layout.spec} can be mended with certainty; see its findings")
-    labels = checkup.form.labels
+    labels = checkup.form.label_set
 
     def write(pair: Listed, image: Path, mask: Path) -> None:
         _write(pair, plans[pair], labels, image, mask)
@@ -134,7 +134,7 @@ def mend(checkup: Checkup, folder: Path, progress: Progress | None = None) -> Me
 def _plan_all(checkup: Checkup) -> tuple[dict[Listed, Plan], list[Item]]:
     """What to do with each pair that can be in the copy, and why the others can't."""
     form = checkup.form
-    if nothing_but_void(form, checkup.facts) and len(form.labels) == 2:
+    if nothing_but_void(form, checkup.facts) and len(form.label_set) == 2:
         form = replace(form, values=(0, IGNORE))
     plans: dict[Listed, Plan] = {}
     left_out: dict[Item, None] = {}
@@ -166,7 +166,7 @@ def _plan(pair: Listed, seen: PairFacts, form: MaskForm) -> Plan | str:
         upright = drawn_upright(seen.upright_fit)
         if kind == "rgb-mask" and (colors := color_form(mask, form)):
             plan = replace(plan, form=colors, steps=(*plan.steps, "mask: colours written as class numbers"))
-        elif kind == "binary-mask" and len(form.labels) == 2:
+        elif kind == "binary-mask" and len(form.label_set) == 2:
             values = (0, foreground(mask, form) or 0)
             plan = replace(
                 plan,
@@ -200,10 +200,10 @@ def _take_out_of_train(lists: dict[str, list[Listed]], facts: Mapping[Listed, Pa
     return taken
 
 
-def _write(pair: Listed, plan: Plan, labels: LabelSet, image_target: Path, mask: Path) -> None:
+def _write(pair: Listed, plan: Plan, label_set: LabelSet, image_target: Path, mask: Path) -> None:
     image, drawn = open_image(pair.image), read_mask(pair.mask, plan.form)
     if image.orientation == 1:
         shutil.copyfile(pair.image, image_target)
     else:
         Image.fromarray(image.pixels).save(image_target.with_name(f"{mask.stem}.png"))
-    mask.write_bytes(encode_mask(turn(drawn, image.orientation) if plan.turn_mask else drawn, labels))
+    mask.write_bytes(encode_mask(turn(drawn, image.orientation) if plan.turn_mask else drawn, label_set))

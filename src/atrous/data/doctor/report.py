@@ -51,7 +51,7 @@ class Checkup:
         """How often each class occurs in the good pairs of a split."""
         masks = (self.facts[pair].mask for pair in self.good(split))
         labels = (label_counts(mask, self.form) for mask in masks if isinstance(mask, MaskFacts))
-        return add_up([found for found in labels if found is not None], len(self.form.labels))
+        return add_up([found for found in labels if found is not None], len(self.form.label_set))
 
     def sizes(self, split: str) -> list[Size]:
         """The sizes of the images of the good pairs of a split, upright, those of the fewest pixels first."""
@@ -79,7 +79,7 @@ class Checkup:
         return "\n\n".join(parts)
 
     def _table(self, split: str) -> str:
-        sizes, counts, names = self.sizes(split), self.counts(split), self.form.labels.names
+        sizes, counts, names = self.sizes(split), self.counts(split), self.form.label_set.names
         between = f", {shown(sizes[0])} to {shown(sizes[-1])} pixels" if sizes else ""
         lines = [f"{self.layout.kind}:{split}: {len(sizes)} of {len(self.lists[split])} pairs are good{between}"]
         total, width = max(int(counts.pixels.sum()) + counts.ignored, 1), max(map(len, names))
@@ -98,7 +98,7 @@ class Checkup:
         }
 
     def _split(self, split: str) -> dict[str, Any]:
-        sizes, counts, names = self.sizes(split), self.counts(split), self.form.labels.names
+        sizes, counts, names = self.sizes(split), self.counts(split), self.form.label_set.names
         return {
             "name": split,
             "listed": len(self.lists[split]),

@@ -60,7 +60,7 @@ class Annotations:
     points: NDArray[np.float32]
     runs: NDArray[np.int32]
 
-    def labels(self, kind: str) -> LabelSet:
+    def label_set(self, kind: str) -> LabelSet:
         """The classes: all categories behind a background (``coco``), or VOC's (``coco-voc``)."""
         return VOC if kind == "coco-voc" else LabelSet((VOC.names[0], *self.categories))
 

@@ -33,7 +33,7 @@ class MaskForm:
     """How the masks of a dataset are written.
 
     Args:
-        labels: the classes.
+        label_set: the classes.
         encoding: ``index`` (palette and grey images: the value is the class) or ``rgb`` (the colour is the class, by
             the label set's colours; VOC's cream is void).
         values: the value on disk of each class; 0, 1, 2, … when left out.
@@ -42,7 +42,7 @@ class MaskForm:
             on its pixels as they are stored (``stored``); None where sizes must tell.
     """
 
-    labels: LabelSet
+    label_set: LabelSet
     encoding: Encoding = "index"
     values: tuple[int, ...] = ()
     ignore: tuple[int | Color, ...] = ()
@@ -51,7 +51,7 @@ class MaskForm:
     def values_on_disk(self) -> dict[int, int]:
         """What each value of an index mask means: a class, or 255."""
         meanings = {IGNORE: IGNORE}
-        meanings |= {value: label for label, value in enumerate(self.values or range(len(self.labels)))}
+        meanings |= {value: label for label, value in enumerate(self.values or range(len(self.label_set)))}
         return meanings | {value: IGNORE for value in self.ignore if isinstance(value, int)}
 
     @cached_property
@@ -64,7 +64,7 @@ class MaskForm:
 
     def colors_on_disk(self) -> dict[Color, int]:
         """What each colour of an RGB mask means: a class, or 255."""
-        meanings = {VOID_COLOR: IGNORE} | {color: label for label, color in enumerate(self.labels.colors)}
+        meanings = {VOID_COLOR: IGNORE} | {color: label for label, color in enumerate(self.label_set.colors)}
         return meanings | {color: IGNORE for color in self.ignore if isinstance(color, tuple)}
 
 

@@ -42,7 +42,7 @@ class Coco(Published):
     @cached_property
     def written(self) -> MaskForm:  # type: ignore[override]
         smallest = min(self._files.values(), key=lambda file: file.stat().st_size)
-        return MaskForm(self._read(smallest).labels(self.kind))
+        return MaskForm(self._read(smallest).label_set(self.kind))
 
     def splits(self) -> list[str]:
         short = {name for name in ("train", "val") if name not in self._files and self._whole(name) in self._files}
@@ -63,7 +63,7 @@ class Coco(Published):
             )
         file = self._files[whole]
         annotations = self._read(file)
-        if annotations.labels(self.kind) != self.written.labels:
+        if annotations.label_set(self.kind) != self.written.label_set:
             raise DatasetError(f"{file} has other categories than the other files beside it; one dataset has one list")
         names = sorted(annotations.images)
         if self.kind == "coco-voc" and whole.startswith("train"):

@@ -78,18 +78,18 @@ def _form(table: Mapping[str, Any]) -> MaskForm:
     return MaskForm(labels, encoding, values, ignore, orientation)
 
 
-def _check_colors(labels: LabelSet, declared: bool) -> None:
-    if not declared and labels.names != VOC.names[: len(labels)]:
+def _check_colors(label_set: LabelSet, declared: bool) -> None:
+    if not declared and label_set.names != VOC.names[: len(label_set)]:
         raise InputError('encoding is "rgb" but there are no colors; write colors = [[r, g, b], ...], one a class')
-    if len(set(labels.colors)) < len(labels):
+    if len(set(label_set.colors)) < len(label_set):
         raise InputError("two classes have the same colour")
 
 
-def _values(values: list[Any], labels: LabelSet, encoding: Encoding) -> tuple[int, ...]:
+def _values(values: list[Any], label_set: LabelSet, encoding: Encoding) -> tuple[int, ...]:
     if values and encoding == "rgb":
         raise InputError('values are for encoding = "index"; RGB masks have colors')
-    if values and len(values) != len(labels):
-        raise InputError(f"{len(labels)} class names but {len(values)} values")
+    if values and len(values) != len(label_set):
+        raise InputError(f"{len(label_set)} class names but {len(values)} values")
     if len(set(values)) < len(values):
         raise InputError("two classes have the same value")
     return tuple(_value(value, "values") for value in values)
@@ -111,9 +111,9 @@ def _value(value: Any, key: str) -> int:
 
 def toml_of(form: MaskForm) -> str:
     """A form as the text of a ``labels.toml``: names, and whatever is not as it would be without a word."""
-    lines = [f"names = {json.dumps(form.labels.names, ensure_ascii=False)}"]
-    if form.labels.colors != LabelSet(form.labels.names).colors:
-        lines.append(f"colors = {json.dumps(form.labels.colors)}")
+    lines = [f"names = {json.dumps(form.label_set.names, ensure_ascii=False)}"]
+    if form.label_set.colors != LabelSet(form.label_set.names).colors:
+        lines.append(f"colors = {json.dumps(form.label_set.colors)}")
     lines += [f"values = {json.dumps(form.values)}"] if form.values else []
     lines += [f'orientation = "{form.orientation}"'] if form.orientation else []
     return "\n".join(lines) + "\n"
