@@ -174,7 +174,7 @@ def test_atrous_convolution_is_a_kernel_with_zeros_inserted(thin: None) -> None:
 def test_a_dense_backbone_read_sparsely_is_the_strided_one(thin: None, name: str) -> None:
     backbone = awake(DeepLabBackbone(name, output_stride=32))  # type: ignore[arg-type]
     if name == "vgg11":  # published without holes in its last pools: by the rule alone it is
-        backbone._make_dense = lambda stride: set_output_stride(backbone.net, stride)  # type: ignore[method-assign]
+        backbone._dilate = lambda stride: set_output_stride(backbone.net, stride)  # type: ignore[method-assign]
     x = torch.randn(1, 3, 257, 257)
     with torch.no_grad():
         native = backbone(x)[-1]

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atrous.models import create_model
+from atrous.models.backbones.base import Backbone
 from atrous.models.backbones.deeplabv3 import ReleasedBackbone, deeplabv3_backbone
-from atrous.models.backbones.timm import Backbone
 
 Weights = dict[str, Tensor]
 Unit = Callable[[Tensor, int, int], Tensor]

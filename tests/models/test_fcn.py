@@ -13,7 +13,7 @@ from atrous.grid import PIXELS, Grid, resample
 from atrous.models import create_model, load
 from atrous.models.backbones import fcn as classics
 from atrous.models.backbones.fcn import CAFFE, ClassicBackbone
-from atrous.models.backbones.timm import WeightsNotFoundError
+from atrous.models.backbones.weights import WeightsNotFoundError
 from atrous.models.base import SegmentationModel
 from atrous.models.fcn import FCN, DilatedFCN, late_fusion
 from atrous.models.layers import bilinear_kernel

@@ -18,7 +18,7 @@ from atrous.convert.export import export_pytorch
 from atrous.convert.pytorch import convert_pytorch
 from atrous.convert.source import ConversionError
 from atrous.models import SegmentationModel, create_model
-from atrous.models.backbones.timm import read_weights
+from atrous.models.backbones.weights import read_weights
 
 
 @pytest.fixture

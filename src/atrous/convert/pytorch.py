@@ -18,7 +18,7 @@ from atrous.convert.build import build
 from atrous.convert.kinds import BEGINNING, is_safetensors, other_kind
 from atrous.convert.source import ConversionError, Source, listed
 from atrous.labels import LabelSet
-from atrous.models.backbones.timm import read_weights
+from atrous.models.backbones.weights import read_weights
 from atrous.models.base import SegmentationModel
 
 _WRAPPERS = ("state_dict", "model_state", "model_state_dict", "model")

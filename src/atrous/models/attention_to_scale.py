@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from atrous.grid import Grid, resample
 from atrous.labels import LabelSet
-from atrous.models.backbones.timm import Backbone
+from atrous.models.backbones.base import Backbone
 from atrous.models.base import Output, SegmentationModel
 from atrous.models.layers import full_precision
 from atrous.models.multi_scale import Merge, MultiScale, Scale

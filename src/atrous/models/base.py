@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from atrous.errors import InputError, InputTypeError
 from atrous.grid import PIXELS, Grid, resample
 from atrous.labels import LabelSet
-from atrous.models.backbones.timm import Backbone
+from atrous.models.backbones.base import Backbone
 from atrous.models.checkpoint import FORMAT, write_folder
 from atrous.models.layers import FCNHead, full_precision
 from atrous.ops.depthwise.op import compiled_depthwise, has_depthwise

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from atrous.errors import InputError
 from atrous.grid import PIXELS, Grid, resample
 from atrous.labels import LabelSet
+from atrous.models.backbones.base import Backbone
 from atrous.models.backbones.deeplab import PUBLISHED_STRIDE, DeepLabBackbone, decimate, deeplab_backbone, is_published
 from atrous.models.backbones.fcn import VGGS
-from atrous.models.backbones.timm import Backbone
 from atrous.models.base import SegmentationModel
 from atrous.models.layers import WideConv2d, init_convolutions, rate_at
 from atrous.models.multi_scale import MultiScale

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from atrous.errors import InputError
 from atrous.grid import Grid, resample
 from atrous.labels import LabelSet
+from atrous.models.backbones.base import NATIVE_STRIDE, Backbone
 from atrous.models.backbones.deeplabv3 import deeplabv3_backbone, is_released
-from atrous.models.backbones.timm import NATIVE_STRIDE, Backbone
 from atrous.models.base import SegmentationModel
 from atrous.models.layers import (
     Bottleneck,

@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from atrous.errors import InputError
 from atrous.grid import Grid, resample
 from atrous.labels import LabelSet
+from atrous.models.backbones.base import NATIVE_STRIDE, Backbone
 from atrous.models.backbones.fcn import CLASSICS, IMAGENET, ClassicBackbone
-from atrous.models.backbones.timm import NATIVE_STRIDE, Backbone, FusedBackbone
+from atrous.models.backbones.fused import FusedBackbone
+from atrous.models.backbones.timm import TimmBackbone
 from atrous.models.base import Output, Preprocessing, SegmentationModel
 from atrous.models.layers import FCNHead, bilinear_kernel
 from atrous.models.registry import Positive, Share, create_model, register
@@ -180,7 +182,7 @@ def fcn_backbone(
         raise InputError(f"{in_channels} channels can't be shared out evenly to {len(names)} backbones ({name})")
     share = in_channels // len(names)
     backbones = [
-        (ClassicBackbone if part in CLASSICS else Backbone)(
+        (ClassicBackbone if part in CLASSICS else TimmBackbone)(
             part, in_channels=share, pretrained=pretrained, output_stride=output_stride
         )
         for part in names

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from atrous.errors import InputError
 from atrous.grid import Grid, resample
-from atrous.models.backbones.timm import Backbone
+from atrous.models.backbones.base import Backbone
 from atrous.models.base import Output, SegmentationModel
 from atrous.models.layers import full_precision
 

@@ -15,7 +15,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 from atrous.errors import InputError, InputTypeError
 from atrous.expected import expected
 from atrous.labels import LabelSet
-from atrous.models.backbones.timm import Backbone
+from atrous.models.backbones.base import Backbone
+from atrous.models.backbones.timm import TimmBackbone
 from atrous.models.base import SegmentationModel
 
 Positive = Annotated[int, Field(ge=1)]
@@ -35,7 +36,7 @@ class Architecture:
 
     Args:
         build: takes ``backbone``, ``labels`` and its own keyword arguments.
-        backbone: takes a name and the other arguments of :class:`Backbone`.
+        backbone: takes a name and the other arguments of :class:`TimmBackbone`.
         output_stride: where none is asked for.
         own: tells of a backbone's name whether ``backbone`` has a form of its own for it, and not timm's.
     """
@@ -53,7 +54,7 @@ ARCHITECTURES: dict[str, Architecture] = {}
 def register(
     name: str,
     *,
-    backbone: Callable[..., Backbone] = Backbone,
+    backbone: Callable[..., Backbone] = TimmBackbone,
     output_stride: int = 16,
     own: Callable[[str], bool] = lambda _: False,
 ) -> Callable[[Builder], Builder]:
@@ -69,11 +70,11 @@ def register(
 def create_model(
     name: str,
     *,
-    backbone: str,
+    backbone: str | Backbone,
     num_classes: int | None = None,
     label_set: LabelSet | Sequence[str] | None = None,
     output_stride: int | None = None,
-    in_channels: int = 3,
+    in_channels: int | None = None,
     pretrained: bool | str | Path = False,
     **options: Any,
 ) -> SegmentationModel:
@@ -82,13 +83,14 @@ def create_model(
     Args:
         name: one of ``atrous.models.ARCHITECTURES``, for example ``deeplabv3plus``.
         backbone: a timm model name; some architectures know more (:mod:`atrous.models.fcn`,
-            :mod:`atrous.models.deeplab`, :mod:`atrous.models.deeplabv3`).
-        num_classes: number of real classes; not needed beside ``labels``.
+            :mod:`atrous.models.deeplab`, :mod:`atrous.models.deeplabv3`). Or a :class:`Backbone`, used as it is: it has
+            its own ``in_channels`` and weights, and keeps its output stride when none is given.
+        num_classes: number of real classes; not needed beside ``label_set``.
         label_set: class names, or a :class:`LabelSet`.
         output_stride: 4, 8, 16 or 32; the architecture's own when left out (16; FCN skips 32; ``fcn``, DeepLab
             v1 and v2 8).
             ``model.output_stride`` changes it later.
-        in_channels: channels of the images.
+        in_channels: channels of the images; 3 when left out.
         pretrained: backbone weights: ``True`` (an installed package, else timm's hub), a file, or ``False``.
         options: arguments of the architecture (``separable``, ``rates``, ...).
 
@@ -103,22 +105,42 @@ def create_model(
             raise InputError(f"{key} is an integer ≥ 1, not {count!r}")
     if label_set is None:
         if num_classes is None:
-            raise InputError("create_model needs num_classes or labels")
+            raise InputError("create_model needs num_classes or label_set")
         label_set = LabelSet.numbered(num_classes)
     elif not isinstance(label_set, LabelSet):
         label_set = LabelSet(tuple(label_set))
     if num_classes not in (None, len(label_set)):
-        raise InputError(f"num_classes is {num_classes}, but there are {len(label_set)} labels")
-    kind = everything.get("base", name)  # what shares a network has its built
-    owner = _known(kind)
-    _check_backbone(kind, backbone)
-    built = owner.backbone(
-        backbone,
-        in_channels=in_channels,
+        raise InputError(f"num_classes is {num_classes}, but label_set has {len(label_set)} classes")
+    if isinstance(backbone, Backbone):
+        _use_as_is(backbone, in_channels, pretrained, output_stride)
+    else:
+        base = everything.get("base", name)  # attention_to_scale takes the backbones of the network it shares
+        backbone = _build_backbone(base, backbone, in_channels, pretrained, output_stride)
+    return build_on(backbone, name, label_set, everything)
+
+
+def _build_backbone(
+    architecture: str, name: str, in_channels: int | None, pretrained: bool | str | Path, output_stride: int | None
+) -> Backbone:
+    owner = _known(architecture)
+    _check_backbone(architecture, name)
+    return owner.backbone(
+        name,
+        in_channels=3 if in_channels is None else in_channels,
         pretrained=pretrained,
         output_stride=owner.output_stride if output_stride is None else output_stride,
     )
-    return build_on(built, name, label_set, everything)
+
+
+def _use_as_is(
+    backbone: Backbone, in_channels: int | None, pretrained: bool | str | Path, output_stride: int | None
+) -> None:
+    if pretrained is not False:
+        raise InputError("pretrained is for a backbone given by name; load the weights into the backbone beforehand")
+    if in_channels not in (None, backbone.in_channels):
+        raise InputError(f"in_channels is {in_channels}, but the backbone takes {backbone.in_channels} channels")
+    if output_stride is not None:
+        backbone.output_stride = output_stride
 
 
 def build_on(backbone: Backbone, name: str, label_set: LabelSet, options: dict[str, Any]) -> SegmentationModel:

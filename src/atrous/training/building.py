@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from atrous.data.dataset import Dataset
-from atrous.models.backbones.timm import Backbone
+from atrous.models.backbones.base import Backbone
 from atrous.models.base import SegmentationModel
 from atrous.models.loading import load
 from atrous.models.registry import create_model

@@ -14,16 +14,17 @@ from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 
 from atrous.errors import InputError
-from atrous.models.backbones.fcn import IMAGENET, VGGS, Tapped, make_classifier, named_layers
-from atrous.models.backbones.timm import Backbone, as_many
+from atrous.models.backbones.base import Backbone
+from atrous.models.backbones.convolutional import ConvolutionalBackbone
+from atrous.models.backbones.fcn import VGGS, Tapped, make_classifier, named_layers
+from atrous.models.backbones.timm import TimmBackbone
 from atrous.models.surgery.output_stride import convolutionalize
-from atrous.models.surgery.trace import trace
 
 RESNETS = ("resnet50", "resnet101", "resnet152")
 PUBLISHED_STRIDE = 8
 
 
-class DeepLabBackbone(Backbone):
+class DeepLabBackbone(ConvolutionalBackbone):
     """A backbone of DeepLab v1 or v2 for images of any size, whose output stride can be changed at any time.
 
     Args:
@@ -41,20 +42,11 @@ class DeepLabBackbone(Backbone):
         pretrained: bool | str | Path = False,
         output_stride: int = PUBLISHED_STRIDE,
     ) -> None:
-        nn.Module.__init__(self)  # what Backbone makes of a name is timm's
-        self.name, self.in_channels = name, in_channels
-        self.size_remainder = None
         classifier = make_classifier(name, in_channels, pretrained)
-        self.net = _resnet(classifier) if name in RESNETS else _vgg(classifier, name)
-        self._connected: tuple[nn.Conv2d, nn.Conv2d] | None = None
-        if pretrained is not False and name in VGGS:
-            self._connected = _connected(classifier, in_channels)
-        mean, std = IMAGENET
-        self.mean, self.std = as_many(mean, in_channels), as_many(std, in_channels)
-        self.strides = tuple(int(grid.stride) for grid in trace(self.net, in_channels).outputs)
-        self.channels = self.net.channels
-        self._output_stride = 0
-        self.output_stride = output_stride
+        net = _resnet(classifier) if name in RESNETS else _vgg(classifier, name)
+        connected = _connected(classifier, in_channels) if pretrained is not False and name in VGGS else None
+        super().__init__(net, name, in_channels=in_channels, channels=net.channels, output_stride=output_stride)
+        self._connected = connected
 
     def release_connected(self) -> tuple[nn.Conv2d, nn.Conv2d] | None:
         """Hand over fc6 and fc7 of a pretrained VGG, as convolutions, for a head to begin with; they are most of its
@@ -63,8 +55,8 @@ class DeepLabBackbone(Backbone):
         connected, self._connected = self._connected, None
         return connected
 
-    def _make_dense(self, output_stride: int) -> None:
-        super()._make_dense(output_stride)
+    def _dilate(self, output_stride: int) -> None:
+        super()._dilate(output_stride)
         for name, pool in self.net.named_children():
             if name in ("pool5", "pool5a"):
                 hole = max(1, PUBLISHED_STRIDE // output_stride)
@@ -148,5 +140,5 @@ def deeplab_backbone(
     name: str, *, in_channels: int = 3, pretrained: bool | str | Path = False, output_stride: int = PUBLISHED_STRIDE
 ) -> Backbone:
     """A backbone for DeepLab v1 or v2: the published form of VGGs and ResNets, else timm's network of that name."""
-    backbone = DeepLabBackbone if is_published(name) else Backbone
+    backbone = DeepLabBackbone if is_published(name) else TimmBackbone
     return backbone(name, in_channels=in_channels, pretrained=pretrained, output_stride=output_stride)

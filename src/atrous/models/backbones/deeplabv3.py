@@ -14,21 +14,23 @@ from typing import Any
 from timm.models import FeatureHookNet
 from torch import Tensor, nn
 
-from atrous.models.backbones.timm import Backbone, timm_network
+from atrous.models.backbones.base import Backbone
+from atrous.models.backbones.timm import TimmBackbone
+from atrous.models.backbones.weights import timm_network
 
 RESNETS = {"resnet50_beta": "resnet50s", "resnet101_beta": "resnet101s"}
 """The released ResNets, and timm's names of their layers and weights."""
 XCEPTIONS = ("xception41", "xception65", "xception71")
 
 
-class ReleasedBackbone(Backbone):
+class ReleasedBackbone(TimmBackbone):
     """Xception or a beta ResNet, whose features are taken where DeepLabv3+ takes its low-level ones (arXiv 1802.02611,
     §4.1): the last map before the next stride, after batch norm and before any ReLU or sum. The last feature is the
     network's result.
 
     Args:
         name: one of ``RESNETS`` or ``XCEPTIONS``.
-        in_channels: as for :class:`Backbone`, like ``output_stride``.
+        in_channels: as for :class:`TimmBackbone`, like ``output_stride``.
         pretrained: weights in timm's names; those that timm has for the ResNets learned with the stride in the first
             unit of a block.
         output_stride: 4, 8, 16 or 32.
@@ -90,5 +92,5 @@ def deeplabv3_backbone(
     """A backbone for DeepLabv3 or v3+: the released form of Xception and the beta ResNets, else timm's network of that
     name. ``xception65.tf_in1k`` has TensorFlow's ImageNet weights.
     """
-    backbone = ReleasedBackbone if is_released(name) else Backbone
+    backbone = ReleasedBackbone if is_released(name) else TimmBackbone
     return backbone(name, in_channels=in_channels, pretrained=pretrained, output_stride=output_stride)

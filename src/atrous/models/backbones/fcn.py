@@ -20,7 +20,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from atrous.errors import InputError
-from atrous.models.backbones.timm import NATIVE_STRIDE, Backbone, WeightsNotFoundError, as_many, read_weights
+from atrous.models.backbones.base import IMAGENET_MEAN, IMAGENET_STD, NATIVE_STRIDE, Backbone
+from atrous.models.backbones.weights import WeightsNotFoundError, read_weights
 from atrous.models.surgery.output_stride import convolutionalize
 from atrous.models.surgery.trace import trace
 
@@ -28,7 +29,7 @@ VGGS = tuple(f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", 
 CLASSICS = ("alexnet", "caffenet", "googlenet", *VGGS)
 """``caffenet`` is the papers' AlexNet (two groups, local response normalisation), ``alexnet`` is torchvision's."""
 PADDING = 100
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+IMAGENET = (IMAGENET_MEAN, IMAGENET_STD)
 CAFFE = ((122.67892 / 255, 116.66877 / 255, 104.00699 / 255), (1 / 255,) * 3)
 """Mean and deviation (RGB, of the full range) that Caffe's weights were trained with: 0–255 less the mean colour.
 Weights that read BGR have the channels of their first convolution turned round when they are brought here.
@@ -63,36 +64,31 @@ class ClassicBackbone(Backbone):
         pretrained: bool | str | Path = False,
         output_stride: int = NATIVE_STRIDE,
     ) -> None:
-        nn.Module.__init__(self)  # what Backbone makes of a name is timm's
-        self.name, self.in_channels = name, in_channels
-        self.padded = name != "googlenet"
+        padded = name != "googlenet"
         sliding = convolutionalize(
             make_classifier(name, in_channels, pretrained), 227 if name == "caffenet" else 224, in_channels
         )
-        self.net = _padded(sliding, name) if self.padded else _googlenet(sliding)
+        net = _padded(sliding, name) if padded else _googlenet(sliding)
         mean, std = {"googlenet": _UNIT, "caffenet": CAFFE}.get(name, IMAGENET)
-        self.mean, self.std = as_many(mean, in_channels), as_many(std, in_channels)
+        grids = trace(net, in_channels).outputs
+        super().__init__(name, in_channels=in_channels, channels=net.channels, grids=grids, mean=mean, std=std)
+        self.net, self.padded = net, padded
         self.output_stride = output_stride
-        self.grids = trace(self.net, in_channels).outputs
-        self.strides = tuple(int(grid.stride) for grid in self.grids)
-        self.channels = self.net.channels
 
-    @property
-    def output_stride(self) -> int:
-        """The stride of the last feature map: 32."""
-        return NATIVE_STRIDE
-
-    @output_stride.setter
-    def output_stride(self, value: int) -> None:
-        if value != NATIVE_STRIDE:
-            raise InputError(
-                f"'{self.name}' has the form of its paper, at output stride {NATIVE_STRIDE}, not {value}; "
-                "a timm backbone can be made denser"
-            )
+    def _set_output_stride(self, value: int) -> None:
+        raise InputError(
+            f"'{self.name}' has the form of its paper, at output stride {NATIVE_STRIDE}, not {value}; "
+            "a timm backbone can be made denser"
+        )
 
     def fitting_size(self, size: int) -> int:
         """The smallest image side, not under ``size``, that passes through: any does where the backbone pads."""
         return size if self.padded else max(size, NATIVE_STRIDE)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """``(B, in_channels, H, W)`` → a feature map ``(B, C, h, w)`` for each of ``strides``."""
+        features: list[Tensor] = self.net(x)
+        return features
 
 
 class CaffeNet(nn.Module):

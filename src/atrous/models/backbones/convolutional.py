@@ -1,0 +1,119 @@
+"""Backbones made of convolutions: their strides and grids are read off a traced forward, and their output stride is
+changed by surgery.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from atrous.models.backbones.base import IMAGENET_MEAN, IMAGENET_STD, NATIVE_STRIDE, Backbone
+from atrous.models.surgery.output_stride import SurgeryError, set_multi_grid, set_output_stride
+from atrous.models.surgery.trace import GeometryError, trace
+
+
+class ConvolutionalBackbone(Backbone):
+    """A convolutional network as a backbone, with an output stride that can be changed at any time.
+
+    Args:
+        net: takes ``(B, in_channels, H, W)`` and returns a list of feature maps, from fine to coarse, at its native
+            strides.
+        name, in_channels, channels, strides, mean, std: as for :class:`Backbone`.
+        output_stride: 4, 8, 16 or 32.
+        size_remainder: image sides have to be a multiple of 32 plus this; None where any size fits. See
+            :func:`find_size_remainder`.
+
+    Raises:
+        SurgeryError: a layer that can't be dilated.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        name: str,
+        *,
+        in_channels: int,
+        channels: Sequence[int],
+        strides: Sequence[int] | None = None,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        output_stride: int,
+        size_remainder: int | None = None,
+    ) -> None:
+        grids = trace(net, in_channels, _fitting_size(4 * NATIVE_STRIDE, size_remainder)).outputs
+        super().__init__(
+            name, in_channels=in_channels, channels=channels, grids=grids, strides=strides, mean=mean, std=std
+        )
+        self.net = net
+        self.size_remainder = size_remainder
+        self.output_stride = output_stride
+
+    def _set_output_stride(self, value: int) -> None:
+        self._dilate(value)
+        self._update_grids()
+
+    def _dilate(self, output_stride: int) -> None:
+        set_output_stride(self.net, output_stride, self.in_channels)
+
+    def _update_grids(self) -> None:
+        self.grids = trace(self.net, self.in_channels, self.fitting_size(4 * NATIVE_STRIDE)).outputs
+
+    def set_multi_grid(self, rates: Sequence[int]) -> None:
+        """Multiply the atrous rates of the last convolutions, which keep following the output stride.
+
+        See :func:`atrous.models.surgery.output_stride.set_multi_grid`.
+        """
+        if rates:
+            set_multi_grid(self.net, rates, self.in_channels)
+            self._update_grids()
+
+    def fitting_size(self, size: int) -> int:
+        """The smallest image side, not below ``size``, that the network covers evenly.
+
+        TF-SAME layers pad evenly at 32k + 1 only; unpadded patches and 2×2 pools need 32k to reach every pixel;
+        other networks take any size.
+        """
+        return _fitting_size(size, self.size_remainder)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """``(B, in_channels, H, W)`` → a feature map ``(B, C, h, w)`` for each of ``strides``."""
+        features: list[Tensor] = self.net(x)
+        return features
+
+
+def _fitting_size(size: int, remainder: int | None) -> int:
+    return size if remainder is None else -(-(size - remainder) // NATIVE_STRIDE) * NATIVE_STRIDE + remainder
+
+
+def find_size_remainder(net: nn.Module, name: str, in_channels: int) -> int | None:
+    """Which image sides a network covers evenly, found by tracing two sizes: 1 for 32k + 1, 0 for 32k, None for any.
+
+    Args:
+        net: as for :class:`ConvolutionalBackbone`.
+        name: for the message.
+        in_channels: channels of the image.
+
+    Raises:
+        SurgeryError: a network that can't be traced.
+    """
+    traces = {}
+    reasons = []
+    for size in (4 * NATIVE_STRIDE, 4 * NATIVE_STRIDE + 1):
+        try:
+            traces[size % NATIVE_STRIDE] = trace(net, in_channels, size)
+        except (GeometryError, RuntimeError, AssertionError) as error:
+            reasons.append(str(error))
+    if not traces:
+        if any(part.endswith("patch_embed") for part, _ in net.named_modules()):
+            raise SurgeryError(
+                f"backbone '{name}' is a transformer; atrous takes convolutional networks, whose strides it can "
+                "change: resnet50, mobilenetv2_100, efficientnet_b0, convnext_tiny, ..."
+            )
+        raise SurgeryError(f"backbone '{name}' can't be used: {reasons[0]}")
+    if len(traces) == 1:
+        return next(iter(traces))
+    if traces[0].outputs != traces[1].outputs:
+        return 1
+    gaps = (w for w in traces[0].windows if w.stride > 1 and w.padding < (w.kernel - 1) / 2 * w.dilation)
+    return 0 if any(gaps) else None
