@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from benchmarks._harness import Comparison, answer, race, write
 from torch import Tensor, nn
 
-from atrous.inference.test_time import Method
+from atrous.inference.test_time import Inference
 from atrous.models import SegmentationModel, create_model
 from atrous.models.attention_to_scale import AttentionToScale
 
@@ -70,10 +70,10 @@ def contend(name: str, number: int, height: int, width: int) -> None:
         0, 256, (1, 3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(SEED)
     )
     assert isinstance(model, AttentionToScale)
-    full, method = AtFullSize(model), Method()
+    full, inference = AtFullSize(model), Inference()
 
     def run() -> Tensor:
-        return method(model, image)[0] if name == "ours" else full(model.preprocess(image))
+        return inference(model, image)[0] if name == "ours" else full(model.preprocess(image))
 
     def measured() -> tuple[float, float]:
         (PROCESS / "clear_refs").write_text("5")  # the peak begins at what is held now

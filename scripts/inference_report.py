@@ -18,14 +18,14 @@ from atrous.data.dataset import open_dataset
 from atrous.evaluation.report import aligned, percent
 from atrous.evaluation.sweep import COUNTED_AT, Setting, multiply_adds, plot, turn_dial
 from atrous.files import write_atomically
-from atrous.inference.test_time import Method
+from atrous.inference.test_time import Inference
 from atrous.models.multi_scale import scaled_size
 from atrous.provenance import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 BANDS = (1, 3, 5, 10)
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-ONCE, SCALED, MIRRORED = Method(), Method(SCALES), Method(SCALES, flip=True)
+ONCE, SCALED, MIRRORED = Inference(), Inference(SCALES), Inference(SCALES, flip=True)
 ROWS = (
     (32, ONCE, "32, once", "–"),
     (16, ONCE, "16, once", "79.93"),
@@ -49,16 +49,16 @@ def main(
     lines = [["output stride, looks", "the paper's mean IoU", "mean IoU", "frequent", *(f"≤ {w} px" for w in BANDS)]]
     lines[0] += ["pixel acc.", f"10⁹ madds at {COUNTED_AT}²", "s an image", "peak memory, MB"]
     dial: list[Setting] = []
-    for stride, method, name, published in ROWS:
-        (setting,) = turn_dial(network, dataset, [stride], trimap=BANDS, method=method)
-        dial += [setting] if method is ONCE else []
+    for stride, inference, name, published in ROWS:
+        (setting,) = turn_dial(network, dataset, [stride], trimap=BANDS, inference=inference)
+        dial += [setting] if inference is ONCE else []
         network.output_stride = stride
-        adds = sum(multiply_adds(network, size=scaled_size(COUNTED_AT, scale)) for scale in method.scales)
+        adds = sum(multiply_adds(network, size=scaled_size(COUNTED_AT, scale)) for scale in inference.scales)
         found = setting.evaluation
         ious = [found.metrics.mean_iou, found.to_dict()["mean_iou_of_frequent_classes"]["mean_iou"]]
         ious += [found.trimap[width].metrics().mean_iou for width in BANDS]
         costs = [
-            f"{adds * (1 + method.flip) / 1e9:.2f}",
+            f"{adds * (1 + inference.flip) / 1e9:.2f}",
             f"{setting.seconds:.3f}",
             f"{(setting.memory or 0) / 1e6:.0f}",
         ]

@@ -24,17 +24,17 @@ SURFACE = {
     "demo": "--device --model --out",
     "predict": (
         "--attention-maps --crf --device --flip --json --merge --model --no-overlay --out --output-stride --overwrite "
-        "--precision --scale-merge --scales --scores INPUT"
+        "--precision --probabilities --scales INPUT"
     ),
     "evaluate": (
-        "--crf --data --device --flip --json --merge --model --output-stride --plot --precision --scale-merge --scales "
+        "--crf --data --device --flip --json --merge --model --output-stride --plot --precision --scales "
         "--split --trimap"
     ),
     "train": "--dry-run --out --resume --set RECIPE",
     "models": "",
     "crf refine": (
-        "--classes --confidence --iterations --kind --no-overlay --out --overwrite --published --scores --smoothness "
-        "--smoothness-sxy --srgb --sxy --weight INPUT"
+        "--classes --confidence --iterations --kind --no-overlay --out --overwrite --predictions --published "
+        "--smoothness --smoothness-sxy --srgb --sxy --weight INPUT"
     ),
     "crf tune": "--data --device --flip --images --json --merge --model --out --scales --split",
     "convert to-pytorch": "--layout --model --out --overwrite",
@@ -124,13 +124,13 @@ def test_version() -> None:
 
 def test_predict_writes_and_says_what_it_found(tmp_path: Path, loaded: list[str]) -> None:
     image = red_image(tmp_path / "in/a.png")
-    result = atrous("predict", image, "--out", tmp_path / "out", "--json", "--scores")
+    result = atrous("predict", image, "--out", tmp_path / "out", "--json", "--probabilities")
     assert result.exit_code == 0, result.output
     assert loaded == [zoo.DEFAULT]
     assert f"{image} → {tmp_path / 'out/a.png'}: red 100%" in result.stdout
     assert "1 image in" in result.stdout
     assert result.stderr == ""
-    endings = {".json", ".overlay.jpg", ".png", ".scores.npz"}
+    endings = {".json", ".overlay.jpg", ".png", ".probabilities.npz"}
     assert {path.name.removeprefix("a") for path in (tmp_path / "out").iterdir()} == endings
 
 
@@ -378,16 +378,23 @@ def test_predict_looks_several_times_and_a_crf_is_noted_when_it_was_not_tuned(
     assert "--scales takes factors" in result.stderr
 
 
-def test_crf_refine_takes_scores_of_any_program(tmp_path: Path) -> None:
+def test_crf_refine_takes_predictions_of_any_program(tmp_path: Path) -> None:
     image = red_image(tmp_path / "image.png")
-    (tmp_path / "scores").mkdir()
-    np.save(tmp_path / "scores" / "image.npy", np.full((2, 6, 8), 0.5, np.float32) + np.float32([[[0.2]], [[-0.2]]]))
+    (tmp_path / "theirs").mkdir()
+    np.save(tmp_path / "theirs" / "image.npy", np.full((2, 6, 8), 0.5, np.float32) + np.float32([[[0.2]], [[-0.2]]]))
     (tmp_path / "names.txt").write_text("ground\nthing\n")
-    options = ("--scores", tmp_path / "scores", "--classes", tmp_path / "names.txt", "--published", "deeplab_largefov")
+    options = (
+        "--predictions",
+        tmp_path / "theirs",
+        "--classes",
+        tmp_path / "names.txt",
+        "--published",
+        "deeplab_largefov",
+    )
     result = atrous("crf", "refine", image, "--out", tmp_path / "out", *options)
     assert result.exit_code == 0, result.output
     assert "ground 100%" in result.stdout
-    np.save(tmp_path / "scores" / "image.npy", np.zeros((2, 8, 6), np.float32))
+    np.save(tmp_path / "theirs" / "image.npy", np.zeros((2, 8, 6), np.float32))
     result = atrous("crf", "refine", image, "--out", tmp_path / "out", *options)
     assert result.exit_code == 1
     assert "did you swap height and width?" in result.stderr
@@ -395,7 +402,7 @@ def test_crf_refine_takes_scores_of_any_program(tmp_path: Path) -> None:
 
 def test_crf_refine_takes_a_published_set_or_numbers(tmp_path: Path) -> None:
     image = red_image(tmp_path / "image.png")
-    options = ("--scores", tmp_path, "--published", "deeplab_largefov", "--sxy", 5)
+    options = ("--predictions", tmp_path, "--published", "deeplab_largefov", "--sxy", 5)
     result = atrous("crf", "refine", image, "--out", tmp_path / "out", *options)
     assert result.exit_code == 2
     assert "leave out sxy" in result.stderr

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from atrous.errors import InputError
 
@@ -96,12 +97,15 @@ class LabelSet:
         return self.palette()[mask]
 
 
-def encode_mask(mask: Mask, label_set: LabelSet) -> bytes:
-    """A mask ``(H, W)`` as the bytes of a palette PNG."""
+def encode_mask(mask: Mask, label_set: LabelSet, *, text: Mapping[str, str] | None = None) -> bytes:
+    """Encode a mask ``(H, W)`` as the bytes of a palette PNG, with text fields if any are given."""
+    fields = PngInfo()
+    for key, value in (text or {}).items():
+        fields.add_text(key, value)
     image = Image.fromarray(np.ascontiguousarray(mask, np.uint8))
     image.putpalette(label_set.palette().tobytes())
     buffer = io.BytesIO()
-    image.save(buffer, "PNG")
+    image.save(buffer, "PNG", pnginfo=fields)
     return buffer.getvalue()
 
 

@@ -10,7 +10,7 @@ from atrous.data.dataset import Sample
 from atrous.data.sources.base import Extras
 from atrous.evaluation.evaluate import evaluate
 from atrous.grid import Grid
-from atrous.inference.test_time import Method
+from atrous.inference.test_time import Inference
 from atrous.labels import LabelSet
 
 LABELS = LabelSet(("background", "cat", "dog", "cow"))
@@ -162,6 +162,6 @@ def test_a_band_needs_a_width():
 
 def test_a_method_looks_several_times_and_is_judged_as_a_whole():
     model = Reader()
-    result = evaluate(model, Blocks(((8, 8),)), method=Method((1.0, 2.0), flip=True))
+    result = evaluate(model, Blocks(((8, 8),)), inference=Inference((1.0, 2.0), flip=True))
     assert len(model.seen) == 4
     assert result.metrics.pixel_accuracy == 1

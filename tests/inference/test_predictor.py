@@ -62,7 +62,7 @@ def test_path_array_and_pillow_image_give_the_same_labels(model: ByChannel, tmp_
         assert result.label_set is model.label_set
 
 
-def test_a_image_with_orientation_is_labelled_upright(model: ByChannel) -> None:
+def test_an_image_with_orientation_is_labelled_upright(model: ByChannel) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     buffer = io.BytesIO()
@@ -115,14 +115,14 @@ def test_bfloat16_runs_under_autocast(model: ByChannel) -> None:
     assert model.seen[0][-1] == torch.bfloat16
 
 
-def test_scores_are_probabilities_on_the_grid_of_the_network(model: ByChannel) -> None:
-    assert predict(model, HALVES).scores is None
-    scores = predict(model, HALVES, output_stride=2, keep_scores=True).scores
-    assert scores is not None
-    assert scores.grid == Grid(2, 0)
-    assert scores.probabilities.dtype == np.float16
-    assert scores.probabilities.shape == (3, 3, 5)
-    np.testing.assert_allclose(scores.probabilities.sum(0), 1, atol=2e-3)
+def test_probabilities_are_kept_on_the_grid_of_the_network(model: ByChannel) -> None:
+    assert predict(model, HALVES).probabilities is None
+    found = predict(model, HALVES, output_stride=2, keep_probabilities=True).probabilities
+    assert found is not None
+    assert found.grid == Grid(2, 0)
+    assert found.values.dtype == np.float16
+    assert found.values.shape == (3, 3, 5)
+    np.testing.assert_allclose(found.values.sum(0), 1, atol=2e-3)
 
 
 def test_fractions_add_up_and_come_largest_first(model: ByChannel) -> None:

@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 from atrous.errors import AtrousError, InputError
 
 if TYPE_CHECKING:  # commands import what they need when they run: `atrous --help` must not wait for torch
-    from atrous.inference.test_time import Method
+    from atrous.inference.test_time import Inference
     from atrous.labels import LabelSet
     from atrous.models.base import SegmentationModel
 
@@ -56,8 +56,12 @@ Scales = Annotated[
 ]
 Flip = Annotated[bool, typer.Option("--flip", help="Look at the mirror image too.")]
 Merge = Annotated[
-    Literal["probabilities", "scores", "maximum"],
-    typer.Option("--merge", help="How sizes and mirror images are merged: means, or the maximum of scores."),
+    str | None,
+    typer.Option(
+        "--merge",
+        help="How scales are merged. A multi-scale network's own: attention, average, max. Otherwise --scales and "
+        "--flip: probabilities (default), average or max of the logits.",
+    ),
 ]
 Crf = Annotated[bool, typer.Option("--crf", help="Refine with a dense CRF: the model's own if one was tuned.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write everything to this file too.")]
@@ -79,10 +83,10 @@ def read_scales(text: str | None) -> tuple[float, ...]:
         raise InputError(f"--scales takes factors separated by commas, such as 0.75,1,1.25, not '{text}'") from None
 
 
-def make_method(model: SegmentationModel, scales: str | None, flip: bool, merge: Any, crf: bool) -> Method:
-    """How an image becomes labels, by the options of a command; a note says where a CRF may do harm."""
+def make_inference(model: SegmentationModel, scales: str | None, flip: bool, merge: str | None, crf: bool) -> Inference:
+    """Make the inference that a command's options describe; a note warns of a CRF that may not help."""
     from atrous.crf.tune import stored_crf, stored_settings
-    from atrous.inference.test_time import Method
+    from atrous.inference.test_time import Inference, with_merge
 
     factors = read_scales(scales) or (1.0,)
     if crf and not stored_settings(model.card):
@@ -91,7 +95,8 @@ def make_method(model: SegmentationModel, scales: str | None, flip: bool, merge:
         )
     elif crf and not model.card["crf"]["helps"]:
         typer.secho("note: the tuning of this model's CRF found that it does not help", fg="yellow", err=True)
-    return Method(factors, flip, merge, stored_crf(model.card) if crf else None)
+    inference = Inference(factors, flip, crf=stored_crf(model.card) if crf else None)
+    return inference if merge is None else with_merge(model, inference, merge)
 
 
 def read_classes(file: Path | None) -> LabelSet | None:

@@ -17,7 +17,7 @@ from atrous.cli.common import (
     bar,
     check_writable,
     load_model,
-    make_method,
+    make_inference,
     read_classes,
     write_json,
 )
@@ -35,13 +35,14 @@ def _crf() -> None:
 @crf_app.command("refine")
 def crf_refine(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="Images, folders, or patterns in quotes.")],
-    scores: Annotated[
-        Path, typer.Option("--scores", help="Folder with NAME.npy (C, H, W), NAME.npz or NAME.png for each image NAME.")
+    predictions: Annotated[
+        Path,
+        typer.Option("--predictions", help="Folder with NAME.npy (C, H, W), NAME.npz or NAME.png for each image NAME."),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder of the masks and overlays.")],
     kind: Annotated[
-        Literal["probabilities", "scores"],
-        typer.Option("--kind", help="What the files hold: probabilities, or logits."),
+        Literal["probabilities", "logits"],
+        typer.Option("--kind", help="What the files contain."),
     ] = "probabilities",
     confidence: Annotated[
         float | None, typer.Option("--confidence", help="PNGs hold hard labels that are right with this probability.")
@@ -67,6 +68,7 @@ def crf_refine(
     from atrous.crf.dense_crf import DenseCRF
     from atrous.crf.tune import Settings, changed
     from atrous.inference.crf_files import refine_files
+    from atrous.inference.results import OutputOptions
 
     given = {
         "weight": weight,
@@ -83,14 +85,13 @@ def crf_refine(
     with bar("refining") as progress:
         report = refine_files(
             inputs,
-            scores,
+            predictions,
             out,
             crf,
             label_set=read_classes(classes),
             kind=kind,
             confidence=confidence,
-            overlays=not no_overlay,
-            overwrite=overwrite,
+            outputs=OutputOptions(overlays=not no_overlay, overwrite=overwrite),
             progress=progress,
         )
     print_report(report, out)
@@ -107,7 +108,7 @@ def crf_tune(
     ] = None,
     scales: Scales = None,
     flip: Flip = False,
-    merge: Merge = "probabilities",
+    merge: Merge = None,
     json: JsonFile = None,
     device: Device = None,
 ) -> None:
@@ -120,7 +121,7 @@ def crf_tune(
         raise InputError(f"{out} is there: give the model with its CRF a new folder")
     dataset = open_dataset(data, split)
     network = load_model(model, device)
-    method = make_method(network, scales, flip, merge, crf=False)
+    inference = make_inference(network, scales, flip, merge, crf=False)
     tried: list[dict[str, Any]] = []
 
     def tell(settings: Any, score: float) -> None:
@@ -128,7 +129,7 @@ def crf_tune(
         typer.secho(f"{len(tried):3}  {100 * score:.2f} %  {settings}", err=True)
 
     with bar("looking") as progress:
-        found = tune_crf(network, dataset, images=images, method=method, progress=progress, on_try=tell)
+        found = tune_crf(network, dataset, images=images, inference=inference, progress=progress, on_try=tell)
     typer.echo(found.text())
     if out and found.helps:
         network.card["crf"] = found.to_card()

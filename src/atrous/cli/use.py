@@ -20,7 +20,7 @@ from atrous.cli.common import (
     bar,
     check_writable,
     load_model,
-    make_method,
+    make_inference,
     numbers,
     write_json,
 )
@@ -59,13 +59,12 @@ def predict(
     precision: Precision = "float32",
     scales: Scales = None,
     flip: Flip = False,
-    merge: Merge = "probabilities",
+    merge: Merge = None,
     crf: Crf = False,
     json: Annotated[bool, typer.Option("--json", help="Write the area of each class too.")] = False,
-    scores: Annotated[bool, typer.Option("--scores", help="Write the class probabilities too (NumPy .npz).")] = False,
-    scale_merge: Annotated[
-        str | None, typer.Option("--scale-merge", help="How the network merges its scales: attention, average, max.")
-    ] = None,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Also write the class probabilities (NumPy .npz).")
+    ] = False,
     attention_maps: Annotated[
         bool, typer.Option("--attention-maps", help="Draw how much each scale counts (attention_to_scale).")
     ] = False,
@@ -76,11 +75,10 @@ def predict(
 ) -> None:
     """Segment images: a mask (palette PNG) and an overlay for each; exit code 1 if some could not be read."""
     from atrous.inference.batch import predict_files
+    from atrous.inference.results import OutputOptions
 
     network = load_model(model, device)
-    method = make_method(network, scales, flip, merge, crf)
-    if scale_merge is not None:
-        network.turn("merge", scale_merge)
+    inference = make_inference(network, scales, flip, merge, crf)
     with bar("segmenting") as progress:
         report = predict_files(
             network,
@@ -88,12 +86,8 @@ def predict(
             out,
             output_stride=output_stride,
             precision=precision,
-            method=method,
-            overlays=not no_overlay,
-            json=json,
-            scores=scores,
-            attention_maps=attention_maps,
-            overwrite=overwrite,
+            inference=inference,
+            outputs=OutputOptions(not no_overlay, json, probabilities, attention_maps, overwrite),
             progress=progress,
         )
     print_report(report, out)
@@ -111,14 +105,12 @@ def evaluate(
     precision: Precision = "float32",
     scales: Scales = None,
     flip: Flip = False,
-    merge: Merge = "probabilities",
+    merge: Annotated[
+        str | None, typer.Option("--merge", help="As for predict; several for a multi-scale network: attention,average")
+    ] = None,
     crf: Crf = False,
     trimap: Annotated[
         str | None, typer.Option("--trimap", help="Judge bands along boundaries too, of these widths: 1,3,5,10")
-    ] = None,
-    scale_merge: Annotated[
-        str | None,
-        typer.Option("--scale-merge", help="How the network merges its scales; several: attention,average,max"),
     ] = None,
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Draw several of them: accuracy over time and memory (PNG).")
@@ -132,25 +124,21 @@ def evaluate(
     from atrous.files import write_atomically
 
     widths, strides = numbers("--trimap", trimap), numbers("--output-stride", output_stride)
-    merges = [part.strip() for part in scale_merge.split(",")] if scale_merge is not None else []
+    merges = [part.strip() for part in merge.split(",")] if merge is not None else []
     several = [name for name, values in (("output_stride", strides), ("merge", merges)) if len(set(values)) > 1]
     if len(several) > 1:
-        raise InputError("--output-stride and --scale-merge: several values of one of them at a time")
+        raise InputError("--output-stride and --merge: several values of one of them at a time")
     if plot and not several:
-        raise InputError(
-            "--plot draws several settings: add --output-stride 8,16,32, or --scale-merge attention,average,max"
-        )
+        raise InputError("--plot draws several settings: add --output-stride 8,16,32, or --merge attention,average,max")
     if plot and plot.suffix.lower() != ".png":
         raise InputError(f"{plot}: a plot is a PNG; name it {plot.stem}.png")
     for file in (json, plot):
         check_writable(file)
     dataset = open_dataset(data, split)
     network = load_model(model, device)
-    method = make_method(network, scales, flip, merge, crf)
+    inference = make_inference(network, scales, flip, merges[0] if len(merges) == 1 else None, crf)
     if strides and "output_stride" not in several:
         network.output_stride = strides[0]
-    if merges and "merge" not in several:
-        network.turn("merge", merges[0])
     with bar("evaluating") as progress:
         if several:
             settings = dial.turn_dial(
@@ -161,13 +149,15 @@ def evaluate(
                 precision=precision,
                 progress=progress,
                 trimap=widths,
-                method=method,
+                inference=inference,
             )
             shown, facts = dial.table(settings), {"settings": [setting.to_dict() for setting in settings]}
             if plot:
                 write_atomically(plot, dial.plot(settings))
         else:
-            evaluation = judge(network, dataset, precision=precision, progress=progress, trimap=widths, method=method)
+            evaluation = judge(
+                network, dataset, precision=precision, progress=progress, trimap=widths, inference=inference
+            )
             shown, facts = table(evaluation), evaluation.to_dict()
     typer.echo(shown)
     write_json(json, facts)

@@ -17,7 +17,7 @@ from atrous.evaluation.evaluate import check_classes
 from atrous.evaluation.metrics import ConfusionMatrix
 from atrous.evaluation.report import aligned, percent
 from atrous.evaluation.trimap import trimap
-from atrous.inference.test_time import Method, View
+from atrous.inference.test_time import Inference, View
 from atrous.models.base import SegmentationModel
 from atrous.models.surgery.trace import evaluating
 
@@ -98,7 +98,7 @@ def tune_crf(
     *,
     images: int = 100,
     start: Settings | None = None,
-    method: Method | None = None,
+    inference: Inference | None = None,
     progress: Callable[[int, int], None] | None = None,
     on_try: Callable[[Settings, float], None] | None = None,
 ) -> Tuning:
@@ -111,7 +111,7 @@ def tune_crf(
         dataset: a validation split of at least two images, not what the model was trained on.
         images: how many to search on, spread evenly over the split; at most half of it.
         start: the smoothness kernel and the iterations, which are not searched.
-        method: how the network looks at an image.
+        inference: how the network looks at an image.
         progress: called with the number of images the network has seen, and their total.
         on_try: called with each setting that was tried and its mean IoU.
 
@@ -124,13 +124,13 @@ def tune_crf(
         raise InputError(f"a CRF is searched on 1 image or more, not {images}")
     check_classes(model.label_set, dataset.label_set)
     chosen = searched_on(len(dataset), images)
-    method = method or Method()
-    examples = _look(model, dataset, method, progress)
+    inference = inference or Inference()
+    examples = _look(model, dataset, inference, progress)
     searched = [example for index, example in enumerate(examples) if index in chosen]
     others = [example for index, example in enumerate(examples) if index not in chosen]
 
     def score(settings: Settings) -> float:
-        found = _judge(model, searched, replace(method, crf=settings.build()))
+        found = _judge(model, searched, replace(inference, crf=settings.build()))
         tried[settings] = found
         if on_try:
             on_try(settings, found[0])
@@ -138,12 +138,12 @@ def tune_crf(
 
     tried: dict[Settings, Judged] = {}
     best, scores = search(score, start)
-    refined = replace(method, crf=best.build())
+    refined = replace(inference, crf=best.build())
     return Tuning(
         best,
-        _judge(model, others, method),
+        _judge(model, others, inference),
         _judge(model, others, refined),
-        (_judge(model, searched, method), tried[best]),
+        (_judge(model, searched, inference), tried[best]),
         (len(searched), len(others)),
         scores,
         dataset.name,
@@ -158,7 +158,7 @@ def searched_on(total: int, images: int) -> set[int]:
 
 @torch.inference_mode()
 def _look(
-    model: SegmentationModel, dataset: Dataset, method: Method, progress: Callable[[int, int], None] | None
+    model: SegmentationModel, dataset: Dataset, inference: Inference, progress: Callable[[int, int], None] | None
 ) -> list[_Example]:
     where = next(model.parameters()).device
     examples = []
@@ -166,8 +166,8 @@ def _look(
         for index in range(len(dataset)):
             sample = dataset[index]
             image = torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1)[None].to(where)
-            views = method.look(model, model.preprocess(image))
-            kept = [View(view.scores.half(), view.grid, view.mirrored) for view in views]
+            views = inference.views(model, model.preprocess(image))
+            kept = [View(view.logits.half(), view.grid, view.mirrored) for view in views]
             examples.append(_Example(image, kept, sample))
             if progress:
                 progress(index + 1, len(dataset))
@@ -175,11 +175,11 @@ def _look(
 
 
 @torch.inference_mode()
-def _judge(model: SegmentationModel, examples: Sequence[_Example], method: Method) -> Judged:
+def _judge(model: SegmentationModel, examples: Sequence[_Example], inference: Inference) -> Judged:
     whole, near = ConfusionMatrix(model.label_set), ConfusionMatrix(model.label_set)
     for example in examples:
-        views = [View(view.scores.float(), view.grid, view.mirrored) for view in example.views]
-        labels = method.decide(views, example.image)
+        views = [View(view.logits.float(), view.grid, view.mirrored) for view in example.views]
+        labels = inference.labels(views, example.image)
         whole.update(example.sample.mask, labels)
         near.update(trimap(example.sample.mask, TRIMAP), labels)
     return whole.metrics().mean_iou, near.metrics().mean_iou

@@ -15,7 +15,7 @@ from atrous.data.dataset import Dataset, Sample
 from atrous.errors import InputError
 from atrous.evaluation.metrics import ConfusionMatrix, Metrics
 from atrous.evaluation.trimap import trimap as near_boundaries
-from atrous.inference.test_time import Method
+from atrous.inference.test_time import Inference
 from atrous.labels import LabelSet
 from atrous.models.base import SegmentationModel
 from atrous.models.surgery.trace import evaluating
@@ -110,7 +110,7 @@ def evaluate(
     progress: Callable[[int, int], None] | None = None,
     part: tuple[int, int] = (0, 1),
     trimap: Sequence[int] = (),
-    method: Method | None = None,
+    inference: Inference | None = None,
 ) -> Evaluation:
     """Judge a model on every image of a data set, at the image's own size.
 
@@ -125,7 +125,7 @@ def evaluate(
         part: number of this process and how many there are: it counts every so-manieth image alone, and the counts
             of all are to be added.
         trimap: count the pixels near boundaries apart too, in bands of these widths (1, 3, 5, 10 pixels, say).
-        method: how an image becomes labels: scales, mirror images, a CRF; one look when left out.
+        inference: how an image becomes labels: scales, mirror images, a CRF; one look when left out.
 
     Returns:
         The counts and what was judged. No scores are kept.
@@ -142,7 +142,7 @@ def evaluate(
     heads = model.config["options"].get("heads") or {} if masks else {}
     where = torch.device(device) if device is not None else next(model.parameters()).device
     model.to(where).to(memory_format=torch.channels_last)
-    method = method or Method()
+    inference = inference or Inference()
     confusion = ConfusionMatrix(dataset.label_set)
     bands = {width: ConfusionMatrix(dataset.label_set) for width in trimap}
     further = {name: ConfusionMatrix(masks[name].form.label_set) for name in heads if name in masks}
@@ -155,7 +155,7 @@ def evaluate(
     ):
         for done, sample in enumerate(_read_ahead(dataset, mine), 1):
             image = torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1)[None].to(where)
-            labels, _ = method(model, image)
+            labels, _ = inference(model, image)
             confusion.update(sample.mask, labels)
             for width, band in bands.items():
                 band.update(near_boundaries(sample.mask, width), labels)

@@ -22,7 +22,7 @@ from atrous.data.dataset import Dataset
 from atrous.errors import InputError
 from atrous.evaluation.evaluate import Evaluation, Precision, evaluate
 from atrous.evaluation.report import aligned, percent
-from atrous.inference.test_time import Method, View
+from atrous.inference.test_time import Inference, View
 from atrous.models.base import SegmentationModel
 
 COUNTED_AT = 513
@@ -74,7 +74,7 @@ def turn_dial(
     precision: Precision = "float32",
     progress: Callable[[int, int], None] | None = None,
     trimap: Sequence[int] = (),
-    method: Method | None = None,
+    inference: Inference | None = None,
 ) -> list[Setting]:
     """Judge a model at several output strides, one after the other; what depends on the stride follows. Or with several
     merges of its scales' scores.
@@ -87,7 +87,7 @@ def turn_dial(
         precision: as for :func:`atrous.evaluation.evaluate.evaluate`, like the rest.
         progress: begins anew for each value.
         trimap: widths of bands along boundaries.
-        method: how an image becomes labels.
+        inference: how an image becomes labels.
 
     Returns:
         The settings in the order of the values; output strides coarse to fine: memory that one has left behind does not
@@ -111,9 +111,11 @@ def turn_dial(
             counted[value] = multiply_adds(model, channels)
         for value in counted:
             model.turn(dial, value)
-            timed = _Timed(**vars(method or Method()))
+            timed = _Timed(**vars(inference or Inference()))
             _forget_peak(device)
-            evaluation = evaluate(model, dataset, precision=precision, progress=progress, trimap=trimap, method=timed)
+            evaluation = evaluate(
+                model, dataset, precision=precision, progress=progress, trimap=trimap, inference=timed
+            )
             settings.append(
                 Setting(dial, value, evaluation, statistics.median(timed.seconds), _peak(device), counted[value])
             )
@@ -196,8 +198,8 @@ def _words(dial: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Timed(Method):
-    """A method that notes how long each image takes."""
+class _Timed(Inference):
+    """A inference that notes how long each image takes."""
 
     seconds: list[float] = field(default_factory=list)
 

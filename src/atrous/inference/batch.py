@@ -1,4 +1,4 @@
-"""From folders of images to folders of masks: order, progress and failures."""
+"""From files of images to files of labels: order, progress and failures."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ import torch
 
 from atrous.data.files.images import DecodedImage, FoundImage, ImageError, find_images, open_image
 from atrous.errors import InputError
-from atrous.inference.output_names import tell_apart
-from atrous.inference.predictor import Precision, Segmentation, prepared, segment
-from atrous.inference.results import Done, Failed, Writer, failure, without_results
-from atrous.inference.test_time import Method
+from atrous.inference.output_names import unique_stems
+from atrous.inference.predictor import Segmentation, segment
+from atrous.inference.prepare import Precision, prepared
+from atrous.inference.results import Done, Failed, OutputOptions, Writer, failure, without_results
+from atrous.inference.test_time import Inference
 from atrous.models.attention_to_scale import AttentionToScale
 from atrous.models.base import SegmentationModel
 from atrous.models.multi_scale import MultiScale
@@ -28,10 +29,10 @@ class Report:
     """What :func:`predict_files` did.
 
     Args:
-        done: the images segmented, in the order of the input.
-        failed: the images that were not, in the order of the input.
-        notes: what a person should know: names that were changed, frames that were left out.
-        seconds: how long it took, reading and writing included.
+        done: the images that were segmented, in input order.
+        failed: the images that were not, in input order.
+        notes: remarks for the user: names that were changed, frames that were skipped.
+        seconds: elapsed time, including reading and writing.
     """
 
     done: tuple[Done, ...]
@@ -45,86 +46,71 @@ def predict_files(
     inputs: Sequence[str | Path],
     out: str | Path,
     *,
+    outputs: OutputOptions | None = None,
     device: torch.device | str | None = None,
     output_stride: int | None = None,
     precision: Precision = "float32",
-    method: Method | None = None,
-    overlays: bool = True,
-    json: bool = False,
-    scores: bool = False,
-    attention_maps: bool = False,
-    overwrite: bool = False,
+    inference: Inference | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Segment files, folders and patterns, and write the results below a folder.
 
-    ``photos/sub/x.jpg``, found in the folder ``images``, becomes ``OUT/sub/x.png`` (palette mask of the image's own
-    size) and ``x.overlay.jpg``, and on request ``x.json`` (size, pixels and share of each class) and ``x.scores.npz``
-    (``probabilities`` float16 ``(C, h, w)``, ``names``, ``size`` ``(H, W)``, ``stride``, ``offset``: position *i* sits
-    at pixel ``stride * i + offset``), and ``x.attention.jpg`` with a heat map ``x.scale_0.5.jpg`` for each scale of a
-    network that attends to scales; these images are at most some 8192 pixels a side. Images that would get the
-    same name are told apart by the folders they come from, or keep their ending (``x.jpg.png``), and a note says so.
+    ``photos/sub/x.jpg``, found in the folder ``photos``, becomes ``OUT/sub/x.png``, a palette mask of the image's own
+    size, with the files of :class:`~atrous.inference.results.OutputOptions` beside it; overlays and other figures are
+    at most about 8192 pixels a side. Images that would get the same name are distinguished by the folders they come
+    from, or keep their ending (``x.jpg.png``), and a note says so.
 
-    Results are written only over results of the same image, so that a command can be repeated: a mask remembers in a
-    PNG text field which image it is of (its name and a hash of its path). An input is never written over, and
-    earlier results below ``out`` are not taken for input. Files are read and written in the background while the
-    network works.
+    Only results of the same image are replaced, so that a command can be repeated: a mask stores in a PNG text field
+    which image it was made from (its name and a hash of its path). An input is never replaced, and earlier results
+    below ``out`` are not used as input. Files are read and written in the background while the network runs.
 
     Args:
         model: any model of this package.
         inputs: what to segment, as in :func:`atrous.data.files.images.find_images`.
-        out: folder of the results; made if missing.
+        out: folder of the results; created if missing.
+        outputs: what is written beside the masks; overlays by default.
         device: as in :func:`atrous.inference.predictor.predict`, like the next two.
         output_stride: see there.
         precision: see there.
-        method: how an image becomes labels; one look when left out.
-        overlays: write ``x.overlay.jpg``.
-        json: write ``x.json``.
-        scores: write ``x.scores.npz``.
-        attention_maps: write ``x.attention.jpg`` and the heat maps.
-        overwrite: write also over files that are not results of the same image (never over an input).
-        progress: called with the number of images finished and their total after each image.
+        inference: how an image becomes labels; a single view by default.
+        progress: called with the number of finished images and their total after each image.
 
     Returns:
-        What was done. An image that cannot be read, segmented or written is in ``failed``; the rest goes on.
+        What was done. An image that cannot be read, segmented or written is in ``failed``, and the rest continues.
 
     Raises:
         ImageError: there is no image in the inputs.
-        ValueError: ``out`` is a file, or the network cannot have that output stride, or has no attention to show
-            (with another ``merge``, or looking more than once); nothing has been done then.
+        InputError: ``out`` is a file, the network does not support the output stride, or there is no attention to draw
+            (another ``merge``, or more than one view); nothing has been done then.
     """
-    chosen = method or Method()
-    if attention_maps:
-        _check_attention(model, chosen)
-    with prepared(model, device, output_stride, precision) as where:
+    outputs, inference = outputs or OutputOptions(), inference or Inference()
+    if outputs.attention_maps:
+        _check_attention(model, inference)
+    with prepared(model, device=device, output_stride=output_stride, precision=precision) as where:
         return label_files(
             inputs,
             out,
-            lambda _, decoded: segment(model, decoded, where, chosen, scores),
-            overlays=overlays,
-            json=json,
-            scores=scores,
-            attention_maps=attention_maps,
-            overwrite=overwrite,
+            lambda _, decoded: segment(model, decoded, where, inference, outputs.probabilities),
+            outputs=outputs,
             progress=progress,
         )
 
 
-def _check_attention(model: SegmentationModel, method: Method) -> None:
+def _check_attention(model: SegmentationModel, inference: Inference) -> None:
     if not isinstance(model, AttentionToScale):
         built = f" built with merge '{model.merge}'" if isinstance(model, MultiScale) else ""
         raise InputError(
-            f"attention maps are of an attention_to_scale built with merge 'attention'; this is {model.name}{built}"
+            f"attention maps need an attention_to_scale built with merge 'attention'; this is {model.name}{built}"
         )
     if model.merge != "attention":
         raise InputError(
-            f"attention maps need the model's attention, and its merge is '{model.merge}': set it back, "
-            "model.merge = 'attention' (--scale-merge attention)"
+            f"attention maps need the model's attention, but its merge is '{model.merge}': set it back, "
+            "model.merge = 'attention' (--merge attention)"
         )
-    if len(method.scales) > 1 or method.flip:
+    if not inference.single_view:
         raise InputError(
-            "attention maps are of a single look at an image: leave out flip, and scales beside "
-            f"{method.scales[0]:g}, or attention_maps"
+            "attention maps are drawn for a single view of an image: leave out flip, and scales other than "
+            f"{inference.scales[0]:g}, or attention_maps"
         )
 
 
@@ -133,36 +119,27 @@ def label_files(
     out: str | Path,
     label: Callable[[FoundImage, DecodedImage], Segmentation],
     *,
-    overlays: bool = True,
-    json: bool = False,
-    scores: bool = False,
-    attention_maps: bool = False,
-    overwrite: bool = False,
+    outputs: OutputOptions,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """What :func:`predict_files` does, with any way of labelling an image.
+    """Label files in any way, with the file handling of :func:`predict_files`.
 
     Args:
-        label: finds the labels of an image; an ``ImageError``, ``ValueError``, ``MemoryError`` or ``RuntimeError`` of
-            it is about this image, and the rest goes on.
-        inputs: as for :func:`predict_files`, like all others.
+        inputs: as for :func:`predict_files`, like ``out``, ``outputs`` and ``progress``.
         out: see there.
-        overlays: see there.
-        json: see there.
-        scores: see there.
-        attention_maps: see there.
-        overwrite: see there.
+        label: finds the labels of an image; its ``ValueError``, ``MemoryError`` and ``RuntimeError`` are reported as
+            this image's failure, and the rest continues.
+        outputs: see there.
         progress: see there.
     """
     begin = time.perf_counter()
     out = Path(out)
     if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: a file, where a folder for the results was expected; name another one")
+        raise InputError(f"{out} is a file; expected a folder for the results")
     found, skipped = without_results(find_images(inputs), out)
-    stems, renamed = tell_apart(found)
+    stems, renamed = unique_stems(found)
     notes = [*skipped, *renamed]
-    given = frozenset(os.path.realpath(image.path) for image in found)
-    writer = Writer(out, overlays, json, scores, attention_maps, overwrite, given)
+    writer = Writer(out, outputs, frozenset(os.path.realpath(image.path) for image in found))
     finished: list[Done | Failed] = []
     pending: deque[Future[Done | Failed]] = deque()
     workers = min(4, os.cpu_count() or 1)
@@ -190,7 +167,7 @@ def label_files(
 
 
 def _read_ahead(found: Sequence[FoundImage]) -> Iterator[Future[DecodedImage]]:
-    """The images in order, up to two being read while the one before is segmented."""
+    """Yield the images in order; up to two are read while the one before is segmented."""
     with ThreadPoolExecutor(1, "read") as reader:
         coming: deque[Future[DecodedImage]] = deque()
         for image in found:

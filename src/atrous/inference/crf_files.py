@@ -1,4 +1,4 @@
-"""A CRF on anybody's scores: images and, beside them or in a folder of their own, files that say how likely what is."""
+"""Refining any program's class predictions (files of probabilities, logits or labels) with a dense CRF."""
 
 from __future__ import annotations
 
@@ -18,109 +18,114 @@ from atrous.errors import InputError
 from atrous.grid import PIXELS, Grid, resample
 from atrous.inference.batch import Report, label_files
 from atrous.inference.predictor import Segmentation
+from atrous.inference.results import OutputOptions
 from atrous.labels import IGNORE, LabelSet
 
-Kind = Literal["probabilities", "scores"]
-FEW = 20
-"""An image of probabilities whose largest value is not above this, of 255, is taken for one of labels."""
-ENDINGS = (".scores.npz", ".npz", ".npy", ".png")
+Kind = Literal["probabilities", "logits"]
+LARGEST_LABEL = 20
+"""A PNG of probabilities whose largest value is at most this, of 255, is taken for one of labels."""
+ENDINGS = (".probabilities.npz", ".npz", ".npy", ".png")
 
 
-class ScoresError(InputError):
-    """A file of scores that can't be used; the message says what it holds and what was expected."""
+class PredictionError(InputError):
+    """A file of class predictions that can't be used; the message says what it contains and what was expected."""
 
 
 def refine_files(
     inputs: Sequence[str | Path],
-    scores: str | Path,
+    predictions: str | Path,
     out: str | Path,
     crf: DenseCRF,
     *,
     label_set: LabelSet | None = None,
     kind: Kind = "probabilities",
     confidence: float | None = None,
-    overlays: bool = True,
-    overwrite: bool = False,
+    outputs: OutputOptions | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Refine what somebody's network said about images, and write masks and overlays as ``predict`` does.
+    """Refine any program's class predictions with a CRF, and write masks and overlays as ``predict`` does.
 
-    The scores of ``photos/sub/x.jpg`` are ``SCORES/sub/x`` with one of these endings:
+    The predictions of ``photos/sub/x.jpg`` are ``PREDICTIONS/sub/x`` with one of these endings:
 
     - ``.npy``: floating ``(C, H, W)``, of the image's own size.
-    - ``.npz``: the same as its only array; or what ``atrous predict --scores`` writes, at any resolution.
-    - ``.png``: grey, 8 or 16 bits: the probability of class 1 of two; with ``confidence`` instead hard labels, one
-      value a class, 255 for pixels that may be anything.
+    - ``.npz``: the same as its only array; or what ``atrous predict --probabilities`` writes, at any resolution.
+    - ``.png``: greyscale, 8 or 16 bits, the probability of class 1 of two; with ``confidence``, hard labels instead,
+      255 for unknown.
 
     Args:
         inputs: images, folders or patterns.
-        scores: folder of the scores.
+        predictions: folder of the predictions.
         out: folder of the results.
         crf: what refines them.
-        label_set: names and colours; those in the file, or numbers, when left out.
-        kind: what ``.npy`` and ``.npz`` hold: probabilities, which sum to 1, or scores (logits).
-        confidence: how likely a hard label is right, between 0 and 1.
-        overlays: write overlays too.
-        overwrite: write also over files that are not results of the same image.
-        progress: called with the number of images finished and their total.
+        label_set: names and colours; by default those in the file, or numbers.
+        kind: what ``.npy`` and ``.npz`` contain: probabilities, which sum to 1, or logits.
+        confidence: probability that a hard label is right, between 0 and 1.
+        outputs: what is written beside the masks; overlays by default.
+        progress: called with the number of finished images and their total.
 
     Returns:
-        What was done; an image whose scores are missing or wrong is in ``failed``, and the rest goes on.
+        What was done; an image whose predictions are missing or wrong is in ``failed``, and the rest continues.
 
     Raises:
-        ScoresError: ``scores`` is no folder.
+        PredictionError: ``predictions`` is not a folder.
         ImageError: there is no image in the inputs.
     """
-    folder = Path(scores)
+    folder = Path(predictions)
     if not folder.is_dir():
-        raise ScoresError(f"{folder} is no folder; --scores names the one that holds a file of scores for each image")
+        raise PredictionError(
+            f"{folder} is not a folder; --predictions expects one with a file of predictions for each image"
+        )
 
     def refine(image: FoundImage, decoded: DecodedImage) -> Segmentation:
         size = (decoded.pixels.shape[0], decoded.pixels.shape[1])
-        file = _find_scores(folder, image)
+        file = _find_predictions(folder, image)
         try:
             unary, names = _read_unary(file, size, kind, confidence, label_set)
-            found = crf.labels(decoded.pixels, unary)
+            labels = crf.labels(decoded.pixels, unary)
         except (ValueError, OSError, UnidentifiedImageError) as error:
-            raise ScoresError(f"{file}: {error}") from error
+            raise PredictionError(f"{file}: {error}") from error
         known = label_set or names or LabelSet.numbered(len(unary))
-        return Segmentation(found.astype(np.uint8), decoded.pixels, known, decoded.notes)
+        return Segmentation(labels.astype(np.uint8), decoded.pixels, known, decoded.notes)
 
-    return label_files(inputs, out, refine, overlays=overlays, overwrite=overwrite, progress=progress)
+    return label_files(inputs, out, refine, outputs=outputs or OutputOptions(), progress=progress)
 
 
-def _find_scores(folder: Path, image: FoundImage) -> Path:
+def _find_predictions(folder: Path, image: FoundImage) -> Path:
     base = folder / image.relative.with_suffix("")
     for ending in ENDINGS:
         if (file := base.with_name(base.name + ending)).is_file():
             return file
-    raise ScoresError(f"no scores {base} with one of the endings {', '.join(ENDINGS)}")
+    raise PredictionError(f"no predictions {base} with one of the endings {', '.join(ENDINGS)}")
 
 
 def _read_unary(
     file: Path, size: tuple[int, int], kind: Kind, confidence: float | None, label_set: LabelSet | None
 ) -> tuple[NDArray[np.float32], LabelSet | None]:
-    """Energies ``(C, H, W)``, and the names of the classes where the file has them."""
+    """Read unary energies ``(C, H, W)``, and the class names if the file contains them."""
     if file.suffix == ".png":
-        unary = _of_image(file, size, confidence, label_set)
+        unary = _from_png(file, size, confidence, label_set)
         return unary, None
     stored = np.load(file, allow_pickle=False)
     if isinstance(stored, np.ndarray):
-        return _of_array(stored, size, kind, confidence), None
+        return _from_array(stored, size, kind, confidence), None
     if {"probabilities", "names", "stride", "offset"} <= set(stored.files):
         grid = Grid(float(stored["stride"]), float(stored["offset"]))
         coarse = torch.from_numpy(stored["probabilities"].astype(np.float32))[None]
         if tuple(stored["size"]) != size:
-            raise InputError(f"scores of an image of {tuple(stored['size'])}, but the image is {size} (height, width)")
+            raise InputError(
+                f"predictions for an image of {tuple(stored['size'])}, but the image is {size} (height, width)"
+            )
         full = resample(coarse, grid, PIXELS, size)[0].numpy()
         names = LabelSet(tuple(str(name) for name in stored["names"]))
         return unary_from_probabilities(full), names
     if len(stored.files) != 1:
-        raise InputError(f"holds the arrays {', '.join(stored.files)}; expected a single one (C, H, W)")
-    return _of_array(stored[stored.files[0]], size, kind, confidence), None
+        raise InputError(f"contains the arrays {', '.join(stored.files)}; expected a single one (C, H, W)")
+    return _from_array(stored[stored.files[0]], size, kind, confidence), None
 
 
-def _of_array(array: NDArray[Any], size: tuple[int, int], kind: Kind, confidence: float | None) -> NDArray[np.float32]:
+def _from_array(
+    array: NDArray[Any], size: tuple[int, int], kind: Kind, confidence: float | None
+) -> NDArray[np.float32]:
     if array.ndim == 4 and len(array) == 1:
         array = array[0]
     if array.ndim != 3 or array.shape[1:] != size:
@@ -131,30 +136,30 @@ def _of_array(array: NDArray[Any], size: tuple[int, int], kind: Kind, confidence
     if array.dtype.kind != "f":
         raise InputError(f"expected floating {kind}, found {array.dtype}")
     if confidence is not None:
-        raise InputError("a confidence is for hard labels (PNG); these are scores")
+        raise InputError(f"a confidence is for hard labels (PNG); this file contains {kind}")
     make = unary_from_probabilities if kind == "probabilities" else unary_from_scores
     return make(array.astype(np.float32))
 
 
-def _of_image(
+def _from_png(
     file: Path, size: tuple[int, int], confidence: float | None, label_set: LabelSet | None
 ) -> NDArray[np.float32]:
     with Image.open(file) as image:
         if image.mode not in ("L", "P", "I;16", "I", "1"):
-            raise InputError(f"a PNG of scores is grey (or, with a confidence, labels), not {image.mode}")
+            raise InputError(f"expected a greyscale PNG, not {image.mode}")
         values = np.asarray(image)
         deep = image.mode in ("I;16", "I")
     if values.shape != size:
         swapped = ": did you swap height and width?" if values.shape == size[::-1] else ""
-        raise InputError(f"expected {size} (height, width) as the image, found {values.shape}{swapped}")
+        raise InputError(f"expected {size} (height, width) like the image, found {values.shape}{swapped}")
     if confidence is not None:
         known = values[values != IGNORE]
         classes = len(label_set) if label_set else max(2, int(known.max(initial=0)) + 1)
         return unary_from_labels(values, classes, confidence=confidence)
-    if 0 < int(values.max(initial=0)) <= FEW:
+    if 0 < int(values.max(initial=0)) <= LARGEST_LABEL:
         raise InputError(
-            f"its largest value is {values.max()}: these look like labels, which need --confidence, not like the "
-            f"probability of class 1, which is {65535 if deep else 255} where it is sure"
+            f"its largest value is {values.max()}: these look like labels, which need --confidence; the probability of "
+            f"class 1 is expected, which is {65535 if deep else 255} for certainty"
         )
     share = values.astype(np.float32) / (65535 if deep else 255)
     return unary_from_probabilities(np.stack([1 - share, share]))

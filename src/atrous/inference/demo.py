@@ -1,4 +1,4 @@
-"""A first look without anybody's data: sample images that installed packages already carry."""
+"""The demo: segmenting sample images that ship with installed packages."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ IMAGES = {
     "matplotlib": ("mpl-data/sample_data/grace_hopper.jpg",),
     "skimage": ("data/astronaut.png", "data/chelsea.png", "data/motorcycle_left.png"),
 }
-"""Images by the package that carries them, as files in its own folder. Only matplotlib is sure to be installed."""
+"""Sample images by package, as paths in the package's folder. Only matplotlib is certainly installed."""
 
 
 @dataclass(frozen=True)
 class DemoImage:
-    """One sample image and what was made of it.
+    """A sample image and its results.
 
     Args:
         image: the image.
-        fractions: the share of each class present, largest first.
+        fractions: the fraction of each class present, largest first.
         seconds: from reading the file to its labels.
         mask: palette PNG.
-        overlay: colours over the image, with a legend.
+        overlay: the labels over the image, with a legend.
         sheet: image, labels and overlay side by side.
     """
 
@@ -44,7 +44,7 @@ class DemoImage:
 
 
 def find_demo_images() -> list[Path]:
-    """List the sample images on this machine; the packages that carry them are not imported, nothing is downloaded."""
+    """List the sample images on this machine, without importing their packages and without any download."""
     found = []
     for package, files in IMAGES.items():
         spec = find_spec(package)
@@ -57,16 +57,16 @@ def run_demo(model: SegmentationModel, out: str | Path) -> list[DemoImage]:
     """Segment every sample image; write mask, overlay and a side-by-side image of each into a folder.
 
     Args:
-        model: any model of this package, where it is to compute.
-        out: folder of the results; made if missing.
+        model: any model of this package, on the device to use.
+        out: folder of the results; created if missing.
 
     Raises:
-        ImageError: no installed package carries a sample image.
+        ImageError: no installed package contains a sample image.
     """
     images = find_demo_images()
     if not images:
-        raise ImageError("no sample image on this machine; reinstall matplotlib, which carries one")
-    predict(model, np.zeros((65, 65, 3), np.uint8))  # what is compiled or allocated once is not the image's time
+        raise ImageError("no sample image on this machine; reinstall matplotlib, which contains one")
+    predict(model, np.zeros((65, 65, 3), np.uint8))  # warm-up, so that compilation does not count as an image's time
     return [_segment_one(model, image, Path(out)) for image in images]
 
 

@@ -1,4 +1,4 @@
-"""What each image's results are called."""
+"""Choosing the names of each image's results."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 from atrous.data.files.images import FoundImage
 
 
-def tell_apart(found: Sequence[FoundImage]) -> tuple[list[Path], list[str]]:
-    """Choose the path below OUT, without ending, of each image's results: all of them different.
+def unique_stems(found: Sequence[FoundImage]) -> tuple[list[Path], list[str]]:
+    """Choose the path below OUT, without ending, of each image's results; all paths differ.
 
     Returns:
         The paths in the order of ``found``, and notes on those that are not simply the image's own.
     """
     roots = [_root(image) for image in found]
     depth = dict.fromkeys(roots, 0)
-    while True:  # each turn puts one more folder in front of the images of the roots that clash
+    while True:  # each pass puts one more folder in front of the images of clashing roots
         names = [_last(root, depth[root]) / image.relative for root, image in zip(roots, found, strict=True)]
         count = Counter(names)
         clashing = {root for root, name in zip(roots, names, strict=True) if count[name] > 1}
@@ -33,7 +33,7 @@ def tell_apart(found: Sequence[FoundImage]) -> tuple[list[Path], list[str]]:
 
 
 def _root(image: FoundImage) -> Path:
-    """The folder, from the top, that ``image.relative`` starts from; as a relative path."""
+    """The folder that ``image.relative`` starts from, as a path relative to the file system's root."""
     return Path(*Path(*image.path.parts[: -len(image.relative.parts)]).resolve().parts[1:])
 
 

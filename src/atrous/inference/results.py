@@ -1,11 +1,10 @@
-"""What is written of each image, whole or not at all, and what may be written over."""
+"""What is written for each image, atomically, and which files may be replaced."""
 
 from __future__ import annotations
 
 import io
 import os
 import re
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,26 +16,49 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL.PngImagePlugin import PngImageFile
 
 from atrous.data.files.images import FoundImage, ImageError, Pixels
-from atrous.errors import InputError
+from atrous.errors import InputError, OutputExistsError
 from atrous.files import write_atomically
 from atrous.inference.predictor import Segmentation
 from atrous.labels import encode_mask
 from atrous.viz import areas, attention_figure, encode_jpeg, heat_map, panel_columns
 
 OVERLAY_SIDE = 8192
-"""The longest side of an overlay, a heat map or a figure that is written, but for captions and legends; a larger image
-is drawn smaller, its mask is not.
+"""Longest side of an overlay, a heat map or a figure, without captions and legend; larger images are drawn smaller,
+while their masks keep their size.
 """
 
 _ENDINGS = re.compile(r"\.(overlay|attention|scale_[\d.e+-]+)\.jpg$")  # images beside a mask
-_ORIGIN = b"tEXtatrous-source\0"  # the PNG chunk, first after the header, in which a mask tells which image it is of
+_SOURCE = "atrous-source"  # the PNG text field in which a mask names the image it was made from
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """What is written for each image beside its mask ``x.png``.
+
+    Args:
+        overlays: ``x.overlay.jpg``, the labels over the image, with a legend.
+        json: ``x.json``, the size of the image, and the pixels and fraction of each class.
+        probabilities: ``x.probabilities.npz``, class probabilities at network resolution: ``probabilities`` float16
+            ``(C, h, w)``, ``names``, ``size`` ``(H, W)``, ``stride``, ``offset``; position *i* sits at pixel
+            ``stride * i + offset``.
+        attention_maps: ``x.attention.jpg``, and a heat map ``x.scale_0.5.jpg`` for each scale of a network that attends
+            to scales.
+        overwrite: replace files that are not results of the same image too (never an input).
+    """
+
+    overlays: bool = True
+    json: bool = False
+    probabilities: bool = False
+    attention_maps: bool = False
+    overwrite: bool = False
 
 
 @dataclass(frozen=True)
 class Done:
-    """One image that was segmented: where it is, where its mask is, and the share of each class in it."""
+    """An image that was segmented: its path, its mask, and the fraction of each class in it."""
 
     path: Path
     mask: Path
@@ -45,7 +67,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """One image that was not segmented, and why."""
+    """An image that was not segmented, and why."""
 
     path: Path
     reason: str
@@ -53,107 +75,98 @@ class Failed:
 
 @dataclass(frozen=True)
 class Writer:
-    """Writes what was found in each image.
+    """Writes the results of each image.
 
     Args:
         out: folder of the results.
-        overlays, json, scores, attention_maps: what is written beside the mask.
-        overwrite: write over files that are not results of the same image, too.
-        inputs: real paths of all images; they are never written over.
+        options: what is written beside the masks.
+        inputs: real paths of all images; they are never replaced.
     """
 
     out: Path
-    overlays: bool
-    json: bool
-    scores: bool
-    attention_maps: bool
-    overwrite: bool
+    options: OutputOptions
     inputs: frozenset[str]
 
     def write(self, image: FoundImage, stem: Path, segmentation: Segmentation) -> Done | Failed:
         """Write the results of an image below ``OUT/stem``."""
         base = self.out / stem
-        mask = _beside(base, ".png")
-        makers: dict[Path, Callable[[], bytes]] = {  # the mask first: with it, the others are known to be ours
-            mask: lambda: _sign(encode_mask(segmentation.labels, segmentation.label_set), image.path)
-        }
-        if self.overlays:
-            makers[_beside(base, ".overlay.jpg")] = lambda: encode_jpeg(_shrunk(segmentation).overlay())
-        if self.json:
-            makers[_beside(base, ".json")] = lambda: _describe(image.path, segmentation)
-        if self.scores:
-            makers[_beside(base, ".scores.npz")] = lambda: _encode_scores(segmentation)
-        if self.attention_maps:
-            makers |= {_beside(base, ending): make for ending, make in _draw_attention(segmentation).items()}
+        encoders = {base.with_name(base.name + ending): make for ending, make in self._encoders(image, segmentation)}
+        mask = next(iter(encoders))
         try:
-            self._check(image.path, mask, list(makers))
-            for path, make in makers.items():
-                write_atomically(path, make())
+            self._check(image.path, mask, list(encoders))
+            for path, encode in encoders.items():
+                write_atomically(path, encode())
         except (OSError, ValueError) as error:
             return failure(image, error)
         return Done(image.path, mask, segmentation.fractions())
 
+    def _encoders(self, image: FoundImage, found: Segmentation) -> list[tuple[str, Callable[[], bytes]]]:
+        """Ending and content of each file; the mask comes first, since it marks the others as results."""
+        mask = partial(encode_mask, found.labels, found.label_set, text={_SOURCE: _source(image.path)})
+        encoders: list[tuple[str, Callable[[], bytes]]] = [(".png", mask)]
+        if self.options.overlays:
+            encoders.append((".overlay.jpg", lambda: encode_jpeg(_shrunk(found).overlay())))
+        if self.options.json:
+            encoders.append((".json", lambda: _describe(image.path, found)))
+        if self.options.probabilities:
+            encoders.append((".probabilities.npz", lambda: _encode_probabilities(found)))
+        if self.options.attention_maps:
+            encoders += _draw_attention(found)
+        return encoders
+
     def _check(self, source: Path, mask: Path, targets: Sequence[Path]) -> None:
         for target in targets:
             if os.path.realpath(target) in self.inputs:
-                raise InputError(f"its result {target} would be written over an input; choose another folder for --out")
-        if self.overwrite or _origin_of(mask) == _origin(source):
+                raise InputError(f"its result {target} would replace an input; choose another folder for --out")
+        if self.options.overwrite or _source_of(mask) == _source(source):
             return
         for target in targets:
             if target.exists():
-                origin = _origin_of(target)
+                origin = _source_of(target)
                 what = (
                     f"is the mask of another image, {origin.split(' #')[0]}"
                     if origin
                     else "is not a result of this image"
                 )
-                raise InputError(f"{target} exists and {what}; choose another folder for --out, or allow --overwrite")
+                raise OutputExistsError(
+                    f"{target} exists and {what}; choose another folder for --out, or use --overwrite"
+                )
 
 
-def _beside(base: Path, ending: str) -> Path:
-    return base.with_name(base.name + ending)
+def _source(image: Path) -> str:
+    """What a mask stores about its image: the name, and a hash of the path."""
+    path = os.fsencode(os.path.realpath(image))
+    return f"{ascii(image.name)[1:-1]} #{blake2b(path, digest_size=8).hexdigest()}"
 
 
-def _origin(source: Path) -> str:
-    path = os.fsencode(os.path.realpath(source))
-    return f"{ascii(source.name)[1:-1]} #{blake2b(path, digest_size=8).hexdigest()}"
-
-
-def _sign(png: bytes, source: Path) -> bytes:
-    """Put a text chunk with the origin between the header of a PNG (33 bytes) and its data."""
-    chunk = _ORIGIN + _origin(source).encode("ascii")
-    return png[:33] + (len(chunk) - 4).to_bytes(4) + chunk + zlib.crc32(chunk).to_bytes(4) + png[33:]
-
-
-def _origin_of(mask: Path) -> str | None:
+def _source_of(mask: Path) -> str | None:
+    """What a file stores about its image, if it is a mask written by this package."""
     try:
-        with mask.open("rb") as file:
-            start = file.read(4096)
-    except OSError:
+        with PngImageFile(mask) as png:  # not Image.open, which refuses or warns of large images
+            source = png.info.get(_SOURCE)
+    except (OSError, SyntaxError, ValueError):
         return None
-    if not start.startswith(b"\x89PNG") or start[37 : 37 + len(_ORIGIN)] != _ORIGIN:
-        return None
-    return start[37 + len(_ORIGIN) : 41 + int.from_bytes(start[33:37])].decode("ascii", "replace")
+    return source if isinstance(source, str) else None
 
 
 def without_results(found: list[FoundImage], out: Path) -> tuple[list[FoundImage], list[str]]:
-    """The images that are not results of an earlier run, as there are when OUT lies in the folder of the images."""
+    """Leave out results of earlier runs, as there are where OUT is the folder of the images; with a note."""
     home = out.resolve()
     kept = [image for image in found if home not in image.path.resolve().parents or not _is_result(image.path)]
     if not kept:
-        raise ImageError(f"only earlier results of this command were found below {out}; name the images themselves")
+        raise ImageError(f"only earlier results were found below {out}; name the images themselves")
     if len(kept) == len(found):
         return kept, []
-    return kept, [f"{len(found) - len(kept)} earlier results below {out} were not taken for input"]
+    return kept, [f"{len(found) - len(kept)} earlier results below {out} were not used as input"]
 
 
 def _is_result(path: Path) -> bool:
     name = _ENDINGS.sub("", path.name)
-    return _origin_of(path if name == path.name else path.with_name(f"{name}.png")) is not None
+    return _source_of(path if name == path.name else path.with_name(f"{name}.png")) is not None
 
 
 def _shrunk(segmentation: Segmentation, columns: int = 1, rows: int = 1) -> Segmentation:
-    """The image and what was found in it, so small that a figure of so many columns and rows is not too large."""
+    """Shrink image and labels so that a figure of so many columns and rows of them stays within OVERLAY_SIDE."""
     height, width = segmentation.labels.shape
     shrink = OVERLAY_SIDE / max(columns * width, rows * height)
     if shrink >= 1:
@@ -164,14 +177,14 @@ def _shrunk(segmentation: Segmentation, columns: int = 1, rows: int = 1) -> Segm
     return replace(segmentation, image=image, labels=labels)
 
 
-def _draw_attention(segmentation: Segmentation) -> dict[str, Callable[[], bytes]]:
-    """The figure of all scales, and the heat of each, by the ending of its file."""
+def _draw_attention(segmentation: Segmentation) -> list[tuple[str, Callable[[], bytes]]]:
+    """Ending and content of the figure of all scales, and of the heat map of each."""
     seen = _shrunk(segmentation)
-    heat = {
-        f".scale_{scale:g}.jpg": partial(_encode_heat, seen.image, weights)
+    heat_maps = [
+        (f".scale_{scale:g}.jpg", partial(_encode_heat, seen.image, weights))
         for scale, weights in zip(segmentation.scales, _attention(segmentation), strict=True)
-    }
-    return {".attention.jpg": partial(_encode_figure, segmentation), **heat}
+    ]
+    return [(".attention.jpg", partial(_encode_figure, segmentation)), *heat_maps]
 
 
 def _encode_figure(segmentation: Segmentation) -> bytes:
@@ -187,7 +200,7 @@ def _encode_heat(image: Pixels, weights: NDArray[np.float32]) -> bytes:
 
 
 def _fitted(weights: NDArray[np.float32], image: Pixels) -> NDArray[np.float32]:
-    """Weights ``(H, W)`` at the size of an image that may have been made smaller."""
+    """Resize weights ``(H, W)`` to an image that may have been shrunk."""
     height, width = image.shape[:2]
     if weights.shape == (height, width):
         return weights
@@ -196,7 +209,9 @@ def _fitted(weights: NDArray[np.float32], image: Pixels) -> NDArray[np.float32]:
 
 def _attention(segmentation: Segmentation) -> NDArray[np.float32]:
     if segmentation.attention is None:
-        raise InputError("the network attended to no scales")
+        raise InputError(
+            "this segmentation has no attention: the network does not attend to scales, or ran more than once"
+        )
     return segmentation.attention
 
 
@@ -211,25 +226,25 @@ def _describe(source: Path, segmentation: Segmentation) -> bytes:
     return (dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _encode_scores(segmentation: Segmentation) -> bytes:
-    scores = segmentation.scores
-    if scores is None:
-        raise InputError("the scores were not kept; segment with keep_scores=True")
+def _encode_probabilities(segmentation: Segmentation) -> bytes:
+    found = segmentation.probabilities
+    if found is None:
+        raise InputError("class probabilities were not kept; predict with keep_probabilities=True")
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
-        probabilities=scores.probabilities,
+        probabilities=found.values,
         names=np.array(segmentation.label_set.names),
         size=np.array(segmentation.labels.shape),
-        stride=np.array(scores.grid.stride),
-        offset=np.array(scores.grid.offset),
+        stride=np.array(found.grid.stride),
+        offset=np.array(found.grid.offset),
     )
     return buffer.getvalue()
 
 
 def failure(image: FoundImage, error: Exception) -> Failed:
-    """An image that could not be segmented, and why."""
+    """Describe why an image could not be segmented."""
     reason = str(error).removeprefix(f"{image.path}: ") or type(error).__name__
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in reason:
-        reason = "not enough memory to segment it whole; make it smaller or cut it into pieces"
+        reason = "not enough memory to segment it whole; shrink it, or cut it into tiles"
     return Failed(image.path, reason)

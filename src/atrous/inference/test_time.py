@@ -1,63 +1,69 @@
-"""How an image becomes labels: one or several scaled and mirrored views (DeepLab §3.2, v3 §4.2), and a CRF."""
+"""Test-time inference: from an image to labels, over one or several scaled and mirrored views (DeepLab, arXiv
+1606.00915, §3.2; DeepLabv3, arXiv 1706.05587, §4.2), with or without a dense CRF.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from atrous.crf.dense_crf import DenseCRF
 from atrous.crf.unary import unary_from_probabilities, unary_from_scores
+from atrous.errors import InputError
 from atrous.grid import PIXELS, Grid, resample
 from atrous.models.attention_to_scale import AttentionToScale
 from atrous.models.base import SegmentationModel
-from atrous.models.multi_scale import check_scales, scaled
+from atrous.models.multi_scale import MultiScale, check_scales, scaled
 from atrous.ops.labelmap.op import in_strips, scores_to_labels
 
-Merge = Literal["probabilities", "scores", "maximum"]
+Merge = Literal["probabilities", "average", "max"]
+"""How several views are merged: mean of the class probabilities, mean of the logits, or maximum of the logits. The
+words mean the same where a multi-scale network merges its own scales (:class:`atrous.models.multi_scale.MultiScale`).
+"""
 
 
 @dataclass(frozen=True)
 class View:
-    """What a network said about one version of an image.
+    """What a network computed from one version of an image.
 
     Args:
-        scores: float32 ``(B, C, h, w)``.
+        logits: float32 ``(B, C, h, w)``.
         grid: where their positions sit in the image itself (in its mirror image, if mirrored).
-        mirrored: whether the network saw the image from behind.
-        attention: the weights of the scales where the scores sit ``(B, S, h, w)``, of a network that has them.
+        mirrored: whether the network saw the image mirrored left to right.
+        attention: the weights of the network's own scales ``(B, S, h, w)``, if it attends to scales.
     """
 
-    scores: Tensor
+    logits: Tensor
     grid: Grid
     mirrored: bool = False
     attention: Tensor | None = None
 
     def sample(self, rows: Grid, columns: Grid, size: tuple[int, int], width: int) -> Tensor:
-        """Logits ``(B, C, *size)`` at places of the image, which is ``width`` pixels wide."""
+        """Sample the logits at positions of the image, which is ``width`` pixels wide: ``(B, C, *size)``."""
         if not self.mirrored:
-            return resample(self.scores, self.grid, (rows, columns), size)
+            return resample(self.logits, self.grid, (rows, columns), size)
         last = columns.stride * (size[1] - 1) + columns.offset
         behind = Grid(columns.stride, width - 1 - last)
-        return resample(self.scores, self.grid, (rows, behind), size).flip(-1)
+        return resample(self.logits, self.grid, (rows, behind), size).flip(-1)
 
 
 @dataclass(frozen=True)
-class Method:
-    """Which versions of an image a network looks at, how their scores are merged, and what refines them.
+class Inference:
+    """How an image becomes labels: which views of it the network sees, how they are merged, and what refines them.
 
     Args:
         scales: factors, 0.125 to 8; a side of ``n`` pixels becomes ``(n − 1) · scale + 1``, sampled bilinearly.
-        flip: look at the mirror image too, at each scale.
-        merge: the mean of the ``probabilities`` (DeepLabv3 and v3+) or of the ``scores``, or the ``maximum`` of the
-            scores (DeepLab v2).
-        crf: refines the merged scores at the image's own size.
+        flip: add the mirror image at each scale.
+        merge: how several views are merged: the mean of the ``probabilities`` (DeepLabv3 and v3+), the ``average`` of
+            the logits, or their ``max`` (DeepLab v2).
+        crf: refines the merged result at the image's own size.
 
     Raises:
-        ValueError: no scale, one that makes images enormous or tiny, or the same one twice.
+        InputError: an unknown merge, no scale, a scale out of range, or the same scale twice.
     """
 
     scales: tuple[float, ...] = (1.0,)
@@ -67,22 +73,34 @@ class Method:
 
     def __post_init__(self) -> None:
         check_scales(self.scales)
+        if self.merge not in get_args(Merge):
+            raise InputError(f"views are merged by {', '.join(get_args(Merge))}, not '{self.merge}'")
+
+    @property
+    def single_view(self) -> bool:
+        """Whether the network runs once per image, so that there is nothing to merge."""
+        return len(self.scales) == 1 and not self.flip
+
+    @property
+    def averages_probabilities(self) -> bool:
+        """Whether merged views are class probabilities; otherwise they are logits."""
+        return self.merge == "probabilities" and not self.single_view
 
     def __call__(self, model: SegmentationModel, image: Tensor) -> tuple[Tensor, list[View]]:
-        """The class of every pixel of an image.
+        """Find the class of every pixel of an image.
 
         Args:
             model: in eval mode.
             image: uint8 ``(1, C, H, W)``, on the model's device.
 
         Returns:
-            Labels uint8 ``(H, W)``, and what the network said.
+            Labels uint8 ``(H, W)``, and the views they were made from.
         """
-        views = self.look(model, model.preprocess(image))
-        return self.decide(views, image), views
+        views = self.views(model, model.preprocess(image))
+        return self.labels(views, image), views
 
-    def look(self, model: SegmentationModel, images: Tensor) -> list[View]:
-        """The network's scores of each version.
+    def views(self, model: SegmentationModel, images: Tensor) -> list[View]:
+        """Run the network on each version of some images.
 
         Args:
             model: in eval mode.
@@ -93,48 +111,84 @@ class Method:
             for mirrored in (False, True)[: 1 + self.flip]:
                 seen = images.flip(-1) if mirrored else images
                 shown = scaled(seen, scale).contiguous(memory_format=torch.channels_last)
-                scores, grid, attention = _ask(model, shown)
-                views.append(View(scores.float(), Grid(grid.stride / scale, grid.offset / scale), mirrored, attention))
+                logits, grid, attention = _run(model, shown)
+                views.append(View(logits.float(), Grid(grid.stride / scale, grid.offset / scale), mirrored, attention))
         return views
 
-    def decide(self, views: Sequence[View], image: Tensor) -> Tensor:
-        """The labels ``(H, W)`` of an image by what was seen of it, refined by the CRF where there is one: its unary is
-        −log of what the views say together.
+    def labels(self, views: Sequence[View], image: Tensor) -> Tensor:
+        """Merge views into labels, refined by the CRF if there is one; its unary is −log of the merged probabilities.
+
+        Args:
+            views: of this image alone.
+            image: uint8 ``(1, C, H, W)``.
+
+        Returns:
+            Labels uint8 ``(H, W)``.
         """
         size = (image.shape[-2], image.shape[-1])
         if not self.crf:
-            return self._best(views, size)
-        averaged = len(views) > 1 and self.merge == "probabilities"
-        unary = unary_from_probabilities if averaged else unary_from_scores
+            return self._argmax(views, size)
+        unary = unary_from_probabilities if self.averages_probabilities else unary_from_scores
         merged = self.merged(views, PIXELS, PIXELS, size, size[1])
         with torch.autocast(image.device.type, enabled=False):
             labels = self.crf.labels(image[0].permute(1, 2, 0), unary(merged[0]))
         return labels.to(torch.uint8)
 
     def merged(self, views: Sequence[View], rows: Grid, columns: Grid, size: tuple[int, int], width: int) -> Tensor:
-        """What all views say together, at some places of an image ``width`` pixels wide: ``(B, C, *size)``, mean
-        probabilities where there are several of them, else logits.
+        """Merge views at positions of an image ``width`` pixels wide.
+
+        Returns:
+            ``(B, C, *size)``: class probabilities if :attr:`averages_probabilities`, else logits.
         """
-        step: Callable[[Tensor, Tensor], Tensor] = torch.maximum if self.merge == "maximum" else torch.Tensor.add_
+        step: Callable[[Tensor, Tensor], Tensor] = torch.maximum if self.merge == "max" else torch.Tensor.add_
         total: Tensor | None = None
         for view in views:
             sampled = view.sample(rows, columns, size, width)
-            if self.merge == "probabilities" and len(views) > 1:
+            if self.averages_probabilities:
                 sampled = sampled.softmax(1)
             total = sampled if total is None else step(total, sampled)
         assert total is not None
-        return total if self.merge == "maximum" or len(views) == 1 else total / len(views)
+        return total if self.merge == "max" or len(views) == 1 else total / len(views)
 
-    def _best(self, views: Sequence[View], size: tuple[int, int]) -> Tensor:
-        """The best class of every pixel; full-size scores exist for some rows at a time only."""
+    def _argmax(self, views: Sequence[View], size: tuple[int, int]) -> Tensor:
+        """The best class of every pixel; only some rows of full-size logits exist at a time."""
         first = views[0]
         if len(views) == 1:
-            return scores_to_labels(first.scores, first.grid, size)[0]
-        return in_strips(lambda rows, strip: self.merged(views, rows, PIXELS, strip, size[1]), first.scores, size)[0]
+            return scores_to_labels(first.logits, first.grid, size)[0]
+        return in_strips(lambda rows, strip: self.merged(views, rows, PIXELS, strip, size[1]), first.logits, size)[0]
 
 
-def _ask(model: SegmentationModel, images: Tensor) -> tuple[Tensor, Grid, Tensor | None]:
-    """Scores and where they sit, and the weights of its scales where a network attends to them."""
+def with_merge(model: SegmentationModel, inference: Inference, merge: str) -> Inference:
+    """Apply a merge where there is something to merge.
+
+    A network with several scales of its own takes ``attention``, ``average`` or ``max`` as its own merge
+    (``model.merge`` is set). Otherwise the merge applies to the test-time views.
+
+    Args:
+        model: the network that the inference is for.
+        inference: its views.
+        merge: ``attention``, ``average``, ``max`` or ``probabilities``.
+
+    Returns:
+        The inference to use, which is another one if its views take the merge.
+
+    Raises:
+        InputError: nothing is merged, or not in this way.
+    """
+    own = model.merges if isinstance(model, MultiScale) and len(model.scales) > 1 else ()
+    if merge in own:
+        model.merge = merge
+        return inference
+    choices = [] if inference.single_view else [choice for choice in get_args(Merge) if choice not in own]
+    if merge in choices:
+        return replace(inference, merge=merge)  # type: ignore[arg-type]
+    if not (own or choices):
+        raise InputError(f"there is nothing to merge: {model.name} runs once per image; add test-time scales or flip")
+    raise InputError(f"merge is one of {', '.join([*own, *choices])} for {model.name} here, not '{merge}'")
+
+
+def _run(model: SegmentationModel, images: Tensor) -> tuple[Tensor, Grid, Tensor | None]:
+    """Logits, where they sit, and the weights of the network's scales if it attends to them."""
     if isinstance(model, AttentionToScale) and model.merge == "attention":
         output, attention = model.attend(images)
         return output.logits, output.grid, attention

@@ -14,8 +14,9 @@ from atrous.data.files.images import FoundImage, ImageError
 from atrous.grid import Grid
 from atrous.inference import results
 from atrous.inference.batch import Report, predict_files
-from atrous.inference.output_names import tell_apart
-from atrous.inference.test_time import Method
+from atrous.inference.output_names import unique_stems
+from atrous.inference.results import OutputOptions
+from atrous.inference.test_time import Inference
 from atrous.labels import LabelSet
 
 
@@ -60,7 +61,9 @@ def label_in(mask: Path) -> int:
 
 
 def run(inputs: list[Path | str], out: Path, **options: object) -> Report:
-    return predict_files(DarkOrLight(), inputs, out, **options)  # type: ignore[arg-type]
+    progress = options.pop("progress", None)
+    outputs = OutputOptions(**options)  # type: ignore[arg-type]
+    return predict_files(DarkOrLight(), inputs, out, outputs=outputs, progress=progress)  # type: ignore[arg-type]
 
 
 def test_a_folder_keeps_its_tree_below_out(tmp_path: Path) -> None:
@@ -87,8 +90,8 @@ def test_only_what_was_asked_for_is_written(tmp_path: Path) -> None:
     source = image(tmp_path / "a.jpg")
     run([source], tmp_path / "out", overlays=False)
     assert tree(tmp_path / "out") == ["a.png"]
-    run([source], tmp_path / "more", json=True, scores=True)
-    assert tree(tmp_path / "more") == ["a.json", "a.overlay.jpg", "a.png", "a.scores.npz"]
+    run([source], tmp_path / "more", json=True, probabilities=True)
+    assert tree(tmp_path / "more") == ["a.json", "a.overlay.jpg", "a.png", "a.probabilities.npz"]
 
 
 def test_json_says_sizes_and_areas(tmp_path: Path) -> None:
@@ -102,13 +105,13 @@ def test_json_says_sizes_and_areas(tmp_path: Path) -> None:
     }
 
 
-def test_scores_come_with_their_grid(tmp_path: Path) -> None:
-    run([image(tmp_path / "a.jpg")], tmp_path / "out", scores=True)
-    with np.load(tmp_path / "out/a.scores.npz") as scores:
-        assert scores["probabilities"].shape == (2, 6, 8)
-        assert scores["probabilities"].dtype == np.float16
-        assert (scores["names"].tolist(), scores["size"].tolist()) == (["dark", "light"], [6, 8])
-        assert (float(scores["stride"]), float(scores["offset"])) == (1, 0)
+def test_probabilities_come_with_their_grid(tmp_path: Path) -> None:
+    run([image(tmp_path / "a.jpg")], tmp_path / "out", probabilities=True)
+    with np.load(tmp_path / "out/a.probabilities.npz") as stored:
+        assert stored["probabilities"].shape == (2, 6, 8)
+        assert stored["probabilities"].dtype == np.float16
+        assert (stored["names"].tolist(), stored["size"].tolist()) == (["dark", "light"], [6, 8])
+        assert (float(stored["stride"]), float(stored["offset"])) == (1, 0)
 
 
 def test_a_broken_file_is_reported_and_the_rest_goes_on(tmp_path: Path) -> None:
@@ -174,7 +177,7 @@ def test_a_file_of_somebody_else_is_not_written_over(tmp_path: Path, name: str) 
 def test_an_input_is_never_written_over(tmp_path: Path, overwrite: bool) -> None:
     image(tmp_path / "x.png", 77)
     report = run([tmp_path / "x.png"], tmp_path, overwrite=overwrite)
-    assert "would be written over an input" in report.failed[0].reason
+    assert "would replace an input" in report.failed[0].reason
     assert label_in(tmp_path / "x.png") == 77
 
 
@@ -184,7 +187,7 @@ def test_results_among_the_images_are_not_taken_for_images(tmp_path: Path) -> No
     for attempt in range(3):
         report = run([tmp_path], tmp_path)
         assert [done.path.name for done in report.done] == ["a.jpg", "b.jpg"]
-        assert report.notes == ((f"4 earlier results below {tmp_path} were not taken for input",) if attempt else ())
+        assert report.notes == ((f"4 earlier results below {tmp_path} were not used as input",) if attempt else ())
     with pytest.raises(ImageError, match="only earlier results"):
         run([tmp_path / "a.png"], tmp_path)
 
@@ -220,13 +223,13 @@ def test_names_that_differ_only_in_their_ending_keep_it(tmp_path: Path) -> None:
 
 def test_a_kept_ending_does_not_clash_with_a_name_of_its_own() -> None:
     names = ["x.jpg", "x.png", "x.jpg.tif", "z.jpg"]
-    stems, _ = tell_apart([FoundImage(Path("in", name), Path(name), explicit=True) for name in names])
+    stems, _ = unique_stems([FoundImage(Path("in", name), Path(name), explicit=True) for name in names])
     assert [stem.as_posix() for stem in stems] == ["x.jpg", "x.png", "x.jpg.tif", "z"]
 
 
 def test_out_that_is_a_file_is_refused(tmp_path: Path) -> None:
     source = image(tmp_path / "a.jpg")
-    with pytest.raises(ValueError, match=r"a\.jpg: a file, where a folder"):
+    with pytest.raises(ValueError, match=r"a\.jpg is a file; expected a folder"):
         run([source], source)
 
 
@@ -246,22 +249,25 @@ def test_the_overlay_of_a_huge_image_is_drawn_smaller(tmp_path: Path, monkeypatc
     assert size_of(tmp_path / "out/a.overlay.jpg")[0] == 200
 
 
+ATTENTION = OutputOptions(attention_maps=True)
+
+
 def attentive(**more):
     options = {"base_options": {"kernel": 1}, "scales": (1, 0.5)} | more
     return atrous.create_model("attention_to_scale", backbone="mobilenetv2_035", num_classes=3, **options).eval()
 
 
-def test_attention_maps_are_drawn_and_are_no_input_the_next_time(tmp_path):
+def test_attention_maps_are_drawn_and_not_used_as_input_the_next_time(tmp_path):
     model = attentive()
     Image.new("RGB", (70, 50), "red").save(tmp_path / "a.png")
     for _ in range(2):
-        report = predict_files(model, [tmp_path], tmp_path, attention_maps=True, overwrite=False)
+        report = predict_files(model, [tmp_path], tmp_path, outputs=ATTENTION)
         assert [failed.reason.split(" would")[0] for failed in report.failed] == [f"its result {tmp_path / 'a.png'}"]
-    report = predict_files(model, [tmp_path / "a.png"], tmp_path / "out", attention_maps=True)
+    report = predict_files(model, [tmp_path / "a.png"], tmp_path / "out", outputs=ATTENTION)
     assert not report.failed
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert written == {"a.png", "a.overlay.jpg", "a.attention.jpg", "a.scale_1.jpg", "a.scale_0.5.jpg"}
-    again = predict_files(model, [tmp_path / "out", tmp_path / "a.png"], tmp_path / "out", attention_maps=True)
+    again = predict_files(model, [tmp_path / "out", tmp_path / "a.png"], tmp_path / "out", outputs=ATTENTION)
     assert [done.path.parent for done in again.done] == [tmp_path]
     found = atrous.predict(model, tmp_path / "a.png")
     assert found.attention.shape == (2, 50, 70)
@@ -276,7 +282,7 @@ def test_attention_maps_are_drawn_and_are_no_input_the_next_time(tmp_path):
 def test_attention_maps_of_a_huge_image_are_drawn_smaller(tmp_path, monkeypatch, size):
     monkeypatch.setattr(results, "OVERLAY_SIDE", 200)
     source = image(tmp_path / "a.jpg", size=size)
-    report = predict_files(attentive(), [source], tmp_path / "out", attention_maps=True)
+    report = predict_files(attentive(), [source], tmp_path / "out", outputs=ATTENTION)
     assert not report.failed
     assert size_of(tmp_path / "out/a.png") == size
     assert max(size_of(tmp_path / "out/a.scale_1.jpg")) == 200
@@ -285,15 +291,15 @@ def test_attention_maps_of_a_huge_image_are_drawn_smaller(tmp_path, monkeypatch,
     assert max(width, height) < 400  # with captions and a legend
 
 
-def test_attention_maps_need_a_single_look_with_attention(tmp_path):
+def test_attention_maps_need_a_single_view_with_attention(tmp_path):
     model, source, out = attentive(), image(tmp_path / "a.jpg"), tmp_path / "out"
-    with pytest.raises(ValueError, match="of a single look at an image: leave out flip"):
-        predict_files(model, [source], out, attention_maps=True, method=Method(flip=True))
+    with pytest.raises(ValueError, match="for a single view of an image: leave out flip"):
+        predict_files(model, [source], out, outputs=ATTENTION, inference=Inference(flip=True))
     model.merge = "average"
     with pytest.raises(ValueError, match=r"its merge is 'average': set it back, model\.merge = 'attention'"):
-        predict_files(model, [source], out, attention_maps=True)
+        predict_files(model, [source], out, outputs=ATTENTION)
     with pytest.raises(ValueError, match="this is attention_to_scale built with merge 'max'"):
-        predict_files(attentive(merge="max"), [source], out, attention_maps=True)
+        predict_files(attentive(merge="max"), [source], out, outputs=ATTENTION)
     with pytest.raises(ValueError, match="built with merge 'attention'; this is dark_or_light"):
-        predict_files(DarkOrLight(), [source], out, attention_maps=True)
+        predict_files(DarkOrLight(), [source], out, outputs=ATTENTION)
     assert not out.exists()

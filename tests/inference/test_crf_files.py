@@ -3,7 +3,8 @@ import pytest
 from PIL import Image
 
 from atrous.crf import Bilateral, DenseCRF, Gaussian
-from atrous.inference.crf_files import ScoresError, refine_files
+from atrous.inference.crf_files import PredictionError, refine_files
+from atrous.inference.results import OutputOptions
 from atrous.labels import LabelSet
 
 CRF = DenseCRF([Gaussian(2, 2), Bilateral(10, 10, 4)], iterations=5)
@@ -30,7 +31,7 @@ def spotted():
 
 
 def refined(image, tmp_path, **options):
-    report = refine_files([image], tmp_path / "scores", tmp_path / "out", CRF, **options)
+    report = refine_files([image], tmp_path / "predictions", tmp_path / "out", CRF, **options)
     assert not report.failed, report.failed
     return np.asarray(Image.open(report.done[0].mask))
 
@@ -40,7 +41,7 @@ def truth():
 
 
 def save(tmp_path, kind):
-    folder = tmp_path / "scores"
+    folder = tmp_path / "predictions"
     folder.mkdir()
     p = spotted()
     if kind == "npy":
@@ -49,7 +50,7 @@ def save(tmp_path, kind):
         np.savez(folder / "a.npz", p)
     elif kind == "ours":
         np.savez(
-            folder / "a.scores.npz",
+            folder / "a.probabilities.npz",
             probabilities=p[:, ::2, ::2].astype(np.float16),
             names=np.array(["left", "right"]),
             size=np.array(SIZE),
@@ -63,26 +64,28 @@ def save(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", ["npy", "npz", "ours", "png", "16 bits"])
-def test_scores_of_every_form_are_refined(image, tmp_path, kind):
+def test_predictions_of_every_format_are_refined(image, tmp_path, kind):
     save(tmp_path, kind)
     assert np.array_equal(refined(image, tmp_path), truth())
 
 
 def test_logits_and_hard_labels_are_refined_too(image, tmp_path):
-    folder = tmp_path / "scores"
+    folder = tmp_path / "predictions"
     folder.mkdir()
     np.save(folder / "a.npy", np.log(spotted()) + 3)
-    assert np.array_equal(refined(image, tmp_path, kind="scores"), truth())
+    assert np.array_equal(refined(image, tmp_path, kind="logits"), truth())
     (folder / "a.npy").unlink()
     Image.fromarray(spotted().argmax(0).astype(np.uint8)).save(folder / "a.png")
-    assert np.array_equal(refined(image, tmp_path, confidence=0.7, overwrite=True), truth())
+    assert np.array_equal(refined(image, tmp_path, confidence=0.7, outputs=OutputOptions(overwrite=True)), truth())
 
 
 def test_names_in_the_file_are_kept(image, tmp_path):
     save(tmp_path, "ours")
-    report = refine_files([image], tmp_path / "scores", tmp_path / "out", CRF)
+    report = refine_files([image], tmp_path / "predictions", tmp_path / "out", CRF)
     assert set(report.done[0].fractions) == {"left", "right"}
-    report = refine_files([image], tmp_path / "scores", tmp_path / "named", CRF, label_set=LabelSet(("dark", "light")))
+    report = refine_files(
+        [image], tmp_path / "predictions", tmp_path / "named", CRF, label_set=LabelSet(("dark", "light"))
+    )
     assert set(report.done[0].fractions) == {"dark", "light"}
 
 
@@ -96,30 +99,30 @@ def test_names_in_the_file_are_kept(image, tmp_path):
         (np.full((2, 20, 30), np.nan, np.float32), "finite"),
     ],
 )
-def test_wrong_scores_are_named_and_the_rest_goes_on(image, tmp_path, array, message):
+def test_wrong_predictions_are_named_and_the_rest_continues(image, tmp_path, array, message):
     save(tmp_path, "npy")
-    np.save(tmp_path / "scores" / "b.npy", array)
+    np.save(tmp_path / "predictions" / "b.npy", array)
     other = image.with_name("b.png")
     other.write_bytes(image.read_bytes())
     third = image.with_name("c.png")
     third.write_bytes(image.read_bytes())
-    report = refine_files([image.parent], tmp_path / "scores", tmp_path / "out", CRF)
+    report = refine_files([image.parent], tmp_path / "predictions", tmp_path / "out", CRF)
     assert [done.path for done in report.done] == [image]
     assert message in report.failed[0].reason
     assert "b.npy" in report.failed[0].reason
-    assert "no scores" in report.failed[1].reason
+    assert "no predictions" in report.failed[1].reason
 
 
 def test_labels_are_not_taken_for_probabilities_nor_the_other_way_round(image, tmp_path):
-    (tmp_path / "scores").mkdir()
-    Image.fromarray(spotted().argmax(0).astype(np.uint8)).save(tmp_path / "scores" / "a.png")
-    report = refine_files([image], tmp_path / "scores", tmp_path / "out", CRF)
+    (tmp_path / "predictions").mkdir()
+    Image.fromarray(spotted().argmax(0).astype(np.uint8)).save(tmp_path / "predictions" / "a.png")
+    report = refine_files([image], tmp_path / "predictions", tmp_path / "out", CRF)
     assert "look like labels, which need --confidence" in report.failed[0].reason
-    np.save(tmp_path / "scores" / "a.npy", spotted())
-    report = refine_files([image], tmp_path / "scores", tmp_path / "out", CRF, confidence=0.7)
+    np.save(tmp_path / "predictions" / "a.npy", spotted())
+    report = refine_files([image], tmp_path / "predictions", tmp_path / "out", CRF, confidence=0.7)
     assert "a confidence is for hard labels" in report.failed[0].reason
 
 
-def test_scores_are_in_a_folder(image, tmp_path):
-    with pytest.raises(ScoresError, match="is no folder"):
+def test_predictions_are_in_a_folder(image, tmp_path):
+    with pytest.raises(PredictionError, match="is not a folder"):
         refine_files([image], tmp_path / "nowhere", tmp_path / "out", CRF)

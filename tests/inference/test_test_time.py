@@ -5,13 +5,13 @@ import torch
 import atrous
 from atrous.crf import Bilateral, DenseCRF, Gaussian
 from atrous.grid import PIXELS, Grid, resample
-from atrous.inference.test_time import Method
+from atrous.inference.test_time import Inference, with_merge
 
 IMAGE = torch.randint(0, 256, (1, 3, 61, 83), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
 class Places:
-    """A network whose two scores are the row and the column at which it looks, in pixels of what it is shown."""
+    """A network whose two logits are the row and the column of its input pixels."""
 
     grid = Grid(4, 1.5)
 
@@ -34,9 +34,9 @@ def model():
 
 @pytest.mark.parametrize("scales", [(1.0,), (0.5,), (0.75, 1.3)])
 @pytest.mark.parametrize("flip", [False, True])
-def test_whatever_is_looked_at_scores_belong_to_their_place_in_the_image(scales, flip):
-    method = Method(scales, flip, "scores")
-    views = method.look(Places(), Places().preprocess(IMAGE))
+def test_logits_of_every_view_sit_at_their_place_in_the_image(scales, flip):
+    inference = Inference(scales, flip, "average")
+    views = inference.views(Places(), Places().preprocess(IMAGE))
     assert len(views) == len(scales) * (1 + flip)
     for view in views:
         seen = view.sample(PIXELS, PIXELS, (61, 83), 83)[0, :, 8:-8, 8:-8]  # beyond its last position a map is constant
@@ -52,7 +52,7 @@ def test_sizes_follow_the_published_rule():
             sizes.append(tuple(images.shape[-2:]))
             return super().coarse_logits(images)
 
-    Method((1.0, 0.75, 0.5)).look(Sizes(), torch.zeros(1, 2, 513, 321))
+    Inference((1.0, 0.75, 0.5)).views(Sizes(), torch.zeros(1, 2, 513, 321))
     assert sizes == [(513, 321), (385, 241), (257, 161)]
 
 
@@ -60,23 +60,23 @@ def test_sizes_follow_the_published_rule():
     ("merge", "expected"),
     [
         ("probabilities", lambda maps: torch.stack([m.softmax(1) for m in maps]).mean(0)),
-        ("scores", lambda maps: torch.stack(maps).mean(0)),
-        ("maximum", lambda maps: torch.stack(maps).amax(0)),
+        ("average", lambda maps: torch.stack(maps).mean(0)),
+        ("max", lambda maps: torch.stack(maps).amax(0)),
     ],
 )
-def test_labels_come_from_the_merged_full_size_scores(model, merge, expected, monkeypatch):
+def test_labels_come_from_the_merged_full_size_maps(model, merge, expected, monkeypatch):
     monkeypatch.setattr("atrous.ops.labelmap.op._STRIP_VALUES", 5 * 83 * 7)  # seven rows at a time
-    method = Method((0.75, 1.0), True, merge)
+    inference = Inference((0.75, 1.0), True, merge)
     with torch.inference_mode():
-        labels, views = method(model, IMAGE)
+        labels, views = inference(model, IMAGE)
         full = expected([view.sample(PIXELS, PIXELS, (61, 83), 83) for view in views])
     assert (labels == full.argmax(1)[0]).float().mean() > 0.999  # rounding ties
 
 
 def test_a_mirror_image_gives_mirrored_labels(model):
     with torch.inference_mode():
-        method = Method((1.0, 0.6), True)
-        straight, behind = method(model, IMAGE)[0], method(model, IMAGE.flip(-1))[0]
+        inference = Inference((1.0, 0.6), True)
+        straight, behind = inference(model, IMAGE)[0], inference(model, IMAGE.flip(-1))[0]
     assert (straight == behind.flip(-1)).float().mean() > 0.999
 
 
@@ -85,22 +85,47 @@ def test_a_crf_without_weight_changes_nothing_and_one_with_weight_smooths(model)
         return int((labels[1:] != labels[:-1]).sum())
 
     with torch.no_grad():
-        plain, _ = Method()(model, IMAGE)
-        idle, _ = Method(crf=DenseCRF([Gaussian(3, 0)]))(model, IMAGE)
-        smooth, _ = Method(crf=DenseCRF([Gaussian(3, 5), Bilateral(20, 50, 5)]))(model, IMAGE)
+        plain, _ = Inference()(model, IMAGE)
+        idle, _ = Inference(crf=DenseCRF([Gaussian(3, 0)]))(model, IMAGE)
+        smooth, _ = Inference(crf=DenseCRF([Gaussian(3, 5), Bilateral(20, 50, 5)]))(model, IMAGE)
     assert (idle == plain).float().mean() > 0.999
     assert boundaries(smooth) <= boundaries(plain)
 
 
-def test_predict_takes_the_whole_method_and_keeps_probabilities(model):
+def test_predict_takes_every_part_of_an_inference_and_keeps_probabilities(model):
     image = IMAGE[0].permute(1, 2, 0).numpy()
-    found = atrous.predict(model, image, scales=(0.5, 1.0), flip=True, crf=True, keep_scores=True)
+    found = atrous.predict(model, image, scales=(0.5, 1.0), flip=True, crf=True, keep_probabilities=True)
     assert found.labels.shape == (61, 83)
-    assert found.scores is not None
-    assert np.allclose(found.scores.probabilities.astype(np.float32).sum(0), 1, atol=0.01)
+    assert found.probabilities is not None
+    assert np.allclose(found.probabilities.values.astype(np.float32).sum(0), 1, atol=0.01)
 
 
 @pytest.mark.parametrize("scales", [(), (1.0, 1.0), (0.0,), (-1.0,), (float("nan"),), (1000.0,), (0.001,)])
 def test_scales_that_make_no_sense_are_refused(scales):
     with pytest.raises(ValueError, match="scale"):
-        Method(scales)
+        Inference(scales)
+
+
+def test_an_unknown_merge_is_refused():
+    with pytest.raises(ValueError, match="merged by probabilities, average, max, not 'mean'"):
+        Inference(merge="mean")
+
+
+def test_a_merge_applies_to_the_test_time_views_of_a_network_with_one_scale(model):
+    flipped = Inference(flip=True)
+    assert with_merge(model, flipped, "max") == Inference(flip=True, merge="max")
+    with pytest.raises(ValueError, match="merge is one of probabilities, average, max for fcn8s here, not 'attention'"):
+        with_merge(model, flipped, "attention")
+    with pytest.raises(ValueError, match="nothing to merge: fcn8s runs once per image; add test-time scales or flip"):
+        with_merge(model, Inference(), "max")
+
+
+def test_a_merge_applies_to_a_multi_scale_networks_own_scales():
+    several = atrous.create_model("attention_to_scale", backbone="test_resnet", num_classes=2, scales=(1, 0.5))
+    for inference in (Inference(), Inference(flip=True)):
+        assert with_merge(several, inference, "average") is inference
+        assert several.merge == "average"
+    assert with_merge(several, Inference(flip=True), "probabilities") == Inference(flip=True)  # only views have it
+    assert several.merge == "average"
+    with pytest.raises(ValueError, match="merge is one of attention, average, max for attention_to_scale here"):
+        with_merge(several, Inference(), "probabilities")

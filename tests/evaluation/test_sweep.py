@@ -20,7 +20,7 @@ from atrous.data.dataset import Dataset, open_dataset
 from atrous.evaluation import sweep as dial
 from atrous.evaluation.evaluate import evaluate
 from atrous.evaluation.sweep import multiply_adds, table, turn_dial
-from atrous.inference.test_time import Method
+from atrous.inference.test_time import Inference
 from atrous.models import SegmentationModel, create_model
 
 
@@ -49,12 +49,12 @@ def data(folder: Path) -> Dataset:
 
 def test_each_setting_is_an_evaluation_at_its_stride(model: SegmentationModel, data: Dataset) -> None:
     twin = copy.deepcopy(model)
-    settings = turn_dial(model, data, (8, 32, 16), trimap=(3,), method=Method(flip=True))
+    settings = turn_dial(model, data, (8, 32, 16), trimap=(3,), inference=Inference(flip=True))
     assert [s.value for s in settings] == [32, 16, 8]
     assert model.output_stride == 16
     for setting in settings:
         twin.output_stride = setting.value
-        alone = evaluate(twin, data, trimap=(3,), method=Method(flip=True))
+        alone = evaluate(twin, data, trimap=(3,), inference=Inference(flip=True))
         assert (setting.evaluation.confusion.matrix == alone.confusion.matrix).all()
         assert setting.seconds > 0
         assert setting.multiply_adds == multiply_adds(twin)
@@ -91,14 +91,14 @@ def test_merges_of_one_network_are_compared(
         turn_dial(model, data, ("max", "average"), dial="merge")
     several.save(tmp_path / "several")
     where = ["evaluate", "--model", str(tmp_path / "several"), "--data", f"folder:{folder}", "--split", "all"]
-    result = CliRunner().invoke(app, [*where, "--scale-merge", "attention,average,max"])
+    result = CliRunner().invoke(app, [*where, "--merge", "attention,average,max"])
     assert result.exit_code == 0, result.output
     assert [line.split()[1] for line in result.stdout.splitlines()[2:5]] == ["attention", "average", "max"]
-    assert CliRunner().invoke(app, [*where, "--scale-merge", "max"]).exit_code == 0
+    assert CliRunner().invoke(app, [*where, "--merge", "max"]).exit_code == 0
     for options, says in (
-        (["--scale-merge", "mean"], "merge is one of attention, average, max"),
-        (["--scale-merge", "max,"], "merge is one of attention, average, max"),
-        (["--scale-merge", "max,average", "--output-stride", "8,16"], "of one of them at a time"),
+        (["--merge", "mean"], "merge is one of attention, average, max"),
+        (["--merge", "max,"], "merge is one of attention, average, max"),
+        (["--merge", "max,average", "--output-stride", "8,16"], "of one of them at a time"),
     ):
         result = CliRunner().invoke(app, [*where, *options])
         assert (result.exit_code, says in " ".join(result.output.split())) == (2, True), result.output
