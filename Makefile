@@ -20,7 +20,7 @@ bench:
 	$(PYTHON) -m benchmarks.kernels
 
 zoo:
-	$(PYTHON) scripts/zoo.py --minutes $(MINUTES)
+	$(PYTHON) -m studies.zoo --minutes $(MINUTES)
 
 demo:
 	$(PYTHON) -m atrous demo

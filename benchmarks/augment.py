@@ -13,8 +13,6 @@ import cv2
 import numpy as np
 import torch
 import torchvision
-from benchmarks._harness import compare, write
-from benchmarks._images import SEED, image_and_mask
 from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -23,6 +21,8 @@ from atrous.data.augment import Augmentation
 from atrous.data.dataset import PairedDataset, Sample
 from atrous.data.files.masks import MaskForm
 from atrous.label_sets import VOC
+from benchmarks._harness import compare, write
+from benchmarks._images import SEED, image_and_mask
 
 CROP = 513
 SCALE = (0.5, 2.0)

@@ -14,12 +14,12 @@ import numpy as np
 import pydensecrf.densecrf as pydensecrf
 import torch
 import torch.nn.functional as F
-from benchmarks._harness import RESULTS, Comparison, compare, copy_bandwidth, write
 from numpy.typing import NDArray
 from PIL import Image
 
 import atrous
 from atrous.crf import Bilateral, DenseCRF, Gaussian, unary_from_probabilities
+from benchmarks._harness import RESULTS, Comparison, compare, copy_bandwidth, write
 
 SEED = 0
 CLASSES, HEIGHT, WIDTH = 21, 333, 500

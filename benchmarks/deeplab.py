@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from benchmarks._harness import Comparison, compare, write
-from benchmarks.fcn import BLOCKS, forward, image, matrix_rate, multiply_adds
 from torch import Tensor, nn
 
 from atrous.models import SegmentationModel, create_model
+from benchmarks._harness import Comparison, compare, write
+from benchmarks.fcn import BLOCKS, forward, image, matrix_rate, multiply_adds
 
 SEED = 0
 CLASSES = 21

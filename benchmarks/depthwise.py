@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from benchmarks._harness import Comparison, compare, copy_bandwidth, write
 from torch import Tensor
 
 import atrous
 from atrous.models import base
 from atrous.ops.depthwise import op as depthwise
 from atrous.ops.depthwise.op import compiled_depthwise
+from benchmarks._harness import Comparison, compare, copy_bandwidth, write
 
 SEED = 0
 TORCH = "torch (oneDNN)"

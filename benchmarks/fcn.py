@@ -11,12 +11,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from benchmarks._harness import Comparison, Work, compare, write
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from atrous.models import SegmentationModel, create_model
 from atrous.models.layers import bilinear_kernel
+from benchmarks._harness import Comparison, Work, compare, write
 
 SEED = 0
 SIDE, CLASSES = 500, 21

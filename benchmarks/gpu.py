@@ -23,8 +23,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from benchmarks._harness import RESULTS, Table, Work, origin_of, write_sections
-from benchmarks._images import SEED, make_images
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -35,6 +33,8 @@ from atrous.grid import Grid
 from atrous.inference.demo import find_demo_images
 from atrous.ops.depthwise.op import compiled_depthwise
 from atrous.ops.labelmap.op import scores_to_labels
+from benchmarks._harness import RESULTS, Table, Work, origin_of, write_sections
+from benchmarks._images import SEED, make_images
 
 CLASSES = 21
 WARM, LEAST, FEWEST, MOST = 3, 0.2, 5, 200

@@ -6,13 +6,13 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from benchmarks._harness import Comparison, compare, copy_bandwidth, write
 from numpy.typing import NDArray
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from atrous.grid import Grid
 from atrous.ops.confusion import confusion_matrix
 from atrous.ops.labelmap.op import scores_to_labels
+from benchmarks._harness import Comparison, compare, copy_bandwidth, write
 
 SEED = 0
 CLASSES, HEIGHT, WIDTH = 19, 1024, 2048

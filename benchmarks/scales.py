@@ -12,12 +12,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from benchmarks._harness import Comparison, answer, race, write
 from torch import Tensor, nn
 
 from atrous.inference.test_time import Inference
 from atrous.models import SegmentationModel, create_model
 from atrous.models.attention_to_scale import AttentionToScale
+from benchmarks._harness import Comparison, answer, race, write
 
 SEED = 0
 CLASSES = 21

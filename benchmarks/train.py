@@ -21,9 +21,10 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.utils.data import DataLoader, Dataset
+
 from benchmarks._harness import Comparison, answer, race, write
 from benchmarks._images import SEED, make_images
-from torch.utils.data import DataLoader, Dataset
 
 CROP, BATCH, WORKERS = 320, 8, 1
 IMAGES = 64

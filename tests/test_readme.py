@@ -11,6 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from atrous.cli import app
+from docs.generate import PAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -92,8 +93,6 @@ def test_every_file_the_readme_links_to_is_there() -> None:
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
-def test_the_page_about_recipes_is_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    import recipe_docs
-
-    assert (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8") == recipe_docs.page()
+@pytest.mark.parametrize("name", PAGES)
+def test_generated_pages_are_up_to_date(name: str) -> None:
+    assert (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") == PAGES[name]()

@@ -18,6 +18,7 @@ from atrous.data.files.images import ImageError
 from atrous.errors import DatasetError
 from atrous.label_sets import VOC
 from atrous.labels import LabelSet
+from studies.mask_doctor import spoil
 
 from .conftest import LABELS, ImageAndMask, MakeFolder, draw
 
@@ -31,14 +32,6 @@ def found(checkup: Checkup, kind: str) -> Finding:
 
 def kinds(root: Path, *splits: str) -> list[str]:
     return [finding.kind for finding in check(f"folder:{root}", splits).findings]
-
-
-@pytest.fixture
-def spoiler(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    import doctor_report
-
-    return doctor_report
 
 
 def expected(ways: Mapping[str, str], root: Path) -> dict[tuple[str, str], set[str]]:
@@ -103,8 +96,8 @@ def check_spoilt(checkup: Checkup, ways: Mapping[str, str], root: Path) -> None:
     assert severities == sorted(severities, key=["error", "warning", "note"].index)
 
 
-def test_every_mistake_is_found_in_one_look(twenty: Mapping[str, ImageAndMask], tmp_path: Path, spoiler) -> None:
-    ways = spoiler.spoil(twenty, LABELS, tmp_path)
+def test_every_mistake_is_found_in_one_look(twenty: Mapping[str, ImageAndMask], tmp_path: Path) -> None:
+    ways = spoil(twenty, LABELS, tmp_path)
     steps: list[tuple[int, int]] = []
     checkup = check(f"folder:{tmp_path}", progress=lambda done, total: steps.append((done, total)))
     check_spoilt(checkup, ways, tmp_path)
@@ -116,11 +109,11 @@ def test_every_mistake_is_found_in_one_look(twenty: Mapping[str, ImageAndMask], 
 
 
 @pytest.mark.shared
-def test_every_mistake_is_found_in_voc_images(shared: Path, tmp_path: Path, spoiler) -> None:
+def test_every_mistake_is_found_in_voc_images(shared: Path, tmp_path: Path) -> None:
     data = open_dataset(f"voc:{shared}/data/VOCdevkit", "train")
     samples = [data[index] for index in range(20)]
     images = {Path(sample.name).stem: (sample.image, sample.mask) for sample in samples}
-    ways = spoiler.spoil(images, VOC, tmp_path)
+    ways = spoil(images, VOC, tmp_path)
     check_spoilt(check(f"folder:{tmp_path}"), ways, tmp_path)
 
 
@@ -363,9 +356,8 @@ def test_no_images_at_all_is_an_unusable_specification(make_folder: MakeFolder) 
 def test_require_healthy_names_every_error_in_the_doctor_s_words(
     twenty: Mapping[str, ImageAndMask],
     tmp_path: Path,
-    spoiler,
 ) -> None:
-    spoiler.spoil(twenty, LABELS, tmp_path)
+    spoil(twenty, LABELS, tmp_path)
     spec = f"folder:{tmp_path}"
     blocks = {f.kind: f.block() for f in check(spec).findings if f.severity == "error"}
     with pytest.raises(DatasetError) as caught:

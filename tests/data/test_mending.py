@@ -15,6 +15,7 @@ from atrous.data.files.images import read_image
 from atrous.errors import DatasetError
 from atrous.label_sets import CAMVID, VOC
 from atrous.labels import LabelSet, encode_mask
+from studies.mask_doctor import spoil
 
 from .conftest import LABELS, ImageAndMask, MakeFolder, draw
 
@@ -33,12 +34,7 @@ def masks(root: Path, split: str) -> dict[str, np.ndarray]:
     return {Path(data[index].name).stem: data[index].mask for index in range(len(data))}
 
 
-def test_a_folder_spoilt_in_every_way_becomes_healthy(
-    twenty: Mapping[str, ImageAndMask], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "scripts"))
-    from doctor_report import spoil
-
+def test_a_folder_spoilt_in_every_way_becomes_healthy(twenty: Mapping[str, ImageAndMask], tmp_path: Path) -> None:
     root, copy = tmp_path / "spoilt", tmp_path / "copies/mended"
     ways = spoil(twenty, LABELS, root)
     before = fingerprint(root)

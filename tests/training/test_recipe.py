@@ -237,7 +237,7 @@ def test_a_shipped_recipe_is_found_by_its_name(tmp_path: Path, monkeypatch: pyte
 
 
 def test_the_list_of_what_is_bundled_names_shipped_recipes_with_valid_settings() -> None:
-    for entry in tomllib.loads((FOLDER / "zoo.toml").read_text(encoding="utf-8"))["entry"]:
+    for entry in tomllib.loads((FOLDER.parent / "studies" / "zoo.toml").read_text(encoding="utf-8"))["entry"]:
         recipe = load_recipe(FOLDER / entry["recipe"], entry["gpu"])
         assert recipe.training.epochs > load_recipe(FOLDER / entry["recipe"]).training.epochs
 

@@ -61,7 +61,7 @@ def main(
                 pixels[place] += areas[region]
                 objects[place] += 1
         if index in drawn:
-            figure = attention_figure(sample.image, found.label_set, dataset.label_set, found.attention, found.scales)
+            figure = attention_figure(sample.image, found.labels, dataset.label_set, found.attention, found.scales)
             target = ROOT / "runs" / "attention" / name / f"{index:04d}.png"
             target.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(figure).save(target)

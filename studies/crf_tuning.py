@@ -58,8 +58,8 @@ def main(
     for name, chosen in (("hurts", gains[:SHOWN]), ("helps", gains[-SHOWN:])):
         for gain, index in chosen:
             sample = dataset[index]
-            masks = [sample.mask, predict(network, sample.image).labels, predict(network, sample.image, crf=crf).labels]
-            panels = [sample.image, *(overlay(sample.image, mask, labels, legend=False) for mask in masks)]
+            shown = [sample.mask, predict(network, sample.image).labels, predict(network, sample.image, crf=crf).labels]
+            panels = [sample.image, *(overlay(sample.image, mask, labels, legend=False) for mask in shown)]
             target = ROOT / "runs" / "crf" / f"{name}_{100 * gain:+.1f}_{index}.png"
             target.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.concatenate(panels, axis=1)).save(target)

@@ -1,0 +1,1 @@
+"""The papers' ablations as studies, and the reports about trained models: ``python -m studies --list``."""
