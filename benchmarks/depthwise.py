@@ -45,9 +45,8 @@ def layer(
         with compiled_depthwise(x):
             work()
 
-    maps = (4 if learns else 1) * x.numel() + (
-        2 if learns else 1
-    ) * gradient.numel()  # x twice, its gradient; y, its own
+    # In training: x twice, its gradient twice; y and its gradient.
+    maps = (4 if learns else 1) * x.numel() + (2 if learns else 1) * gradient.numel()
     moved = maps * x.element_size()
     floor = moved / copy_bandwidth(moved // 2) / torch.get_num_threads()
     what = "forward and backward" if learns else "forward"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from atrous.ops.depthwise.cpu import depthwise_reference
+from atrous.ops.depthwise.op import depthwise_reference
 
 SHAPES = [  # kernel, stride, dilation, padding, channels, size
     ((3, 3), 1, 1, 1, 70, (7, 9)),

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from atrous.ops.devices import computing_dtype
+
 _FEW, _NARROW = 3, 8
 """Images up to which, and padding above which, cuDNN is slow."""
 _COLUMNS = 1 << 26
@@ -81,12 +83,6 @@ def conv_by_columns(
         parts.append((found.transpose(1, 2) @ matrix).view(len(x), -1, columns, len(weight)))
     y = torch.cat(parts, 1)
     return (y if bias is None else y + bias.to(y.dtype)).permute(0, 3, 1, 2)
-
-
-def computing_dtype(x: Tensor) -> torch.dtype:
-    """What a convolution of it computes in."""
-    device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
 def conv_bn_relu(inputs: int, outputs: int, kernel: int = 1, rate: int = 1) -> nn.Sequential:

@@ -1,4 +1,4 @@
-"""What can be run where."""
+"""What a device can run, and in which precision it computes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import importlib.util
 import warnings
 
 import torch
+from torch import Tensor
 
 _OLDEST = (7, 0)
 """The compute capability that Triton asks of an NVIDIA card."""
@@ -32,3 +33,9 @@ def has_triton(device: torch.device) -> bool:
         warnings.warn(f"Triton does not work here ({reason}): plain PyTorch computes instead, slower", stacklevel=2)
         return False
     return True
+
+
+def computing_dtype(x: Tensor) -> torch.dtype:
+    """The dtype in which torch convolves ``x``: autocast's on its device if autocast is enabled, else its own."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype

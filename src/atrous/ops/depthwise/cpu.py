@@ -1,24 +1,30 @@
-"""Depthwise convolution on channels-last maps, and its gradients: one small kernel per channel, dilated at will.
+"""Depthwise convolution of channels-last maps on a CPU, and its gradients, in compiled code, at any dilation.
 
-torch's CPU library has no fast code for most of these: dilated ones, and all gradients by weights of 5×5 kernels, take
-ten to thirty times as long as the arithmetic needs. :func:`depthwise_reference` is the same in plain torch.
+torch's CPU library has no fast code for most of these: dilated ones, and all gradients with respect to weights of 5×5
+kernels, take ten to thirty times as long as the arithmetic needs. The reference is
+:func:`atrous.ops.depthwise.op.depthwise_reference`.
 
-Thirty-two channels at a time are copied to float32 rows that are zero where the padding is and lie in cache; there
-every output is a sum without a single test. Rows of the padding are left out. Arrays are addresses of contiguous
-memory ``(B, H, W, C)``, bfloat16 or float32, C at least :data:`CHANNELS`; blocks of channels overlap at the end where C
-is no multiple.
+Thirty-two channels at a time are copied to float32 rows that are zero where the padding is and fit into the cache;
+there every output is a sum without a single test. Rows of the padding are left out. In compiled code, arrays are
+addresses of contiguous memory ``(B, H, W, C)``, bfloat16 or float32, C at least :data:`CHANNELS`; blocks of channels
+overlap at the end if C is not a multiple of it.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Sequence
+from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import torch.nn.functional as F
+import torch
 from numba import njit
 from torch import Tensor
 
 from atrous.ops.simd import LANES, add, address, load, load_bfloat16, multiply_add, spread, store, store_bfloat16
+from atrous.ops.workers import Workers
 
 CHANNELS = 2 * LANES
 """Channels that are computed together."""
@@ -28,9 +34,86 @@ _ROOM = 1 << 17
 """Floats of cache that the rows of a block may take (half of a usual second-level cache)."""
 
 
-def depthwise_reference(x: Tensor, weight: Tensor, stride: int, padding: tuple[int, int], dilation: int) -> Tensor:
-    """The convolution of each channel of ``(B, C, H, W)`` with its kernel of ``(C, 1, kh, kw)``, by torch."""
-    return F.conv2d(x, weight, None, stride, padding, dilation, x.shape[1])
+def correlate(
+    x: Tensor,
+    taps: Tensor,
+    kernel: Sequence[int],
+    stride: int,
+    dilation: int,
+    before: Sequence[int],
+    step: int,
+    out: Tensor,
+    *,
+    flip: bool = False,
+) -> None:
+    """Convolve each channel with its own kernel.
+
+    Args:
+        x: ``(B, C, H, W)`` in channels-last memory, float32 or bfloat16.
+        taps: the kernels, ``(kh · kw, C)``, any floating dtype.
+        kernel: kh, kw.
+        stride: stride of the output.
+        dilation: dilation of the kernel.
+        before: zeros above and to the left of the input.
+        step: distance of the input's positions, with zeros between them (2 for the gradient of a stride of 2).
+        out: ``(B, C, rows, columns)`` in channels-last memory, of the dtype of ``x``; written.
+        flip: whether the kernel is turned by 180°, as it is for the gradient with respect to the input.
+    """
+    weight = (taps.flip(0) if flip else taps).float().contiguous().numpy()
+    half, size, shape, zeros = x.dtype == torch.bfloat16, _size(x), _pair(kernel), _pair(before)
+    source, target, out_size = x.data_ptr(), out.data_ptr(), _pair(out.shape[2:])
+
+    def work(first: int, last: int) -> None:
+        _correlate(source, half, size, weight, shape, stride, dilation, zeros, step, target, out_size, first, last)
+
+    _share(work, x.shape[0] * -(-x.shape[1] // CHANNELS))
+
+
+def weight_gradient(
+    x: Tensor, gradient: Tensor, kernel: Sequence[int], stride: int, dilation: int, padding: Sequence[int]
+) -> Tensor:
+    """The gradient with respect to the weights.
+
+    Args:
+        x: the input ``(B, C, H, W)`` in channels-last memory, float32 or bfloat16.
+        gradient: with respect to the output, ``(B, C, rows, columns)`` in channels-last memory, of the dtype of ``x``.
+        kernel: kh, kw.
+        stride: stride of the output.
+        dilation: dilation of the kernel.
+        padding: zeros above and to the left of the input.
+
+    Returns:
+        float32 ``(kh · kw, C)``.
+    """
+    result = torch.empty(kernel[0] * kernel[1], x.shape[1])
+    array, half, size, shape, zeros = result.numpy(), x.dtype == torch.bfloat16, _size(x), _pair(kernel), _pair(padding)
+    source, incoming, out_size = x.data_ptr(), gradient.data_ptr(), _pair(gradient.shape[2:])
+
+    def work(first: int, last: int) -> None:
+        _weight_gradient(source, half, size, incoming, out_size, shape, stride, dilation, zeros, array, first, last)
+
+    _share(work, -(-x.shape[1] // CHANNELS))
+    return result
+
+
+def _size(x: Tensor) -> tuple[int, int, int, int]:
+    return x.shape[0], x.shape[2], x.shape[3], x.shape[1]
+
+
+def _pair(values: Sequence[int]) -> tuple[int, int]:
+    return values[0], values[1]
+
+
+_workers = cache(Workers)
+os.register_at_fork(after_in_child=_workers.cache_clear)  # threads are not inherited
+
+
+def _share(work: Callable[[int, int], None], blocks: int) -> None:
+    """Compute blocks in as many threads as torch uses, this one included."""
+    threads = torch.get_num_threads()
+    pieces = min(blocks, 2 * threads if threads > 1 else 1)
+    bounds = [blocks * i // pieces for i in range(pieces + 1)] if blocks else []
+    _workers(threads)(lambda piece: work(*piece), list(pairwise(bounds)))
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -73,7 +156,7 @@ def _strip(rows_out: int, stride: int, reach: int, width: int) -> int:
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def correlate(
+def _correlate(
     x: int,
     half: bool,
     size: tuple[int, int, int, int],
@@ -90,20 +173,8 @@ def correlate(
 ) -> None:
     """Fill blocks ``first`` to ``last`` (of images times blocks of channels) of a convolution's result.
 
-    Args:
-        x: input ``(B, H, W, C)``.
-        half: input and output are bfloat16, else float32.
-        size: B, H, W, C.
-        weight: float32 ``(kh · kw, C)``.
-        kernel: kh, kw.
-        stride: of the output.
-        dilation: of the kernel.
-        before: zeros above and to the left of the input.
-        step: the input's positions lie so far apart, with zeros between them (2 for the gradient of a stride of 2).
-        out: output ``(B, *out_size, C)``.
-        out_size: its rows and columns.
-        first: block to begin with.
-        last: block to end before.
+    Args are those of :func:`correlate`; ``half`` means bfloat16 (else float32), ``size`` is (B, H, W, C), ``weight`` is
+    float32 ``(kh · kw, C)``, and ``last`` is not included.
     """
     _, height, width_in, channels = size
     rows_out, columns_out = out_size
@@ -172,7 +243,7 @@ def _put(target: int, half: bool, place: int, a: Any, b: Any) -> None:
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def weight_gradient(
+def _weight_gradient(
     x: int,
     half: bool,
     size: tuple[int, int, int, int],
@@ -188,7 +259,7 @@ def weight_gradient(
 ) -> None:
     """Fill blocks ``first`` to ``last`` of channels of the gradient by the weights, float32 ``(kh · kw, C)``.
 
-    Args are those of :func:`correlate`; ``gradient`` is that of its output.
+    Args are those of :func:`_correlate`; ``gradient`` is that of its output.
     """
     images, height, width_in, channels = size
     rows_out, columns_out = out_size

@@ -1,60 +1,77 @@
-"""Depthwise convolutions by :mod:`atrous.ops.depthwise.cpu` on a CPU, and by
-:mod:`atrous.ops.depthwise.triton_kernels` on a GPU, wherever torch's library has only slow code.
+"""Depthwise convolution, compiled for the cases in which torch's own is slow.
+
+:func:`compiled_depthwise` is the door: inside it, ``F.conv2d`` takes the kernels of :mod:`atrous.ops.depthwise.cpu` or
+:mod:`atrous.ops.depthwise.triton_kernels` where they are faster. :func:`depthwise_reference` is what they compute.
 """
 
 from __future__ import annotations
 
-import os
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
-from itertools import pairwise
+from types import ModuleType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils.flop_counter import conv_flop_count, register_flop_formula
+from torch.utils.flop_counter import register_flop_formula
 
-from atrous.models.layers import computing_dtype
-from atrous.ops.devices import has_triton
-from atrous.ops.workers import Workers
+from atrous.ops.devices import computing_dtype, has_triton
 
-CHANNELS = 32
-"""Fewest that the compiled code takes."""
+MIN_CHANNELS = 32
+"""Fewest channels that the compiled code takes."""
 _DTYPES = (torch.float32, torch.bfloat16)
 _NARROW = 6
-"""Padding up to which torch's forward is fast: wider than that, it leaves its vectors for plain loops."""
+"""Padding up to which torch's forward is fast on a CPU: beyond it, torch leaves its vectors for plain loops."""
 _MANY = 1 << 21
-"""Values from which on a GPU has work for longer than it takes the host to ask for it in Python."""
+"""Number of input values from which a GPU computes for longer than Python takes to launch the next kernel."""
+
+
+def depthwise_reference(x: Tensor, weight: Tensor, stride: int, padding: tuple[int, int], dilation: int) -> Tensor:
+    """Convolve each channel of ``(B, C, H, W)`` with its own kernel of ``(C, 1, kh, kw)``, in plain torch."""
+    return F.conv2d(x, weight, None, stride, padding, dilation, x.shape[1])
 
 
 def has_depthwise(net: nn.Module) -> bool:
-    """Whether a network has layers that :func:`compiled_depthwise` may serve: looking at every call takes time, too."""
-    return any(isinstance(m, nn.Conv2d) and m.groups == m.in_channels >= CHANNELS for m in net.modules())
+    """Whether a network has layers that :func:`compiled_depthwise` may serve: others need not pay for intercepting
+    every call.
+    """
+    return any(isinstance(m, nn.Conv2d) and m.groups == m.in_channels >= MIN_CHANNELS for m in net.modules())
 
 
 def compiled_depthwise(images: Tensor) -> AbstractContextManager[object]:
-    """While it is active, what a network does to these images goes through the compiled code where that is faster.
+    """A context in which depthwise convolutions run in compiled code where that is faster than torch's.
 
-    It changes no module. On other devices, for single small images on a GPU, and while a network is exported or
-    compiled, nothing happens.
+    It intercepts calls of ``F.conv2d`` and changes no module, so it works on every network (timm's included), which
+    keeps its weights, its hooks and its exported form. Derivatives of any order, forward-mode differentiation,
+    ``torch.func`` and checkpointing work as with torch's convolution. It does nothing while a network is compiled,
+    traced or exported, for small images on a GPU without gradients, and on a device that is neither a CPU nor a GPU
+    with Triton.
+
+    Args:
+        images: the network's input, ``(B, C, H, W)``; its device and size decide.
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
         return nullcontext()
     much = torch.is_grad_enabled() or images.numel() >= _MANY
     serves = images.device.type == "cpu" or (has_triton(images.device) and much)
-    return _Depthwise() if serves else nullcontext()
+    return _Interception() if serves else nullcontext()
 
 
-class _Depthwise(TorchFunctionMode):
+class _Interception(TorchFunctionMode):
+    """Sends the depthwise convolutions among all calls of torch's functions to the compiled code."""
+
+    # A function mode is torch's public way to reach every F.conv2d of a network that somebody else wrote. Replacing
+    # modules would change what is saved, hooked and exported; overriding aten::convolution would change the process.
+
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func is F.conv2d and (call := _served(*args, **kwargs)) is not None:
-            return call
+        if func is F.conv2d and (y := _served(*args, **kwargs)) is not None:
+            return y
         return func(*args, **kwargs)
 
 
@@ -67,52 +84,54 @@ def _served(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Tensor | None:
-    """The convolution, or None where torch does it better, or has to say what is wrong with the call."""
+    """``F.conv2d`` in compiled code; None where torch is as fast, or has to raise an error."""
     if input.dim() != 4 or weight.dim() != 4 or isinstance(padding, str):
         return None
-    channels, per_group, *kernel = weight.shape
-    if per_group != 1 or not groups == channels == input.shape[1] >= CHANNELS or _is_transformed():
-        return None
-    strides, paddings, dilations = _pair(stride), _pair(padding), _pair(dilation)
-    if not strides[0] == strides[1] > 0 or not dilations[0] == dilations[1] > 0:
-        return None
-    if any(not 0 <= p <= dilations[0] * (k - 1) for p, k in zip(paddings, kernel, strict=True)):
-        return None
-    if min(_out_size(input, weight, strides[0], paddings, dilations[0])) < 1:
+    channels, per_group = weight.shape[:2]
+    if per_group != 1 or not groups == channels == input.shape[1] >= MIN_CHANNELS:
         return None
     if bias is not None and bias.shape != (channels,):
         return None
+    strides, paddings, dilations = _pair(stride), _pair(padding), _pair(dilation)
     dtype = _dtype(input, weight)
-    learns = torch.is_grad_enabled() and (weight.requires_grad or input.requires_grad)
-    if input.device.type == "cpu":
-        slow = dilations[0] > 1 or max(kernel) > 3 or (strides[0] > 1 and dtype == torch.bfloat16)
-        slow = (learns and slow) or max(paddings) > _NARROW
-    else:
-        slow = dilations[0] > 1
-    if dtype is None or not slow:
+    if dtype is None or not _is_supported(input, weight, strides, paddings, dilations):
         return None
-    y: Tensor = _depthwise(input.to(dtype), weight.to(dtype), strides[0], list(paddings), dilations[0])
-    if not input.is_contiguous(memory_format=torch.channels_last):
-        y = y.contiguous()
+    if not _is_slow_in_torch(input, weight, strides[0], paddings, dilations[0], dtype):
+        return None
+    y: Tensor = _Depthwise.apply(input.to(dtype), weight.to(dtype), strides[0], list(paddings), dilations[0])
     return y if bias is None else y + bias.to(y.dtype).view(-1, 1, 1)
 
 
-def _is_transformed() -> bool:
-    """Whether torch.func or forward-mode differentiation is at work, which know torch's own layers only."""
-    from torch.autograd import forward_ad
-
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+def _pair(value: Any) -> tuple[int, int]:
+    return (int(value[0]), int(value[-1])) if isinstance(value, Sequence) else (int(value), int(value))
 
 
 def _dtype(x: Tensor, weight: Tensor) -> torch.dtype | None:
-    """What torch would compute in, if that is something served."""
+    """The dtype torch would compute in, if the compiled code has it."""
     dtype = computing_dtype(x)
     casts = (torch.float32, torch.bfloat16, torch.float16) if torch.is_autocast_enabled(x.device.type) else (dtype,)
     return dtype if dtype in _DTYPES and {x.dtype, weight.dtype} <= set(casts) else None
 
 
-def _pair(value: Any) -> tuple[int, int]:
-    return (int(value[0]), int(value[-1])) if isinstance(value, Sequence) else (int(value), int(value))
+def _is_supported(
+    x: Tensor, weight: Tensor, strides: tuple[int, int], paddings: tuple[int, int], dilations: tuple[int, int]
+) -> bool:
+    """Whether the compiled code has these settings: one stride, one dilation, no more padding than the kernel needs."""
+    if not strides[0] == strides[1] > 0 or not dilations[0] == dilations[1] > 0:
+        return False
+    if any(not 0 <= p <= dilations[0] * (k - 1) for p, k in zip(paddings, weight.shape[2:], strict=True)):
+        return False
+    return min(_out_size(x, weight, strides[0], paddings, dilations[0])) >= 1
+
+
+def _is_slow_in_torch(
+    x: Tensor, weight: Tensor, stride: int, paddings: tuple[int, int], dilation: int, dtype: torch.dtype
+) -> bool:
+    if x.device.type != "cpu":
+        return dilation > 1
+    learns = torch.is_grad_enabled() and (weight.requires_grad or x.requires_grad)
+    slow_gradient = dilation > 1 or max(weight.shape[2:]) > 3 or (stride > 1 and dtype == torch.bfloat16)
+    return (learns and slow_gradient) or max(paddings) > _NARROW
 
 
 def _out_size(x: Tensor, weight: Tensor, stride: int, padding: Sequence[int], dilation: int) -> tuple[int, int]:
@@ -123,64 +142,78 @@ def _out_size(x: Tensor, weight: Tensor, stride: int, padding: Sequence[int], di
     return rows, columns
 
 
+class _Depthwise(torch.autograd.Function):
+    """The compiled convolution with its derivatives; it keeps the memory format of ``x``."""
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, stride: int, padding: list[int], dilation: int) -> Tensor:
+        y: Tensor = _convolve(x, weight, stride, padding, dilation)
+        return y if x.is_contiguous(memory_format=torch.channels_last) else y.contiguous()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], _: Tensor) -> None:
+        x, weight, *ctx.settings = inputs
+        ctx.save_for_backward(x, weight)
+        ctx.save_for_forward(x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (x, weight), (stride, padding, dilation) = ctx.saved_tensors, ctx.settings
+        wanted = list(ctx.needs_input_grad[:2])
+        # The gradient's own gradient needs operations that torch can differentiate.
+        gradients = _plain_gradients if torch.is_grad_enabled() else _gradients
+        both = gradients(gradient, x, weight, stride, padding, dilation, wanted)
+        return (*(g if want else None for g, want in zip(both, wanted, strict=True)), None, None, None)
+
+    @staticmethod
+    def jvp(ctx: Any, x_tangent: Tensor | None, weight_tangent: Tensor | None, *_: Any) -> Tensor:
+        x, weight = ctx.saved_tensors
+        pairs = ((x_tangent, weight), (x, weight_tangent))
+        parts = [depthwise_reference(a, b, *ctx.settings) for a, b in pairs if a is not None and b is not None]
+        return sum(parts[1:], parts[0])
+
+    @staticmethod
+    def vmap(_: Any, in_dims: tuple[int | None, ...], x: Tensor, weight: Tensor, *settings: Any) -> tuple[Tensor, int]:
+        y = torch.vmap(lambda x, w: depthwise_reference(x, w, *settings), in_dims[:2])(x, weight)
+        return y, 0
+
+
+# The kernels are operators of torch's, so that FlopCounterMode counts them and the profiler names them.
+
+
 @torch.library.custom_op("atrous::depthwise", mutates_args=(), device_types=("cpu", "cuda"))
-def _depthwise(x: Tensor, weight: Tensor, stride: int, padding: list[int], dilation: int) -> Tensor:
+def _convolve(x: Tensor, weight: Tensor, stride: int, padding: list[int], dilation: int) -> Tensor:
+    """The convolution, in channels-last memory."""
     if x.device.type == "cpu" and max(padding) <= _NARROW:
-        return F.conv2d(x, weight, None, stride, padding, dilation, x.shape[1]).contiguous(
-            memory_format=torch.channels_last
-        )
-    out_size = _out_size(x, weight, stride, padding, dilation)
-    return _correlate(x, weight, stride, dilation, (padding[0], padding[1]), 1, out_size)
+        y = depthwise_reference(x, weight, stride, (padding[0], padding[1]), dilation)
+        return y.contiguous(memory_format=torch.channels_last)
+    return _correlate(x, weight, stride, dilation, padding, 1, _out_size(x, weight, stride, padding, dilation))
 
 
 @torch.library.custom_op("atrous::depthwise_backward", mutates_args=(), device_types=("cpu", "cuda"))
-def _depthwise_backward(
+def _gradients(
     gradient: Tensor, x: Tensor, weight: Tensor, stride: int, padding: list[int], dilation: int, wanted: list[bool]
 ) -> tuple[Tensor, Tensor]:
-    """The gradients by the input and by the weights, as far as they are wanted; else nothing, ``(0,)``."""
-    gradient = _channels_last(gradient)
-    inputs, weights = x.new_empty(0), x.new_empty(0)
+    """The gradients with respect to the input and the weights; ``(0,)`` for one that is not wanted."""
+    gradient, kernel = _channels_last(gradient), weight.shape[2:]
+    for_x, for_weight = x.new_empty(0), weight.new_empty(0)
     if wanted[0]:
-        before = [dilation * (k - 1) - p for k, p in zip(weight.shape[2:], padding, strict=True)]
-        size = (x.shape[2], x.shape[3])
-        inputs = _correlate(gradient, weight, 1, dilation, (before[0], before[1]), stride, size, flip=True)
+        before = [dilation * (k - 1) - p for k, p in zip(kernel, padding, strict=True)]
+        for_x = _correlate(gradient, weight, 1, dilation, before, stride, (x.shape[2], x.shape[3]), flip=True)
     if wanted[1]:
-        weights = _weight_gradient(gradient, _channels_last(x), weight, stride, padding, dilation)
-    return inputs, weights
+        taps = _kernels(x).weight_gradient(_channels_last(x), gradient, kernel, stride, dilation, padding)
+        for_weight = taps.t().reshape(weight.shape).to(weight.dtype).contiguous()
+    return for_x, for_weight
 
 
-def _weight_gradient(
-    gradient: Tensor, x: Tensor, weight: Tensor, stride: int, padding: list[int], dilation: int
-) -> Tensor:
-    kernel = (weight.shape[2], weight.shape[3])
-    if x.device.type != "cpu":
-        from atrous.ops.depthwise import triton_kernels as depthwise_gpu
-
-        sums = depthwise_gpu.weight_gradient(x, gradient, kernel, stride, dilation, padding)
-        return sums.t().reshape(weight.shape).to(weight.dtype)
-    from atrous.ops.depthwise import cpu as depthwise  # numba takes a second to import
-
-    result = torch.empty(kernel[0] * kernel[1], x.shape[1])
-    array = result.numpy()
-
-    def work(first: int, last: int) -> None:
-        depthwise.weight_gradient(
-            x.data_ptr(),
-            x.dtype == torch.bfloat16,
-            _size(x),
-            gradient.data_ptr(),
-            (gradient.shape[2], gradient.shape[3]),
-            kernel,
-            stride,
-            dilation,
-            (padding[0], padding[1]),
-            array,
-            first,
-            last,
-        )
-
-    _share(work, -(-x.shape[1] // CHANNELS))
-    return result.t().reshape(weight.shape).to(weight.dtype)
+def _plain_gradients(
+    gradient: Tensor, x: Tensor, weight: Tensor, stride: int, padding: list[int], dilation: int, wanted: list[bool]
+) -> tuple[Tensor, Tensor]:
+    """What :func:`_gradients` computes, in plain torch."""
+    geometry = ([stride] * 2, padding, [dilation] * 2, False, [0, 0], x.shape[1])
+    both = torch.ops.aten.convolution_backward(gradient, x, weight, None, *geometry, [*wanted, False])[:2]
+    for_x, for_weight = (x.new_empty(0) if g is None else g for g in both)
+    return for_x, for_weight
 
 
 def _correlate(
@@ -188,7 +221,7 @@ def _correlate(
     weight: Tensor,
     stride: int,
     dilation: int,
-    before: tuple[int, int],
+    before: Sequence[int],
     step: int,
     out_size: tuple[int, int],
     *,
@@ -196,96 +229,51 @@ def _correlate(
 ) -> Tensor:
     x = _channels_last(x)
     out = torch.empty((*x.shape[:2], *out_size), dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-    taps = weight.detach().flatten(1).t()
-    if x.device.type != "cpu":
-        from atrous.ops.depthwise import triton_kernels as depthwise_gpu
-
-        depthwise_gpu.correlate(x, taps.contiguous(), weight.shape[2:], stride, dilation, before, step, out, flip=flip)
-        return out
-    from atrous.ops.depthwise import cpu as depthwise  # numba takes a second to import
-
-    array = (taps.flip(0) if flip else taps).float().contiguous().numpy()
-
-    def work(first: int, last: int) -> None:
-        depthwise.correlate(
-            x.data_ptr(),
-            x.dtype == torch.bfloat16,
-            _size(x),
-            array,
-            (weight.shape[2], weight.shape[3]),
-            stride,
-            dilation,
-            before,
-            step,
-            out.data_ptr(),
-            out_size,
-            first,
-            last,
-        )
-
-    _share(work, x.shape[0] * -(-x.shape[1] // CHANNELS))
+    taps = weight.detach().flatten(1).t().contiguous()
+    _kernels(x).correlate(x, taps, weight.shape[2:], stride, dilation, before, step, out, flip=flip)
     return out
-
-
-@_depthwise.register_fake
-def _(x: Tensor, weight: Tensor, stride: int, padding: list[int], dilation: int) -> Tensor:
-    size = _out_size(x, weight, stride, padding, dilation)
-    return x.new_empty((*x.shape[:2], *size)).contiguous(memory_format=torch.channels_last)
-
-
-@_depthwise_backward.register_fake
-def _(_: Tensor, x: Tensor, weight: Tensor, *settings: Any) -> tuple[Tensor, Tensor]:
-    inputs, weights = settings[-1]
-    there = torch.empty_like(x, memory_format=torch.channels_last) if inputs else x.new_empty(0)
-    return there, torch.empty_like(weight) if weights else x.new_empty(0)
-
-
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
-    x, weight, *ctx.settings = inputs
-    ctx.save_for_backward(x, weight)
-
-
-def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-    x, weight = ctx.saved_tensors
-    wanted = list(ctx.needs_input_grad[:2])
-    if torch.is_grad_enabled():  # somebody wants the gradient's own gradient
-        stride, padding, dilation = ctx.settings
-        geometry = ([stride] * 2, padding, [dilation] * 2, False, [0, 0], x.shape[1])
-        both = torch.ops.aten.convolution_backward(gradient, x, weight, None, *geometry, [*wanted, False])[:2]
-    else:
-        both = _depthwise_backward(gradient, x, weight, *ctx.settings, wanted)
-    return (*(g if want else None for g, want in zip(both, wanted, strict=True)), None, None, None)
-
-
-_depthwise.register_autograd(_backward, setup_context=_setup)
-
-
-@register_flop_formula(torch.ops.atrous.depthwise)
-def _count(x: Any, weight: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
-    return conv_flop_count(x, weight, out_shape)
-
-
-@register_flop_formula(torch.ops.atrous.depthwise_backward)
-def _count_backward(gradient: Any, x: Any, weight: Any, *settings: Any, **_: Any) -> int:
-    counted: int = sum(settings[-1]) * conv_flop_count(x, weight, gradient)
-    return counted
 
 
 def _channels_last(x: Tensor) -> Tensor:
     return x.detach().contiguous(memory_format=torch.channels_last)
 
 
-def _size(x: Tensor) -> tuple[int, int, int, int]:
-    return x.shape[0], x.shape[2], x.shape[3], x.shape[1]
+def _kernels(x: Tensor) -> ModuleType:
+    """The module of kernels for a tensor's device; it is loaded when it is first needed (numba takes a second)."""
+    if x.device.type == "cpu":
+        from atrous.ops.depthwise import cpu
+
+        return cpu
+    from atrous.ops.depthwise import triton_kernels
+
+    return triton_kernels
 
 
-_workers = cache(Workers)
-os.register_at_fork(after_in_child=_workers.cache_clear)  # threads are not inherited
+@_convolve.register_fake
+def _(x: Tensor, weight: Tensor, stride: int, padding: list[int], dilation: int) -> Tensor:
+    size = _out_size(x, weight, stride, padding, dilation)
+    return x.new_empty((*x.shape[:2], *size)).contiguous(memory_format=torch.channels_last)
 
 
-def _share(work: Callable[[int, int], None], blocks: int) -> None:
-    """Compute blocks in as many threads as torch takes, this one included."""
-    threads = torch.get_num_threads()
-    pieces = min(blocks, 2 * threads if threads > 1 else 1)
-    bounds = [blocks * i // pieces for i in range(pieces + 1)] if blocks else []
-    _workers(threads)(lambda piece: work(*piece), list(pairwise(bounds)))
+@_gradients.register_fake
+def _(_: Tensor, x: Tensor, weight: Tensor, *settings: Any) -> tuple[Tensor, Tensor]:
+    for_x, for_weight = settings[-1]
+    like_x = torch.empty_like(x, memory_format=torch.channels_last) if for_x else x.new_empty(0)
+    return like_x, weight.new_empty(weight.shape) if for_weight else weight.new_empty(0)
+
+
+@_gradients.register_vmap
+def _(_: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+    both = torch.vmap(lambda *tensors: _plain_gradients(*tensors, *args[3:]), in_dims[:3])(*args[:3])
+    return both, (0, 0)
+
+
+@register_flop_formula(torch.ops.atrous.depthwise)
+def _count(_: Any, weight: Sequence[int], *__: Any, out_shape: Sequence[int] = (), **___: Any) -> int:
+    return 2 * math.prod(out_shape) * math.prod(weight[2:])
+
+
+@register_flop_formula(torch.ops.atrous.depthwise_backward)
+def _count_backward(gradient: Sequence[int], _: Any, weight: Sequence[int], *settings: Any, **__: Any) -> int:
+    wanted: list[bool] = settings[-1]
+    return 2 * math.prod(gradient) * math.prod(weight[2:]) * sum(wanted)

@@ -2,7 +2,7 @@
 
 cuDNN has fast channels-last code for kernels that are not dilated; dilated ones it computes on a copy in another
 layout, or by kernels made for few groups, up to a hundred times slower than memory would allow. The reference is
-:func:`atrous.ops.depthwise.cpu.depthwise_reference`. Here a program computes some positions of some channels; a tap
+:func:`atrous.ops.depthwise.op.depthwise_reference`. Here a program computes some positions of some channels; a tap
 after the other is read, most of them from cache.
 """
 

@@ -5,13 +5,13 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 import atrous
 from atrous.ops.depthwise import op as depthwise
-from atrous.ops.depthwise.cpu import depthwise_reference
-from atrous.ops.depthwise.op import compiled_depthwise
+from atrous.ops.depthwise.op import compiled_depthwise, depthwise_reference
 
 BFLOAT16 = 2**-8
 """The distance of 1 from the next number of bfloat16, as a share."""
@@ -67,8 +67,8 @@ def test_a_map_of_many_rows_is_computed_in_strips():
 
 def test_it_serves_what_torch_is_slow_at_and_nothing_else(monkeypatch):
     served = []
-    run = depthwise._depthwise
-    monkeypatch.setattr(depthwise, "_depthwise", lambda *args: served.append(args) or run(*args))
+    run = depthwise._convolve
+    monkeypatch.setattr(depthwise, "_convolve", lambda *args: served.append(args) or run(*args))
 
     def serves(kernel=3, *, grad=True, channels=64, groups=None, dtype=torch.float32, **settings):
         served.clear()
@@ -166,10 +166,12 @@ def test_an_exported_network_holds_torchs_own_layers():
     torch.testing.assert_close(model(images), program.module()(images), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's own test asks for it
-def test_it_is_an_operator_as_torch_expects_them():
-    x, weight = torch.randn(2, 40, 9, 11, requires_grad=True), torch.randn(40, 1, 3, 3, requires_grad=True)
-    torch.library.opcheck(depthwise._depthwise, (x, weight, 1, [8, 8], 8))
+def test_its_operators_are_as_torch_expects_them():
+    x, weight = torch.randn(2, 40, 9, 11), torch.randn(40, 1, 3, 3)
+    torch.library.opcheck(depthwise._convolve, (x, weight, 1, [8, 8], 8))
+    gradient = depthwise_reference(x, weight, 1, (8, 8), 8)
+    for wanted in ([True, True], [True, False], [False, True]):
+        torch.library.opcheck(depthwise._gradients, (gradient, x, weight, 1, [8, 8], 8, wanted))
 
 
 def layer(**changes):
@@ -202,24 +204,57 @@ def test_what_torch_refuses_is_refused_by_torch(changes):
     assert "depthwise" not in str(ours.value)
 
 
+WEIGHT = torch.randn(32, 1, 3, 3)
+
+
+def compiled(x, weight=WEIGHT):
+    with compiled_depthwise(x):
+        return F.conv2d(x, weight, None, 1, 8, 8, 32)
+
+
+def plain(x, weight=WEIGHT):
+    return F.conv2d(x, weight, None, 1, 8, 8, 32)
+
+
+def energy(convolve):
+    return lambda x, weight=WEIGHT: convolve(x, weight).pow(3).sum()
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch's own forward-mode rules use it
-def test_derivatives_that_are_not_training_are_torchs():
+def test_derivatives_of_every_kind_are_torchs():
     x, weight = torch.randn(1, 32, 12, 12), torch.randn(32, 1, 3, 3)
-
-    def run(x):
-        with compiled_depthwise(x):
-            return F.conv2d(x, weight, None, 1, 8, 8, 32)
-
-    true = F.conv2d(x, weight, None, 1, 8, 8, 32)
-    _, tangent = torch.func.jvp(run, (x,), (x,))
-    torch.testing.assert_close(tangent, true)  # it is linear
-    torch.testing.assert_close(
-        torch.func.grad(lambda x: run(x).square().sum() / 2)(x).mul(x).sum(), true.square().sum()
-    )
+    torch.testing.assert_close(torch.func.jvp(compiled, (x,), (x,)), torch.func.jvp(plain, (x,), (x,)))
+    both = (x, WEIGHT), (x + 1, weight)
+    torch.testing.assert_close(torch.func.jvp(compiled, *both), torch.func.jvp(plain, *both))
+    for derivative in (
+        lambda f: torch.func.grad(f, argnums=(0, 1))(x, weight),
+        lambda f: torch.func.grad(lambda x: torch.func.grad(f)(x).square().sum())(x),
+        lambda f: torch.func.jvp(torch.func.grad(f), (x,), (x,)),
+        lambda f: torch.func.vmap(torch.func.grad(f))(torch.stack([x, x + 1])),
+    ):
+        torch.testing.assert_close(derivative(energy(compiled)), derivative(energy(plain)), rtol=1e-4, atol=1e-3)
     x.requires_grad_()
-    (gradient,) = torch.autograd.grad(run(x).square().sum() / 2, x, create_graph=True)
+    (gradient,) = torch.autograd.grad(compiled(x).square().sum() / 2, x, create_graph=True)
     (second,) = torch.autograd.grad((gradient * x.detach()).sum(), x)
-    torch.testing.assert_close(second, gradient.detach())
+    torch.testing.assert_close(second, gradient.detach())  # it is linear
+
+
+def test_batches_of_calls_and_of_gradients_are_torchs():
+    x, weights = torch.randn(1, 32, 12, 12), torch.randn(3, 32, 1, 3, 3)
+    over_weights = [torch.func.vmap(f, (None, 0))(x, weights) for f in (compiled, plain)]
+    torch.testing.assert_close(*over_weights)
+    x.requires_grad_()
+    gradients = torch.randn(3, *plain(x).shape)
+    both = [torch.autograd.grad(f(x), x, gradients, is_grads_batched=True)[0] for f in (compiled, plain)]
+    torch.testing.assert_close(*both)
+
+
+def test_forward_mode_inside_a_network_of_plain_tensors():
+    x = torch.randn(1, 32, 12, 12)
+    with forward_ad.dual_level():
+        tangent = forward_ad.unpack_dual(compiled(forward_ad.make_dual(x, x))).tangent
+        assert forward_ad.unpack_dual(compiled(x)).tangent is None
+    torch.testing.assert_close(tangent, plain(x))
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
