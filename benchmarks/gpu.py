@@ -28,11 +28,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import atrous
-from atrous.crf import Bilateral, DenseCRF, Gaussian, unary_from_scores
+from atrous.crf import Bilateral, DenseCRF, Gaussian, unary_from_logits
 from atrous.grid import Grid
 from atrous.inference.demo import find_demo_images
 from atrous.ops.depthwise.op import compiled_depthwise
-from atrous.ops.labelmap.op import scores_to_labels
+from atrous.ops.labelmap.op import logits_to_labels
 from benchmarks._harness import RESULTS, Table, Work, origin_of, write_sections
 from benchmarks._images import SEED, make_images
 
@@ -399,7 +399,7 @@ def image_and_energies(height: int, width: int) -> tuple[Tensor, Tensor]:
     model = atrous.load("deeplabv3plus_lite0_voc")
     with torch.inference_mode():
         scores = model(model.preprocess(image.permute(2, 0, 1)[None]))[0]
-    return image, unary_from_scores(scores.clone())
+    return image, unary_from_logits(scores.clone())
 
 
 def label_maps(device: torch.device, sizes: Sizes) -> Section:
@@ -414,7 +414,7 @@ def label_maps(device: torch.device, sizes: Sizes) -> Section:
         return full.argmax(1).to(torch.uint8)
 
     def mine(scores: Tensor) -> Tensor:
-        return scores_to_labels(scores, grid, (height, width))
+        return logits_to_labels(scores, grid, (height, width))
 
     def run(name: str, work: Callable[[Tensor], Tensor], memory_format: torch.memory_format) -> Measured:
         given = scores.contiguous(memory_format=memory_format)
@@ -423,7 +423,7 @@ def label_maps(device: torch.device, sizes: Sizes) -> Section:
         return replace(row, said=f"{different} labels differ")
 
     for form, memory_format in (("", torch.contiguous_format), (", channels-last", torch.channels_last)):
-        for who, work in (("scores_to_labels", mine), ("interpolate + argmax", usual)):
+        for who, work in (("logits_to_labels", mine), ("interpolate + argmax", usual)):
             name = f"{who}, {classes}×{height // stride}×{width // stride} → {height}×{width}{form}"
             yield attempt(name, partial(run, name, work, memory_format))
 

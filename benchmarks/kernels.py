@@ -11,7 +11,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from atrous.grid import Grid
 from atrous.ops.confusion import confusion_matrix
-from atrous.ops.labelmap.op import scores_to_labels
+from atrous.ops.labelmap.op import logits_to_labels
 from benchmarks._harness import Comparison, compare, copy_bandwidth, write
 
 SEED = 0
@@ -44,7 +44,7 @@ def label_maps(rng: np.random.Generator) -> list[Comparison]:
         scores = torch.from_numpy(array)[None]
 
         def ours(scores: torch.Tensor = scores) -> torch.Tensor:
-            return scores_to_labels(scores, grid, (HEIGHT, WIDTH))
+            return logits_to_labels(scores, grid, (HEIGHT, WIDTH))
 
         def peer(scores: torch.Tensor = scores) -> torch.Tensor:
             return F.interpolate(scores, (HEIGHT, WIDTH), mode="bilinear", align_corners=False).argmax(1)
@@ -60,7 +60,7 @@ def label_maps(rng: np.random.Generator) -> list[Comparison]:
 
 
 def confusion_matrices(rng: np.random.Generator) -> list[Comparison]:
-    areas = scores_to_labels(torch.from_numpy(smooth_scores(rng))[None], Grid(STRIDE, 1.5), (HEIGHT, WIDTH))[0].numpy()
+    areas = logits_to_labels(torch.from_numpy(smooth_scores(rng))[None], Grid(STRIDE, 1.5), (HEIGHT, WIDTH))[0].numpy()
     random = rng.integers(0, CLASSES, (2, HEIGHT, WIDTH), dtype=np.uint8)
     floor = 2 * areas.nbytes / copy_bandwidth(areas.nbytes)
     results = []

@@ -16,7 +16,7 @@ from atrous.data.dataset import open_dataset
 from atrous.grid import Grid
 from atrous.inference.demo import find_demo_images
 from atrous.models import SegmentationModel, create_model
-from atrous.ops.labelmap.op import scores_to_labels
+from atrous.ops.labelmap.op import logits_to_labels
 
 pytestmark = pytest.mark.gpu
 
@@ -78,8 +78,8 @@ def test_attention_is_the_cpus(device: torch.device, exact: None) -> None:
 def test_scores_become_the_cpus_labels(memory_format: torch.memory_format, device: torch.device) -> None:
     coarse = torch.randn(2, 19, 8, 12, generator=torch.Generator().manual_seed(0))
     scores = F.interpolate(coarse, (33, 49), mode="bicubic")
-    expected = scores_to_labels(scores, Grid(4, 1.5), (131, 195))
-    found = scores_to_labels(scores.to(device).contiguous(memory_format=memory_format), Grid(4, 1.5), (131, 195))
+    expected = logits_to_labels(scores, Grid(4, 1.5), (131, 195))
+    found = logits_to_labels(scores.to(device).contiguous(memory_format=memory_format), Grid(4, 1.5), (131, 195))
     assert found.device.type == device.type
     assert (found.cpu() == expected).float().mean() >= 0.9999
 

@@ -18,11 +18,11 @@ from atrous.ops.labelmap import op as labelmap
     ],
 )
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_labels_are_those_of_full_size_scores(device, monkeypatch, shape, grid, size, channels_last):
+def test_labels_are_those_of_full_size_logits(device, monkeypatch, shape, grid, size, channels_last):
     monkeypatch.setattr(labelmap, "has_triton", lambda _: True)
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     scores = torch.randn(shape, device=device).contiguous(memory_format=memory_format)
-    labels = labelmap.scores_to_labels(scores, grid, size)
+    labels = labelmap.logits_to_labels(scores, grid, size)
     full = resample(scores.double(), grid, PIXELS, size)
     best = full.max(1).values
     chosen = full.gather(1, labels.long()[:, None])[:, 0]
@@ -32,5 +32,5 @@ def test_labels_are_those_of_full_size_scores(device, monkeypatch, shape, grid, 
 
 def test_among_equals_the_lowest_class_is_chosen(device, monkeypatch):
     monkeypatch.setattr(labelmap, "has_triton", lambda _: True)
-    labels = labelmap.scores_to_labels(torch.ones(1, 4, 3, 3, device=device), Grid(8, 0), (17, 17))
+    labels = labelmap.logits_to_labels(torch.ones(1, 4, 3, 3, device=device), Grid(8, 0), (17, 17))
     assert not labels.any()

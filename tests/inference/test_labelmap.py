@@ -3,7 +3,7 @@ import torch
 
 from atrous.grid import PIXELS, Grid, resample
 from atrous.ops.labelmap import op as labelmap
-from atrous.ops.labelmap.op import scores_to_labels
+from atrous.ops.labelmap.op import logits_to_labels
 
 DEVICES = [
     "cpu",
@@ -21,7 +21,7 @@ def sampled(scores, grid, rows, strip):
 @pytest.mark.parametrize("size", [(1, 1), (30, 47), (70, 20)])
 def test_labels_are_the_best_class_of_the_resampled_scores(device, grid, size):
     scores = torch.randn(2, 6, 9, 11, device=device)
-    labels = scores_to_labels(scores, grid, size)
+    labels = logits_to_labels(scores, grid, size)
     full = resample(scores, grid, PIXELS, size)
     chosen = full.gather(1, labels[:, None].long())[:, 0]
     assert labels.shape == (2, *size)
@@ -35,7 +35,7 @@ def test_strips_give_what_the_kernel_gives(monkeypatch, grid):
     monkeypatch.setattr(labelmap, "_STRIP_VALUES", 2 * 6 * 47 * 4)  # four rows at a time
     scores = torch.randint(-3, 4, (2, 6, 9, 11)).float()
     strips = labelmap.in_strips(lambda *place: sampled(scores, grid, *place), scores, (30, 47))
-    differing = strips != scores_to_labels(scores, grid, (30, 47))
+    differing = strips != logits_to_labels(scores, grid, (30, 47))
     assert differing.float().mean() <= (
         0.01 if grid.stride == 5.3 else 0
     )  # integers tie; elsewhere arithmetic is exact
@@ -48,7 +48,7 @@ def test_strips_of_a_single_position_fill_the_image():
 
 def test_scores_of_any_float_type_and_memory_format_are_taken():
     scores = torch.randn(1, 4, 6, 7).bfloat16()
-    expected = scores_to_labels(scores.float(), Grid(4, 0), (21, 25))
-    assert torch.equal(scores_to_labels(scores, Grid(4, 0), (21, 25)), expected)
+    expected = logits_to_labels(scores.float(), Grid(4, 0), (21, 25))
+    assert torch.equal(logits_to_labels(scores, Grid(4, 0), (21, 25)), expected)
     channels_last = scores.contiguous(memory_format=torch.channels_last).requires_grad_()
-    assert torch.equal(scores_to_labels(channels_last, Grid(4, 0), (21, 25)), expected)
+    assert torch.equal(logits_to_labels(channels_last, Grid(4, 0), (21, 25)), expected)

@@ -18,7 +18,7 @@ from atrous.models.base import SegmentationModel
 from atrous.models.fcn import FCN, DilatedFCN, late_fusion
 from atrous.models.layers import bilinear_kernel
 from atrous.models.surgery.trace import trace_windows
-from atrous.ops.labelmap.op import scores_to_labels
+from atrous.ops.labelmap.op import logits_to_labels
 
 FCNS = ["fcn32s", "fcn16s", "fcn8s"]
 
@@ -149,7 +149,7 @@ class TestTheReleasedForm:
         x = torch.randn(1, 3, 70, 41)
         with torch.no_grad():
             logits, (scores, grid) = model(x), model.coarse_logits(x)
-        labels = scores_to_labels(scores, grid, (70, 41))
+        labels = logits_to_labels(scores, grid, (70, 41))
         assert (labels == logits.argmax(1)).float().mean() > 0.999  # beyond the last position logits fade, alike
 
     @pytest.mark.parametrize("name", FCNS)

@@ -3,7 +3,7 @@
 from atrous.crf.dense_crf import DenseCRF, Tracked
 from atrous.crf.pairwise import Bilateral, Custom, Gaussian
 from atrous.crf.published import PUBLISHED
-from atrous.crf.unary import unary_from_labels, unary_from_probabilities, unary_from_scores
+from atrous.crf.unary import unary_from_labels, unary_from_logits, unary_from_probabilities
 
 __all__ = [
     "PUBLISHED",
@@ -13,6 +13,6 @@ __all__ = [
     "Gaussian",
     "Tracked",
     "unary_from_labels",
+    "unary_from_logits",
     "unary_from_probabilities",
-    "unary_from_scores",
 ]

@@ -127,7 +127,7 @@ class DenseCRF(nn.Module):
             image: ``(H, W, channels)``, or ``(B, H, W, channels)`` with a batch of unaries; height before width; uint8,
                 or floating in the same units (0–255 for the published widths). None will do for Gaussian kernels.
             unary: floating energies ``(C, H, W)`` or ``(B, C, H, W)``, finite, the lower the likelier: see
-                :func:`unary_from_probabilities`, :func:`unary_from_scores` and :func:`unary_from_labels`.
+                :func:`unary_from_probabilities`, :func:`unary_from_logits` and :func:`unary_from_labels`.
 
         Returns:
             Probabilities of the kind (numpy or torch), shape, dtype and device of ``unary``.

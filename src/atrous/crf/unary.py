@@ -38,12 +38,12 @@ def unary_from_probabilities(probabilities: Array, *, clip: float = 1e-5, class_
         raise InputError(
             f"probabilities must be 0 or more and sum to 1 over the classes; here they sum to {float(total.min()):.4g}–"
             f"{float(total.max()):.4g} over axis {class_axis}, the least is {float(p.detach().min()):.4g}. "
-            "Scores (logits) go through unary_from_scores"
+            "Scores (logits) go through unary_from_logits"
         )
     return _like(probabilities, -p.clamp(min=clip).log())
 
 
-def unary_from_scores(scores: Array, *, class_axis: int = -3) -> Array:
+def unary_from_logits(scores: Array, *, class_axis: int = -3) -> Array:
     """Energies −log softmax of a network's scores (logits).
 
     Args:

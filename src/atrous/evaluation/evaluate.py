@@ -19,7 +19,7 @@ from atrous.inference.test_time import Inference
 from atrous.labels import LabelSet
 from atrous.models.base import SegmentationModel
 from atrous.models.surgery.trace import evaluating
-from atrous.ops.labelmap.op import scores_to_labels
+from atrous.ops.labelmap.op import logits_to_labels
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -161,7 +161,7 @@ def evaluate(
                 band.update(near_boundaries(sample.mask, width), labels)
             for output in model.outputs(model.preprocess(image)) if further else ():
                 if output.name in further:
-                    found = scores_to_labels(output.logits, output.grid, sample.mask.shape)[0]
+                    found = logits_to_labels(output.logits, output.grid, sample.mask.shape)[0]
                     further[output.name].update(sample.further[output.name], found)
             if progress:
                 progress(done, len(mine))

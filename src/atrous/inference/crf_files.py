@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from atrous.crf.dense_crf import DenseCRF
-from atrous.crf.unary import unary_from_labels, unary_from_probabilities, unary_from_scores
+from atrous.crf.unary import unary_from_labels, unary_from_logits, unary_from_probabilities
 from atrous.data.files.images import DecodedImage, FoundImage
 from atrous.errors import InputError
 from atrous.grid import PIXELS, Grid, resample
@@ -137,7 +137,7 @@ def _from_array(
         raise InputError(f"expected floating {kind}, found {array.dtype}")
     if confidence is not None:
         raise InputError(f"a confidence is for hard labels (PNG); this file contains {kind}")
-    make = unary_from_probabilities if kind == "probabilities" else unary_from_scores
+    make = unary_from_probabilities if kind == "probabilities" else unary_from_logits
     return make(array.astype(np.float32))
 
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from atrous.crf.dense_crf import DenseCRF
-from atrous.crf.unary import unary_from_probabilities, unary_from_scores
+from atrous.crf.unary import unary_from_logits, unary_from_probabilities
 from atrous.errors import InputError
 from atrous.grid import PIXELS, Grid, resample
 from atrous.models.attention_to_scale import AttentionToScale
 from atrous.models.base import SegmentationModel
 from atrous.models.multi_scale import MultiScale, check_scales, scaled
-from atrous.ops.labelmap.op import in_strips, scores_to_labels
+from atrous.ops.labelmap.op import in_strips, logits_to_labels
 
 Merge = Literal["probabilities", "average", "max"]
 """How several views are merged: mean of the class probabilities, mean of the logits, or maximum of the logits. The
@@ -128,7 +128,7 @@ class Inference:
         size = (image.shape[-2], image.shape[-1])
         if not self.crf:
             return self._argmax(views, size)
-        unary = unary_from_probabilities if self.averages_probabilities else unary_from_scores
+        unary = unary_from_probabilities if self.averages_probabilities else unary_from_logits
         merged = self.merged(views, PIXELS, PIXELS, size, size[1])
         with torch.autocast(image.device.type, enabled=False):
             labels = self.crf.labels(image[0].permute(1, 2, 0), unary(merged[0]))
@@ -154,7 +154,7 @@ class Inference:
         """The best class of every pixel; only some rows of full-size logits exist at a time."""
         first = views[0]
         if len(views) == 1:
-            return scores_to_labels(first.logits, first.grid, size)[0]
+            return logits_to_labels(first.logits, first.grid, size)[0]
         return in_strips(lambda rows, strip: self.merged(views, rows, PIXELS, strip, size[1]), first.logits, size)[0]
 
 

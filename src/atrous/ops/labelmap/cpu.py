@@ -22,7 +22,7 @@ _BLOCK = 64
 """Pixels of a cell that are computed together, where the cell is not wider than that."""
 
 
-def scores_to_labels(scores: Floats, stride: float, offset: float, size: tuple[int, int]) -> Mask:
+def logits_to_labels(scores: Floats, stride: float, offset: float, size: tuple[int, int]) -> Mask:
     """The best class of every pixel, scores being bilinear between the places where the network computed them.
 
     Args:
@@ -49,15 +49,15 @@ def scores_to_labels(scores: Floats, stride: float, offset: float, size: tuple[i
     return labels
 
 
-def scores_to_labels_reference(scores: Floats, stride: float, offset: float, size: tuple[int, int]) -> Mask:
-    """What :func:`scores_to_labels` computes, by way of full-size scores in double precision."""
+def logits_to_labels_reference(scores: Floats, stride: float, offset: float, size: tuple[int, int]) -> Mask:
+    """What :func:`logits_to_labels` computes, by way of full-size scores in double precision."""
     _check(scores)
-    labels: Mask = full_size_scores(scores, stride, offset, size).argmax(axis=0).astype(np.uint8)
+    labels: Mask = full_size_logits(scores, stride, offset, size).argmax(axis=0).astype(np.uint8)
     return labels
 
 
-def full_size_scores(scores: Floats, stride: float, offset: float, size: tuple[int, int]) -> NDArray[np.float64]:
-    """The scores ``(C, H, W)`` of every pixel, as :func:`scores_to_labels` describes them."""
+def full_size_logits(scores: Floats, stride: float, offset: float, size: tuple[int, int]) -> NDArray[np.float64]:
+    """The scores ``(C, H, W)`` of every pixel, as :func:`logits_to_labels` describes them."""
     full = scores.astype(np.float64)
     for axis in (1, 2):
         last = full.shape[axis] - 1

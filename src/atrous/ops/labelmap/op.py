@@ -15,7 +15,7 @@ _STRIP_VALUES = 1 << 24
 """How many full-size scores may exist at once away from the CPU: 64 MB in float32."""
 
 
-def scores_to_labels(scores: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
+def logits_to_labels(scores: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
     """The best class of every pixel of each image, without full-size scores.
 
     Args:
@@ -30,7 +30,7 @@ def scores_to_labels(scores: Tensor, grid: Grid, size: tuple[int, int]) -> Tenso
         from atrous.ops.labelmap import triton_kernels as labelmap_gpu  # Triton is loaded when it is first needed
 
         lengths = zip(size, scores.shape[2:], strict=True)
-        return labelmap_gpu.scores_to_labels(
+        return labelmap_gpu.logits_to_labels(
             scores.detach(), *(_neighbours(grid, n, length, scores.device) for n, length in lengths)
         )
     if scores.device.type != "cpu":
@@ -41,7 +41,7 @@ def scores_to_labels(scores: Tensor, grid: Grid, size: tuple[int, int]) -> Tenso
     arrays = scores.detach().float().contiguous().numpy()
     labels = np.empty((len(arrays), *size), np.uint8)
     for image, array in zip(labels, arrays, strict=True):
-        image[:] = labelmap.scores_to_labels(array, grid.stride, grid.offset, size)
+        image[:] = labelmap.logits_to_labels(array, grid.stride, grid.offset, size)
     return torch.from_numpy(labels)
 
 

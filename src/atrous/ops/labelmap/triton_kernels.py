@@ -15,7 +15,7 @@ _ROWS, _COLUMNS = 4, 128
 """The pixels of a program."""
 
 
-def scores_to_labels(scores: Tensor, rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor]) -> Tensor:
+def logits_to_labels(scores: Tensor, rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor]) -> Tensor:
     """The best class of each pixel, the lowest among equals.
 
     Args:
@@ -30,7 +30,7 @@ def scores_to_labels(scores: Tensor, rows: tuple[Tensor, Tensor], columns: tuple
     size = len(rows[0]), len(columns[0])
     labels = torch.empty(batch, *size, dtype=torch.uint8, device=scores.device)
     with torch.cuda.device_of(scores):
-        _scores_to_labels[(triton.cdiv(size[0], _ROWS), triton.cdiv(size[1], _COLUMNS), batch)](
+        _logits_to_labels[(triton.cdiv(size[0], _ROWS), triton.cdiv(size[1], _COLUMNS), batch)](
             scores,
             *rows,
             *columns,
@@ -48,7 +48,7 @@ def scores_to_labels(scores: Tensor, rows: tuple[Tensor, Tensor], columns: tuple
 
 
 @triton.jit
-def _scores_to_labels(
+def _logits_to_labels(
     scores,
     aboves,
     downs,
