@@ -338,7 +338,7 @@ def training(device: torch.device, sizes: Sizes, autotune: bool) -> Section:
 
 def steps(name: str, case: Network, room: Path, device: torch.device, sizes: Sizes, tuned: bool) -> Measured:
     from atrous.training.recipe import check_recipe
-    from atrous.training.trainer import Run
+    from atrous.training.trainer import Trainer
 
     table = {
         "model": {
@@ -352,16 +352,16 @@ def steps(name: str, case: Network, room: Path, device: torch.device, sizes: Siz
         "augment": {"crop": sizes.crop},
         "training": {"batch_size": sizes.batch, "steps": 100_000, "ema": 0.999},
     }
-    run = Run(check_recipe(table, "benchmark"), room / "run")
+    trainer = Trainer(check_recipe(table, "benchmark"), room / "run")
     with torch.inference_mode():
-        count = 3 * sizes.batch * operations(partial(run.model.eval(), random_images(device, 1, sizes.crop)))
-    run.make_trainable()
-    stream = itertools.repeat(next(run.batches(0)))
+        count = 3 * sizes.batch * operations(partial(trainer.model.eval(), random_images(device, 1, sizes.crop)))
+    trainer.make_trainable()
+    stream = itertools.repeat(next(trainer.batches(0)))
     numbers = itertools.count()
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = tuned
     try:
-        return measured(name, lambda: run.step(next(numbers), stream), device, images=sizes.batch, operations=count)
+        return measured(name, lambda: trainer.step(next(numbers), stream), device, images=sizes.batch, operations=count)
     finally:
         torch.backends.cudnn.benchmark = before
 

@@ -37,7 +37,7 @@ Block = Callable[[], float]
 
 def ours(room: Path, loaded: bool) -> Block:
     from atrous.training.recipe import check_recipe
-    from atrous.training.trainer import Run
+    from atrous.training.trainer import Trainer
 
     table = {
         "model": {"pretrained": False, "options": {"separable": True}},
@@ -46,17 +46,17 @@ def ours(room: Path, loaded: bool) -> Block:
         "optimizer": {"name": "adamw", "lr": 1e-3},
         "training": {"batch_size": BATCH, "precision": "bfloat16", "epochs": 1000},
     }
-    run = Run(check_recipe(table, "benchmark"), room / "run")
-    run.make_trainable()
-    stream = run.batches(0)
+    trainer = Trainer(check_recipe(table, "benchmark"), room / "run")
+    trainer.make_trainable()
+    stream = trainer.batches(0)
     stream = stream if loaded else itertools.repeat(next(stream))
     steps = itertools.count()
 
     def block() -> float:
-        run.recent.clear()
+        trainer.recent.clear()
         for _ in range(STEPS):
-            progress, _ = run.step(next(steps), stream)
-        return progress.waiting * sum(took for _, took in run.recent)
+            progress, _ = trainer.step(next(steps), stream)
+        return progress.waiting * sum(took for _, took in trainer.recent)
 
     return block
 

@@ -285,21 +285,20 @@ def test_a_json_file_that_cannot_be_written_is_said_before_the_work(
 
 
 def test_train_hands_the_checked_recipe_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from atrous.training import stages as trainer
-    from atrous.training import types as outcomes
+    from atrous.training import stages, types
 
     recipe = tmp_path / "r.toml"
     recipe.write_text('[data]\ntrain = "folder:x"\n')
     calls: list[tuple[Any, ...]] = []
 
-    def train(recipe: Any, out: Path, *, resume: bool, on_step: Any, on_validation: Any, on_note: Any) -> Any:
+    def train(recipe: Any, out: Path, *, resume: bool, on_step: Any, on_validation: Any, on_message: Any) -> Any:
         calls.append((recipe.training.epochs, out, resume))
-        on_note("40 steps of 8 images")
-        on_step(outcomes.Progress(1, 2, 0.5, 0.01, 1.0, 3.0, 0.1))
+        on_message("40 steps of 8 images")
+        on_step(types.Progress(1, 2, 0.5, 0.01, 1.0, 3.0, 0.1))
         on_validation(1, SimpleNamespace(metrics=SimpleNamespace(mean_iou=0.5)))
-        return outcomes.Result(out / "best", out / "last", 0.5)
+        return types.Result(out / "best", out / "last", 0.5)
 
-    monkeypatch.setattr(trainer, "train", train)
+    monkeypatch.setattr(stages, "train", train)
     result = atrous("train", recipe, "--out", tmp_path / "run", "--set", "training.epochs=3", "--resume")
     assert result.exit_code == 0, result.output
     assert calls == [(3, tmp_path / "run", True)]
@@ -309,13 +308,12 @@ def test_train_hands_the_checked_recipe_on(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_stopped_training_says_where_and_is_no_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from atrous.training import stages as trainer
-    from atrous.training import types as outcomes
+    from atrous.training import stages, types
 
     def train(*_: Any, **__: Any) -> Any:
-        raise outcomes.Stopped("stopped after step 3 of 6; --resume goes on from there")
+        raise types.Stopped("stopped after step 3 of 6; --resume continues from there")
 
-    monkeypatch.setattr(trainer, "train", train)
+    monkeypatch.setattr(stages, "train", train)
     (tmp_path / "r.toml").write_text('[data]\ntrain = "folder:x"\n')
     result = atrous("train", tmp_path / "r.toml", "--out", tmp_path / "run")
     assert result.exit_code == 130
@@ -323,14 +321,14 @@ def test_a_stopped_training_says_where_and_is_no_crash(tmp_path: Path, monkeypat
 
 
 def test_a_dry_run_tells_shapes_memory_and_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from atrous.training import dry_run as rehearsal
+    from atrous.training import dry_run as dry_run_module
 
-    def rehearse(_: Any, out: Path, on_note: Any) -> Any:
-        on_note("40 steps of 8 images")
+    def dry_run(_: Any, out: Path, on_message: Any) -> Any:
+        on_message("40 steps of 8 images")
         shapes = {"batch": (8, 3, 65, 65), "main": (8, 4, 17, 17)}
-        yield rehearsal.Rehearsal(shapes, {"weights": 4_000_000}, None, 1.5, 2.0, 60, out / "dry-run.jpg")
+        yield dry_run_module.DryRun(shapes, {"weights": 4_000_000}, None, 1.5, 2.0, 60, out / "dry-run.jpg")
 
-    monkeypatch.setattr(rehearsal, "rehearse", rehearse)
+    monkeypatch.setattr(dry_run_module, "dry_run", dry_run)
     (tmp_path / "r.toml").write_text('[data]\ntrain = "folder:x"\n')
     result = atrous("train", tmp_path / "r.toml", "--out", tmp_path / "run", "--dry-run")
     assert result.exit_code == 0, result.output

@@ -9,9 +9,9 @@ import torch
 
 import atrous
 from atrous.data.dataset import open_dataset
-from atrous.training.dry_run import rehearse
+from atrous.training.dry_run import dry_run
 from atrous.training.stages import train
-from atrous.training.trainer import Run
+from atrous.training.trainer import Trainer
 from atrous.training.types import MemoryShortageError, Progress
 
 from ..conftest import MakeRecipe
@@ -84,48 +84,46 @@ def test_a_stopped_run_goes_on_where_it_was(make_recipe: MakeRecipe, tmp_path: P
 def test_in_a_step_the_host_waits_once(
     changes: dict[str, Any], make_recipe: MakeRecipe, tmp_path: Path, unwaiting: Unwaiting, device: torch.device
 ) -> None:
-    run = Run(make_recipe(**changes), tmp_path / "run")
-    assert run.device.type == device.type
-    run.introduce(run.count_class_weights())
-    run.make_trainable()
-    stream = run.batches(0)
+    trainer = Trainer(make_recipe(**changes), tmp_path / "run")
+    assert trainer.device.type == device.type
+    trainer.introduce(trainer.class_weights())
+    trainer.make_trainable()
+    stream = trainer.batches(0)
     for step in range(2):  # libraries prepare themselves, the optimizer its state
-        run.step(step, stream)
-    waits, told = [], run._told
+        trainer.step(step, stream)
+    waits, fetch = [], trainer._fetch
 
     def counted(numbers: torch.Tensor) -> list[float]:
         if device.type == "cuda":
             torch.cuda.set_sync_debug_mode("default")
-        found = told(numbers)
+        found = fetch(numbers)
         waits.append(len(found))
         if device.type == "cuda":
             torch.cuda.set_sync_debug_mode("error")
         return found
 
-    run._told = counted  # type: ignore[method-assign]
+    trainer._fetch = counted  # type: ignore[method-assign]
     with unwaiting():
-        run.step(2, stream)
+        trainer.step(2, stream)
     assert len(waits) == 1
 
 
-def test_a_rehearsal_tells_the_most_memory_that_was_held(
-    make_recipe: MakeRecipe, tmp_path: Path, device: torch.device
-) -> None:
-    (found,) = rehearse(make_recipe(**EVERYTHING), tmp_path)
+def test_a_dry_run_reports_peak_memory(make_recipe: MakeRecipe, tmp_path: Path, device: torch.device) -> None:
+    (found,) = dry_run(make_recipe(**EVERYTHING), tmp_path)
     assert found.peak is None if device.type == "cpu" else found.peak > found.memory["activations"] > 0
 
 
 def test_a_batch_that_does_not_fit_is_said_so(make_recipe: MakeRecipe, tmp_path: Path, device: torch.device) -> None:
     if device.type == "cpu":
         pytest.skip("only a GPU's memory can be limited")
-    run = Run(make_recipe(augment__crop=1025), tmp_path / "run")
-    run.make_trainable()
+    trainer = Trainer(make_recipe(augment__crop=1025), tmp_path / "run")
+    trainer.make_trainable()
     gc.collect()
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(device).total_memory
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 64 * 2**20) / total)
     try:
         with pytest.raises(MemoryShortageError, match=r"4 images of 1025×1025 do not fit into the memory of cuda"):
-            run.step(0, run.batches(0))
+            trainer.step(0, trainer.batches(0))
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)

@@ -1,7 +1,7 @@
-"""Trains in children that are killed (SIGKILL) at random moments and resumed, until one ends: ``killer.py RECIPE OUT
-KILLS SEED``.
+"""Trains in child processes that are killed (SIGKILL) at random moments and resumed, until one finishes: ``killer.py
+RECIPE OUT KILLS SEED``.
 
-A program of its own: children are forked from a process that has loaded everything and computed nothing, since a fork
+A separate program: children are forked from a process that has imported everything and computed nothing, since a fork
 after OpenMP has started threads would hang.
 """
 
@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 from atrous.training.recipe import Recipe
+from atrous.training.run_folder import find_state
 from atrous.training.stages import train
-from atrous.training.state import find_state
 from atrous.training.types import Progress
 
 
@@ -29,10 +29,10 @@ def child(recipe: Path, out: Path) -> int:
 
 
 def linger(_: Progress) -> None:
-    time.sleep(0.03)  # a run that is over can't be killed any more, however quick the machine
+    time.sleep(0.03)  # a finished run can't be killed, however fast the machine
 
 
-def over(number: int) -> bool:
+def ended(number: int) -> bool:
     return os.waitpid(number, os.WNOHANG) != (0, 0)
 
 
@@ -46,12 +46,12 @@ def main() -> None:
             what, latest = "writing", moments.uniform(0, 0.004)
             places = [out / ".state.new", out / ".last.new", out / ".best.new"]
             place = places[len(done) // 3 % 3]
-            while not place.exists() and not over_soon(number):
+            while not place.exists() and not ended_unreaped(number):
                 pass
         else:
             what, latest = "any moment", moments.uniform(0.05, 0.8)
         time.sleep(latest)
-        if over(number):
+        if ended(number):
             print("ended before it was killed; done so far:", done)
             sys.exit(3)
         os.killpg(number, signal.SIGKILL)
@@ -63,8 +63,8 @@ def main() -> None:
     assert os.waitpid(number, 0)[1] == 0
 
 
-def over_soon(number: int) -> bool:
-    """Whether the child is over, without reaping it."""
+def ended_unreaped(number: int) -> bool:
+    """Whether the child has ended, without reaping it."""
     return os.waitid(os.P_PID, number, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 

@@ -12,8 +12,9 @@ from atrous.data.dataset import Sample
 from atrous.grid import Grid
 from atrous.models import create_model, load
 from atrous.models.base import Output
-from atrous.training.building import build_optimizer, freeze
+from atrous.training.freezing import freeze
 from atrous.training.losses import CrossEntropy, labels_at
+from atrous.training.optimizer import build_optimizer
 from atrous.training.recipe import RecipeError, check_recipe
 from atrous.training.recipe_file import load_recipe
 from atrous.training.stages import train

@@ -125,7 +125,7 @@ def falls(losses: list[float]) -> bool:
     return float(np.mean(losses[-3:])) < 0.5 * losses[0]
 
 
-def test_both_heads_of_sift_flow_learn_and_are_judged(run: Train, siftflow: Path, tmp_path: Path) -> None:
+def test_both_heads_of_sift_flow_learn_and_are_evaluated(run: Train, siftflow: Path, tmp_path: Path) -> None:
     losses = run(
         tmp_path / "run",
         model__backbone="test_resnet",
@@ -175,5 +175,5 @@ def test_heads_without_masks_and_other_channels_are_refused(siftflow: Path, nyud
     sift = {"train": f"siftflow:{siftflow}", "train_split": "trainval", "val_split": "none"}
     assert "siftflow:trainval has heads = { geometric = 3 }, not {'geometric': 4}" in refusal({"geometric": 4}, **sift)
     nyuds = {"train": f"nyud:{nyud}", "val_split": "test"}
-    assert "nyud:train has none beside the main ones" in refusal({"geometric": 3}, **nyuds)
+    assert "nyud:train has only the main masks" in refusal({"geometric": 3}, **nyuds)
     assert "data.val has images of other channels" in refusal({}, **nyuds, val=f"nyud-hha:{nyud}")

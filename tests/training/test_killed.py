@@ -1,4 +1,4 @@
-"""Runs killed with SIGKILL at any moment and resumed end bit-identical to one that nobody killed."""
+"""A run killed with SIGKILL at any moment and resumed ends bit-identical to an uninterrupted one."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from atrous.training.stages import train
 KILLS = 10
 
 
-def told(run: Path) -> list[dict[str, Any]]:
+def logged(run: Path) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     clocks = ("time", "seconds", "images_per_second", "waiting")
     return [{key: value for key, value in line.items() if key not in clocks} for line in lines]
@@ -54,7 +54,7 @@ def test_ten_kills_change_nothing(make_recipe: Callable[..., Recipe], tmp_path: 
         whole, killed = (load_file(tmp_path / run / f"{file}.safetensors") for run in ("whole", "killed"))
         assert whole.keys() == killed.keys()
         assert [key for key in whole if not torch.equal(whole[key], killed[key])] == []
-    assert told(tmp_path / "whole") == told(tmp_path / "killed")
+    assert logged(tmp_path / "whole") == logged(tmp_path / "killed")
     assert sorted(p.name for p in (tmp_path / "whole").iterdir()) == sorted(
         p.name for p in (tmp_path / "killed").iterdir()
     )

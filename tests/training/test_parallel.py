@@ -129,7 +129,9 @@ def test_stages_follow_each_other_in_two_processes(make_recipe: MakeRecipe, tmp_
 
 
 @pytest.mark.slow
-def test_a_process_that_fails_stops_both_with_its_words(make_recipe: MakeRecipe, squares: Path, tmp_path: Path) -> None:
+def test_a_process_that_fails_stops_both_and_prints_its_error(
+    make_recipe: MakeRecipe, squares: Path, tmp_path: Path
+) -> None:
     (squares / "splits/train.txt").write_text("\n".join(["0"] * 7 + ["7"]))
     image = squares / "images/7.png"
     image.write_bytes(image.read_bytes()[:-2000])  # its header is whole

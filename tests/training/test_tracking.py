@@ -26,10 +26,10 @@ def test_tensorboard_gets_losses_classes_and_images(make_recipe: MakeRecipe, tmp
     assert [event.step for event in events.Images("samples")] == [2, 4]
 
 
-def test_trackers_that_are_not_there_are_refused(
+def test_unknown_and_missing_trackers_are_refused(
     make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(RecipeError, match=r"nobody knows 'notebook'; there are: .*tensorboard"):
+    with pytest.raises(RecipeError, match=r"unknown tracker 'notebook'; there are: .*tensorboard"):
         train(make_recipe(log__trackers=["notebook"]), tmp_path / "run")
     monkeypatch.setattr(tracking, "get_available_trackers", list)
     with pytest.raises(RecipeError, match="tensorboard is not installed; pip install tensorboard"):

@@ -1,4 +1,4 @@
-"""Training: it learns; resuming, workers and parts change nothing; what is frozen stays; errors come before work."""
+"""Training: it learns; resuming, workers and parts change no number; frozen layers stay; errors come before work."""
 
 import json
 import multiprocessing
@@ -15,16 +15,17 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-import atrous.training.run_folder as keeping
-import atrous.training.trainer as run_module
+import atrous.training.data as data_module
+import atrous.training.run_folder as run_folder
+import atrous.training.trainer as trainer_module
 from atrous.data.files.images import ImageError
 from atrous.errors import DatasetError
 from atrous.models.base import SegmentationModel
 from atrous.models.loading import load
-from atrous.training.opening import open_data
+from atrous.training.data import open_data
 from atrous.training.recipe import Recipe, RecipeError, check_recipe
+from atrous.training.run_folder import ResumeError, SaveError, load_state
 from atrous.training.stages import train
-from atrous.training.state import ResumeError, SaveError, load_state
 from atrous.training.types import MemoryShortageError, NonFiniteLossError, Progress, Stopped
 
 MakeRecipe = Callable[..., Recipe]
@@ -102,7 +103,7 @@ def test_a_resumed_run_ends_bit_identical_to_an_uninterrupted_one(
     assert steps[0] == steps[1]
 
 
-def test_a_run_that_is_over_resumes_to_its_result(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+def test_a_finished_run_resumes_to_its_result(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     recipe = make_recipe(data__val_split="val", training__epochs=0.5)
     first = train(recipe, tmp_path / "run")
     assert first.mean_iou is not None
@@ -120,7 +121,7 @@ def test_parts_of_a_batch_add_up_to_the_batch_without_batch_statistics(
     def all_still(model: SegmentationModel, *_: Any) -> list[nn.Module]:
         return [m for m in model.modules() if isinstance(m, (nn.BatchNorm2d, nn.Dropout))]
 
-    monkeypatch.setattr(run_module, "freeze", all_still)
+    monkeypatch.setattr(trainer_module, "freeze", all_still)
     whole, parts = (
         losses(make_recipe(training__accumulate=n, training__epochs=1.5), tmp_path / str(n)) for n in (1, 2)
     )
@@ -136,7 +137,7 @@ def test_frozen_weights_and_statistics_stay_bit_identical_while_the_others_move(
 ) -> None:
     before: dict[str, Tensor] = {}
     still: set[str] = set()
-    build = run_module.build_model
+    build = trainer_module.build_model
 
     def build_and_keep(*arguments: Any) -> SegmentationModel:
         model = build(*arguments)
@@ -149,7 +150,7 @@ def test_frozen_weights_and_statistics_stay_bit_identical_while_the_others_move(
                 still.update(f"{name}.{key}" for key, _ in module.named_buffers(recurse=False))
         return model
 
-    monkeypatch.setattr(run_module, "build_model", build_and_keep)
+    monkeypatch.setattr(trainer_module, "build_model", build_and_keep)
     recipe = make_recipe(
         training__freeze_until_stride=until_stride,
         training__batch_norm=norms,
@@ -232,7 +233,7 @@ def test_masks_that_ignore_everything_give_no_loss_and_change_no_weight(
     recipe = make_recipe(training__precision=precision, training__epochs=0.5, optimizer__weight_decay=0)
     assert losses(recipe, tmp_path / "run") == [0]
     torch.manual_seed(0)
-    fresh = run_module.build_model(recipe, open_data(recipe)[0])
+    fresh = trainer_module.build_model(recipe, open_data(recipe)[0])
     after = weights(tmp_path / "run")
     assert all(torch.equal(p, after[key]) for key, p in fresh.named_parameters())
 
@@ -264,7 +265,7 @@ def test_a_folder_that_holds_a_run_is_not_trained_over(make_recipe: MakeRecipe, 
         train(recipe, run)
 
 
-def test_a_run_cut_off_between_the_renames_of_its_state_goes_on(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+def test_a_run_cut_off_between_the_renames_of_its_state_resumes(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     recipe = make_recipe(training__epochs=1.5)
     train(recipe, tmp_path / "whole")
     with pytest.raises(Stop):
@@ -274,12 +275,12 @@ def test_a_run_cut_off_between_the_renames_of_its_state_goes_on(make_recipe: Mak
     assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
 
 
-def test_the_run_leaves_what_repeating_it_needs(
+def test_the_run_writes_what_repeating_it_needs(
     make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: list[int] = []
-    true = keeping.provenance
-    monkeypatch.setattr(keeping, "provenance", lambda: taken.append(1) or true())
+    true = run_folder.provenance
+    monkeypatch.setattr(run_folder, "provenance", lambda: taken.append(1) or true())
     recipe = make_recipe(data__val_split="val", training__epochs=6)
     seen: list[int] = []
     result = train(recipe, tmp_path / "run", on_validation=lambda step, _: seen.append(step))
@@ -296,14 +297,14 @@ def test_the_run_leaves_what_repeating_it_needs(
     assert result.mean_iou == max(line["mean_iou"] for line in lines if "mean_iou" in line)
 
 
-def test_a_loss_that_is_no_number_stops_the_run_with_step_and_images(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+def test_a_non_finite_loss_stops_the_run_with_step_and_images(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     recipe = make_recipe(optimizer__lr=1e30, training__epochs=3)
     with pytest.raises(NonFiniteLossError, match=r"the loss is (nan|inf) at step \d, on .*\.png"):
         train(recipe, tmp_path / "run")
     assert all("loss" not in line or line["loss"] < 1e30 for line in log(tmp_path / "run"))
 
 
-def test_a_image_that_can_not_be_read_stops_the_run_by_name(
+def test_an_unreadable_image_stops_the_run_with_its_name(
     make_recipe: MakeRecipe, squares: Path, tmp_path: Path
 ) -> None:
     image = squares / "images/3.png"
@@ -312,7 +313,7 @@ def test_a_image_that_can_not_be_read_stops_the_run_by_name(
         train(make_recipe(data__workers=1), tmp_path / "run")
 
 
-def test_validation_data_of_other_classes_are_refused(make_recipe: MakeRecipe, squares: Path, tmp_path: Path) -> None:
+def test_validation_data_with_other_classes_are_refused(make_recipe: MakeRecipe, squares: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     for name in ("images", "masks", "splits"):  # and no labels.toml
@@ -323,7 +324,7 @@ def test_validation_data_of_other_classes_are_refused(make_recipe: MakeRecipe, s
     assert not (tmp_path / "run").exists()
 
 
-def test_a_dataset_without_a_judged_pixel_is_refused(make_recipe: MakeRecipe, squares: Path, tmp_path: Path) -> None:
+def test_a_dataset_of_ignored_pixels_is_refused(make_recipe: MakeRecipe, squares: Path, tmp_path: Path) -> None:
     for file in (squares / "masks").iterdir():
         with Image.open(file) as mask:
             size = mask.size
@@ -332,8 +333,10 @@ def test_a_dataset_without_a_judged_pixel_is_refused(make_recipe: MakeRecipe, sq
         losses(make_recipe(training__epochs=2), tmp_path / "run")
 
 
-def test_what_the_network_saw_is_drawn_when_it_diverges(make_recipe: MakeRecipe, tmp_path: Path) -> None:
-    with pytest.raises(NonFiniteLossError, match=r"are drawn in .*diverged-00000\d as the network saw them") as caught:
+def test_the_batch_is_drawn_when_training_diverges(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    with pytest.raises(
+        NonFiniteLossError, match=r"images are drawn in .*diverged-00000\d as the network saw them"
+    ) as caught:
         train(make_recipe(optimizer__lr=1e30, training__epochs=3), tmp_path / "run")
     (folder,) = (tmp_path / "run").glob("diverged-*")
     drawn = {path.stem for path in folder.iterdir()}
@@ -341,7 +344,7 @@ def test_what_the_network_saw_is_drawn_when_it_diverges(make_recipe: MakeRecipe,
     assert all(f"{name}.png" in str(caught.value) for name in drawn)
 
 
-def test_a_gradient_that_is_no_number_stops_the_run_before_it_spoils_a_weight(
+def test_a_non_finite_gradient_stops_the_run_before_a_weight_changes(
     make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Spoilt(torch.autograd.Function):
@@ -353,19 +356,19 @@ def test_a_gradient_that_is_no_number_stops_the_run_before_it_spoils_a_weight(
         def backward(_: Any, *gradients: Tensor) -> Tensor:
             return gradients[0] * float("inf")
 
-    true = run_module.CrossEntropy.__call__
+    true = trainer_module.CrossEntropy.__call__
 
     def spoilt(*given: Any) -> tuple[Tensor, Tensor]:
         loss, size = true(*given)
         return Spoilt.apply(loss), size
 
-    monkeypatch.setattr(run_module.CrossEntropy, "__call__", spoilt)
+    monkeypatch.setattr(trainer_module.CrossEntropy, "__call__", spoilt)
     with pytest.raises(NonFiniteLossError, match=r"the norm of the gradient is (nan|inf) at step 1"):
         train(make_recipe(), tmp_path / "run")
 
 
 @pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_keeps_its_step_and_goes_on_from_there(
+def test_an_interrupted_run_saves_its_step_and_resumes_from_there(
     make_recipe: MakeRecipe, tmp_path: Path, signal_: int
 ) -> None:
     recipe = make_recipe(data__workers=1, training__epochs=3, training__validate_every=9)
@@ -377,19 +380,19 @@ def test_an_interrupted_run_keeps_its_step_and_goes_on_from_there(
             assert os.getpgrp() not in groups  # what is sent to the run's group does not reach its readers
             os.kill(os.getpid(), signal_)
 
-    with pytest.raises(Stopped, match="stopped after step 3 of 6; --resume goes on from there"):
+    with pytest.raises(Stopped, match="stopped after step 3 of 6; --resume continues from there"):
         train(recipe, tmp_path / "run", on_step=interrupt)
-    assert not (tmp_path / "run/best").exists()  # nothing was judged
-    notes: list[str] = []
-    assert losses(recipe, tmp_path / "run", resume=True, on_note=notes.append) == whole[3:]
-    assert "going on after step 3" in notes
+    assert not (tmp_path / "run/best").exists()  # there was no validation
+    messages: list[str] = []
+    assert losses(recipe, tmp_path / "run", resume=True, on_message=messages.append) == whole[3:]
+    assert "resuming after step 3" in messages
     assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "run"))
-    notes.clear()
-    train(recipe, tmp_path / "run", resume=True, on_note=notes.append)
-    assert any("already finished" in note for note in notes)
+    messages.clear()
+    train(recipe, tmp_path / "run", resume=True, on_message=messages.append)
+    assert any("already finished" in message for message in messages)
 
 
-def test_a_state_is_kept_between_validations_when_it_is_time(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+def test_a_state_is_saved_between_validations_when_it_is_due(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     recipe = make_recipe(training__epochs=3, training__validate_every=9, log__save_minutes=0)
     with pytest.raises(Stop):
         train(recipe, tmp_path / "run", on_step=stop_at(4))
@@ -410,7 +413,7 @@ def test_a_full_disk_stops_the_run_and_the_last_state_stays(
 
     try:
         with pytest.raises(
-            SaveError, match=r"step 3 can't be written: .*(File too large|error).*state of step 2 is kept"
+            SaveError, match=r"step 3 can't be written: .*(File too large|error).*state of step 2 is saved"
         ):
             train(recipe, tmp_path / "run", on_step=fill)
     finally:
@@ -425,7 +428,7 @@ def test_a_folder_that_vanishes_stops_the_run(make_recipe: MakeRecipe, tmp_path:
         if now.step == 2:
             shutil.rmtree(tmp_path / "run")
 
-    with pytest.raises(SaveError, match=r"run, is gone, or was emptied; nothing was kept before"):
+    with pytest.raises(SaveError, match=r"run was removed or emptied; nothing was saved before"):
         train(make_recipe(training__epochs=4, training__validate_every=9), tmp_path / "run", on_step=vanish)
     assert not (tmp_path / "run").exists()
 
@@ -440,24 +443,24 @@ def test_two_runs_do_not_share_a_folder(make_recipe: MakeRecipe, tmp_path: Path)
     train(recipe, tmp_path / "run", on_step=intrude)
 
 
-def test_class_weights_are_counted_once_said_and_kept(
+def test_class_weights_are_counted_once_reported_and_saved(
     make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted: list[int] = []
-    true = run_module.count_classes
-    monkeypatch.setattr(run_module, "count_classes", lambda data: counted.append(len(data)) or true(data))
+    true = data_module.count_classes
+    monkeypatch.setattr(data_module, "count_classes", lambda data: counted.append(len(data)) or true(data))
     recipe = make_recipe(loss__class_weights="auto", training__epochs=3, log__save_minutes=0)
-    notes: list[str] = []
+    messages: list[str] = []
     with pytest.raises(Stop):
-        train(recipe, tmp_path / "run", on_step=stop_at(3), on_note=notes.append)
-    said = next(note for note in notes if note.startswith("class weights: ground 0."))
-    notes.clear()
-    train(recipe, tmp_path / "run", resume=True, on_note=notes.append)
-    assert said in notes
+        train(recipe, tmp_path / "run", on_step=stop_at(3), on_message=messages.append)
+    said = next(message for message in messages if message.startswith("class weights: ground 0."))
+    messages.clear()
+    train(recipe, tmp_path / "run", resume=True, on_message=messages.append)
+    assert said in messages
     assert counted == [8]
 
 
-def test_given_class_weights_must_be_one_a_class(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+def test_given_class_weights_must_be_one_per_class(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"loss\.class_weights has 2 weights, 4 classes expected"):
         train(make_recipe(loss__class_weights=[1, 2]), tmp_path / "run")
     weighted = losses(make_recipe(loss__class_weights=[1, 2, 2, 2], training__epochs=0.5), tmp_path / "weighted")
@@ -472,18 +475,18 @@ def test_a_summed_loss_is_the_mean_times_its_pixels(make_recipe: MakeRecipe, tmp
     assert 0.5 * 4 * 65 * 65 < pixels < 4 * 65 * 65 + 0.05
 
 
-def test_a_batch_that_does_not_fit_says_how_to_make_it_fit(
+def test_a_batch_that_does_not_fit_is_an_error_with_advice(
     make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_memory(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(run_module.Run, "_loss", no_memory)
+    monkeypatch.setattr(trainer_module.Trainer, "_loss", no_memory)
     with pytest.raises(MemoryShortageError, match=r"4 images of 65×65 do not fit .*training\.accumulate=2"):
         train(make_recipe(), tmp_path / "run")
 
 
-def test_data_that_are_ill_are_refused_in_the_doctors_words(
+def test_faulty_data_are_refused_with_the_doctors_messages(
     make_recipe: MakeRecipe, squares: Path, tmp_path: Path
 ) -> None:
     (squares / "masks/3.png").unlink()
@@ -507,7 +510,7 @@ def test_whole_images_train_one_at_a_time(make_recipe: MakeRecipe, tmp_path: Pat
     assert len(losses(make_recipe(**whole, training__accumulate=4, training__epochs=1), tmp_path / "parts")) == 2
 
 
-def test_stages_go_on_from_each_other_and_resume_where_they_were(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+def test_stages_follow_each_other_and_resume_where_they_were(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     table = make_recipe(
         model__name="fcn32s", model__options={}, model__backbone="test_efficientnet", training__epochs=1.5
     ).model_dump(mode="json")
@@ -518,24 +521,24 @@ def test_stages_go_on_from_each_other_and_resume_where_they_were(make_recipe: Ma
     ]
     recipe = check_recipe(table, "test")
     out = tmp_path / "run"
-    notes: list[str] = []
+    messages: list[str] = []
     with pytest.raises(Stop):
         train(recipe, out, on_step=stop_at_nth(5))  # in the middle of the second stage
     with pytest.raises(RecipeError, match="already holds a run"):
         train(recipe, out)
-    result = train(recipe, out, resume=True, on_note=notes.append)
+    result = train(recipe, out, resume=True, on_message=messages.append)
     assert result.best == out / "best"
-    assert [note for note in notes if note.startswith("stage ")] == [
+    assert [message for message in messages if message.startswith("stage ")] == [
         "stage coarse (1 of 3)",
         f"stage middle (2 of 3), from {out / 'stages/coarse/best'}",
         f"stage fine (3 of 3), from {out / 'stages/middle/best'}",
     ]
-    assert sum("already finished" in note for note in notes) == 1
+    assert sum("already finished" in message for message in messages) == 1
     names = [load(folder).name for folder in (out / "stages/coarse/best", out / "stages/middle/best", result.best)]
     assert names == ["fcn32s", "fcn16s", "fcn8s"]
-    notes.clear()
-    train(recipe, out, resume=True, on_note=notes.append)
-    assert sum("already finished" in note for note in notes) == 3
+    messages.clear()
+    train(recipe, out, resume=True, on_message=messages.append)
+    assert sum("already finished" in message for message in messages) == 3
 
 
 def stop_at_nth(call: int) -> Callable[[Progress], None]:

@@ -36,7 +36,7 @@ def train(
 
     checked = load_recipe(recipe, overrides or [])
     if dry_run:
-        _rehearse(checked, out)
+        _dry_run(checked, out)
         return
     try:
         with _training_bar() as (on_step, tell):
@@ -48,7 +48,7 @@ def train(
                 on_validation=lambda step, evaluation: tell(
                     f"step {step}: mean IoU {100 * evaluation.metrics.mean_iou:.2f} %"
                 ),
-                on_note=tell,
+                on_message=tell,
             )
     except KeyboardInterrupt as stopped:
         typer.secho(str(stopped) or f"stopped at once; --resume goes on from what {out} holds", fg="yellow", err=True)
@@ -60,11 +60,11 @@ def train(
     typer.echo(f"try it: atrous predict YOUR_PHOTO.jpg --model {result.best} --out masks")
 
 
-def _rehearse(recipe: Recipe, out: Path) -> None:
-    from atrous.training.dry_run import rehearse
+def _dry_run(recipe: Recipe, out: Path) -> None:
+    from atrous.training.dry_run import dry_run
 
     hours = 0.0
-    for found in rehearse(recipe, out, typer.echo):
+    for found in dry_run(recipe, out, typer.echo):
         for name, shape in found.shapes.items():
             typer.echo(f"{name}: {' × '.join(map(str, shape))}")
         parts = ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in found.memory.items())

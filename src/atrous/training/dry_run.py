@@ -1,4 +1,4 @@
-"""A training's rehearsal: everything is built, two steps are taken, the batch is drawn; nothing is kept."""
+"""A dry run: everything is built, two steps are taken and the first batch is drawn; nothing else is kept."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from atrous.labels import LabelSet
 from atrous.models.base import Output
 from atrous.training.recipe import Recipe
 from atrous.training.stages import stages
-from atrous.training.trainer import Run
-from atrous.training.types import OnNote
+from atrous.training.trainer import Trainer
+from atrous.training.types import OnMessage
 from atrous.viz import Pixels, encode_jpeg, overlay
 
 SHOWN = 16
-"""Most images of a batch that are drawn."""
+"""Largest number of images of a batch that are drawn."""
 
 
 @dataclass(frozen=True)
-class Rehearsal:
-    """What a rehearsal has found.
+class DryRun:
+    """The result of a dry run.
 
     Args:
-        shapes: of the batch and of each of the network's score maps, by name.
-        memory: bytes, by what holds them; ``activations`` is what the backward pass needs of one part of a batch.
-        peak: most bytes allocated at once on a GPU; None on a CPU.
+        shapes: of the batch and of the network's outputs, by name.
+        memory: bytes, by what holds them; ``activations`` is what the backward pass keeps of one part of a batch.
+        peak: largest number of bytes allocated at once on a GPU; None on a CPU.
         loss: of the second step.
-        seconds: the second step took, reading included.
+        seconds: duration of the second step, including reading.
         steps: length of the training.
-        image: the first batch as the network sees it, masks drawn over it.
+        image: the first batch as the network sees it, with its masks drawn over it.
     """
 
     shapes: dict[str, tuple[int, ...]]
@@ -50,69 +50,80 @@ class Rehearsal:
     image: Path
 
 
-def rehearse(recipe: Recipe, out: Path, on_note: OnNote | None = None) -> Iterator[Rehearsal]:
-    """Build what a recipe asks for, and take two steps; of each stage, from the network of the one before.
+def dry_run(recipe: Recipe, out: Path, on_message: OnMessage | None = None) -> Iterator[DryRun]:
+    """Build everything that a recipe describes and take two steps; of each stage, from the network of the one before.
 
     Args:
         recipe: the training.
-        out: where ``dry-run.jpg`` goes, for a stage ``dry-run-NAME.jpg``; nothing else is written.
-        on_note: called with the lines that :func:`atrous.training.stages.train` begins with.
+        out: where ``dry-run.jpg`` is written, or ``dry-run-NAME.jpg`` for a stage; nothing else is written.
+        on_message: called with the lines that :func:`atrous.training.stages.train` begins with.
 
     Yields:
-        What was found, one for each stage.
+        A result for each stage.
 
     Raises:
-        What training would raise.
+        AtrousError: as :func:`atrous.training.stages.train`.
     """
     with tempfile.TemporaryDirectory() as kept:
         for begun, stage in zip(stages(recipe, Path(kept)), stages(recipe, out), strict=True):
-            if stage.title and on_note:
-                on_note(stage.title)
+            if stage.title and on_message:
+                on_message(stage.title)
             image = out / ("-".join(filter(None, ("dry-run", stage.name))) + ".jpg")
             best = begun.folder / "best" if stage.folder != out else None
-            yield _rehearse(Run(begun.recipe, stage.folder, on_note=on_note), image, best)
+            yield _try(Trainer(begun.recipe, stage.folder, on_message=on_message), image, best)
 
 
-def _rehearse(run: Run, image: Path, best: Path | None) -> Rehearsal:
-    if run.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(run.device)
-    run.introduce(run.count_class_weights())
-    batch = next(run.batches(0))
-    write_atomically(image, encode_jpeg(batch_sheet(batch, run.train_set.label_set)))
+def _try(trainer: Trainer, image: Path, best: Path | None) -> DryRun:
+    if trainer.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(trainer.device)
+    trainer.introduce(trainer.class_weights())
+    batch = next(trainer.batches(0))
+    write_atomically(image, encode_jpeg(batch_sheet(batch, trainer.train_set.label_set)))
+    trainer.make_trainable()
+    stream = trainer.batches(0)
+    shapes, activations = _observed_step(trainer, batch, stream)
+    begin = time.perf_counter()
+    progress, _ = trainer.step(1, stream)
+    seconds = time.perf_counter() - begin
+    peak = torch.cuda.max_memory_allocated(trainer.device) if trainer.device.type == "cuda" else None
+    if best:
+        trainer.validated_model.save(best)
+    memory = _memory(trainer) | {"activations": activations}
+    return DryRun(shapes, memory, peak, progress.loss, seconds, trainer.steps, image)
+
+
+def _observed_step(trainer: Trainer, batch: Batch, stream: Iterator[Batch]) -> tuple[dict[str, tuple[int, ...]], int]:
+    """Take the first step; returns the shapes of batch and outputs, and the bytes kept for the backward pass."""
     shapes = {"batch": tuple(batch.images.shape)}
-    run.make_trainable()
-    stream = run.batches(0)
     saved: dict[int, int] = {}
 
-    def note(tensor: Tensor) -> Tensor:
+    def record(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    def look(_module: nn.Module, _images: object, outputs: list[Output]) -> None:
+    def record_shapes(_module: nn.Module, _images: object, outputs: list[Output]) -> None:
         shapes.update({output.name: (len(batch.images), *output.logits.shape[1:]) for output in outputs})
 
-    hook = run.network.register_forward_hook(look)
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        run.step(0, stream)
+    hook = trainer.network.register_forward_hook(record_shapes)
+    with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
+        trainer.step(0, stream)
     hook.remove()
-    held = {parameter.untyped_storage().data_ptr() for parameter in run.model.parameters()}
-    begin = time.perf_counter()
-    progress, _ = run.step(1, stream)
-    seconds = time.perf_counter() - begin
-    trained = [parameter for group in run.optimizer.param_groups for parameter in group["params"]]
-    states = [value for state in run.optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
-    weights = _bytes([*run.model.parameters(), *run.model.buffers()])
-    memory = {
-        "weights": weights * (2 if run.ema else 1),
+    weights = {parameter.untyped_storage().data_ptr() for parameter in trainer.model.parameters()}
+    return shapes, sum(size for address, size in saved.items() if address not in weights)
+
+
+def _memory(trainer: Trainer) -> dict[str, int]:
+    """Bytes of everything that stays from step to step."""
+    optimizer = trainer.optimizer
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    states = [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
+    weights = _bytes([*trainer.model.parameters(), *trainer.model.buffers()])
+    return {
+        "weights": weights * (2 if trainer.ema else 1),
         "gradients": _bytes(trained),
         "optimizer": _bytes(states),
-        "activations": sum(size for place, size in saved.items() if place not in held),
     }
-    peak = torch.cuda.max_memory_allocated(run.device) if run.device.type == "cuda" else None
-    if best:
-        run.judged.save(best)
-    return Rehearsal(shapes, memory, peak, progress.loss, seconds, run.steps, image)
 
 
 def _bytes(tensors: list[Tensor]) -> int:
@@ -120,7 +131,7 @@ def _bytes(tensors: list[Tensor]) -> int:
 
 
 def batch_sheet(batch: Batch, label_set: LabelSet) -> Pixels:
-    """A batch's images with their masks over them, in rows; RGB uint8 ``(H, W, 3)``."""
+    """A batch's images with their masks drawn over them, in rows; RGB uint8 ``(H, W, 3)``."""
     images = [
         overlay(np.ascontiguousarray(image[:3].permute(1, 2, 0).numpy()), mask.numpy(), label_set, legend=False)
         for image, mask in zip(batch.images[:SHOWN], batch.masks[:SHOWN], strict=True)

@@ -1,4 +1,4 @@
-"""What a training says of itself, and of what went wrong."""
+"""What a training reports about itself, and about what went wrong."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from atrous.data.dataset import PairedDataset
+from atrous.data.dataset import Dataset
 from atrous.data.loading import Batch
 from atrous.files import write_atomically
 from atrous.labels import LabelSet
@@ -18,39 +18,37 @@ from atrous.training.recipe import Recipe
 from atrous.viz import encode_jpeg, overlay
 
 FEW_STEPS = 200
-"""Fewer make no model, only a proof that everything runs."""
-
-
-MUCH = 0.1
-"""A share of the statistics of batch norm that should not be of before the training."""
+"""A training of fewer steps gives no useful model; it only shows that everything runs."""
+STALE_SHARE = 0.1
+"""The largest share of the initial values in batch norm's final statistics that needs no warning."""
 
 
 def introduction(
     recipe: Recipe,
     model: SegmentationModel,
-    sets: tuple[PairedDataset, PairedDataset | None],
+    sets: tuple[Dataset, Dataset | None],
     hardware: tuple[torch.device, int],
     steps: int,
     per_epoch: int,
     class_weights: Sequence[float] | None,
 ) -> Iterator[str]:
-    """Lines about what is trained and on what.
+    """Lines about what is trained, and on what.
 
     Args:
         recipe: of the training.
-        model: as it starts.
-        sets: to train and to validate on.
-        hardware: the device, and how many processes there are.
+        model: before the first step.
+        sets: the training and validation data.
+        hardware: the device, and the number of processes.
         steps: length of the training.
-        per_epoch: steps in a pass over the training set.
+        per_epoch: steps in a pass over the training data.
         class_weights: of the loss.
     """
     training, (train_set, val_set), (device, world) = recipe.training, sets, hardware
-    every = sum(p.numel() for p in model.parameters())
-    moving = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in model.parameters())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     yield (
         f"{model.name} on {model.backbone.name}, output stride {model.output_stride}: "
-        f"{every / 1e6:.2f} M parameters, {moving / 1e6:.2f} M of them trained"
+        f"{total / 1e6:.2f} M parameters, {trained / 1e6:.2f} M of them trained"
     )
     validation = f"{val_set.name}, {_count(len(val_set), 'image')}" if val_set else "none"
     yield (
@@ -60,37 +58,37 @@ def introduction(
     epochs = float(f"{steps / per_epoch:.3g}")
     where = f"{device}{f', {world} processes' if world > 1 else ''}, {_cores()} cores"
     yield (
-        f"{_count(steps, 'step')} of {_count(training.batch_size, 'image')} at {recipe.shown} "
+        f"{_count(steps, 'step')} of {_count(training.batch_size, 'image')} at {recipe.input_size} "
         f"({_count(epochs, 'epoch')}), {training.precision} on {where}, "
         f"{_count(recipe.data.workers, 'worker')}"
     )
     if recipe.data.workers * world > _cores():
-        yield (f"note: more workers than cores ({_cores()}) seldom help: --set data.workers={_cores() // world}")
+        yield f"note: more workers than cores ({_cores()}) rarely help: --set data.workers={_cores() // world}"
     if class_weights is not None:
         pairs = zip(train_set.label_set.names, class_weights, strict=True)
         yield "class weights: " + ", ".join(f"{name} {weight:.3g}" for name, weight in pairs)
     if steps < FEW_STEPS:
         yield f"note: {_count(steps, 'step')} can show that everything runs; a good model takes thousands"
     momentum = training.batch_norm_momentum if training.batch_norm != "all_frozen" else None
-    if momentum and (old := (1 - momentum) ** steps) > MUCH:
+    if momentum and (stale := (1 - momentum) ** steps) > STALE_SHARE:
         yield (
-            f"note: with training.batch_norm_momentum = {momentum:g}, {100 * old:.0f} % of the statistics that the "
-            f"network is judged by are still, after {_count(steps, 'step')}, those it began with"
+            f"note: with training.batch_norm_momentum = {momentum:g}, {100 * stale:.0f} % of the batch norm statistics "
+            f"will still be the initial ones after {_count(steps, 'step')}"
         )
 
 
-def too_large(recipe: Recipe, device: torch.device, world: int) -> str:
-    """A batch that does not fit, in words."""
+def out_of_memory(recipe: Recipe, device: torch.device, world: int) -> str:
+    """The message about a batch that does not fit into the device's memory."""
     training = recipe.training
     here = training.batch_size // (world * training.accumulate)
     return (
-        f"{here} images of {recipe.shown} do not fit into the memory of {device}; the same numbers "
+        f"{here} images of {recipe.input_size} do not fit into the memory of {device}; the same numbers "
         f"with less memory: --set training.accumulate={2 * training.accumulate}; else a smaller batch_size or crop"
     )
 
 
 def draw_diverged(out: Path, step: int, parts: Sequence[Batch], label_set: LabelSet) -> Path:
-    """Draw what the network was looking at, masks over it; returns the folder."""
+    """Draw the batch of a diverged step as the network saw it, with its masks; returns the folder."""
     folder = out / f"diverged-{step:06}"
     for part in parts:
         for name, image, mask in zip(part.names, part.images, part.masks, strict=True):
@@ -101,10 +99,10 @@ def draw_diverged(out: Path, step: int, parts: Sequence[Batch], label_set: Label
 
 
 def diverged(step: int, loss: float, norm: float, names: Sequence[str], folder: Path) -> str:
-    """A loss or gradient that is no number any more, in words."""
+    """The message about a loss or gradient that is not finite."""
     what = f"the norm of the gradient is {norm:g}" if math.isfinite(loss) else f"the loss is {loss:g}"
     return (
-        f"{what} at step {step}, on {', '.join(names)}; they are drawn in {folder} as the network saw them. "
+        f"{what} at step {step}, on {', '.join(names)}; these images are drawn in {folder} as the network saw them. "
         "Try a smaller optimizer.lr, a longer schedule.warmup, or optimizer.clip_norm"
     )
 

@@ -1,4 +1,4 @@
-"""Several processes that act as one: batch statistics over all of their images, and one answer to each question."""
+"""Training in several processes: batch statistics over the images of all of them, and their process group."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _SIGNATURE = inspect.signature(F.batch_norm)
 
 
 class SynchronisedBatchNorm(TorchFunctionMode):
-    """While it is active, every batch norm in training takes mean and variance over the batches of all processes.
+    """While active, every batch norm in train mode takes mean and variance over the batches of all processes.
 
-    It works on any module that calls ``torch.nn.functional.batch_norm`` (timm's fused ones too), on any device, and
-    changes no module. Each process counts by its number of values.
+    It works on any module that calls ``torch.nn.functional.batch_norm`` (including timm's fused ones), on any device,
+    and changes no module. Each process is weighted by its number of values.
     """
 
     def __torch_function__(
@@ -36,7 +36,7 @@ class SynchronisedBatchNorm(TorchFunctionMode):
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all processes, and of its gradients; torch's own has one name or another by its version."""
+    """The sum over all processes, with a gradient; the name of torch's own depends on its version."""
 
     @staticmethod
     def forward(_: Any, x: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ def _batch_norm(
 ) -> Tensor:
     with torch.autocast(input.device.type, enabled=False):
         x = input.float()
-        # The variance comes from the processes' own ones and the distance of their means: squares would cancel.
+        # From the processes' own variances and the distances of their means: sums of squares would cancel.
         variance, mean = torch.var_mean(x, [d for d in range(x.dim()) if d != 1], correction=0)
         count = torch.full_like(mean[:1], x.numel() // x.shape[1])
         summed = _Sum.apply(torch.cat([mean * count, count]))
@@ -82,20 +82,20 @@ def _batch_norm(
 
 
 def share_buffers(modules: Iterable[nn.Module]) -> None:
-    """Give every process the first one's buffers (statistics that each has gathered from its own images)."""
+    """Copy the first process's buffers to all others (each has gathered statistics from its own images)."""
     for module in modules:
         for buffer in module.buffers():
             dist.broadcast(buffer, 0)
 
 
 def is_first_process() -> bool:
-    """Whether this is the process that speaks and writes; launchers number them in ``RANK``."""
+    """Whether this is the process that prints and writes; launchers number them in ``RANK``."""
     return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
-def group_of_processes() -> Iterator[None]:
-    """Close the group of processes, where there is one, when all that needs it is done: every stage of a recipe."""
+def process_group() -> Iterator[None]:
+    """On leaving, destroy the process group if there is one; every stage of a recipe uses the same."""
     try:
         yield
     finally:

@@ -304,8 +304,8 @@ class Recipe(_Section):
         ]
 
     @property
-    def shown(self) -> str:
-        """The size of an image as the network sees it, in words."""
+    def input_size(self) -> str:
+        """The size of a training image, for messages."""
         crop = self.augment.crop
         return "their own size" if crop == "whole" else f"{crop}×{crop}"
 

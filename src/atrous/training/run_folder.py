@@ -1,8 +1,10 @@
-"""What a run keeps on disk: the log, the last and the best model, and the state that resuming needs."""
+"""The folder of a training run: its log, the last and the best model, and the state from which it can be resumed."""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,54 +12,60 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from torch import Tensor
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
+from atrous.errors import AtrousError, InputError
 from atrous.evaluation.evaluate import Evaluation
 from atrous.models.base import SegmentationModel
 from atrous.provenance import provenance
 from atrous.training.recipe import Recipe
-from atrous.training.state import Log, SaveError, save_state
+
+STATE = "state"
 
 
-def told(evaluation: Evaluation) -> dict[str, Any]:
-    """What a run tells of a validation."""
-    return {key: value for key, value in evaluation.to_dict().items() if key not in ("confusion", "model")}
+class ResumeError(InputError):
+    """A run that can't be resumed; the message says why."""
 
 
-class Keeper:
-    """Writes a run's folder.
+class SaveError(AtrousError, RuntimeError):
+    """The run's progress could not be written; the message says which state is still saved."""
+
+
+class RunFolder:
+    """Writes the folder of a run.
 
     Args:
         recipe: of the run.
-        out: the folder; it is there when anything is written.
+        out: the folder; it must exist when anything is written.
 
     Attributes:
         log: ``OUT/log.jsonl``.
         best: mean IoU of the best model so far.
-        kept: the step of the last state that was written.
+        saved_step: the step of the last state that was written.
     """
 
     def __init__(self, recipe: Recipe, out: Path) -> None:
         self.recipe, self.out = recipe, out
         self.log = Log(out)
-        self.provenance = provenance()  # now, since the code on disk may change while the run goes on
+        self.provenance = provenance()  # now, since the code on disk may change during the run
         self.best: float | None = None
-        self.kept: int | None = None
-        self.kept_at = time.monotonic()
+        self.saved_step: int | None = None
+        self.saved_at = time.monotonic()
 
     def begin(self, processes: int) -> None:
-        """Write what repeating the run needs."""
-        self.log.cut(-1)  # of a run that died before it kept anything
+        """Write what is needed to repeat the run."""
+        self.log.cut(-1)  # of a run that died before it saved anything
         facts = {"recipe": self.recipe.model_dump(mode="json"), "processes": processes, **self.provenance}
         (self.out / "run.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
-    def is_time(self) -> bool:
-        """Whether more work than the recipe allows would be lost now."""
-        return time.monotonic() - self.kept_at >= 60 * self.recipe.log.save_minutes
+    def is_save_due(self) -> bool:
+        """Whether more work is unsaved than the recipe allows."""
+        return time.monotonic() - self.saved_at >= 60 * self.recipe.log.save_minutes
 
-    def keep_models(self, step: int, model: SegmentationModel, evaluation: Evaluation | None) -> None:
-        """Write the last model, and the best one if it is that, and a line of the log."""
-        metrics: dict[str, Any] = {"step": step, **(told(evaluation) if evaluation else {})}
+    def save_models(self, step: int, model: SegmentationModel, evaluation: Evaluation | None) -> None:
+        """Write the model to ``last``, also to ``best`` if it is the best one so far, and a line of the log."""
+        metrics: dict[str, Any] = {"step": step, **(metrics_to_log(evaluation) if evaluation else {})}
         mean_iou = metrics.get("mean_iou") or 0.0
         better = evaluation is None or self.best is None or mean_iou > self.best
         if evaluation and better:
@@ -67,8 +75,8 @@ class Keeper:
         for folder in ("last", "best") if better else ("last",):
             model.save(self.out / folder, metrics=metrics, recipe=recipe, provenance=self.provenance)
 
-    def keep_state(self, step: int, tensors: Mapping[str, dict[str, Tensor]], class_weights: Tensor | None) -> None:
-        """Write what resuming after a step needs."""
+    def save_state(self, step: int, tensors: Mapping[str, dict[str, Tensor]], class_weights: Tensor | None) -> None:
+        """Write what is needed to resume after a step."""
         facts = {
             "step": step,
             "best": self.best,
@@ -76,17 +84,145 @@ class Keeper:
             "recipe": self.recipe.model_dump(mode="json"),
         }
         save_state(self.out, dict(tensors), facts)
-        self.kept, self.kept_at = step, time.monotonic()
+        self.saved_step, self.saved_at = step, time.monotonic()
 
     @contextmanager
     def writing(self, step: int) -> Iterator[None]:
-        """Put what goes wrong on the disk into words."""
+        """Turn what fails on the disk into a :class:`SaveError`."""
         try:
             if not (self.out / "run.json").is_file():
-                raise FileNotFoundError(f"the folder of the run, {self.out}, is gone, or was emptied")
+                raise FileNotFoundError(f"the run's folder {self.out} was removed or emptied")
             yield
         except (OSError, SafetensorError) as error:
-            kept = "nothing was kept before" if self.kept is None else f"the state of step {self.kept} is kept"
+            saved = (
+                "nothing was saved before"
+                if self.saved_step is None
+                else f"the state of step {self.saved_step} is saved"
+            )
             raise SaveError(
-                f"step {step} can't be written: {error}; {kept}. Make room or mend the folder, then --resume"
+                f"step {step} can't be written: {error}; {saved}. Free some space or restore the folder, then --resume"
             ) from error
+
+
+def metrics_to_log(evaluation: Evaluation) -> dict[str, Any]:
+    """What a run logs of a validation."""
+    return {key: value for key, value in evaluation.to_dict().items() if key not in ("confusion", "model")}
+
+
+class Log:
+    """``log.jsonl`` of a run: one JSON object a line, each with its step."""
+
+    def __init__(self, out: Path) -> None:
+        self.path = out / "log.jsonl"
+
+    def add(self, facts: dict[str, Any]) -> None:
+        """Append a line.
+
+        Raises:
+            ValueError: a number is not finite, which JSON can't express.
+        """
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(facts, allow_nan=False) + "\n")
+
+    def cut(self, step: int) -> None:
+        """Drop the lines after a step; a run resumed from there writes them again."""
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+        kept = [line for line in lines if 0 <= _step_of(line) <= step]
+        self.path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+
+def _step_of(line: str) -> int:
+    """The step of a log line; -1 for one that a crash cut short."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return -1
+
+
+def save_state(out: Path, tensors: dict[str, dict[str, Tensor]], facts: dict[str, Any]) -> None:
+    """Write groups of tensors and JSON facts as ``OUT/state``; the old state stays until the new one is complete and
+    on the disk.
+
+    Raises:
+        OSError, SafetensorError: it can't be written; nothing has changed.
+    """
+    new, old, current = _state_folders(out)
+    standing = find_state(out)
+    if standing and standing != current:
+        standing.replace(current)
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    new.mkdir()  # without parents: if the run's folder was removed, this must fail
+    try:
+        for name, group in tensors.items():
+            save_file({k: v.detach().contiguous().cpu() for k, v in group.items()}, new / f"{name}.safetensors")
+        (new / "state.json").write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        for file in (*new.iterdir(), new):
+            _flush(file)
+    except Exception:
+        shutil.rmtree(new, ignore_errors=True)  # on a full disk its space is needed
+        raise
+    if current.exists():
+        current.replace(old)
+    new.replace(current)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    """Make sure that a file or folder has reached the disk."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows can't open folders
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def find_state(out: Path) -> Path | None:
+    """The folder of the last complete state, if there is one; a crash may have left it under another name."""
+    new, old, current = _state_folders(out)
+    if current.exists():
+        return current
+    if not old.exists():
+        return None
+    return new if new.exists() else old  # between the two renames of save_state the new one is complete
+
+
+def _state_folders(out: Path) -> tuple[Path, Path, Path]:
+    return out / f".{STATE}.new", out / f".{STATE}.old", out / STATE
+
+
+def load_state(out: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """Read what :func:`save_state` wrote.
+
+    Raises:
+        ResumeError: there is no state, or it is damaged.
+    """
+    folder = find_state(out)
+    if folder is None:
+        raise ResumeError(f"{out} holds no run to resume (no {STATE}/state.json); start it without --resume")
+    file = folder / "state.json"
+    try:
+        facts = json.loads(file.read_text(encoding="utf-8"))
+        tensors = {}
+        for file in sorted(folder.glob("*.safetensors")):
+            tensors[file.stem] = load_file(file)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise ResumeError(
+            f"{file} is damaged: {error}; without it the run can't be resumed. Its last model, {out / 'last'}, can "
+            f'still be the start of a new run: --set model.start_from="{out / "last"}" and another --out'
+        ) from error
+    return tensors, facts
+
+
+def restore_weights(net: nn.Module, tensors: dict[str, Tensor], out: Path) -> None:
+    """Load weights that must fit exactly.
+
+    Raises:
+        ResumeError: they do not.
+    """
+    try:
+        net.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ResumeError(f"the run in {out} is of another network than its recipe describes: {error}") from error

@@ -1,4 +1,4 @@
-"""Learning rates as pure functions of the step: resuming needs no state."""
+"""Learning rate schedules as pure functions of the step, so that resuming needs no state."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from atrous.training.recipe import ScheduleSection
 
 
 def rate_factor(schedule: ScheduleSection, step: int, steps: int) -> float:
-    """The factor on the base rate at a step, from 0 to ``steps`` − 1: the recipe's policy times its warm-up."""
+    """The factor on the base learning rate at a step in 0 … ``steps`` − 1: the recipe's policy times its warm-up."""
     policy = (
         poly(step, steps, schedule.power)
         if schedule.policy == "poly"
@@ -21,7 +21,7 @@ def poly(step: int, steps: int, power: float = 0.9) -> float:
 
 
 def step_down(step: int, size: int, gamma: float = 0.1) -> float:
-    """``gamma`` for each ``size`` steps that are over (arXiv 1412.7062, §5: a tenth after each 2000)."""
+    """``gamma ^ (step // size)`` (arXiv 1412.7062, §5: a tenth after every 2000 steps)."""
     return float(gamma ** (step // size))
 
 

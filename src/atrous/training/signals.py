@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a question that a loop answers when it has something whole in its hands."""
+"""Ctrl-C and SIGTERM, handled at the next consistent point of the training loop."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ import threading
 import time
 from types import FrameType
 
-SAME_CTRL_C = 2.0
-"""Seconds within which further signals are the same wish: a launcher hands on what the terminal has sent already."""
+REPEAT_SECONDS = 2.0
+"""Signals within this time count as one: a launcher forwards what the terminal has already sent."""
 
 
-class Interrupts:
-    """Within this context the first signal sets :attr:`asked`; another one, later, raises KeyboardInterrupt at once.
+class StopSignals:
+    """Context in which the first Ctrl-C or SIGTERM sets :attr:`received`; a later one raises KeyboardInterrupt.
 
-    Only the main thread gets signals; in any other this does nothing.
+    Only the main thread receives signals; in any other this does nothing.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.received = False
         self._since = 0.0
         self._before: dict[int, object] = {}
 
-    def __enter__(self) -> Interrupts:
+    def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+            self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -32,8 +32,8 @@ class Interrupts:
             signal.signal(number, handler)  # type: ignore[arg-type]
         self._before = {}
 
-    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
         now = time.monotonic()
-        if self.asked and now - self._since > SAME_CTRL_C:
+        if self.received and now - self._since > REPEAT_SECONDS:
             raise KeyboardInterrupt
-        self.asked, self._since = True, now
+        self.received, self._since = True, now

@@ -1,15 +1,15 @@
-"""The stages of a recipe, one after the other, each a :class:`~atrous.training.trainer.Run`."""
+"""Training a recipe: its stages one after the other, each with a :class:`~atrous.training.trainer.Trainer`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from atrous.training.parallel import group_of_processes, is_first_process
+from atrous.training.parallel import is_first_process, process_group
 from atrous.training.recipe import Recipe, RecipeError
-from atrous.training.state import find_state, load_state
-from atrous.training.trainer import Run
-from atrous.training.types import OnNote, OnStep, OnValidation, Result
+from atrous.training.run_folder import find_state, load_state
+from atrous.training.trainer import Trainer
+from atrous.training.types import OnMessage, OnStep, OnValidation, Result
 
 
 def train(
@@ -19,58 +19,65 @@ def train(
     resume: bool = False,
     on_step: OnStep | None = None,
     on_validation: OnValidation | None = None,
-    on_note: OnNote | None = None,
+    on_message: OnMessage | None = None,
 ) -> Result:
-    """Train a model as a recipe says.
+    """Train a model from a recipe.
 
     Args:
-        recipe: the whole training.
-        out: folder of the run: ``best/`` and ``last/`` are model folders, ``state/`` is what resuming needs,
-            ``log.jsonl`` has a line for each tenth step and each validation, ``run.json`` what repeating the run needs,
-            ``samples/`` images of each validation.
-        resume: go on with the run in ``out``; it must have the same recipe.
-        on_step: called after each step, in the main process like the others.
+        recipe: the complete training.
+        out: folder of the run: ``best/`` and ``last/`` are model folders, ``state/`` holds what resuming needs,
+            ``log.jsonl`` has a line for every tenth step and each validation, ``run.json`` holds what repeating the run
+            needs, ``samples/`` predictions on images after each validation.
+        resume: continue the run in ``out``; it must have the same recipe.
+        on_step: called after each step; like the others, in the main process only.
         on_validation: called with the step and its evaluation.
-        on_note: called with lines that say what is trained, and on what.
+        on_message: called with lines about what is trained, and on what.
 
     Raises:
-        RecipeError: the recipe does not fit the data, or ``out`` holds a run; said before anything is trained.
-        DatasetError: the data are not as they should be; likewise.
-        ResumeError: nothing to resume, or something else.
+        RecipeError: the recipe does not fit the data, or ``out`` already holds a run; raised before any training.
+        DatasetError: the data can't be used as they are; raised before any training.
+        ResumeError: there is no run to resume, or its state does not fit.
         NonFiniteLossError: the training has diverged.
-        MemoryShortageError: a batch does not fit.
-        SaveError: the disk is full, or the folder is gone; the last whole state is kept.
-        Stopped: Ctrl-C or SIGTERM; the state is kept.
+        MemoryShortageError: a batch does not fit into memory.
+        SaveError: the disk is full, or the folder was removed; the last complete state stays.
+        Stopped: Ctrl-C or SIGTERM; the state is saved.
     """
     out = Path(out)
     begun = [stage.folder for stage in stages(recipe, out) if find_state(stage.folder)]
     if begun and not resume:
-        raise RecipeError(f"{out} already holds a run: go on with it (--resume), or give another folder (--out)")
+        raise RecipeError(f"{out} already holds a run: continue it (--resume), or give another folder (--out)")
     if resume and not begun:
-        load_state(out)  # says what is missing
+        load_state(out)  # raises the error
     result = None
-    with group_of_processes():
+    with process_group():
         for stage in stages(recipe, out):
-            if stage.title and on_note and is_first_process():
-                on_note(stage.title)
+            if stage.title and on_message and is_first_process():
+                on_message(stage.title)
             saved = load_state(stage.folder) if stage.folder in begun else None
-            run = Run(
+            trainer = Trainer(
                 stage.recipe,
                 stage.folder,
                 fresh=not saved,
                 on_step=on_step,
                 on_validation=on_validation,
-                on_note=on_note,
+                on_message=on_message,
             )
-            with run.alone():
-                result = run.train(run.restore(*saved) if saved else run.begin())
+            with trainer.exclusive():
+                result = trainer.train(trainer.restore(*saved) if saved else trainer.begin())
     assert result is not None
     return result
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One training of a recipe: what it asks for, the run's folder; and, of several, its name and a line about it."""
+    """One training of a recipe.
+
+    Args:
+        recipe: of this training.
+        folder: of its run.
+        name: of the stage; empty if the recipe has no stages.
+        title: a line about it, likewise.
+    """
 
     recipe: Recipe
     folder: Path
@@ -79,7 +86,7 @@ class Stage:
 
 
 def stages(recipe: Recipe, out: Path) -> list[Stage]:
-    """The trainings that a recipe asks for; each begins from the best of the one before."""
+    """The trainings of a recipe; each starts from the best model of the one before."""
     if not recipe.stages:
         return [Stage(recipe, out)]
     found: list[Stage] = []

@@ -1,4 +1,4 @@
-"""What a run tells of itself: trackers that people watch from elsewhere, and images of how it does."""
+"""What a run reports to experiment trackers, and sheets of sample predictions."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ GAP = 8
 
 
 def check_trackers(options: LogSection) -> None:
-    """Refuse trackers that nobody knows or that are not installed.
+    """Check that the recipe's trackers exist and are installed.
 
     Raises:
-        RecipeError: with those that could be named, or with what to install.
+        RecipeError: one does not; the message lists those there are, or what to install.
     """
     there = {str(tracker) for tracker in get_available_trackers()}
     for name in options.trackers:
         if name not in LOGGER_TYPE_TO_CLASS:
-            raise RecipeError(f"log.trackers: nobody knows '{name}'; there are: {', '.join(LOGGER_TYPE_TO_CLASS)}")
+            raise RecipeError(f"log.trackers: unknown tracker '{name}'; there are: {', '.join(LOGGER_TYPE_TO_CLASS)}")
         if name not in there:
             raise RecipeError(f"log.trackers: {name} is not installed; pip install {name}")
 
 
 def start_trackers(accelerator: Accelerator, recipe: Recipe, step: int) -> None:
-    """Begin, or go on from a step, in every tracker of the recipe."""
+    """Start every tracker of the recipe, or continue from a step."""
     if recipe.log.trackers:
-        # What a killed run told beyond its last state is told again; TensorBoard must drop the first telling.
+        # What a killed run logged after its last state is logged again; TensorBoard must drop the first version.
         options = {"tensorboard": {"purge_step": step}} if "tensorboard" in recipe.log.trackers else {}
         accelerator.init_trackers(recipe.log.project, dict(_settings(recipe)), options)
 
@@ -52,21 +52,21 @@ def _settings(recipe: Recipe) -> Iterator[tuple[str, int | float | str]]:
             yield name, value if isinstance(value, (int, float, str)) else str(value)
 
 
-def tell_trackers(accelerator: Accelerator, step: int, values: dict[str, Any], prefix: str) -> None:
-    """Hand the numbers among some values to every tracker; a validation's classes are told one by one."""
+def log_to_trackers(accelerator: Accelerator, step: int, values: dict[str, Any], prefix: str) -> None:
+    """Log the numbers among some values to every tracker; a validation's classes one by one."""
     numbers = {
         f"{prefix}/{k}": v for k, v in values.items() if isinstance(v, (int, float)) and k not in ("step", "time")
     }
     for entry in values.get("classes", ()):
         if entry["iou"] is not None:
             numbers[f"{prefix}/iou/{entry['name']}"] = entry["iou"]
-    for name, scores in values.get("further", {}).items():
-        numbers[f"{prefix}/{name}/pixel_accuracy"] = scores["pixel_accuracy"] or 0.0
+    for name, metrics in values.get("further", {}).items():
+        numbers[f"{prefix}/{name}/pixel_accuracy"] = metrics["pixel_accuracy"] or 0.0
     accelerator.log(numbers, step=step)
 
 
-def show_samples(accelerator: Accelerator, out: Path, step: int, sheet: Pixels) -> None:
-    """Keep a sheet of samples as ``OUT/samples/step-N.jpg``, and hand it to the trackers that take images."""
+def log_samples(accelerator: Accelerator, out: Path, step: int, sheet: Pixels) -> None:
+    """Write a sheet of samples as ``OUT/samples/step-N.jpg``, and log it to the trackers that take images."""
     write_atomically(out / "samples" / f"step-{step:06}.jpg", encode_jpeg(sheet))
     for tracker in accelerator.trackers:
         if hasattr(tracker, "log_images"):
@@ -75,7 +75,7 @@ def show_samples(accelerator: Accelerator, out: Path, step: int, sheet: Pixels) 
 
 
 def sample_sheet(model: SegmentationModel, dataset: Dataset, count: int) -> Pixels:
-    """The first images of a dataset, one a row: as they should be labelled, and as the model labels them.
+    """The first images of a dataset, one a row: the ground truth on the left, the model's labels on the right.
 
     Returns:
         RGB uint8 ``(H, W, 3)``.

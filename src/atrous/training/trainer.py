@@ -1,4 +1,4 @@
-"""One training: what it is made of, and its loop, for one or many processes, through Hugging Face Accelerate."""
+"""One training: its parts and its loop, for one or many processes, through Hugging Face Accelerate."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration, broadcast_object_list, gather_object
@@ -21,38 +20,40 @@ from torch import Tensor, nn
 
 from atrous.data.augment import Augmentation
 from atrous.data.loading import Batch, batches, steps_per_epoch
-from atrous.data.stats import count_classes, inverse_log, median_frequency
-from atrous.evaluation.evaluate import Evaluation, evaluate
+from atrous.evaluation.evaluate import Evaluation
 from atrous.labels import IGNORE
 from atrous.models.base import Output, SegmentationModel
-from atrous.training.building import batch_norms, build_model, build_optimizer, freeze, update_average
+from atrous.training.building import build_model
+from atrous.training.data import count_class_weights, given_class_weights, open_data
+from atrous.training.ema import update_ema
+from atrous.training.freezing import batch_norms, freeze
 from atrous.training.losses import MAIN, CrossEntropy
-from atrous.training.messages import diverged, draw_diverged, introduction, too_large
-from atrous.training.opening import open_data
-from atrous.training.parallel import SynchronisedBatchNorm, share_buffers
+from atrous.training.messages import diverged, draw_diverged, introduction, out_of_memory
+from atrous.training.optimizer import build_optimizer, optimizer_tensors, restore_optimizer
+from atrous.training.parallel import SynchronisedBatchNorm
 from atrous.training.recipe import Recipe, RecipeError, check_recipe
-from atrous.training.run_folder import Keeper, told
+from atrous.training.run_folder import RunFolder, metrics_to_log, restore_weights
 from atrous.training.schedules import rate_factor
-from atrous.training.signals import Interrupts
-from atrous.training.state import optimizer_tensors, restore_optimizer, restore_weights
-from atrous.training.tracking import check_trackers, sample_sheet, show_samples, start_trackers, tell_trackers
+from atrous.training.signals import StopSignals
+from atrous.training.tracking import check_trackers, log_samples, log_to_trackers, sample_sheet, start_trackers
 from atrous.training.types import (
     MemoryShortageError,
     NonFiniteLossError,
-    OnNote,
+    OnMessage,
     OnStep,
     OnValidation,
     Progress,
     Result,
     Stopped,
 )
+from atrous.training.validation import validate
 
 RECENT = 20
 """Steps over which speed is measured."""
 
 
-class _Trained(nn.Module):
-    """A model as the loss sees it: all its score maps."""
+class _AllOutputs(nn.Module):
+    """A model as the loss needs it: its forward gives all outputs."""
 
     def __init__(self, model: SegmentationModel) -> None:
         super().__init__()
@@ -62,8 +63,8 @@ class _Trained(nn.Module):
         return self.model.outputs(images)
 
 
-class Run:
-    """One training: what it is made of, and its loop. Nothing is written before :meth:`begin` or :meth:`restore`."""
+class Trainer:
+    """One training: its parts and its loop. Nothing is written before :meth:`begin` or :meth:`restore`."""
 
     def __init__(
         self,
@@ -73,14 +74,14 @@ class Run:
         fresh: bool = True,
         on_step: OnStep | None = None,
         on_validation: OnValidation | None = None,
-        on_note: OnNote | None = None,
+        on_message: OnMessage | None = None,
     ) -> None:
         self.recipe, self.out = recipe, out
-        self.on_step, self.on_validation, self.on_note = on_step, on_validation, on_note
-        self.keeper = Keeper(recipe, out)
+        self.on_step, self.on_validation, self.on_message = on_step, on_validation, on_message
+        self.folder = RunFolder(recipe, out)
         options = recipe.training
         check_trackers(recipe.log)
-        # Precision is the recipe's, by autocast in _loss: Accelerate keeps its own for the life of the process.
+        # Precision is set by autocast in _loss: Accelerate keeps its own setting for the life of the process.
         self.accelerator = Accelerator(
             mixed_precision="no",
             cpu=not torch.cuda.is_available(),
@@ -91,31 +92,31 @@ class Run:
         self.main = self.accelerator.is_main_process
         self.train_set, self.val_set = open_data(recipe)
         torch.manual_seed(options.seed)
-        self.model = build_model(recipe if fresh else _untrained(recipe), self.train_set)
-        still = {"frozen": self.model.backbone, "all_frozen": self.model}.get(options.batch_norm)
-        self.frozen = freeze(self.model, options.freeze_until_stride, still, options.only)
+        self.model = build_model(recipe if fresh else _without_pretrained(recipe), self.train_set)
+        norms_of = {"frozen": self.model.backbone, "all_frozen": self.model}.get(options.batch_norm)
+        self.frozen = freeze(self.model, options.freeze_until_stride, norms_of, options.only)
         for norm in batch_norms(self.model) if options.batch_norm_momentum else []:
             norm.momentum = options.batch_norm_momentum
         self.model.to(self.device).to(memory_format=torch.channels_last)
         self.ema = copy.deepcopy(self.model).eval().requires_grad_(False) if options.ema else None
         self.optimizer = build_optimizer(recipe, self.model)
-        self.network: nn.Module = self.accelerator.prepare_model(_Trained(self.model))
+        self.network: nn.Module = self.accelerator.prepare_model(_AllOutputs(self.model))
         loss = recipe.loss
         self.loss = CrossEntropy(None, loss.label_smoothing, loss.hard_share, loss.hard_below, loss.resolution)
-        self.interrupts = Interrupts()
+        self.signals = StopSignals()
         self.per_epoch = steps_per_epoch(len(self.train_set), options.batch_size)
         self.steps = options.steps or max(1, round(options.epochs * self.per_epoch))
-        self.judged_so_far = False
+        self.any_labels = False
         self.recent: deque[tuple[float, float]] = deque(maxlen=RECENT)
 
     @property
-    def judged(self) -> SegmentationModel:
-        """The weights that are validated and kept."""
+    def validated_model(self) -> SegmentationModel:
+        """The model that is validated and saved: with averaged weights if the recipe asks for them."""
         return self.ema or self.model
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Keep other runs out of the folder, and close what the run has opened."""
+    def exclusive(self) -> Iterator[None]:
+        """Keep other runs out of the folder, and close what this run has opened."""
         lock = FileLock(self.out / ".lock", timeout=0)
         if self.main:
             self.out.mkdir(parents=True, exist_ok=True)
@@ -124,30 +125,35 @@ class Run:
             except Timeout:
                 raise RecipeError(f"another process is training in {self.out}; give this one another --out") from None
         try:
-            with self.interrupts:
+            with self.signals:
                 yield
         finally:
             lock.release()
             for tracker in self.accelerator.trackers:
                 tracker.finish()
-            # Nothing may hold the group of processes when it is closed: what is freed after it (DDP's reducer) joins
-            # gloo's threads while they wait for Python's lock, which it has, and the process never ends.
+            # Nothing may hold the process group when it is closed: what is freed after it (DDP's reducer) joins
+            # gloo's threads while they wait for Python's lock, which it holds, and the process never ends.
             del self.network
             self.accelerator.free_memory()
 
     def begin(self) -> int:
-        """Open the run's folder; returns the first step."""
-        weights = self.count_class_weights()
+        """Start the run in its folder; returns the first step."""
+        weights = self.class_weights()
         if self.main:
-            self.keeper.begin(self.world)
+            self.folder.begin(self.world)
         self.introduce(weights)
         start_trackers(self.accelerator, self.recipe, 0)
         self.accelerator.wait_for_everyone()
         return 0
 
     def restore(self, tensors: dict[str, dict[str, Tensor]], facts: dict[str, Any]) -> int:
-        """Go back to where a state was kept; returns the next step."""
-        began = check_recipe(facts["recipe"], f"the recipe kept in {self.out}")
+        """Return to a saved state; returns the next step.
+
+        Raises:
+            RecipeError: the run was started with another recipe.
+            ResumeError: the state is of another network.
+        """
+        began = check_recipe(facts["recipe"], f"the recipe saved in {self.out}")
         if changes := began.differences(self.recipe):
             raise RecipeError(f"the run in {self.out} was started with another recipe; differing: {', '.join(changes)}")
         restore_weights(self.model, tensors["model"], self.out)
@@ -155,17 +161,23 @@ class Run:
         if self.ema:
             restore_weights(self.ema, tensors["ema"], self.out)
         step = int(facts["step"])
-        self.keeper.best, self.keeper.kept = facts["best"], step
+        self.folder.best, self.folder.saved_step = facts["best"], step
         if self.main:
-            self.keeper.log.cut(step)
+            self.folder.log.cut(step)
         self.introduce(facts["class_weights"])
-        over = step >= self.steps
-        self._say("already finished: nothing is left to train" if over else f"going on after step {step}")
+        self._message(
+            "already finished: nothing left to train" if step >= self.steps else f"resuming after step {step}"
+        )
         start_trackers(self.accelerator, self.recipe, step)
         return step
 
     def train(self, start: int) -> Result:
-        """The loop."""
+        """Train from a step to the end.
+
+        Raises:
+            RecipeError: every pixel of a whole epoch is ignored.
+            NonFiniteLossError, MemoryShortageError, SaveError, Stopped: as :func:`atrous.training.stages.train`.
+        """
         every = max(1, round(self.recipe.training.validate_every * self.per_epoch))
         stream = self.batches(start)
         self.make_trainable()
@@ -175,29 +187,29 @@ class Run:
             except RuntimeError as error:
                 if "DataLoader worker" not in str(error):
                     raise
-                raise self._say_readers_died(error) from error
-            if not self.judged_so_far and step + 1 - start >= self.per_epoch:
+                raise self._worker_died(error) from error
+            if not self.any_labels and step + 1 - start >= self.per_epoch:
                 raise RecipeError(
                     f"nothing to learn: in a whole epoch of {self.train_set.name} "
                     f"({len(self.train_set)} images) every pixel was ignored (255); look at the masks"
                 )
-            self._tell(progress)
+            self._log(progress)
             due = (step + 1) % every == 0 or step + 1 == self.steps
-            if due or stop or (self.main and self.keeper.is_time()):
-                self._keep(step + 1, self._validate() if due else None, models=due)
+            if due or stop or (self.main and self.folder.is_save_due()):
+                self._save(step + 1, self._validate() if due else None, models=due)
             if stop and step + 1 < self.steps:
-                raise Stopped(f"stopped after step {step + 1} of {self.steps}; --resume goes on from there")
-        self.accelerator.wait_for_everyone()  # the next stage begins in all processes with what the first one writes
-        return Result(self.out / "best", self.out / "last", self.keeper.best)
+                raise Stopped(f"stopped after step {step + 1} of {self.steps}; --resume continues from there")
+        self.accelerator.wait_for_everyone()  # every process starts the next stage from what the first one wrote
+        return Result(self.out / "best", self.out / "last", self.folder.best)
 
     def make_trainable(self) -> None:
-        """Train mode for everything but what is frozen."""
+        """Put everything except frozen modules in train mode."""
         self.network.train()
         for module in self.frozen:
             module.eval()
 
     def batches(self, start: int) -> Iterator[Batch]:
-        """What this process gets of the batches, from a step on."""
+        """The share of this process in the batches, from a step on."""
         recipe = self.recipe
         settings = recipe.augment.model_dump()
         if recipe.augment.crop == "whole":
@@ -225,7 +237,12 @@ class Run:
             raise RecipeError(f"training.batch_size: {error}") from error
 
     def step(self, step: int, stream: Iterator[Batch]) -> tuple[Progress, bool]:
-        """One step of the optimizer; returns how it went, and whether somebody asked to stop."""
+        """One optimizer step; returns the progress, and whether a signal to stop was received.
+
+        Raises:
+            NonFiniteLossError: the loss or the gradient is not finite; no weight has changed.
+            MemoryShortageError: the batch does not fit into the device's memory.
+        """
         options = self.recipe
         # Random numbers depend on the step alone, so a resumed run draws what an uninterrupted one would.
         torch.manual_seed(options.training.seed * 1_000_003 + step * self.world + self.accelerator.process_index)
@@ -233,16 +250,16 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
         begin = time.perf_counter()
-        parts = self._read(stream)
+        parts = [next(stream) for _ in range(options.training.accumulate)]
         read = time.perf_counter()
         try:
             sums = self._backward(parts, step)
         except torch.OutOfMemoryError as error:
-            raise MemoryShortageError(too_large(self.recipe, self.device, self.world)) from error
-        loss, size, judged_parts, asked, norm = self._told(torch.cat([sums, self._gradient_norm()[None]]))
+            raise MemoryShortageError(out_of_memory(self.recipe, self.device, self.world)) from error
+        loss, size, labelled_parts, stops, norm = self._fetch(torch.cat([sums, self._gradient_norm()[None]]))
         if options.loss.reduction == "mean" and size:
             loss /= size
-        self.judged_so_far = self.judged_so_far or judged_parts > 0
+        self.any_labels = self.any_labels or labelled_parts > 0
         if not (math.isfinite(loss) and math.isfinite(norm)):
             names = gather_object([name for part in parts for name in part.names])
             folder = draw_diverged(self.out, step + 1, parts, self.train_set.label_set)
@@ -250,36 +267,30 @@ class Run:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.ema and options.training.ema:
-            update_average(self.ema, self.model, options.training.ema, step)
+            update_ema(self.ema, self.model, options.training.ema, step)
         self.recent.append((read - begin, time.perf_counter() - begin))
         waited, took = (sum(times) for times in zip(*self.recent, strict=True))
         speed = options.training.batch_size * len(self.recent) / took
         lr = options.optimizer.lr * factor
-        return Progress(step + 1, self.steps, loss, lr, norm, speed, waited / took), asked > 0
+        return Progress(step + 1, self.steps, loss, lr, norm, speed, waited / took), stops > 0
 
-    def _read(self, stream: Iterator[Batch]) -> list[Batch]:
-        return [next(stream) for _ in range(self.recipe.training.accumulate)]
-
-    def _say_readers_died(self, error: RuntimeError) -> Stopped | MemoryShortageError:
-        """What the end of a process that reads images means; torch tells it at any point of a step."""
-        if self.interrupts.asked or "Terminated" in str(error):  # somebody ended all processes at once
-            kept = (
-                "nothing was kept yet"
-                if self.keeper.kept is None
-                else f"--resume goes on after step {self.keeper.kept}"
-            )
-            return Stopped(f"stopped, and the processes that read images with it; {kept}")
+    def _worker_died(self, error: RuntimeError) -> Stopped | MemoryShortageError:
+        """The error to raise when a process that reads images has died; torch reports it at any point of a step."""
+        if self.signals.received or "Terminated" in str(error):  # all processes were ended at once
+            saved = self.folder.saved_step
+            state = "nothing was saved yet" if saved is None else f"--resume continues after step {saved}"
+            return Stopped(f"stopped, together with the processes that read images; {state}")
         return MemoryShortageError(
-            f"a process that reads images died ({str(error).splitlines()[0]}), most often for lack of memory; "
+            f"a process that reads images died ({str(error).splitlines()[0]}), usually for lack of memory; "
             f"try fewer: --set data.workers={self.recipe.data.workers // 2}"
         )
 
     def _backward(self, parts: list[Batch], step: int) -> Tensor:
-        """Leave the gradients of a step's loss, over all its parts and all processes.
+        """Compute the gradients of a step's loss, over all its parts and all processes.
 
         Returns:
             Float32 ``(4,)`` on the device: the sum of the losses, the number of pixels (or their weights) that it is
-            over, how many parts had any, and how many processes were asked to stop.
+            over, how many parts had any, and how many processes received a signal to stop.
         """
         options = self.recipe.loss
         easy = max(0.0, 1 - step / options.hard_warmup) if options.hard_warmup else 0.0
@@ -288,19 +299,19 @@ class Run:
             with self.accelerator.no_sync(self.network) if number < len(parts) else nullcontext():
                 loss, size = self._loss(part, easy)
                 self.accelerator.backward(loss)
-            judged = any((mask != IGNORE).any() for mask in (part.masks, *part.further.values()))
-            sums += torch.stack([loss.detach(), size, torch.full_like(loss, judged), torch.zeros_like(loss)])
-        sums[3].fill_(self.interrupts.asked)
+            labelled = any((mask != IGNORE).any() for mask in (part.masks, *part.further.values()))
+            sums += torch.stack([loss.detach(), size, torch.full_like(loss, labelled), torch.zeros_like(loss)])
+        sums[3].fill_(self.signals.received)
         reduced: Tensor = self.accelerator.reduce(sums, "sum")
-        # Gradients of sums were averaged over the processes; what is wanted is their sum, divided once.
+        # DDP has averaged the gradients over the processes; what is wanted is their sum, divided once.
         if options.reduction == "mean":
             torch._foreach_mul_(self._gradients(), self.world / (reduced[1] + (reduced[1] == 0)))
         elif self.world > 1:
             torch._foreach_mul_(self._gradients(), self.world)
         return reduced
 
-    def _told(self, numbers: Tensor) -> list[float]:
-        """What the device has found: the only point of a step at which the host waits for it."""
+    def _fetch(self, numbers: Tensor) -> list[float]:
+        """Copy numbers from the device: the only point of a step at which the host waits for it."""
         found: list[float] = numbers.tolist()
         return found
 
@@ -329,84 +340,67 @@ class Run:
             torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
         return norm
 
-    def count_class_weights(self) -> list[float] | None:
-        """The weights that the recipe asks for; ``auto`` reads every mask."""
-        wanted = self.recipe.loss.class_weights
-        if isinstance(wanted, list):
-            if len(wanted) != len(self.train_set.label_set):
-                raise RecipeError(
-                    f"loss.class_weights has {len(wanted)} weights, {len(self.train_set.label_set)} classes expected"
-                )
-            return list(wanted)
-        if wanted == "none":
-            return None
+    def class_weights(self) -> list[float] | None:
+        """The class weights of the recipe, counted if need be by the first process; None for equal weights."""
+        rule = self.recipe.loss.class_weights
+        if isinstance(rule, list) or rule == "none":
+            return given_class_weights(self.recipe, self.train_set)
         found: list[list[float] | None] = [None]
         if self.main:
-            self._say(f"counting the classes of {self.train_set.name} for their weights")
-            rule = median_frequency if wanted == "auto" else inverse_log
-            found = [[round(float(weight), 6) for weight in rule(count_classes(self.train_set))]]
+            self._message(f"counting the classes of {self.train_set.name} for the class weights")
+            found = [count_class_weights(rule, self.train_set)]
         if self.world > 1:
             broadcast_object_list(found)
         return found[0]
 
-    def _say(self, line: str) -> None:
-        if self.main and self.on_note:
-            self.on_note(line)
-
     def introduce(self, class_weights: list[float] | None) -> None:
-        """Say what is trained and on what, and take the class weights into the loss."""
+        """Report what is trained and on what, and pass the class weights to the loss."""
         sets, hardware = (self.train_set, self.val_set), (self.device, self.world)
         for line in introduction(self.recipe, self.model, sets, hardware, self.steps, self.per_epoch, class_weights):
-            self._say(line)
+            self._message(line)
         if class_weights is not None:
             self.loss = replace(self.loss, class_weights=torch.tensor(class_weights, device=self.device))
 
-    def _tell(self, progress: Progress) -> None:
+    def _message(self, line: str) -> None:
+        if self.main and self.on_message:
+            self.on_message(line)
+
+    def _log(self, progress: Progress) -> None:
         if not self.main:
             return
         if progress.step % self.recipe.log.every == 0 or progress.step == progress.steps:
             facts = {key: value for key, value in asdict(progress).items() if key != "steps"}
-            with self.keeper.writing(progress.step):
-                self.keeper.log.add({"time": round(time.time(), 1), **facts})
-            tell_trackers(self.accelerator, progress.step, facts, "train")
+            with self.folder.writing(progress.step):
+                self.folder.log.add({"time": round(time.time(), 1), **facts})
+            log_to_trackers(self.accelerator, progress.step, facts, "train")
         if self.on_step:
             self.on_step(progress)
 
-    def _keep(self, step: int, evaluation: Evaluation | None, *, models: bool) -> None:
-        """Keep the state that resuming needs; after a validation the last model, and the best one, before it."""
+    def _save(self, step: int, evaluation: Evaluation | None, *, models: bool) -> None:
+        """Save the state that resuming needs; before it, if asked for, the last model and the best one."""
         if not self.main:
             return
-        with self.keeper.writing(step):
+        with self.folder.writing(step):
             if models:
-                self.keeper.keep_models(step, self.judged, evaluation)
+                self.folder.save_models(step, self.validated_model, evaluation)
                 if evaluation:
-                    tell_trackers(self.accelerator, step, told(evaluation), "validation")
+                    log_to_trackers(self.accelerator, step, metrics_to_log(evaluation), "validation")
                 if evaluation and self.val_set and self.recipe.log.samples:
-                    sheet = sample_sheet(self.judged, self.val_set, self.recipe.log.samples)
-                    show_samples(self.accelerator, self.out, step, sheet)
+                    sheet = sample_sheet(self.validated_model, self.val_set, self.recipe.log.samples)
+                    log_samples(self.accelerator, self.out, step, sheet)
             tensors = {"model": self.model.state_dict(), "optimizer": optimizer_tensors(self.optimizer)}
             if self.ema:
                 tensors["ema"] = self.ema.state_dict()
-            self.keeper.keep_state(step, tensors, self.loss.class_weights)
+            self.folder.save_state(step, tensors, self.loss.class_weights)
         if evaluation and self.on_validation:
             self.on_validation(step, evaluation)
 
     def _validate(self) -> Evaluation | None:
-        """Judge on the validation split: each process a share of the images, then one sum of all counts."""
         if self.val_set is None:
             return None
-        if self.world > 1:
-            share_buffers([self.judged])
-        part = (self.accelerator.process_index, self.world)
-        evaluation = evaluate(self.judged, self.val_set, precision=self.recipe.training.precision, part=part)
-        if self.world > 1:
-            for confusion in (evaluation.confusion, *evaluation.further.values()):
-                counts = torch.from_numpy(np.vstack([confusion.matrix, confusion.images])).to(self.device)
-                counts = self.accelerator.reduce(counts, "sum").cpu().numpy()
-                confusion.matrix, confusion.images = counts[:-1], counts[-1]
-        return evaluation
+        return validate(self.validated_model, self.val_set, self.accelerator, self.recipe.training.precision)
 
 
-def _untrained(recipe: Recipe) -> Recipe:
-    """The recipe without a download of weights that the run's own replace at once."""
+def _without_pretrained(recipe: Recipe) -> Recipe:
+    """The recipe without pretrained weights, which need not be fetched when a saved state replaces them."""
     return recipe.model_copy(update={"model": recipe.model.model_copy(update={"pretrained": False})})

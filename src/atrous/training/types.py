@@ -1,4 +1,4 @@
-"""What a training says of itself: its progress, its result, and the errors that end it."""
+"""Progress and result of a training, and the errors that end one."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from atrous.evaluation.evaluate import Evaluation
 
 
 class NonFiniteLossError(AtrousError, FloatingPointError):
-    """A loss or gradient that is no number any more; the message names the step and the images."""
+    """The loss or the gradient is not finite; the message names the step and the images."""
 
 
 class MemoryShortageError(AtrousError, RuntimeError):
-    """A batch that the device, or the processes that read it, have no memory for."""
+    """The device, or a process that reads images, has run out of memory."""
 
 
 class Stopped(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM, answered: the state is kept; the message says where."""
+    """The training was stopped by Ctrl-C or SIGTERM; its state is saved, and the message says where."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What a run says of itself after a step.
+    """Where a training stands after a step.
 
     Args:
-        step, steps: how far it is, and its length.
+        step, steps: the number of steps done, and their total.
         loss: of this step.
-        lr: of the new layers.
+        lr: learning rate of the new layers.
         gradient_norm: before clipping.
-        images_per_second: over the last steps, reading included, validation not.
+        images_per_second: over the last steps, including reading but not validation.
         waiting: share of that time spent waiting for images.
     """
 
@@ -46,7 +46,13 @@ class Progress:
 
 @dataclass(frozen=True)
 class Result:
-    """The end of a run: where the best and the last model lie, and the best one's mean IoU if there is validation."""
+    """The result of a training.
+
+    Args:
+        best: folder of the model with the best mean IoU (of the last model if there is no validation).
+        last: folder of the model after the last step.
+        mean_iou: of the best model; None without validation.
+    """
 
     best: Path
     last: Path
@@ -55,4 +61,4 @@ class Result:
 
 OnStep = Callable[[Progress], None]
 OnValidation = Callable[[int, Evaluation], None]
-OnNote = Callable[[str], None]
+OnMessage = Callable[[str], None]

@@ -1,4 +1,4 @@
-"""The state of a run: whole or not at all, whenever it was cut off; optimizers and logs go on from it."""
+"""The state of a run: complete or not there at all, whenever it is cut off; optimizers and logs continue from it."""
 
 import json
 from pathlib import Path
@@ -7,13 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from atrous.training.state import (
+from atrous.training.optimizer import optimizer_tensors, restore_optimizer
+from atrous.training.run_folder import (
     Log,
     ResumeError,
     find_state,
     load_state,
-    optimizer_tensors,
-    restore_optimizer,
     save_state,
 )
 
@@ -28,7 +27,7 @@ def saved(out: Path) -> int:
     return int(facts["step"])
 
 
-def test_the_newest_state_is_read_and_nothing_else_stays(tmp_path: Path) -> None:
+def test_the_newest_state_is_read_and_no_other_stays(tmp_path: Path) -> None:
     for number in (1, 2):
         save(tmp_path, number)
         assert saved(tmp_path) == number
@@ -40,7 +39,7 @@ class Cut(Exception):  # noqa: N818 - a stand-in for being killed
 
 
 @pytest.mark.parametrize(("rename", "kept"), [(0, 1), (1, 2)])
-def test_a_crash_at_either_rename_leaves_a_whole_state_that_can_be_written_over(
+def test_a_crash_at_either_rename_leaves_a_complete_state_that_can_be_overwritten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rename: int, kept: int
 ) -> None:
     save(tmp_path, 1)
@@ -57,7 +56,7 @@ def test_a_crash_at_either_rename_leaves_a_whole_state_that_can_be_written_over(
             save(tmp_path, 2)
     assert saved(tmp_path) == kept
     with monkeypatch.context() as patch:  # cut off once more, while the next one is being written
-        patch.setattr("atrous.training.state.save_file", lambda *_: (_ for _ in ()).throw(Cut()))
+        patch.setattr("atrous.training.run_folder.save_file", lambda *_: (_ for _ in ()).throw(Cut()))
         with pytest.raises(Cut):
             save(tmp_path, 3)
     assert saved(tmp_path) == kept
@@ -66,7 +65,7 @@ def test_a_crash_at_either_rename_leaves_a_whole_state_that_can_be_written_over(
     assert [p.name for p in tmp_path.iterdir()] == ["state"]
 
 
-def test_a_first_state_cut_off_while_it_is_written_is_none(tmp_path: Path) -> None:
+def test_a_first_state_cut_off_during_writing_does_not_count(tmp_path: Path) -> None:
     (tmp_path / ".state.new").mkdir()
     assert find_state(tmp_path) is None
     with pytest.raises(ResumeError, match="holds no run to resume"):
@@ -76,7 +75,7 @@ def test_a_first_state_cut_off_while_it_is_written_is_none(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("file", ["state.json", "model.safetensors"])
-def test_a_damaged_state_says_so(tmp_path: Path, file: str) -> None:
+def test_a_damaged_state_is_an_error(tmp_path: Path, file: str) -> None:
     save(tmp_path, 1)
     path = tmp_path / "state" / file
     path.write_bytes(path.read_bytes()[:-5])
@@ -84,7 +83,7 @@ def test_a_damaged_state_says_so(tmp_path: Path, file: str) -> None:
         load_state(tmp_path)
 
 
-def test_a_state_that_json_does_not_know_is_not_written(tmp_path: Path) -> None:
+def test_a_state_that_json_can_not_express_is_not_written(tmp_path: Path) -> None:
     save(tmp_path, 1)
     with pytest.raises(ValueError, match="JSON"):
         save_state(tmp_path, {}, {"best": float("nan")})

@@ -1,4 +1,4 @@
-"""The dry run: it says what would be, draws the batch, and keeps nothing."""
+"""The dry run: reports sizes and times, draws the first batch, and keeps nothing else."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,16 +6,18 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from atrous.training.dry_run import rehearse
+from atrous.training.dry_run import dry_run
 from atrous.training.recipe import Recipe, RecipeError, check_recipe
 from atrous.training.stages import train
 from atrous.training.types import NonFiniteLossError
 
 
-def test_it_finds_shapes_memory_and_loss_and_keeps_nothing(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+def test_it_reports_shapes_memory_and_loss_and_keeps_nothing(
+    make_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
     recipe = make_recipe(training__ema=0.9, optimizer__name="adamw")
-    notes: list[str] = []
-    (found,) = rehearse(recipe, tmp_path / "run", notes.append)
+    messages: list[str] = []
+    (found,) = dry_run(recipe, tmp_path / "run", messages.append)
     assert found.shapes == {"batch": (4, 3, 65, 65), "main": (4, 4, 24, 24)}  # test_resnet works on 96×96
     assert found.memory["optimizer"] >= 2 * found.memory["gradients"] > 0
     assert found.memory["weights"] > 2 * found.memory["gradients"]  # the average, and statistics
@@ -23,14 +25,14 @@ def test_it_finds_shapes_memory_and_loss_and_keeps_nothing(make_recipe: Callable
     assert found.steps == 4
     assert 0 < found.loss < 10
     assert found.peak is None or found.peak > 0
-    assert any("8 images, 4 classes" in note for note in notes)
+    assert any("8 images, 4 classes" in message for message in messages)
     with Image.open(found.image) as image:
         assert image.size == (130, 130)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["dry-run.jpg"]
-    train(recipe, tmp_path / "run")  # its folder may be used
+    train(recipe, tmp_path / "run")  # the folder counts as unused
 
 
-def test_it_goes_through_the_stages_each_from_the_network_of_the_one_before(
+def test_each_stage_starts_from_the_network_of_the_one_before(
     make_recipe: Callable[..., Recipe], tmp_path: Path
 ) -> None:
     table = make_recipe(model__name="fcn32s", model__options={}, model__backbone="test_efficientnet").model_dump()
@@ -38,9 +40,9 @@ def test_it_goes_through_the_stages_each_from_the_network_of_the_one_before(
         {"name": "coarse"},
         {"name": "fine", "changes": {"model.name": "fcn8s", "training.epochs": 5, "augment.crop": 97}},
     ]
-    notes: list[str] = []
-    coarse, fine = rehearse(check_recipe(table, "test"), tmp_path / "run", notes.append)
-    assert [note for note in notes if note.startswith("stage ")] == [
+    messages: list[str] = []
+    coarse, fine = dry_run(check_recipe(table, "test"), tmp_path / "run", messages.append)
+    assert [message for message in messages if message.startswith("stage ")] == [
         "stage coarse (1 of 2)",
         f"stage fine (2 of 2), from {tmp_path / 'run/stages/coarse/best'}",
     ]
@@ -49,12 +51,10 @@ def test_it_goes_through_the_stages_each_from_the_network_of_the_one_before(
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["dry-run-coarse.jpg", "dry-run-fine.jpg"]
     table["stages"].append({"name": "other", "changes": {"model.backbone": "test_resnet"}})
     with pytest.raises(RecipeError, match=r"model\.start_from"):
-        list(rehearse(check_recipe(table, "test"), tmp_path / "run"))
+        list(dry_run(check_recipe(table, "test"), tmp_path / "run"))
 
 
-def test_what_diverges_is_drawn_where_the_training_would_lie(
-    make_recipe: Callable[..., Recipe], tmp_path: Path
-) -> None:
+def test_a_diverged_batch_is_drawn_in_the_folder_of_the_run(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
     with pytest.raises(NonFiniteLossError, match="diverged-00000"):
-        list(rehearse(make_recipe(optimizer__lr=1e38), tmp_path / "run"))
+        list(dry_run(make_recipe(optimizer__lr=1e38), tmp_path / "run"))
     assert any(list(folder.glob("*.jpg")) for folder in (tmp_path / "run").glob("diverged-*"))
