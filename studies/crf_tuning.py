@@ -1,102 +1,142 @@
-"""What a tuned dense CRF adds to a model, on images it was not tuned on, and where it helps and hurts.
+"""The gain of a tuned dense CRF on images it was not tuned on, and where it helps and hurts.
 
-    python scripts/crf_report.py --model deeplabv3plus_lite0_voc --data voc:../shared/data/VOCdevkit/VOC2012
+    python -m studies.crf_tuning --model deeplabv3plus_lite0_voc --data voc:../shared/data/VOCdevkit/VOC2012
 
-The table goes to results/crf_tuning.md; strips of image, truth, without and with CRF to runs/crf: the images that
-gain most, and those that lose most.
+The table is written to results/crf_tuning.md; image, ground truth and labels without and with CRF side by side to
+runs/crf, for the images that gain most and those that lose most.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Annotated
 
-import numpy as np
 import typer
 from PIL import Image
 
 import atrous
-from atrous.data.dataset import open_dataset
-from atrous.evaluation.crf_search import searched_on, tune_crf
+from atrous.crf import DenseCRF
+from atrous.data.dataset import Dataset, Sample, open_dataset
+from atrous.evaluation.crf_search import Tuning, searched_on, tune_crf
 from atrous.evaluation.metrics import ConfusionMatrix
-from atrous.evaluation.report import aligned, percent
+from atrous.evaluation.report import percent
 from atrous.evaluation.trimap import trimap
 from atrous.inference.predictor import predict
 from atrous.labels import LabelSet, Mask
-from atrous.provenance import provenance
-from atrous.viz import overlay
+from atrous.models import SegmentationModel
+from studies.results import RESULTS, ROOT, Result, Section, command_line, origin_of
+from studies.samples import side_by_side
 
-ROOT = Path(__file__).resolve().parents[1]
-WIDTHS = (1, 3, 5, 10)
+WIDTHS = (0, 1, 3, 5, 10)
+"""Widths of the bands along boundaries, in pixels; 0 is the whole image."""
 SHOWN = 4
 """How many images are shown of those that gain, and of those that lose."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A network without and with a CRF."""
+
+    network: SegmentationModel
+    crf: DenseCRF
+
+    def labels(self, sample: Sample) -> tuple[Mask, Mask]:
+        """Labels ``(H, W)`` without and with the CRF."""
+        return predict(self.network, sample.image).labels, predict(self.network, sample.image, crf=self.crf).labels
+
+
+class Bands:
+    """Confusion matrices without and with the CRF, by band."""
+
+    def __init__(self, label_set: LabelSet) -> None:
+        self.matrices = {width: (ConfusionMatrix(label_set), ConfusionMatrix(label_set)) for width in WIDTHS}
+
+    def add(self, sample: Sample, masks: tuple[Mask, Mask]) -> None:
+        """Count an image."""
+        for width, matrices in self.matrices.items():
+            truth = trimap(sample.mask, width) if width else sample.mask
+            for matrix, mask in zip(matrices, masks, strict=True):
+                matrix.update(truth, mask)
+
+    def rows(self) -> list[list[str]]:
+        """The table."""
+        rows = [["pixels", "without CRF %", "with CRF %", "gain"]]
+        for width, matrices in self.matrices.items():
+            name = f"at most {width} from a boundary" if width else "all"
+            rows.append(gain_row(f"mean IoU, {name}", *(matrix.metrics().mean_iou for matrix in matrices)))
+        frequent = (matrix.mean_iou_over() for matrix in self.matrices[0])
+        return [*rows, gain_row("mean IoU, frequent classes", *frequent)]
 
 
 def main(
     model: Annotated[str, typer.Option(help="A bundled name or a folder.")] = "deeplabv3plus_lite0_voc",
     data: Annotated[str, typer.Option(help="voc:PATH, ...")] = "voc:../shared/data/VOCdevkit/VOC2012",
-    split: Annotated[str, typer.Option(help="Split to search and judge on.")] = "val",
+    split: Annotated[str, typer.Option(help="Split to search and evaluate on.")] = "val",
     images: Annotated[int, typer.Option(help="How many to search on.")] = 100,
 ) -> None:
-    """Tune, judge, draw, and write the table."""
+    """Tune, evaluate, draw, and write the table."""
     network, dataset = atrous.load(model), open_dataset(data, split)
-    found = tune_crf(network, dataset, images=images, on_try=lambda s, score: typer.echo(f"{100 * score:.2f}  {s}"))
-    crf = found.settings.build()
-    labels = dataset.label_set
-    bands = {(width, which): ConfusionMatrix(labels) for width in (0, *WIDTHS) for which in ("without", "with")}
-    gains: list[tuple[float, int]] = []
+    found = tune_crf(network, dataset, images=images, on_try=lambda s, iou: typer.echo(f"{100 * iou:.2f}  {s}"))
+    pair, bands, gains = Pair(network, found.settings.build()), Bands(dataset.label_set), []
     for index in sorted(set(range(len(dataset))) - searched_on(len(dataset), images)):
         sample = dataset[index]
-        masks = {
-            "without": predict(network, sample.image).labels,
-            "with": predict(network, sample.image, crf=crf).labels,
-        }
-        for (width, which), matrix in bands.items():
-            matrix.update(trimap(sample.mask, width) if width else sample.mask, masks[which])
-        gains.append((iou(labels, sample.mask, masks["with"]) - iou(labels, sample.mask, masks["without"]), index))
+        without, refined = pair.labels(sample)
+        bands.add(sample, (without, refined))
+        before, after = (image_iou(dataset.label_set, sample.mask, mask) for mask in (without, refined))
+        gains.append((after - before, index))
     gains.sort()
+    draw(pair, dataset, gains)
+    command = command_line("studies.crf_tuning")
+    section = Section(
+        text=searched(found),
+        rows=bands.rows(),
+        below=f"{spread([gain for gain, _ in gains])}\n\n{found.text()}",
+        facts={"tuning": found.to_card(), "gains": [{"index": index, "gain": gain} for gain, index in gains]},
+        origin=origin_of(command),
+    )
+    result = Result(f"A tuned dense CRF on {model}", command, (), {"": section})
+    result.write(RESULTS / "crf_tuning")
+    typer.echo(result.markdown())
+
+
+def draw(pair: Pair, dataset: Dataset, gains: list[tuple[float, int]]) -> None:
+    """Write the images that gain and lose most."""
+    folder = ROOT / "runs" / "crf"
+    folder.mkdir(parents=True, exist_ok=True)
     for name, chosen in (("hurts", gains[:SHOWN]), ("helps", gains[-SHOWN:])):
         for gain, index in chosen:
             sample = dataset[index]
-            shown = [sample.mask, predict(network, sample.image).labels, predict(network, sample.image, crf=crf).labels]
-            panels = [sample.image, *(overlay(sample.image, mask, labels, legend=False) for mask in shown)]
-            target = ROOT / "runs" / "crf" / f"{name}_{100 * gain:+.1f}_{index}.png"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.concatenate(panels, axis=1)).save(target)
-    rows = [["pixels judged", "without CRF %", "with CRF %", "gain"]]
-    for width in (0, *WIDTHS):
-        before, after = (bands[width, which].metrics().mean_iou for which in ("without", "with"))
-        name = f"at most {width} from a boundary" if width else "all"
-        rows.append([f"mean IoU, {name}", percent(before), percent(after), f"{100 * (after - before):+.2f}"])
-    before, after = (bands[0, which].mean_iou_over() for which in ("without", "with"))
-    rows.append(["mean IoU, frequent classes", percent(before), percent(after), f"{100 * (after - before):+.2f}"])
-    better, worse = (sum(sign * gain > 0.001 for gain, _ in gains) for sign in (1, -1))
-    least, middle, most = (100 * gains[place][0] for place in (0, len(gains) // 2, -1))
-    facts = provenance()
-    options = f"--model {model} --data {data} --split {split} --images {images}"
-    text = f"""# A tuned dense CRF on {model}
-
-Generated by `scripts/crf_report.py`; do not edit. Hardware: {facts["hardware"]}; commit {facts["commit"]}; no seed:
-nothing is drawn. Again: `python scripts/crf_report.py {options}`.
-
-Searched on {found.images[0]} images of {found.data}, {len(found.tried)} settings; judged on the other
-{found.images[1]}. Best: {found.settings}.
-
-{aligned(rows)}
-
-Of {len(gains)} images {better} gain (by more than 0.1 points of their own mean IoU) and {worse} lose; the middle
-one changes by {middle:+.2f} points, the largest loss is {least:.1f}, the largest gain {most:+.1f}.
-
-{found.text()}
-"""
-    (ROOT / "results" / "crf_tuning.md").write_text(text, encoding="utf-8")
-    typer.echo(text)
+            strip = side_by_side(sample.image, [sample.mask, *pair.labels(sample)], dataset.label_set)
+            Image.fromarray(strip).save(folder / f"{name}_{100 * gain:+.1f}_{index}.png")
 
 
-def iou(label_set: LabelSet, truth: Mask, found: Mask) -> float:
+def searched(found: Tuning) -> str:
+    """What was searched."""
+    return (
+        f"Searched on {found.images[0]} images of {found.data}, {len(found.tried)} settings; evaluated on the other\n"
+        f"{found.images[1]}. Best: {found.settings}."
+    )
+
+
+def spread(gains: list[float]) -> str:
+    """How the gains of images are distributed, from sorted gains."""
+    better, worse = (sum(sign * gain > 0.001 for gain in gains) for sign in (1, -1))
+    least, middle, most = (100 * gains[place] for place in (0, len(gains) // 2, -1))
+    return (
+        f"Of {len(gains)} images {better} gain (by more than 0.1 points of their own mean IoU) and {worse} lose; the\n"
+        f"median changes by {middle:+.2f} points, the largest loss is {least:.1f}, the largest gain {most:+.1f}."
+    )
+
+
+def gain_row(name: str, before: float, after: float) -> list[str]:
+    """A line of the table."""
+    return [name, percent(before), percent(after), f"{100 * (after - before):+.2f}"]
+
+
+def image_iou(label_set: LabelSet, truth: Mask, labels: Mask) -> float:
     """Mean IoU of one image."""
     matrix = ConfusionMatrix(label_set)
-    matrix.update(truth, found)
+    matrix.update(truth, labels)
     return matrix.metrics().mean_iou
 
 

@@ -1,100 +1,148 @@
-"""Write results/doctor.md: twenty VOC images as a folder dataset, spoilt in every way the mask doctor knows, and all
-that it says of them.
+"""The mask doctor's report on twenty VOC images as a folder dataset with every mistake that the doctor knows.
 
-    python scripts/doctor_report.py path/to/VOCdevkit
+    python -m studies.mask_doctor path/to/VOCdevkit
+
+The report is written to results/doctor.md.
 """
 
 from __future__ import annotations
 
 import contextlib
 import shutil
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 from PIL import Image
 from typer.testing import CliRunner
 
 from atrous.cli import app
 from atrous.data.dataset import open_dataset
 from atrous.labels import LabelSet, encode_mask
-from atrous.provenance import provenance
+from studies.results import RESULTS, Result, Section, origin_of
 
-TARGET = Path(__file__).resolve().parents[1] / "results" / "doctor.md"
+COMMAND = "python -m studies.mask_doctor VOCdevkit"
+ORIENTATION = 0x0112
+"""The EXIF tag."""
 ImageAndMask = tuple[np.ndarray, np.ndarray]
+MISTAKES = "missing shared size binary far rgb strange jpeg jpg outside void image mask stored upright half".split()
+"""The mistakes, one for each of the first images."""
+TURNS = {
+    "stored": (6, Image.Transpose.ROTATE_90),
+    "upright": (8, Image.Transpose.ROTATE_270),
+    "half": (3, Image.Transpose.ROTATE_180),
+}
+"""EXIF orientation, and how the image is stored then."""
 STRANGE = np.array([(250, 250, 5), (5, 120, 250), (90, 20, 5)], np.uint8)
+"""Colours of no class."""
+
+
+class Spoiler:
+    """Writes twenty images as a folder dataset and makes each mistake on one of them."""
+
+    def __init__(self, images: Mapping[str, ImageAndMask], label_set: LabelSet, root: Path) -> None:
+        self.images, self.label_set, self.root = images, label_set, root
+        self.spoilt = dict(zip(MISTAKES, images, strict=False))
+        self.twin, self.both, self.good, self.other = list(images)[16:20]
+
+    def mask_file(self, mistake: str) -> Path:
+        return self.root / "masks" / f"{self.spoilt[mistake]}.png"
+
+    def mask(self, mistake: str) -> np.ndarray:
+        return self.images[self.spoilt[mistake]][1]
+
+    def write(self, mistake: str, mask: np.ndarray) -> None:
+        """Replace a mask by other labels."""
+        write_mask(self.root, self.spoilt[mistake], mask, self.label_set)
+
+    def spoil_files(self) -> None:
+        """Missing, surplus, truncated and wrongly named files."""
+        self.mask_file("missing").unlink()
+        shutil.copy(self.mask_file("shared"), self.root / "masks/nobody's.png")
+        shared = self.spoilt["shared"]
+        Image.fromarray(self.images[shared][0]).save(self.root / f"images/{shared}.png")
+        truncate(self.root / f"images/{self.spoilt['image']}.jpg")
+        truncate(self.mask_file("mask"))
+        write_image(self.root, "nowhere", self.images[self.other][0])
+
+    def spoil_masks(self) -> None:
+        """Masks of the wrong size, form or content."""
+        self.write("size", self.mask("size")[::2, ::2])
+        self.write("void", np.full_like(self.mask("void"), 255))
+        outside = self.mask("outside").copy()
+        outside[:5, :7] = len(self.label_set) + 1
+        self.write("outside", outside)
+        for mistake, value in (("binary", 255), ("far", 128)):
+            drawn = np.where(self.mask(mistake) % 255 > 0, value, 0).astype(np.uint8)
+            Image.fromarray(drawn).save(self.mask_file(mistake))
+        Image.fromarray(STRANGE[self.mask("strange") % 3]).save(self.mask_file("strange"))
+
+    def spoil_formats(self) -> None:
+        """Masks in colours, and as JPEG."""
+        for mistake in ("rgb", "jpeg", "jpg"):
+            coloured = Image.fromarray(self.label_set.colorize(self.mask(mistake)))
+            suffix = ".jpg" if mistake == "jpg" else ".png"
+            self.mask_file(mistake).unlink()
+            coloured.save(self.mask_file(mistake).with_suffix(suffix), "PNG" if mistake == "rgb" else "JPEG")
+
+    def turn_images(self) -> None:
+        """Images with an EXIF orientation, and masks that are turned like the stored image, or not."""
+        for mistake, (orientation, turn) in TURNS.items():
+            stored = Image.fromarray(self.images[self.spoilt[mistake]][0]).transpose(turn)
+            exif = Image.Exif()
+            exif[ORIENTATION] = orientation
+            stored.save(self.root / f"images/{self.spoilt[mistake]}.jpg", quality=95, exif=exif)
+            if mistake != "upright":
+                self.write(mistake, np.array(Image.fromarray(self.mask(mistake)).transpose(turn)))
+
+    def duplicate(self) -> None:
+        """The same pixels in another file."""
+        with Image.open(self.root / f"images/{self.twin}.jpg") as image:
+            image.save(self.root / "images/again.png")
+        shutil.copy(self.root / f"masks/{self.twin}.png", self.root / "masks/again.png")
+
+    def write_lists(self) -> None:
+        """Splits that overlap, repeat a name, list a missing file or are not UTF-8, and the classes."""
+        train = [*list(self.images)[:16], self.twin, self.both, self.good, self.good, "not-there"]
+        (self.root / "splits").mkdir(parents=True)
+        for split, listed in {"train": train, "val": ["again", self.both, self.other]}.items():
+            (self.root / f"splits/{split}.txt").write_text("".join(f"{name}\n" for name in listed))
+        (self.root / "splits/test.txt").write_text(f"{self.other}\n", encoding="utf-16")
+        names = ", ".join(f'"{name}"' for name in self.label_set.names)
+        colors = ", ".join(str(list(color)) for color in self.label_set.colors)
+        (self.root / "labels.toml").write_text(f"names = [{names}]\ncolors = [{colors}]\n")
 
 
 def spoil(images: Mapping[str, ImageAndMask], label_set: LabelSet, root: Path) -> dict[str, str]:
-    """Write twenty images as a folder dataset in which each mistake is made.
+    """Write twenty images as a folder dataset with each mistake.
 
     Args:
         images: images ``(H, W, 3)`` and masks ``(H, W)`` by name; the 14th and 15th must not be square.
         label_set: their classes, more than two.
-        root: where to write.
+        root: folder to write.
 
     Returns:
-        Which drawing (by its name) is spoilt in which way.
+        The name of the image with each mistake.
     """
-    names = list(images)
-    ways = "missing shared size binary far rgb strange jpeg jpg outside void image mask stored upright half"
-    spoilt = dict(zip(ways.split(), names, strict=False))
-    twin, both, good, other = names[16:20]
-    (root / "splits").mkdir(parents=True)
     for name, (image, mask) in images.items():
         write_image(root, name, image)
         write_mask(root, name, mask, label_set)
-
-    def mask_of(way: str) -> Path:
-        return root / "masks" / f"{spoilt[way]}.png"
-
-    def drawn(way: str) -> np.ndarray:
-        return images[spoilt[way]][1]
-
-    mask_of("missing").unlink()
-    shutil.copy(mask_of("shared"), root / "masks/nobody's.png")
-    Image.fromarray(images[spoilt["shared"]][0]).save(root / f"images/{spoilt['shared']}.png")
-    write_mask(root, spoilt["size"], drawn("size")[::2, ::2], label_set)
-    Image.fromarray(np.where(drawn("binary") % 255 > 0, 255, 0).astype(np.uint8)).save(mask_of("binary"))
-    Image.fromarray(np.where(drawn("far") % 255 > 0, 128, 0).astype(np.uint8)).save(mask_of("far"))
-    Image.fromarray(label_set.colorize(drawn("rgb"))).save(mask_of("rgb"))
-    Image.fromarray(STRANGE[drawn("strange") % 3]).save(mask_of("strange"))
-    Image.fromarray(label_set.colorize(drawn("jpeg"))).save(mask_of("jpeg"), "JPEG")
-    mask_of("jpg").unlink()
-    Image.fromarray(label_set.colorize(drawn("jpg"))).save(mask_of("jpg").with_suffix(".jpg"))
-    outside = drawn("outside").copy()
-    outside[:5, :7] = len(label_set) + 1
-    write_mask(root, spoilt["outside"], outside, label_set)
-    write_mask(root, spoilt["void"], np.full_like(drawn("void"), 255), label_set)
-    cut(root / f"images/{spoilt['image']}.jpg")
-    cut(mask_of("mask"))
-    turns = {"stored": (6, Image.Transpose.ROTATE_90), "upright": (8, Image.Transpose.ROTATE_270)}
-    turns["half"] = (3, Image.Transpose.ROTATE_180)
-    for way, (orientation, turn) in turns.items():
-        stored = Image.fromarray(images[spoilt[way]][0]).transpose(turn)
-        exif = Image.Exif()
-        exif[0x0112] = orientation
-        stored.save(root / f"images/{spoilt[way]}.jpg", quality=95, exif=exif)
-        if way != "upright":
-            write_mask(root, spoilt[way], np.array(Image.fromarray(drawn(way)).transpose(turn)), label_set)
-    with Image.open(root / f"images/{twin}.jpg") as drawing:  # the same pixels in another file
-        drawing.save(root / "images/again.png")
-    shutil.copy(root / f"masks/{twin}.png", root / "masks/again.png")
-    write_image(root, "nowhere", images[other][0])
-    lists = {"train": [*names[:16], twin, both, good, good, "not-there"], "val": ["again", both, other]}
-    for split, listed in lists.items():
-        (root / f"splits/{split}.txt").write_text("".join(f"{name}\n" for name in listed))
-    (root / "splits/test.txt").write_text(f"{other}\n", encoding="utf-16")
-    quoted = ", ".join(f'"{name}"' for name in label_set.names)
-    colors = ", ".join(str(list(color)) for color in label_set.colors)
-    (root / "labels.toml").write_text(f"names = [{quoted}]\ncolors = [{colors}]\n")
-    return spoilt | {"twin": twin, "both": both, "good": good, "other": other}
+    spoiler = Spoiler(images, label_set, root)
+    spoiler.spoil_files()
+    spoiler.spoil_masks()
+    spoiler.spoil_formats()
+    spoiler.turn_images()
+    spoiler.duplicate()
+    spoiler.write_lists()
+    names = {name: getattr(spoiler, name) for name in ("twin", "both", "good", "other")}
+    return spoiler.spoilt | names
 
 
-def binary(images: Mapping[str, ImageAndMask], root: Path) -> None:
-    """Write images as a folder dataset whose masks are black and white, and nothing says what that means."""
+def write_binary(images: Mapping[str, ImageAndMask], root: Path) -> None:
+    """Write images as a folder dataset with black and white masks and no class names."""
     for name, (image, mask) in images.items():
         write_image(root, name, image)
         (root / "masks").mkdir(exist_ok=True)
@@ -113,39 +161,38 @@ def write_mask(root: Path, name: str, mask: np.ndarray, label_set: LabelSet) -> 
     (root / f"masks/{name}.png").write_bytes(encode_mask(mask, label_set))
 
 
-def cut(file: Path) -> None:
-    """Leave the first half of a file."""
+def truncate(file: Path) -> None:
+    """Keep the first half of a file."""
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
-def run(*words: str) -> str:
-    """A command with what it prints, as a page shows it."""
+def transcript(*words: str) -> str:
+    """A command with its output, as Markdown."""
     answer = CliRunner().invoke(app, list(words))
-    return f"```\n$ atrous {' '.join(words)}\n{answer.output.rstrip()}\n(exit code {answer.exit_code})\n```\n"
+    return f"```\n$ atrous {' '.join(words)}\n{answer.output.rstrip()}\n(exit code {answer.exit_code})\n```"
 
 
-def page(voc: str) -> str:
-    """The whole page."""
-    facts = provenance()
+def main(voc: Annotated[str, typer.Argument(help="A VOCdevkit folder.")]) -> None:
+    """Write the report."""
     data = open_dataset(f"voc:{voc}", "train")
     samples = [data[index] for index in range(20)]
     images = {Path(sample.name).stem: (sample.image, sample.mask) for sample in samples}
+    intro = (
+        "Twenty images of PASCAL VOC 2012 as a folder dataset with every mistake that the doctor knows, and its whole "
+        "report."
+    )
     with tempfile.TemporaryDirectory() as place, contextlib.chdir(place):
-        spoil(images, data.label_set, Path("twenty"))
-        binary(images, Path("black-and-white"))
-        return "\n".join(
-            [
-                "# The mask doctor's report\n",
-                "Twenty images of PASCAL VOC 2012 as a folder dataset, spoilt in every way the doctor knows, and all "
-                "that it says.\n",
-                f"Generated by `python scripts/doctor_report.py VOCdevkit`, commit {facts['commit']}; do not edit.\n",
-                "## What it finds, and what it mends\n",
-                run("data", "check", "folder:twenty", "--fix", "mended"),
-                "## Black and white masks, and nothing that says what they mean\n",
-                run("data", "check", "folder:black-and-white", "--fix", "classes"),
-            ]
-        )
+        ways = spoil(images, data.label_set, Path("twenty"))
+        write_binary(images, Path("black-and-white"))
+        found = transcript("data", "check", "folder:twenty", "--fix", "mended")
+        unclear = transcript("data", "check", "folder:black-and-white", "--fix", "classes")
+    sections = {
+        "": Section(text=intro),
+        "mistakes": Section("What it finds and what it repairs", found, facts=ways, origin=origin_of(COMMAND)),
+        "binary": Section("Black and white masks without class names", unclear, origin=origin_of(COMMAND)),
+    }
+    Result("The mask doctor's report", COMMAND, (), sections).write(RESULTS / "doctor")
 
 
 if __name__ == "__main__":
-    TARGET.write_text(page(sys.argv[1]), encoding="utf-8")
+    typer.run(main)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from PIL import Image
@@ -10,6 +12,7 @@ from atrous.data.files.images import open_image
 from atrous.files import write_atomically
 from atrous.inference.demo import find_demo_images
 from atrous.inference.predictor import predict
+from atrous.labels import LabelSet, Mask
 from atrous.models import SegmentationModel
 from atrous.viz import encode_jpeg, overlay
 from studies.results import RESULTS, ROOT
@@ -20,6 +23,11 @@ IMAGES = 6
 """How many images of a split are shown."""
 WIDTH = 320
 """Width of the sample images, in pixels."""
+
+
+def side_by_side(image: np.ndarray, masks: Sequence[Mask], label_set: LabelSet) -> np.ndarray:
+    """An image ``(H, W, 3)`` and overlays of masks ``(H, W)`` on it, in one row."""
+    return np.concatenate([image, *(overlay(image, mask, label_set, legend=False) for mask in masks)], axis=1)
 
 
 def load_networks(study: Study, data: Data) -> list[SegmentationModel]:
@@ -39,8 +47,7 @@ def show_split(study: Study, data: Data) -> None:
     for index in np.linspace(0, len(dataset) - 1, IMAGES).astype(int):
         sample = dataset[int(index)]
         masks = [sample.mask, *(predict(model, sample.image).labels for model in models)]
-        panels = [sample.image, *(overlay(sample.image, mask, dataset.label_set, legend=False) for mask in masks)]
-        Image.fromarray(np.concatenate(panels, axis=1)).save(folder / f"{index:04d}.png")
+        Image.fromarray(side_by_side(sample.image, masks, dataset.label_set)).save(folder / f"{index:04d}.png")
 
 
 def show_samples(study: Study, data: Data) -> None:
@@ -52,8 +59,6 @@ def show_samples(study: Study, data: Data) -> None:
     for file in find_demo_images():
         image = open_image(file).pixels
         image = cv2.resize(image, (WIDTH, round(image.shape[0] * WIDTH / image.shape[1])), interpolation=cv2.INTER_AREA)
-        masks = [predict(model, image).labels for model in models]
-        shown = [overlay(image, mask, model.label_set, legend=False) for mask, model in zip(masks, models, strict=True)]
-        sheets.append(np.concatenate([image, *shown], axis=1))
+        sheets.append(side_by_side(image, [predict(model, image).labels for model in models], models[0].label_set))
     target = RESULTS / "studies" / f"{study.name}_{data.name}.jpg"
     write_atomically(target, encode_jpeg(np.concatenate(sheets, axis=0)))
