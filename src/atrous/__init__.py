@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from atrous.evaluation.evaluate import evaluate
     from atrous.inference.predictor import Segmentation, predict
     from atrous.labels import LabelSet
+    from atrous.models.create import create_model
     from atrous.models.loading import load
-    from atrous.models.registry import create_model
     from atrous.models.surgery.output_stride import set_output_stride
 
 __all__ = [

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from atrous.models import create_model
 from atrous.models.backbones.base import Backbone
-from atrous.models.backbones.deeplabv3 import ReleasedBackbone, deeplabv3_backbone
+from atrous.models.backbones.deeplabv3 import BACKBONES, ReleasedBackbone
 
 Weights = dict[str, Tensor]
 Unit = Callable[[Tensor, int, int], Tensor]
@@ -19,7 +19,7 @@ Unit = Callable[[Tensor, int, int], Tensor]
 def make_backbone(name: str, **options: object) -> Backbone:
     """A backbone whose every branch speaks: timm starts the last norm of each unit at zero, which would hide it."""
     torch.manual_seed(0)
-    backbone = deeplabv3_backbone(name, **options)
+    backbone = BACKBONES[name](**options)
     for module in backbone.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.0)
@@ -214,7 +214,9 @@ def test_a_unit_that_would_have_had_the_stride_keeps_its_rate_in_the_common_resn
 
 def test_the_name_of_weights_changes_nothing_in_the_form() -> None:
     with torch.device("meta"):
-        assert isinstance(deeplabv3_backbone("xception41.tf_in1k"), ReleasedBackbone)
+        assert isinstance(
+            create_model("deeplabv3", backbone="xception41.tf_in1k", num_classes=2).backbone, ReleasedBackbone
+        )
 
 
 def test_a_copy_has_features_of_its_own() -> None:

@@ -10,7 +10,7 @@ import torch
 from atrous.data.dataset import open_dataset
 from atrous.labels import LabelSet
 from atrous.models.base import SegmentationModel
-from atrous.models.registry import create_model
+from atrous.models.create import create_model
 from atrous.training.building import build_model
 from atrous.training.recipe import Recipe, RecipeError
 

@@ -24,9 +24,9 @@ from atrous.convert.source import ConversionError, Source
 from atrous.errors import InputError
 from atrous.labels import LabelSet
 from atrous.models.base import Preprocessing, SegmentationModel
+from atrous.models.create import create_model
 from atrous.models.deeplab import FC_WIDTH, DeepLab
 from atrous.models.multi_scale import MultiScale
-from atrous.models.registry import create_model
 
 MEAN = (122.675, 116.669, 104.008)
 ASPP_RATES = (6, 12, 18, 24)

@@ -17,7 +17,7 @@ from atrous.convert.source import ConversionError, Source
 from atrous.errors import InputError
 from atrous.labels import LabelSet
 from atrous.models.base import Preprocessing, SegmentationModel
-from atrous.models.registry import create_model
+from atrous.models.create import create_model
 
 Layers = Mapping[str, str | tuple[str, str]]
 UNIT = Preprocessing((0.5,) * 3, (0.5,) * 3)

@@ -15,7 +15,7 @@ from atrous.convert.deeplabv3_layouts import DEEPLABV3_LAYOUTS
 from atrous.errors import InputError
 from atrous.files import write_atomically
 from atrous.models.base import SegmentationModel
-from atrous.models.registry import create_model
+from atrous.models.create import create_model
 
 _LEFT_OUT = ("dropout",)  # of no account in a trained network
 

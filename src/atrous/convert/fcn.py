@@ -20,8 +20,8 @@ from atrous.data.sources.scenes import FARTHEST, HHA_MEAN, LOG_DEPTH_MEAN, NEARE
 from atrous.errors import InputError
 from atrous.labels import LabelSet
 from atrous.models.base import Preprocessing, SegmentationModel
+from atrous.models.create import create_model
 from atrous.models.layers import bilinear_kernel
-from atrous.models.registry import create_model
 
 
 class Colors(NamedTuple):

@@ -2,8 +2,9 @@
 
 from atrous.models import attention_to_scale, deeplab, deeplabv3, fcn
 from atrous.models.base import SegmentationModel
+from atrous.models.create import create_model
 from atrous.models.loading import load
-from atrous.models.registry import ARCHITECTURES, create_model
+from atrous.models.registry import ARCHITECTURES, register_backbone, register_model
 
 __all__ = [
     "ARCHITECTURES",
@@ -14,4 +15,6 @@ __all__ = [
     "deeplabv3",
     "fcn",
     "load",
+    "register_backbone",
+    "register_model",
 ]

@@ -12,9 +12,10 @@ from atrous.grid import Grid, resample
 from atrous.labels import LabelSet
 from atrous.models.backbones.base import Backbone
 from atrous.models.base import Output, SegmentationModel
+from atrous.models.create import build_on
 from atrous.models.layers import full_precision
 from atrous.models.multi_scale import Merge, MultiScale, Scale
-from atrous.models.registry import build_on, register
+from atrous.models.registry import register_model
 
 ATTENTION_WIDTH = 512
 
@@ -67,7 +68,7 @@ class AttentionToScale(MultiScale):
             return resample(logits.float(), finest.grid, target, size).softmax(1)
 
 
-@register("attention_to_scale")
+@register_model("attention_to_scale")
 def attention_to_scale(
     *,
     backbone: Backbone,

@@ -19,12 +19,14 @@ from atrous.errors import InputError
 from atrous.grid import PIXELS, Grid, resample
 from atrous.labels import LabelSet
 from atrous.models.backbones.base import Backbone
-from atrous.models.backbones.deeplab import PUBLISHED_STRIDE, DeepLabBackbone, decimate, deeplab_backbone, is_published
+from atrous.models.backbones.deeplab import BACKBONES, PUBLISHED_STRIDE, DeepLabBackbone, decimate
 from atrous.models.backbones.fcn import VGGS
 from atrous.models.base import SegmentationModel
+from atrous.models.create import build_on
 from atrous.models.layers import WideConv2d, init_convolutions, rate_at
 from atrous.models.multi_scale import MultiScale
-from atrous.models.registry import NotNegative, Positive, Seed, build_on, register
+from atrous.models.options import NotNegative, Positive, Seed
+from atrous.models.registry import register_model
 
 FC_WIDTH = 1024
 Side = Annotated[int, Field(ge=0, le=8192)]
@@ -209,7 +211,7 @@ class DeepLabMSc(DeepLab):
         return scores, target
 
 
-@register("deeplab_largefov", backbone=deeplab_backbone, output_stride=PUBLISHED_STRIDE, own=is_published)
+@register_model("deeplab_largefov", output_stride=PUBLISHED_STRIDE, backbones=BACKBONES)
 def deeplab_largefov(
     *,
     backbone: Backbone,
@@ -230,7 +232,7 @@ def deeplab_largefov(
     return DeepLab(backbone, label_set, (rate,), kernel, width, seed, pad_to)
 
 
-@register("deeplab_msc_largefov", backbone=deeplab_backbone, output_stride=PUBLISHED_STRIDE, own=is_published)
+@register_model("deeplab_msc_largefov", output_stride=PUBLISHED_STRIDE, backbones=BACKBONES)
 def deeplab_msc_largefov(
     *,
     backbone: Backbone,
@@ -247,7 +249,7 @@ def deeplab_msc_largefov(
     return DeepLabMSc(backbone, label_set, rate, kernel, width, seed, pad_to)
 
 
-@register("deeplab_aspp", backbone=deeplab_backbone, output_stride=PUBLISHED_STRIDE, own=is_published)
+@register_model("deeplab_aspp", output_stride=PUBLISHED_STRIDE, backbones=BACKBONES)
 def deeplab_aspp(
     *,
     backbone: Backbone,

@@ -17,7 +17,7 @@ from atrous.errors import InputError
 from atrous.grid import Grid, resample
 from atrous.labels import LabelSet
 from atrous.models.backbones.base import NATIVE_STRIDE, Backbone
-from atrous.models.backbones.deeplabv3 import deeplabv3_backbone, is_released
+from atrous.models.backbones.deeplabv3 import BACKBONES
 from atrous.models.base import SegmentationModel
 from atrous.models.layers import (
     Bottleneck,
@@ -28,7 +28,8 @@ from atrous.models.layers import (
     rate_at,
     set_rate,
 )
-from atrous.models.registry import Positive, Share, register
+from atrous.models.options import Positive, Probability
+from atrous.models.registry import register_model
 
 
 class ASPP(nn.Module):
@@ -59,7 +60,7 @@ class ASPP(nn.Module):
         *,
         separable: bool = False,
         image_pooling: bool = True,
-        dropout: Share = 0.1,
+        dropout: Probability = 0.1,
         refine: bool = False,
     ) -> None:
         super().__init__()
@@ -252,7 +253,7 @@ class DeepLabV3Cascade(SegmentationModel):
         return self.classifier(embedding[0]), self.backbone.grids[-1]
 
 
-@register("deeplabv3", backbone=deeplabv3_backbone, own=is_released)
+@register_model("deeplabv3", backbones=BACKBONES)
 def deeplabv3(
     *,
     backbone: Backbone,
@@ -262,7 +263,7 @@ def deeplabv3(
     image_pooling: bool = True,
     separable: bool = False,
     channels: Positive = 256,
-    dropout: Share = 0.1,
+    dropout: Probability = 0.1,
     refine: bool = False,
     aux: bool = False,
 ) -> DeepLabV3:
@@ -285,7 +286,7 @@ def deeplabv3(
     return DeepLabV3(backbone, label_set, aspp, aux=aux)
 
 
-@register("deeplabv3_cascade", backbone=deeplabv3_backbone, own=is_released)
+@register_model("deeplabv3_cascade", backbones=BACKBONES)
 def deeplabv3_cascade(
     *,
     backbone: Backbone,
@@ -301,7 +302,7 @@ def deeplabv3_cascade(
     return DeepLabV3Cascade(backbone, label_set, blocks, multi_grid, aux)
 
 
-@register("deeplabv3plus", backbone=deeplabv3_backbone, own=is_released)
+@register_model("deeplabv3plus", backbones=BACKBONES)
 def deeplabv3plus(
     *,
     backbone: Backbone,
@@ -311,7 +312,7 @@ def deeplabv3plus(
     image_pooling: bool = True,
     separable: bool = False,
     channels: Positive = 256,
-    dropout: Share = 0.1,
+    dropout: Probability = 0.1,
     refine: bool = False,
     aux: bool = False,
     low_level_channels: Positive = 48,

@@ -9,7 +9,6 @@ joined by ``+`` are backbones side by side, each with its share of the channels:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -19,12 +18,12 @@ from atrous.errors import InputError
 from atrous.grid import Grid, resample
 from atrous.labels import LabelSet
 from atrous.models.backbones.base import NATIVE_STRIDE, Backbone
-from atrous.models.backbones.fcn import CLASSICS, IMAGENET, ClassicBackbone
-from atrous.models.backbones.fused import FusedBackbone
-from atrous.models.backbones.timm import TimmBackbone
+from atrous.models.backbones.fcn import BACKBONES, IMAGENET
 from atrous.models.base import Output, Preprocessing, SegmentationModel
+from atrous.models.create import create_model
 from atrous.models.layers import FCNHead, bilinear_kernel
-from atrous.models.registry import Positive, Share, create_model, register
+from atrous.models.options import Positive, Probability
+from atrous.models.registry import register_model
 
 
 class Skip(NamedTuple):
@@ -51,7 +50,7 @@ class FCN(SegmentationModel):
         backbone: Backbone,
         label_set: LabelSet,
         scales: Mapping[int, float],
-        dropout: Share | None,
+        dropout: Probability | None,
         heads: Mapping[str, int],
     ) -> None:
         super().__init__(backbone, label_set)
@@ -127,7 +126,7 @@ class PaddedFCN(FCN):
         backbone: Backbone,
         label_set: LabelSet,
         scales: Mapping[int, float],
-        dropout: Share | None,
+        dropout: Probability | None,
         heads: Mapping[str, int],
         learn_upsampling: bool,
     ) -> None:
@@ -169,36 +168,11 @@ def _crop(coarse: Grid, fine: Grid) -> tuple[int, int]:
     raise InputError(f"no deconvolution leads from {coarse} to {fine}")
 
 
-def fcn_backbone(
-    name: str, *, in_channels: int = 3, pretrained: bool | str | Path = False, output_stride: int = NATIVE_STRIDE
-) -> Backbone:
-    """A backbone for an FCN: a classic one by its name, two or more joined by ``+``, or timm's.
-
-    Raises:
-        ValueError: channels that can't be shared out evenly, or what the backbones raise.
-    """
-    names = name.split("+")
-    if in_channels % len(names):
-        raise InputError(f"{in_channels} channels can't be shared out evenly to {len(names)} backbones ({name})")
-    share = in_channels // len(names)
-    backbones = [
-        (ClassicBackbone if part in CLASSICS else TimmBackbone)(
-            part, in_channels=share, pretrained=pretrained, output_stride=output_stride
-        )
-        for part in names
-    ]
-    return FusedBackbone(backbones) if len(backbones) > 1 else backbones[0]
-
-
-def _own(backbone: str) -> bool:
-    return "+" in backbone or backbone in CLASSICS
-
-
 def _build(
     backbone: Backbone,
     label_set: LabelSet,
     scales: Mapping[int, float],
-    dropout: Share | None,
+    dropout: Probability | None,
     heads: Mapping[str, Positive] | None,
     learn_upsampling: bool,
 ) -> FCN:
@@ -215,12 +189,12 @@ def _build(
     return FCN(backbone, label_set, scales, dropout, heads or {})
 
 
-@register("fcn32s", backbone=fcn_backbone, output_stride=NATIVE_STRIDE, own=_own)
+@register_model("fcn32s", output_stride=NATIVE_STRIDE, backbones=BACKBONES)
 def fcn32s(
     *,
     backbone: Backbone,
     label_set: LabelSet,
-    dropout: Share | None = None,
+    dropout: Probability | None = None,
     heads: Mapping[str, Positive] | None = None,
 ) -> FCN:
     """FCN-32s: the last scores alone.
@@ -231,12 +205,12 @@ def fcn32s(
     return _build(backbone, label_set, {}, dropout, heads, learn_upsampling=False)
 
 
-@register("fcn16s", backbone=fcn_backbone, output_stride=NATIVE_STRIDE, own=_own)
+@register_model("fcn16s", output_stride=NATIVE_STRIDE, backbones=BACKBONES)
 def fcn16s(
     *,
     backbone: Backbone,
     label_set: LabelSet,
-    dropout: Share | None = None,
+    dropout: Probability | None = None,
     heads: Mapping[str, Positive] | None = None,
     learn_upsampling: bool = False,
 ) -> FCN:
@@ -248,12 +222,12 @@ def fcn16s(
     return _build(backbone, label_set, {16: 1.0}, dropout, heads, learn_upsampling)
 
 
-@register("fcn8s", backbone=fcn_backbone, output_stride=NATIVE_STRIDE, own=_own)
+@register_model("fcn8s", output_stride=NATIVE_STRIDE, backbones=BACKBONES)
 def fcn8s(
     *,
     backbone: Backbone,
     label_set: LabelSet,
-    dropout: Share | None = None,
+    dropout: Probability | None = None,
     heads: Mapping[str, Positive] | None = None,
     learn_upsampling: bool = False,
     at_once: bool = False,
@@ -338,7 +312,7 @@ class DilatedFCN(SegmentationModel):
         self.preprocessing = Preprocessing(*IMAGENET)
 
 
-@register("fcn", output_stride=8)
+@register_model("fcn", output_stride=8)
 def fcn(*, backbone: Backbone, label_set: LabelSet, aux: bool = False) -> DilatedFCN:
     """A 3×3 convolution and a scorer on a dense backbone; ``aux`` adds the same on stride 16, for training."""
     return DilatedFCN(backbone, label_set, aux)

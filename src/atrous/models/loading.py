@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from atrous.labels import LabelSet
 from atrous.models.base import Preprocessing, SegmentationModel
 from atrous.models.checkpoint import CheckpointError, read_folder
-from atrous.models.registry import create_model
+from atrous.models.create import create_model
 
 BUNDLE = Path(__file__).resolve().parent.parent / "zoo"
 MENTIONED = 10

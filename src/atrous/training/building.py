@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from atrous.data.dataset import Dataset
 from atrous.models.base import SegmentationModel
+from atrous.models.create import create_model
 from atrous.models.loading import load
-from atrous.models.registry import create_model
 from atrous.training.recipe import Recipe, RecipeError
 
 

@@ -1,1 +1,6 @@
-"""Backbones: feature extractors with known strides and grids."""
+"""Backbones: feature extractors whose feature maps have known strides and grids."""
+
+from atrous.models.backbones.base import Backbone
+from atrous.models.backbones.timm import TimmBackbone
+
+__all__ = ["Backbone", "TimmBackbone"]

@@ -7,6 +7,7 @@ not on the 3×3, and their pool rounds up.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,10 +15,8 @@ from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 
 from atrous.errors import InputError
-from atrous.models.backbones.base import Backbone
 from atrous.models.backbones.convolutional import ConvolutionalBackbone
 from atrous.models.backbones.fcn import VGGS, Tapped, make_classifier, named_layers
-from atrous.models.backbones.timm import TimmBackbone
 from atrous.models.surgery.output_stride import convolutionalize
 
 RESNETS = ("resnet50", "resnet101", "resnet152")
@@ -131,14 +130,5 @@ def decimate(
     )
 
 
-def is_published(name: str) -> bool:
-    """Whether DeepLab v1 and v2 have a published form of a backbone."""
-    return name in (*VGGS, *RESNETS)
-
-
-def deeplab_backbone(
-    name: str, *, in_channels: int = 3, pretrained: bool | str | Path = False, output_stride: int = PUBLISHED_STRIDE
-) -> Backbone:
-    """A backbone for DeepLab v1 or v2: the published form of VGGs and ResNets, else timm's network of that name."""
-    backbone = DeepLabBackbone if is_published(name) else TimmBackbone
-    return backbone(name, in_channels=in_channels, pretrained=pretrained, output_stride=output_stride)
+BACKBONES = {name: partial(DeepLabBackbone, name) for name in (*VGGS, *RESNETS)}
+"""The backbones that DeepLab v1 and v2 have in their published form."""

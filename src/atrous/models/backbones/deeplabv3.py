@@ -8,19 +8,28 @@ with the one give other numbers with the other.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from timm.models import FeatureHookNet
 from torch import Tensor, nn
 
-from atrous.models.backbones.base import Backbone
 from atrous.models.backbones.timm import TimmBackbone
 from atrous.models.backbones.weights import timm_network
 
 RESNETS = {"resnet50_beta": "resnet50s", "resnet101_beta": "resnet101s"}
 """The released ResNets, and timm's names of their layers and weights."""
-XCEPTIONS = ("xception41", "xception65", "xception71")
+XCEPTIONS = (
+    "xception41",
+    "xception41.tf_in1k",
+    "xception65",
+    "xception65.tf_in1k",
+    "xception65.ra3_in1k",
+    "xception71",
+    "xception71.tf_in1k",
+)
+"""Names, and behind a dot timm's names of their weights: ``tf_in1k`` are TensorFlow's, trained on ImageNet."""
 
 
 class ReleasedBackbone(TimmBackbone):
@@ -42,7 +51,7 @@ class ReleasedBackbone(TimmBackbone):
         taps = reshape(classifier)
         classifier.feature_info = [info | taps.get(info["reduction"], {}) for info in classifier.feature_info]
         # Tensors are named as in timm's own feature networks, which flatten Xception's blocks.
-        net: nn.Module = FeatureHookNet(classifier, no_rewrite=False, flatten_sequential=_is_xception(name))
+        net: nn.Module = FeatureHookNet(classifier, no_rewrite=False, flatten_sequential=name in XCEPTIONS)
         net.pretrained_cfg = classifier.pretrained_cfg
         return net
 
@@ -52,10 +61,6 @@ class _Copy(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.clone()
-
-
-def _is_xception(name: str) -> bool:
-    return name.partition(".")[0] in XCEPTIONS  # behind the dot, timm names weights
 
 
 def _stride_last(net: Any) -> dict[int, dict[str, str]]:
@@ -81,16 +86,5 @@ def _uncover(net: Any) -> dict[int, dict[str, str]]:
     return taps
 
 
-def is_released(name: str) -> bool:
-    """Whether DeepLabv3 and v3+ have a released form of a backbone."""
-    return name in RESNETS or _is_xception(name)
-
-
-def deeplabv3_backbone(
-    name: str, *, in_channels: int = 3, pretrained: bool | str | Path = False, output_stride: int = 16
-) -> Backbone:
-    """A backbone for DeepLabv3 or v3+: the released form of Xception and the beta ResNets, else timm's network of that
-    name. ``xception65.tf_in1k`` has TensorFlow's ImageNet weights.
-    """
-    backbone = ReleasedBackbone if is_released(name) else TimmBackbone
-    return backbone(name, in_channels=in_channels, pretrained=pretrained, output_stride=output_stride)
+BACKBONES = {name: partial(ReleasedBackbone, name) for name in (*RESNETS, *XCEPTIONS)}
+"""The backbones that DeepLabv3 and v3+ have in their released form."""

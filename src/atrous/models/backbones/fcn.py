@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -89,6 +90,10 @@ class ClassicBackbone(Backbone):
         """``(B, in_channels, H, W)`` → a feature map ``(B, C, h, w)`` for each of ``strides``."""
         features: list[Tensor] = self.net(x)
         return features
+
+
+BACKBONES = {name: partial(ClassicBackbone, name) for name in CLASSICS}
+"""The backbones that FCNs have in their released form."""
 
 
 class CaffeNet(nn.Module):
