@@ -1,16 +1,20 @@
-"""Writing files: whole or not at all."""
+"""Writing files and folders whole or not at all: whatever fails or is killed, what was there before stays."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all, over what was there, making its folder if missing.
+    """Write a file whole or not at all, over an existing one; missing parent folders are created.
 
     Raises:
-        OSError: the folder cannot be written to.
+        OSError: the file cannot be written; nothing has changed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{uuid.uuid4().hex}.tmp")
@@ -19,3 +23,59 @@ def write_atomically(path: Path, data: bytes) -> None:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """Write a folder whole or not at all: yields a new one beside it, which takes its place when the block ends.
+
+    The block fills the new folder; if it raises, nothing has changed. At whatever moment the process is killed, the
+    old folder or the new one is whole, and :func:`find_folder` finds it.
+
+    Raises:
+        OSError: the parent folder is missing, or cannot be written to.
+    """
+    standing = find_folder(folder)
+    if standing and standing != folder:
+        standing.replace(folder)
+    new, old = _beside(folder)
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    new.mkdir()
+    try:
+        yield new
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)  # on a full disk its room is needed
+        raise
+    if folder.exists():
+        folder.replace(old)
+    new.replace(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def find_folder(folder: Path) -> Path | None:
+    """Where the contents of a folder are that :func:`replacing_folder` wrote: under its own name, or, if a crash came
+    between its two renames, under the new or the old one's; None if there is none.
+    """
+    new, old = _beside(folder)
+    if folder.exists():
+        return folder
+    if not old.exists():
+        return None
+    return new if new.exists() else old  # between the two renames the new one is whole
+
+
+def _beside(folder: Path) -> tuple[Path, Path]:
+    return folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until a folder and the files in it are on the disk, so that they survive a power cut."""
+    for path in (*folder.iterdir(), folder):
+        if os.name == "nt" and path.is_dir():
+            continue  # Windows opens no folders
+        handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

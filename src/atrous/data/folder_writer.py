@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from atrous.data.files.threads import Progress, read_all
 from atrous.data.sources.base import Listed
 from atrous.data.sources.labels_toml import toml_of
 from atrous.errors import DatasetError
+from atrous.files import replacing_folder
 
 
 def check_target(folder: Path, root: Path) -> None:
@@ -46,25 +46,21 @@ def write_folder(
         How many pairs each split has, those that joined several by their new names; empty ones are left out.
     """
     names = _names(lists)
-    beside = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(beside, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with replacing_folder(folder) as new:
 
-    def write_pair(pair: Listed) -> None:
-        image = beside / "images" / f"{names[pair]}{pair.image.suffix}"
-        mask = beside / "masks" / f"{names[pair]}.png"
-        for file in (image, mask):
-            file.parent.mkdir(parents=True, exist_ok=True)
-        write(pair, image, mask)
+        def write_pair(pair: Listed) -> None:
+            image = new / "images" / f"{names[pair]}{pair.image.suffix}"
+            mask = new / "masks" / f"{names[pair]}.png"
+            for file in (image, mask):
+                file.parent.mkdir(parents=True, exist_ok=True)
+            write(pair, image, mask)
 
-    try:
         for _ in read_all(write_pair, list(names), progress):
             pass
-        _write_lists(beside, lists, names, form)
+        _write_lists(new, lists, names, form)
         if folder.exists():
-            folder.rmdir()
-        beside.rename(folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+            folder.rmdir()  # an empty one: nothing that was put there meanwhile is replaced
     return {_list_name(split): len(pairs) for split, pairs in lists.items() if pairs}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from atrous.errors import InputError, OutputExistsError
+from atrous.files import replacing_folder
 
 FORMAT = 1
 """Version of the folder; a reader refuses a newer one."""
@@ -49,23 +49,12 @@ def write_folder(
     if folder.is_dir() and any(folder.iterdir()) and not is_model_folder(folder):
         raise OutputExistsError(f"{folder} holds something other than a model; name another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    new, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
-    for leftover in (new, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    new.mkdir()
-    try:
+    with replacing_folder(folder) as new:
         tensors = {k: _stored(v, dtype) for k, v in weights.items()}
         save_file(tensors, new / "model.safetensors", metadata={"format": "pt"})
         (new / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    except Exception:
-        shutil.rmtree(new, ignore_errors=True)  # on a full disk its room is needed
-        raise
-    # safetensors writes for the owner alone; a model is read by whoever may read its folder.
-    (new / "model.safetensors").chmod((new / "config.json").stat().st_mode)
-    if folder.exists():
-        folder.replace(old)
-    new.replace(folder)
-    shutil.rmtree(old, ignore_errors=True)
+        # safetensors writes for the owner alone; a model is read by whoever may read its folder.
+        (new / "model.safetensors").chmod((new / "config.json").stat().st_mode)
     return folder
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ from torch import Tensor, nn
 
 from atrous.errors import AtrousError, InputError
 from atrous.evaluation.evaluate import Evaluation
+from atrous.files import find_folder, replacing_folder, sync_folder
 from atrous.models.base import SegmentationModel
 from atrous.provenance import provenance
 from atrous.training.recipe import Recipe
@@ -146,51 +145,16 @@ def save_state(out: Path, tensors: dict[str, dict[str, Tensor]], facts: dict[str
     Raises:
         OSError, SafetensorError: it can't be written; nothing has changed.
     """
-    new, old, current = _state_folders(out)
-    standing = find_state(out)
-    if standing and standing != current:
-        standing.replace(current)
-    for leftover in (new, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    new.mkdir()  # without parents: if the run's folder was removed, this must fail
-    try:
+    with replacing_folder(out / STATE) as new:  # this fails if the run's folder was removed
         for name, group in tensors.items():
             save_file({k: v.detach().contiguous().cpu() for k, v in group.items()}, new / f"{name}.safetensors")
         (new / "state.json").write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        for file in (*new.iterdir(), new):
-            _flush(file)
-    except Exception:
-        shutil.rmtree(new, ignore_errors=True)  # on a full disk its space is needed
-        raise
-    if current.exists():
-        current.replace(old)
-    new.replace(current)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _flush(path: Path) -> None:
-    """Make sure that a file or folder has reached the disk."""
-    if os.name == "nt" and path.is_dir():
-        return  # Windows can't open folders
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        sync_folder(new)
 
 
 def find_state(out: Path) -> Path | None:
     """The folder of the last complete state, if there is one; a crash may have left it under another name."""
-    new, old, current = _state_folders(out)
-    if current.exists():
-        return current
-    if not old.exists():
-        return None
-    return new if new.exists() else old  # between the two renames of save_state the new one is complete
-
-
-def _state_folders(out: Path) -> tuple[Path, Path, Path]:
-    return out / f".{STATE}.new", out / f".{STATE}.old", out / STATE
+    return find_folder(out / STATE)
 
 
 def load_state(out: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
