@@ -19,7 +19,7 @@ from torchvision.transforms import v2
 
 from atrous.data.augment import Augmentation
 from atrous.data.dataset import PairedDataset, Sample
-from atrous.data.files.masks import MaskForm
+from atrous.data.files.masks import MaskFile, MaskForm
 from atrous.label_sets import VOC
 from benchmarks._harness import compare, write
 from benchmarks._images import SEED, image_and_mask
@@ -34,7 +34,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         image_file, mask = image_and_mask(Path(folder))
-        dataset = PairedDataset("bench", MaskForm(VOC), ((image_file, mask),))
+        dataset = PairedDataset("bench", MaskForm(VOC), ((image_file, MaskFile(mask)),))
         decoded = dataset[0]
         augment = Augmentation(CROP, SCALE, flip=True)
         random = np.random.default_rng(SEED)

@@ -20,7 +20,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from atrous.cli import app
-from atrous.data.dataset import open_dataset
+from atrous.data.opening import open_dataset
 from atrous.labels import LabelSet, encode_mask
 from studies.results import RESULTS, Result, Section, origin_of
 

@@ -11,8 +11,9 @@ import torch
 import typer
 
 import atrous
-from atrous.data.dataset import PairedDataset, open_dataset
+from atrous.data.dataset import PairedDataset
 from atrous.data.loading import steps_per_epoch
+from atrous.data.opening import open_dataset
 from atrous.errors import InputError
 from atrous.evaluation.sweep import COUNTED_AT, multiply_adds
 from atrous.files import write_atomically

@@ -22,7 +22,7 @@ import typer
 from pydantic import BaseModel
 
 import atrous
-from atrous.data.dataset import open_dataset
+from atrous.data.opening import open_dataset
 from atrous.evaluation.evaluate import Evaluation
 from atrous.evaluation.report import markdown
 from atrous.models import SegmentationModel

@@ -168,9 +168,9 @@ def test_many_images_are_not_listed_one_by_one(tmp_path: Path, loaded: list[str]
             ["predict", "x.jpg", "--out", "o", "--device", "toaster"],
             "no device 'toaster' on this machine; there are: cpu",
         ),
-        (["evaluate", "--model", "fake", "--data", "nothing"], "'nothing' names no dataset"),
+        (["evaluate", "--model", "fake", "--data", "nothing"], "'nothing' is not a dataset"),
         (["train", "no.toml", "--out", "o"], "there is no recipe no.toml"),
-        (["data", "check", "folder:no"], "there is no folder no"),
+        (["data", "check", "folder:no"], "the folder no does not exist"),
     ],
 )
 def test_an_expected_error_is_one_message_and_exit_code_2(

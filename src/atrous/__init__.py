@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from atrous.crf import DenseCRF
-    from atrous.data.dataset import open_dataset
+    from atrous.data.opening import open_dataset
     from atrous.evaluation.evaluate import evaluate
     from atrous.inference.predictor import Segmentation, predict
     from atrous.labels import LabelSet

@@ -11,16 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from atrous.data.dataset import open_dataset
 from atrous.data.doctor.check import check
 from atrous.data.files.coco_json import fill_outline, inside_runs, unpack_runs
+from atrous.data.opening import open_dataset
 from atrous.data.sources import coco
 from atrous.errors import DatasetError
-from atrous.label_sets import VOC, VOC_IN_COCO
+from atrous.label_sets import VOC
 from atrous.labels import IGNORE
 
 HEIGHT, WIDTH = 40, 60
-NAMES = [VOC_IN_COCO.get(name, name) for name in VOC.names[:0:-1]]  # another order than VOC's
+NAMES = [coco.NAMES_OF_VOC_CLASSES.get(name, name) for name in VOC.names[:0:-1]]  # another order than VOC's
 CATEGORIES = [{"id": 3 * place + 1, "name": name} for place, name in enumerate(["stop sign", *NAMES])]
 ID = {category["name"]: category["id"] for category in CATEGORIES}
 
@@ -117,8 +117,8 @@ def test_the_doctor_draws_every_mask(tmp_path: Path) -> None:
     [
         ({"segmentation": runs(5, 5)}, "annotation 7: its runs do not fill 60×40 pixels"),
         ({"segmentation": [[1, 2, 3]]}, "annotation 7: an outline of 3 numbers, x without y"),
-        ({"category_id": 2}, "annotation .*: category_id 2 is the id of none"),
-        ({"image_id": 1}, "annotation .*: image_id 1 is the id of none"),
+        ({"category_id": 2}, "annotation .*: category_id 2 does not refer to any category"),
+        ({"image_id": 1}, "annotation .*: image_id 1 does not refer to any image"),
     ],
 )
 def test_a_file_that_is_none_of_cocos_says_what_is_wrong(tmp_path: Path, change: dict[str, Any], says: str) -> None:
@@ -128,17 +128,17 @@ def test_a_file_that_is_none_of_cocos_says_what_is_wrong(tmp_path: Path, change:
 
 
 def test_other_places_splits_and_categories_say_what_was_expected(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"is no COCO dataset: expected annotations/instances_train2017.json"):
+    with pytest.raises(DatasetError, match=r"is not a COCO dataset: expected annotations/instances_train2017.json"):
         open_dataset(f"coco:{tmp_path}", "train")
     write(tmp_path, "val2017")
     with pytest.raises(
-        DatasetError, match=r"no split 'train10k' \(looked for .*instances_train2014.json\); splits.*val"
+        DatasetError, match=r"no split 'train10k' \(looked for .*instances_train2014.json\); available splits.*val"
     ):
         open_dataset(f"coco:{tmp_path}", "train10k")
     write(tmp_path, "train2017", categories=CATEGORIES[:5])
     with pytest.raises(DatasetError, match=r"other categories than the other files beside it"):
         open_dataset(f"coco:{tmp_path}", "val+train")
-    with pytest.raises(DatasetError, match=r"not have all of VOC's classes: no category '.*'; the reader coco takes"):
+    with pytest.raises(DatasetError, match=r"not have all classes of VOC: no category '.*'; with coco: instead"):
         open_dataset(f"coco-voc:{tmp_path}", "train")
 
 

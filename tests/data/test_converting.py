@@ -10,10 +10,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from atrous.cli import app
-from atrous.data.dataset import open_dataset
 from atrous.data.doctor.check import check
 from atrous.data.export import convert
 from atrous.data.files.masks import MaskError
+from atrous.data.opening import open_dataset
 from atrous.errors import DatasetError
 from atrous.label_sets import CITYSCAPES
 from atrous.labels import IGNORE

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atrous.data.dataset import PairedDataset, open_dataset
+from atrous.data.dataset import PairedDataset
 from atrous.data.files.images import ImageError
-from atrous.data.files.masks import MaskError, MaskForm
-from atrous.data.sources import labels_toml as forms
+from atrous.data.files.masks import MaskError, MaskFile, MaskForm
+from atrous.data.opening import open_dataset
 from atrous.errors import DatasetError
 from atrous.label_sets import CAMVID, VOC
 from atrous.labels import IGNORE, LabelSet
@@ -68,7 +68,8 @@ def test_voc_augmented_masks_and_deeplab_lists(tmp_path: Path) -> None:
     lines(lists / "train.txt", "x")
     lines(lists / "deeplab.txt", "/JPEGImages/x.jpg /SegmentationClassAug/x.png")
     folders = [
-        open_dataset(f"voc:{tmp_path}", split).pairs[0][1].parent.name for split in ("trainaug", "train", "deeplab")
+        open_dataset(f"voc:{tmp_path}", split).pairs[0][1].path.parent.name
+        for split in ("trainaug", "train", "deeplab")
     ]
     assert folders == ["SegmentationClassAug", "SegmentationClass", "SegmentationClassAug"]
 
@@ -130,7 +131,7 @@ def test_folder_splits_files_take_names_with_and_without_endings(folder: Path) -
     mask(folder / "masks/deep/e.1.png")
     lines(folder / "splits/train.txt", "\ufeffa.jpg", "b", "  deep/e.1  ", "deep/e.1.jpeg")
     assert names(f"folder:{folder}", "train") == ["a", "b", "e.1", "e.1"]
-    with pytest.raises(DatasetError, match=r"no split 'test'.*splits there: train"):
+    with pytest.raises(DatasetError, match=r"no split 'test'.*available splits: train"):
         open_dataset(f"folder:{folder}", "test")
     lines(folder / "splits/test.txt", "a", "nothing", "none")
     with pytest.raises(DatasetError, match=r"test\.txt lists 2 images that are not there; first: .*nothing"):
@@ -269,11 +270,11 @@ def test_pair_of_two_sizes_is_an_error_that_names_both_and_a_turned_image(folder
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        ("nowhere", "names no dataset; write one of voc:PATH, camvid:PATH, folder:PATH, nyud:PATH"),
-        ("imagenet:{}", "names no dataset"),
-        ("voc:{}/none", "there is no folder"),
-        ("voc:{}", "is no VOC dataset: expected JPEGImages"),
-        ("camvid:{}", "has no split 'train' .*splits there: none"),
+        ("nowhere", "is not a dataset; expected one of voc:PATH, camvid:PATH, folder:PATH, nyud:PATH"),
+        ("imagenet:{}", "is not a dataset"),
+        ("voc:{}/none", "folder .*none does not exist"),
+        ("voc:{}", "is not a VOC dataset: expected JPEGImages"),
+        ("camvid:{}", "has no split 'train' .*available splits: none"),
         ("folder:{}", "it has no 'images' folder"),
     ],
 )
@@ -289,7 +290,7 @@ def test_lists_that_name_what_is_not_there(tmp_path: Path) -> None:
     lines(tmp_path / "ImageSets/Segmentation/none.txt")
     with pytest.raises(DatasetError, match=r"train\.txt lists 1 image that is not there: .*y\.jpg"):
         open_dataset(f"voc:{tmp_path}", "train")
-    with pytest.raises(DatasetError, match="holds no images"):
+    with pytest.raises(DatasetError, match="has no images"):
         open_dataset(f"voc:{tmp_path}", "none")
 
 
@@ -309,8 +310,8 @@ def test_masks_without_labels_are_read_once_while_they_do_not_change(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[Path] = []
-    open_mask = forms.open_mask
-    monkeypatch.setattr(forms, "open_mask", lambda file: [read.append(file), open_mask(file)][1])
+    decode = MaskFile.decode
+    monkeypatch.setattr(MaskFile, "decode", lambda ref: [read.append(ref.path), decode(ref)][1])
     for split in ("train", "val", "all"):
         open_dataset(f"folder:{folder}", split)
     assert sorted(file.stem for file in read) == list("abcdefgh")
@@ -344,7 +345,7 @@ def test_labels_toml_may_begin_with_a_byte_order_mark(folder: Path) -> None:
 
 
 def test_some_of_a_dataset_are_spread_evenly_and_named():
-    pairs = tuple((Path(f"{i}.jpg"), Path(f"{i}.png")) for i in range(10))
+    pairs = tuple((Path(f"{i}.jpg"), MaskFile(Path(f"{i}.png"))) for i in range(10))
     whole = PairedDataset("mine:val", MaskForm(LabelSet(("a", "b"))), pairs)
     few = whole.some(4)
     assert [image.stem for image, _ in few.pairs] == ["0", "3", "6", "9"]

@@ -10,11 +10,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from atrous.data.dataset import open_dataset
+from atrous.data.dataset import Sample
 from atrous.data.doctor.check import check, quick_check, require_healthy
-from atrous.data.doctor.findings import Finding
+from atrous.data.doctor.pair_rules import drawn_upright
 from atrous.data.doctor.report import Checkup
-from atrous.data.files.images import ImageError
+from atrous.data.files.images import ImageError, turn
+from atrous.data.files.orientation import upright_fit
+from atrous.data.findings import Finding
+from atrous.data.opening import open_dataset
 from atrous.errors import DatasetError
 from atrous.label_sets import VOC
 from atrous.labels import LabelSet
@@ -108,10 +111,16 @@ def test_every_mistake_is_found_in_one_look(twenty: Mapping[str, ImageAndMask], 
     assert [f["kind"] for f in facts["findings"]] == [f.kind for f in checkup.findings]
 
 
+def outlines_tell(sample: Sample) -> bool:
+    """Whether the mask of a sample, turned by 180°, does not fit its image clearly: so it is in most, not in all."""
+    return drawn_upright(upright_fit(sample.image, turn(sample.mask, 3), 3)) is False
+
+
 @pytest.mark.shared
 def test_every_mistake_is_found_in_voc_images(shared: Path, tmp_path: Path) -> None:
     data = open_dataset(f"voc:{shared}/data/VOCdevkit", "train")
-    samples = [data[index] for index in range(20)]
+    half = next(index for index in range(15, len(data)) if outlines_tell(data[index]))
+    samples = [data[index] for index in (*range(15), half, *range(half + 1, half + 5))]
     images = {Path(sample.name).stem: (sample.image, sample.mask) for sample in samples}
     ways = spoil(images, VOC, tmp_path)
     check_spoilt(check(f"folder:{tmp_path}"), ways, tmp_path)
@@ -259,7 +268,7 @@ def test_splits_that_are_not_there_or_empty(make_folder: MakeFolder) -> None:
     assert "no split 'trian' (did you mean 'train'?)" in finding.found
     assert finding.severity == "error"
     (root / "splits/val.txt").write_text("\n")
-    assert "holds no images" in found(check(f"folder:{root}"), "no-split").found
+    assert "has no images" in found(check(f"folder:{root}"), "no-split").found
     (root / "splits/val.txt").unlink()
     finding = found(check(f"folder:{root}"), "no-split")
     assert (finding.severity, "data.val_split=none" in finding.mend) == ("warning", True)
@@ -329,7 +338,10 @@ def test_a_lossless_mask_of_another_format_is_read(make_folder: MakeFolder) -> N
         (lambda root: (root / "images").rename(root / "Images"), "no 'images' folder; did you mean Images/?"),
         (lambda root: (root / "images").rename(root / "photos"), "did you mean photos/? `mv .*photos .*images`"),
         (lambda root: (root / "masks").rename(root / "labels"), "no 'masks' folder; did you mean labels/?"),
-        (lambda root: root.rename(root.with_name("mien")), r"there is no folder .*mine \(did you mean 'mien'?\)"),
+        (
+            lambda root: root.rename(root.with_name("mien")),
+            r"folder .*mine does not exist \(did you mean 'mien'?\)",
+        ),
     ],
 )
 def test_misspelt_folders_are_guessed(make_folder: MakeFolder, spoil, said: str) -> None:

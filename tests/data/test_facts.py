@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from atrous.data.doctor.inspect import ImageFacts, MaskFacts, glance, look
-from atrous.data.files.masks import MaskForm
+from atrous.data.files.masks import MaskFile, MaskForm
 
 from .conftest import LABELS, draw
 
@@ -23,8 +23,8 @@ def test_headers_tell_size_and_orientation(tmp_path: Path, orientation: int, kin
     glanced, looked = (
         see.image
         for see in (
-            glance(tmp_path / f"a.{kind}", tmp_path / "mask.png"),
-            look(tmp_path / f"a.{kind}", tmp_path / "mask.png", MaskForm(LABELS)),
+            glance(tmp_path / f"a.{kind}", MaskFile(tmp_path / "mask.png")),
+            look(tmp_path / f"a.{kind}", MaskFile(tmp_path / "mask.png"), MaskForm(LABELS)),
         )
     )
     assert isinstance(glanced, ImageFacts)
@@ -43,8 +43,8 @@ def test_headers_tell_the_mode_of_a_mask(tmp_path: Path, mode: str) -> None:
     glanced, looked = (
         see.mask
         for see in (
-            glance(tmp_path / "a.jpg", tmp_path / "a.tif"),
-            look(tmp_path / "a.jpg", tmp_path / "a.tif", MaskForm(LABELS)),
+            glance(tmp_path / "a.jpg", MaskFile(tmp_path / "a.tif")),
+            look(tmp_path / "a.jpg", MaskFile(tmp_path / "a.tif"), MaskForm(LABELS)),
         )
     )
     assert isinstance(glanced, MaskFacts)
@@ -57,7 +57,7 @@ def test_headers_tell_the_mode_of_a_mask(tmp_path: Path, mode: str) -> None:
 def test_headers_say_why_a_file_is_no_image(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"")
     (tmp_path / "mask.png").write_bytes(b"<html>")
-    seen = glance(tmp_path / "a.jpg", tmp_path / "mask.png")
+    seen = glance(tmp_path / "a.jpg", MaskFile(tmp_path / "mask.png"))
     assert isinstance(seen.image, str)
     assert isinstance(seen.mask, str)
     assert seen.image.startswith("an empty file")

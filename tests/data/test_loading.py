@@ -8,8 +8,8 @@ import torch
 
 from atrous.data.augment import Augmentation
 from atrous.data.dataset import Sample
+from atrous.data.extras import Extras
 from atrous.data.loading import Batch, batches, steps_per_epoch
-from atrous.data.sources.base import Extras
 from atrous.errors import DatasetError
 from atrous.labels import LabelSet
 

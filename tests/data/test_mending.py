@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atrous.data.dataset import open_dataset
 from atrous.data.doctor.check import check
 from atrous.data.doctor.repair import Mended, mend
 from atrous.data.files.images import read_image
+from atrous.data.opening import open_dataset
 from atrous.errors import DatasetError
 from atrous.label_sets import CAMVID, VOC
 from atrous.labels import LabelSet, encode_mask

@@ -8,18 +8,19 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from atrous.data.dataset import open_dataset
 from atrous.data.doctor.check import check, quick_check
 from atrous.data.doctor.repair import mend
 from atrous.data.files.images import ImageError
 from atrous.data.files.masks import MaskError, MaskForm, read_mask
-from atrous.data.sources.scenes import LOG_DEPTH_MEAN, read_log_depth
+from atrous.data.files.matlab import MatlabMask
+from atrous.data.opening import open_dataset
+from atrous.data.sources.nyud import LOG_DEPTH_MEAN, read_log_depth
+from atrous.data.sources.pascal_context import ANNOTATED_NUMBERS
+from atrous.data.sources.person_part import CLASS_OF_PART, merge_parts
 from atrous.errors import DatasetError
 from atrous.label_sets import (
-    CONTEXT_NUMBERS,
     GEOMETRIC,
     NYUD,
-    PARTS_MERGED,
     PASCAL_CONTEXT,
     PERSON_PART,
     SIFT_FLOW,
@@ -213,7 +214,7 @@ def test_parts_of_persons_are_merged_the_later_over_the_earlier(person_part: Pat
     assert (len(data), data.label_set, data[0].name) == (1, PERSON_PART, "2008_000003.jpg")
     names = [PERSON_PART.names[label] for label in data[0].mask[0]]
     assert names == ["lower legs", "torso", "upper arms", "lower arms", "upper legs", "background"]
-    assert set(PARTS_MERGED.values()) | {"background"} == set(PERSON_PART.names)
+    assert {PERSON_PART.names[label] for label in CLASS_OF_PART.values()} | {"background"} == set(PERSON_PART.names)
     assert not [f for f in quick_check(f"personpart:{person_part}", ["train", "val"]) if f.severity == "error"]
 
 
@@ -235,7 +236,7 @@ def test_a_file_of_parts_that_is_none_says_what_was_expected(tmp_path: Path) -> 
         with pytest.raises(
             MaskError, match=rf"{name}.mat: its anno is not as in PASCAL-Part .*; expected objects with"
         ):
-            read_mask(parts_file(tmp_path / f"{name}.mat", *objects), form)
+            read_mask(MatlabMask(parts_file(tmp_path / f"{name}.mat", *objects), "anno", merge_parts), form)
 
 
 def test_a_matlab_file_that_lacks_or_breaks_is_called_what_it_is(person_part: Path) -> None:
@@ -247,24 +248,24 @@ def test_a_matlab_file_that_lacks_or_breaks_is_called_what_it_is(person_part: Pa
     assert missing.items[0].detail == f"needs {first}"
     assert unreadable.items[0].name == str(second)
     for said in (unreadable.sentence(), str(_error_of(second))):
-        assert "no file of MATLAB's that can be read" in said
+        assert "not a readable MATLAB file" in said
         assert "copy" in said
         assert "PNG" not in said
 
 
 def _error_of(mask: Path) -> MaskError:
     with pytest.raises(MaskError) as caught:
-        read_mask(mask, MaskForm(PERSON_PART))
+        read_mask(MatlabMask(mask, "anno", merge_parts), MaskForm(PERSON_PART))
     return caught.value
 
 
 @pytest.mark.parametrize(
     ("kind", "says"),
     [
-        ("personpart", r"is no PASCAL-Person-Part dataset: expected Annotations_Part"),
-        ("nyud", r"is no NYUDv2 dataset: there is no .*images; expected train.txt"),
-        ("siftflow", r"is no SIFT Flow dataset: there is no .*Images"),
-        ("pascalcontext", r"is no PASCAL-Context dataset: expected trainval"),
+        ("personpart", r"is not a PASCAL-Person-Part dataset: expected Annotations_Part"),
+        ("nyud", r"is not an NYUDv2 dataset: .*images does not exist; expected train.txt"),
+        ("siftflow", r"is not a SIFT Flow dataset: .*Images/.* does not exist"),
+        ("pascalcontext", r"is not a PASCAL-Context dataset: expected trainval"),
     ],
 )
 def test_another_place_says_what_was_expected(tmp_path: Path, kind: str, says: str) -> None:
@@ -272,7 +273,7 @@ def test_another_place_says_what_was_expected(tmp_path: Path, kind: str, says: s
         open_dataset(f"{kind}:{tmp_path}", "train")
 
 
-def test_without_scipy_the_reader_names_the_extra(nyud: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_scipy_the_source_names_the_extra(nyud: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "scipy.io", None)
     with pytest.raises(DatasetError, match=r"masks in .mat files need scipy: pip install 'atrous\[mat\]'"):
         open_dataset(f"nyud:{nyud}", "train")
@@ -283,13 +284,13 @@ def test_a_matlab_file_without_a_mask_says_what_it_holds(tmp_path: Path) -> None
     save(tmp_path / "beyond.mat", None, S=COLUMNS.astype(int) * 60)
     (tmp_path / "broken.mat").write_bytes(b"MATLAB 5.0")
     for name, says in {
-        "strange": "it holds T; expected a matrix S, segmentation, LabelMap or PASCAL-Part's anno",
-        "beyond": "its S holds 0 to 300, where integers up to 255 were expected",
-        "broken": "no file of MATLAB's that can be read",
+        "strange": "it contains T; expected a matrix S",
+        "beyond": "its S contains 0 to 300, where integers up to 255 were expected",
+        "broken": "not a readable MATLAB file",
         "none": "there is no such mask",
     }.items():
         with pytest.raises(MaskError, match=rf"{name}\.mat: {says}"):
-            read_mask(tmp_path / f"{name}.mat", MaskForm(VOC))
+            read_mask(MatlabMask(tmp_path / f"{name}.mat", "S"), MaskForm(VOC))
 
 
 @pytest.mark.shared
@@ -302,7 +303,7 @@ def test_class_tables_are_the_published_ones(shared: Path) -> None:
     assert task == list(PASCAL_CONTEXT.names)
     raw = {name: int(number) for number, name in (line.split(": ") for line in read("pascal-context/classes-400.txt"))}
     renamed = {"diningtable": "table", "bedcloth": "bedclothes", "clothes": "cloth"}
-    assert {name: raw[renamed.get(name, name)] for name in task[1:]} == CONTEXT_NUMBERS
+    assert {name: raw[renamed.get(name, name)] for name in task[1:]} == ANNOTATED_NUMBERS
     assert (len(read("sift-flow/trainval.txt")), len(read("sift-flow/test.txt"))) == (2486, 200)
 
 

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 
 from atrous.data.contact_sheet import choose, contact_sheet
 from atrous.data.dataset import Sample
-from atrous.data.sources.base import Extras
+from atrous.data.extras import Extras
 from atrous.data.stats import ClassCounts, count_classes, inverse_log, measure, median_frequency
 from atrous.errors import DatasetError
 from atrous.labels import LabelSet

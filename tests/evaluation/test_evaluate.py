@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from atrous.data.dataset import Sample
-from atrous.data.sources.base import Extras
+from atrous.data.extras import Extras
 from atrous.evaluation.evaluate import evaluate
 from atrous.grid import Grid
 from atrous.inference.test_time import Inference

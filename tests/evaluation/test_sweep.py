@@ -16,7 +16,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from atrous.cli import app
-from atrous.data.dataset import Dataset, open_dataset
+from atrous.data.dataset import Dataset
+from atrous.data.opening import open_dataset
 from atrous.evaluation import sweep as dial
 from atrous.evaluation.evaluate import evaluate
 from atrous.evaluation.sweep import multiply_adds, table, turn_dial

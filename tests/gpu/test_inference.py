@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import atrous
 from atrous.cli import app
 from atrous.crf import Bilateral, DenseCRF, Gaussian
-from atrous.data.dataset import open_dataset
+from atrous.data.opening import open_dataset
 from atrous.grid import Grid
 from atrous.inference.demo import find_demo_images
 from atrous.models import SegmentationModel, create_model

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import atrous
-from atrous.data.dataset import open_dataset
+from atrous.data.opening import open_dataset
 from atrous.training.dry_run import dry_run
 from atrous.training.stages import train
 from atrous.training.trainer import Trainer

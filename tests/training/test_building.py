@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from atrous.data.dataset import open_dataset
+from atrous.data.opening import open_dataset
 from atrous.labels import LabelSet
 from atrous.models.base import SegmentationModel
 from atrous.models.create import create_model

@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from atrous.cli import app
-from atrous.data.dataset import open_dataset
+from atrous.data.opening import open_dataset
 from atrous.evaluation.evaluate import evaluate
 from atrous.evaluation.report import table
 from atrous.inference.predictor import predict

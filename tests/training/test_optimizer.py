@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from atrous.data.dataset import open_dataset
+from atrous.data.opening import open_dataset
 from atrous.models.base import SegmentationModel
 from atrous.training.building import build_model
 from atrous.training.freezing import freeze

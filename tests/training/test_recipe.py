@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from atrous.data.dataset import READERS
+from atrous.data.sources.registry import SOURCES
 from atrous.training.recipe import RecipeError, check_recipe
 from atrous.training.recipe_file import load_recipe, shipped
 
@@ -18,7 +18,7 @@ DATA = {"train": "voc:there"}
 def test_every_shipped_recipe_is_valid_and_says_what_it_trains(path: Path) -> None:
     recipe = load_recipe(path)
     assert recipe.description
-    assert recipe.data.train.partition(":")[0] in READERS
+    assert recipe.data.train.partition(":")[0] in SOURCES
 
 
 def test_there_are_recipes() -> None:

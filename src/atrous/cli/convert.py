@@ -162,11 +162,11 @@ def convert_to_pytorch(
 
 
 def _labels(classes: Path | None, data: str | None) -> LabelSet | None:
-    from atrous.data.sources.registry import find_layout
+    from atrous.data.sources.registry import find_source
 
     if classes and data:
         raise InputError("--classes and --data both name the classes; give one of them")
-    return find_layout(data).form().label_set if data else read_classes(classes)
+    return find_source(data).form().label_set if data else read_classes(classes)
 
 
 def _options(classes: Path | None, data: str | None, rates: str | None, scales: str | None) -> dict[str, Any]:

@@ -113,7 +113,7 @@ def crf_tune(
     device: Device = None,
 ) -> None:
     """Search the CRF that suits a model, coarse to fine, and say whether it helps on images it was not tuned on."""
-    from atrous.data.dataset import open_dataset
+    from atrous.data.opening import open_dataset
     from atrous.evaluation.crf_search import tune_crf
 
     check_writable(json)

@@ -40,11 +40,11 @@ def data_check(
     from atrous.data.doctor.check import check
     from atrous.data.doctor.repair import mend
     from atrous.data.folder_writer import check_target
-    from atrous.data.sources.registry import find_layout
+    from atrous.data.sources.registry import find_source
 
     check_writable(json)
     if fix:
-        check_target(fix, find_layout(spec).root)
+        check_target(fix, find_source(spec).root)
     with bar("checking") as progress:
         checkup = check(spec, split or (), progress)
     typer.echo(checkup.text())
@@ -77,7 +77,7 @@ def data_stats(
     from PIL import Image
 
     from atrous.data.contact_sheet import choose, contact_sheet
-    from atrous.data.dataset import open_dataset
+    from atrous.data.opening import open_dataset
     from atrous.data.stats import measure
     from atrous.files import write_atomically
 

@@ -117,7 +117,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Judge a model: one confusion matrix over the split, every image at its own size."""
-    from atrous.data.dataset import open_dataset
+    from atrous.data.opening import open_dataset
     from atrous.evaluation import sweep as dial
     from atrous.evaluation.evaluate import evaluate as judge
     from atrous.evaluation.report import table

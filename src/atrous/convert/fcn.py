@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atrous.convert.source import ConversionError, Source
-from atrous.data.sources.scenes import FARTHEST, HHA_MEAN, LOG_DEPTH_MEAN, NEAREST
+from atrous.data.sources.nyud import FARTHEST, HHA_MEAN, LOG_DEPTH_MEAN, NEAREST
 from atrous.errors import InputError
 from atrous.labels import LabelSet
 from atrous.models.base import Preprocessing, SegmentationModel
@@ -45,7 +45,7 @@ INPUTS = {
     "nyud-rgbd": Colors((*_NYUD, (LOG_DEPTH_MEAN - NEAREST) / _STEP), (*_BGR, 3), (1.0, 1.0, 1.0, _STEP)),
 }
 """The images of the released nets. Those of PASCAL-Context are like ``voc``. HHA has the order of its files. Of depth
-the nets see the natural logarithm; here it is the channel that :func:`atrous.data.sources.scenes.read_log_depth` reads.
+the nets see the natural logarithm; here it is the channel that :func:`atrous.data.sources.nyud.read_log_depth` reads.
 """
 UPSAMPLING = {
     "fcn32s": {"upscore": 32},

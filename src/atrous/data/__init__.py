@@ -1,5 +1,8 @@
 """Datasets, decoding, augmentation and loading."""
 
-from atrous.data.dataset import Dataset, DatasetError, PairedDataset, Sample, open_dataset
+from atrous.data.dataset import Dataset, PairedDataset, Sample
+from atrous.data.extras import Extras
+from atrous.data.opening import open_dataset
+from atrous.errors import DatasetError
 
-__all__ = ["Dataset", "DatasetError", "PairedDataset", "Sample", "open_dataset"]
+__all__ = ["Dataset", "DatasetError", "Extras", "PairedDataset", "Sample", "open_dataset"]

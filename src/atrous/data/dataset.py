@@ -1,4 +1,4 @@
-"""Datasets of images with masks; :func:`open_dataset` finds the reader by the name before the colon."""
+"""What a dataset is: samples of images with masks, and the classes of these."""
 
 from __future__ import annotations
 
@@ -10,16 +10,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.data.doctor.list_rules import absent_files
+from atrous.data.extras import Extras
 from atrous.data.files.images import DecodedImage, Pixels, open_image, turn
-from atrous.data.files.masks import MaskForm, read_mask
+from atrous.data.files.masks import MaskForm, MaskRef, read_mask
 from atrous.data.files.orientation import agreement, disagreement, shown, size_of
-from atrous.data.sources.base import Extras, list_pairs
-from atrous.data.sources.registry import READERS, find_layout
 from atrous.errors import DatasetError
 from atrous.labels import LabelSet, Mask
-
-__all__ = ["READERS", "Dataset", "DatasetError", "PairedDataset", "Sample", "open_dataset"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +23,7 @@ class Sample:
     """An image, what it shows, and its name.
 
     Args:
-        image: uint8 ``(H, W, C)``: RGB, or other channels (:class:`atrous.data.sources.base.Extras`).
+        image: uint8 ``(H, W, C)``: RGB, or other channels (:class:`atrous.data.extras.Extras`).
         mask: uint8 ``(H, W)``, 255 for ignored pixels.
         name: of the image's file.
         further: more masks of the same form by the names of what they tell apart, for models of several heads.
@@ -74,7 +70,7 @@ class PairedDataset:
 
     name: str
     form: MaskForm
-    pairs: tuple[tuple[Path, Path], ...]
+    pairs: tuple[tuple[Path, MaskRef], ...]
     extras: Extras = field(default_factory=Extras)
 
     @property
@@ -99,7 +95,7 @@ class PairedDataset:
             DatasetError: two of its files differ in size or in orientation, or it can't be told whether they do.
             ImageError, MaskError: one of them can't be read.
         """
-        image_file, mask_file = self.pairs[index]
+        image_file, mask_ref = self.pairs[index]
         image = open_image(image_file)
         pixels = [image.pixels]
         for layer in self.extras.layers:
@@ -109,42 +105,21 @@ class PairedDataset:
                 sizes = f"{image_file} is {shown(size_of(image.pixels))} but {file} {shown(size_of(pixels[-1]))}"
                 raise DatasetError(f"{sizes}; both must have one size")
         further = {
-            name: _fitting(masks.folder / mask_file.name, masks.form, image_file, image)
+            name: _fitting(mask_ref.beside(masks.folder), masks.form, image_file, image)
             for name, masks in self.extras.masks.items()
         }
         whole = np.dstack(pixels) if len(pixels) > 1 else image.pixels
-        return Sample(whole, _fitting(mask_file, self.form, image_file, image), image_file.name, further)
+        return Sample(whole, _fitting(mask_ref, self.form, image_file, image), image_file.name, further)
 
 
-def _fitting(file: Path, form: MaskForm, image_file: Path, image: DecodedImage) -> Mask:
+def _fitting(ref: MaskRef, form: MaskForm, image_file: Path, image: DecodedImage) -> Mask:
     """Read a mask as it lies on its image."""
-    mask = read_mask(file, form)
+    mask = read_mask(ref, form)
     size, drawn = size_of(image.pixels), size_of(mask)
     found = agreement(drawn, size, image.orientation, form.orientation)
     if found == "turn it":
         return turn(mask, image.orientation)
     if found != "fits":
-        sizes = f"{image_file} is {shown(size)} but its mask {file} is {shown(drawn)}"
+        sizes = f"{image_file} is {shown(size)} but its mask {ref} is {shown(drawn)}"
         raise DatasetError(f"{sizes}; {disagreement(found, drawn, size)}")
     return mask
-
-
-def open_dataset(spec: str, split: str) -> PairedDataset:
-    """Open a dataset by its specification.
-
-    Args:
-        spec: ``READER:PATH``, with one of :data:`READERS`.
-        split: a split's name; several joined by ``+`` make one (``train+val``).
-
-    Raises:
-        DatasetError: an unknown reader, a missing place or split, or a split that lists what is not there.
-        MaskError: a mask that can't be read, where classes must be counted since nothing names them.
-    """
-    layout = find_layout(spec)
-    pairs = list_pairs(layout, split)
-    if not pairs:
-        raise DatasetError(f"'{spec}', split '{split}', holds no images")
-    if findings := absent_files(layout, {split: pairs}):
-        raise DatasetError(f"'{spec}', split '{split}': " + "\n".join(finding.sentence() for finding in findings))
-    name = f"{spec.partition(':')[0]}:{split}"
-    return PairedDataset(name, layout.form(), tuple((pair.image, pair.mask) for pair in pairs), layout.extras)

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from atrous.data.dataset import PairedDataset
-from atrous.data.doctor.findings import errors_of, number
 from atrous.data.doctor.list_rules import absent_files, read_lists
+from atrous.data.extras import Extras
 from atrous.data.files.masks import MaskForm
 from atrous.data.files.threads import Progress
+from atrous.data.findings import errors_of, number
 from atrous.data.folder_writer import check_target, write_folder
-from atrous.data.sources.base import Extras, Listed
-from atrous.data.sources.registry import find_layout
+from atrous.data.sources.base import Listed
+from atrous.data.sources.registry import find_source
 from atrous.errors import DatasetError
 from atrous.labels import LabelSet, encode_mask
 
@@ -50,16 +51,16 @@ def convert(
             has more than a folder of images and masks can hold.
         ImageError, MaskError: a pair that can't be read.
     """
-    layout = find_layout(spec)
-    check_target(folder, layout.root)
-    if layout.extras != Extras():
+    source = find_source(spec)
+    check_target(folder, source.root)
+    if source.extras != Extras():
         raise DatasetError(f"{spec} has more than images with one mask each, and a folder would lose it")
-    lists, findings = read_lists(layout, splits)
-    if errors := errors_of([*findings, *absent_files(layout, lists)]):
+    lists, findings = read_lists(source, splits)
+    if errors := errors_of([*findings, *absent_files(source, lists)]):
         raise DatasetError("\n".join(finding.sentence() for finding in errors))
     pairs = list(dict.fromkeys(pair for listed in lists.values() for pair in listed))
     place = {pair: index for index, pair in enumerate(pairs)}
-    data = PairedDataset(spec, layout.form(), tuple((pair.image, pair.mask) for pair in pairs))
+    data = PairedDataset(spec, source.form(), tuple((pair.image, pair.mask) for pair in pairs))
 
     def write(pair: Listed, image: Path, mask: Path) -> None:
         mask.write_bytes(encode_mask(data[place[pair]].mask, data.label_set))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from atrous.data.dataset import Dataset, PairedDataset, open_dataset
+from atrous.data.dataset import Dataset, PairedDataset
 from atrous.data.doctor.check import require_healthy
+from atrous.data.opening import open_dataset
 from atrous.data.stats import count_classes, inverse_log, median_frequency
 from atrous.training.recipe import Recipe, RecipeError
 

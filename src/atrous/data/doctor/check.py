@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from atrous.data.doctor.dataset_rules import lacking_classes, repeated_images
-from atrous.data.doctor.findings import Finding, errors_of, tally, worst_first
+from atrous.data.doctor.dataset_rules import missing_classes, repeated_images
 from atrous.data.doctor.inspect import PairFacts, glance, look, look_at_mask
-from atrous.data.doctor.list_rules import absent_files, read_lists, spare_files
+from atrous.data.doctor.list_rules import absent_files, read_lists, unused_files
 from atrous.data.doctor.remedies import findings_about
 from atrous.data.doctor.report import Checkup
-from atrous.data.files.masks import mask_is_there
 from atrous.data.files.threads import Progress, read_all
+from atrous.data.findings import Finding, errors_of, tally, worst_first
 from atrous.data.sources.base import Listed
-from atrous.data.sources.registry import find_layout
+from atrous.data.sources.registry import find_source
 from atrous.errors import DatasetError
 
 SAMPLE = 64
@@ -32,20 +31,20 @@ def check(spec: str, splits: Sequence[str] = (), progress: Progress | None = Non
     Raises:
         DatasetError, ImageError: the specification names no dataset.
     """
-    layout = find_layout(spec)
-    lists, findings = read_lists(layout, splits)
-    form, unclear = layout.likely_form()
+    source = find_source(spec)
+    lists, findings = read_lists(source, splits)
+    form, unclear = source.likely_form()
     pairs = _there(lists)
     facts = read_all(lambda pair: look(pair.image, pair.mask, form), pairs, progress)
-    seen = Checkup(layout, form, lists, dict(zip(pairs, facts, strict=True)))
+    seen = Checkup(source, form, lists, dict(zip(pairs, facts, strict=True)))
     findings += [
         *unclear,
-        *absent_files(layout, lists),
-        *spare_files(layout),
-        *findings_about(layout, form, seen.facts),
+        *absent_files(source, lists),
+        *unused_files(source),
+        *findings_about(source, form, seen.facts),
     ]
-    findings += repeated_images(layout, lists, seen.facts)
-    findings += lacking_classes(layout, form, {split: seen.counts(split) for split in lists})
+    findings += repeated_images(source, lists, seen.facts)
+    findings += missing_classes(source, form, {split: seen.counts(split) for split in lists})
     return replace(seen, findings=tuple(worst_first(findings)))
 
 
@@ -55,16 +54,16 @@ def quick_check(spec: str, splits: Sequence[str]) -> list[Finding]:
     Raises:
         DatasetError, ImageError: the specification names no dataset.
     """
-    layout = find_layout(spec)
-    lists, findings = read_lists(layout, splits)
-    form, unclear = layout.likely_form()
+    source = find_source(spec)
+    lists, findings = read_lists(source, splits)
+    form, unclear = source.likely_form()
     pairs = _there(lists)
     facts = dict(zip(pairs, read_all(lambda pair: glance(pair.image, pair.mask), pairs), strict=True))
     sample = pairs[:: len(pairs) // SAMPLE + 1]
     for pair, mask in zip(sample, read_all(lambda pair: look_at_mask(pair.mask, form), sample), strict=True):
         facts[pair] = PairFacts(facts[pair].image, mask)
-    findings += [*unclear, *absent_files(layout, lists), *spare_files(layout), *findings_about(layout, form, facts)]
-    return worst_first([*findings, *repeated_images(layout, lists, facts)])
+    findings += [*unclear, *absent_files(source, lists), *unused_files(source), *findings_about(source, form, facts)]
+    return worst_first([*findings, *repeated_images(source, lists, facts)])
 
 
 def require_healthy(spec: str, splits: Sequence[str]) -> list[Finding]:
@@ -95,4 +94,4 @@ def require_healthy(spec: str, splits: Sequence[str]) -> list[Finding]:
 def _there(lists: Mapping[str, Sequence[Listed]]) -> list[Listed]:
     """The pairs whose files are there, each once."""
     pairs = dict.fromkeys(pair for listed in lists.values() for pair in listed)
-    return [pair for pair in pairs if pair.image.is_file() and mask_is_there(pair.mask)]
+    return [pair for pair in pairs if pair.image.is_file() and pair.mask.exists()]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import combinations
 
-from atrous.data.doctor.findings import Finding, Item, number
 from atrous.data.doctor.inspect import ImageFacts
 from atrous.data.doctor.list_rules import Lists, how_to_fix
 from atrous.data.doctor.pair_rules import Facts
 from atrous.data.files.masks import MaskForm
-from atrous.data.sources.base import Layout, Listed
+from atrous.data.findings import Finding, Item, number
+from atrous.data.sources.base import DatasetSource, Listed
 from atrous.data.stats import ClassCounts
 
 Images = Mapping[Hashable, list[Listed]]
@@ -28,11 +28,11 @@ def contains(split: str, other: str) -> bool:
     return split in other or other in split or "all" in (split, other)
 
 
-def repeated_images(layout: Layout, lists: Lists, facts: Facts) -> list[Finding]:
+def repeated_images(source: DatasetSource, lists: Lists, facts: Facts) -> list[Finding]:
     """Images that are in several splits, or in one split more than once.
 
     Args:
-        layout: where the files lie.
+        source: where the files lie.
         lists: the pairs of each split.
         facts: images are compared by their pixels where these were read, by their files otherwise.
     """
@@ -51,7 +51,7 @@ def repeated_images(layout: Layout, lists: Lists, facts: Facts) -> list[Finding]
                 f"{number(len(leaks), 'image is', 'images are')} in more than one split, so a model is judged on "
                 "what it learned by heart",
                 "each image in one split",
-                f"take them out of one of the two; {how_to_fix(layout)} takes them out of train",
+                f"take them out of one of the two; {how_to_fix(source)} takes them out of train",
                 tuple(leaks),
             )
         )
@@ -106,7 +106,7 @@ def _twins(split: str, pairs: Sequence[Listed], facts: Facts) -> list[Item]:
     return items
 
 
-def lacking_classes(layout: Layout, form: MaskForm, counts: Mapping[str, ClassCounts]) -> list[Finding]:
+def missing_classes(source: DatasetSource, form: MaskForm, counts: Mapping[str, ClassCounts]) -> list[Finding]:
     """Classes that never occur, or only in some splits."""
     images = {split: count.images for split, count in counts.items() if count.images.any()}
     not_learned, not_judged = [], []
@@ -120,7 +120,7 @@ def lacking_classes(layout: Layout, form: MaskForm, counts: Mapping[str, ClassCo
             not_learned.append(Item(name, detail))
         elif without:
             not_judged.append(Item(name, detail))
-    where = f", or take them out of {layout.labels_file}" if layout.labels_file else ""
+    where = f", or take them out of {source.labels_file}" if source.labels_file else ""
     findings = []
     if not_learned:
         findings.append(

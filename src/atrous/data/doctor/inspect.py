@@ -11,9 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageMode
 
-from atrous.data.files.coco_json import annotated
 from atrous.data.files.images import (
-    JPEG_FORMATS,
     DecodedImage,
     ImageError,
     Pixels,
@@ -21,8 +19,7 @@ from atrous.data.files.images import (
     orientation_of,
     upright_size,
 )
-from atrous.data.files.masks import MaskError, MaskForm, open_mask
-from atrous.data.files.matlab import matrix_size
+from atrous.data.files.masks import MaskError, MaskForm, MaskRef
 from atrous.data.files.orientation import Size, agreement, size_of, upright_fit
 from atrous.labels import Color, Mask
 
@@ -92,12 +89,12 @@ class PairFacts:
     upright_fit: float | None = None
 
 
-def glance(image: Path, mask: Path) -> PairFacts:
+def glance(image: Path, mask: MaskRef) -> PairFacts:
     """What the headers say."""
     return PairFacts(_glance_at_image(image), _glance_at_mask(mask))
 
 
-def look(image_file: Path, mask: Path, form: MaskForm) -> PairFacts:
+def look(image_file: Path, mask: MaskRef, form: MaskForm) -> PairFacts:
     """What every pixel says, masks being written in a given form."""
     mask_facts, drawn = _look_at_mask(mask, form)
     try:
@@ -111,7 +108,7 @@ def look(image_file: Path, mask: Path, form: MaskForm) -> PairFacts:
     return PairFacts(_image_facts(image, _digest(image.pixels)), mask_facts, fit)
 
 
-def look_at_mask(mask: Path, form: MaskForm) -> MaskFacts | str:
+def look_at_mask(mask: MaskRef, form: MaskForm) -> MaskFacts | str:
     """What every pixel of a mask says."""
     return _look_at_mask(mask, form)[0]
 
@@ -131,43 +128,38 @@ def _image_facts(image: DecodedImage, digest: bytes = b"") -> ImageFacts:
     return ImageFacts(size_of(image.pixels), image.orientation, image.notes, digest)
 
 
-def _glance_at_mask(path: Path) -> MaskFacts | str:
+def _glance_at_mask(ref: MaskRef) -> MaskFacts | str:
     try:
-        if path.suffix == ".mat":
-            return MaskFacts(matrix_size(path), "L", is_jpeg=False)
-        if drawing := annotated(path):
-            return MaskFacts(drawing.size, "L", is_jpeg=False)
-        with Image.open(path) as image:
-            return MaskFacts(image.size[::-1], image.mode, image.format in JPEG_FORMATS)
+        return MaskFacts(*ref.header())
     except Exception:  # as above
         try:
-            open_mask(path)
+            ref.open()
         except MaskError as error:
-            return _reason(error, path)
+            return _reason(error, ref)
         raise
 
 
-def _look_at_mask(path: Path, form: MaskForm) -> tuple[MaskFacts | str, NDArray[np.uint8] | None]:
+def _look_at_mask(ref: MaskRef, form: MaskForm) -> tuple[MaskFacts | str, NDArray[np.uint8] | None]:
     try:
-        file = open_mask(path)
+        mask = ref.open()
     except MaskError as error:
-        return _reason(error, path), None
-    seen = MaskFacts(file.image.size[::-1], file.image.mode, file.is_jpeg)
+        return _reason(error, ref), None
+    seen = MaskFacts((mask.image.height, mask.image.width), mask.image.mode, mask.is_jpeg)
     if seen.is_jpeg:
         return seen, None
     if seen.coloured or form.encoding == "rgb":
-        pixels = file.colors()
-        alpha = np.asarray(file.image.convert("RGBA"))[..., 3] if file.image.has_transparency_data else None
+        pixels = mask.colors()
+        alpha = np.asarray(mask.image.convert("RGBA"))[..., 3] if mask.image.has_transparency_data else None
         opaque = alpha is None or bool(alpha.min() == 255)
         return replace(seen, colors=_count_colors(pixels), opaque=opaque, digest=_digest(pixels)), pixels
     try:
-        values = file.values()
+        values = mask.values()
     except MaskError as error:
-        return replace(seen, problem=_reason(error, path)), None
+        return replace(seen, problem=_reason(error, ref)), None
     return replace(seen, values=_count_values(values), digest=_digest(values)), values
 
 
-def _reason(error: Exception, path: Path) -> str:
+def _reason(error: Exception, path: Path | MaskRef) -> str:
     """An error's message without the name of the file before it."""
     return str(error).removeprefix(f"{path}: ")
 

@@ -9,10 +9,10 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.data.doctor.findings import Item, number
 from atrous.data.doctor.inspect import MOST_COLORS, ImageFacts, MaskFacts, PairFacts
 from atrous.data.files.masks import MaskForm
 from atrous.data.files.orientation import agreement, shown
+from atrous.data.findings import Item, number
 from atrous.data.sources.base import Listed
 from atrous.data.sources.labels_toml import GAP
 from atrous.labels import IGNORE, LabelSet

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from atrous.data.doctor.findings import Finding, Item, Severity, number
 from atrous.data.doctor.inspect import MaskFacts
 from atrous.data.doctor.list_rules import how_to_fix
 from atrous.data.doctor.pair_rules import Facts, color_form, complaints, drawn_upright, foreground, nothing_but_void
 from atrous.data.files.masks import MaskForm
-from atrous.data.sources.base import Layout
+from atrous.data.findings import Finding, Item, Severity, number
+from atrous.data.sources.base import DatasetSource
 from atrous.labels import IGNORE, VOID_COLOR
 
 
@@ -97,7 +97,7 @@ def is_error(kind: str) -> bool:
     return _KINDS[kind].severity == "error"
 
 
-def findings_about(layout: Layout, form: MaskForm, facts: Facts) -> list[Finding]:
+def findings_about(source: DatasetSource, form: MaskForm, facts: Facts) -> list[Finding]:
     """What is wrong with pairs, one finding a kind."""
     items: dict[str, dict[Item, None]] = {kind: {} for kind in _KINDS}
     for pair, seen in facts.items():
@@ -106,14 +106,14 @@ def findings_about(layout: Layout, form: MaskForm, facts: Facts) -> list[Finding
     findings = []
     for kind, (severity, one, many, expected) in _KINDS.items():
         if items[kind]:
-            found, mend = number(len(items[kind]), one, many), _mend(kind, layout, form, facts)
+            found, mend = number(len(items[kind]), one, many), _mend(kind, source, form, facts)
             findings.append(Finding(kind, severity, found, expected, mend, tuple(items[kind])))
-    return [_escalated(finding, layout, form, facts) for finding in findings]
+    return [_escalated(finding, source, form, facts) for finding in findings]
 
 
-def _mend(kind: str, layout: Layout, form: MaskForm, facts: Facts) -> str:
-    fix, masks = how_to_fix(layout), [seen.mask for seen in facts.values() if isinstance(seen.mask, MaskFacts)]
-    toml = str(layout.labels_file or "")
+def _mend(kind: str, source: DatasetSource, form: MaskForm, facts: Facts) -> str:
+    fix, masks = how_to_fix(source), [seen.mask for seen in facts.values() if isinstance(seen.mask, MaskFacts)]
+    toml = str(source.labels_file or "")
     match kind:
         case "jpeg-mask":
             return (
@@ -192,13 +192,13 @@ def _mend_unclear(toml: str, facts: Facts, fix: str) -> str:
     return f'say orientation = "upright" or orientation = "stored" in {toml}; or {line}'
 
 
-def _escalated(finding: Finding, layout: Layout, form: MaskForm, facts: Facts) -> Finding:
+def _escalated(finding: Finding, source: DatasetSource, form: MaskForm, facts: Facts) -> Finding:
     """Masks of 0 and 255 are an error where there is nothing else to learn from."""
     if finding.kind != "void-for-class":
         return finding
     if not nothing_but_void(form, facts):
         return replace(finding, kind="binary-mask")
-    if layout.labels_file and len(form.label_set) == 2:
-        mend = f"say in {layout.labels_file} that 255 is a class: values = [0, 255] (if it is void: values = [0, 1])"
+    if source.labels_file and len(form.label_set) == 2:
+        mend = f"say in {source.labels_file} that 255 is a class: values = [0, 255] (if it is void: values = [0, 1])"
         return replace(finding, kind="binary-mask", severity="error", mend=mend)
     return replace(finding, kind="binary-mask", severity="error")

@@ -12,7 +12,6 @@ from typing import Any
 from PIL import Image
 
 from atrous.data.doctor.dataset_rules import contains, content
-from atrous.data.doctor.findings import SHOWN, Item, number
 from atrous.data.doctor.inspect import PairFacts
 from atrous.data.doctor.pair_rules import (
     color_form,
@@ -25,9 +24,10 @@ from atrous.data.doctor.pair_rules import (
 from atrous.data.doctor.remedies import is_error
 from atrous.data.doctor.report import Checkup
 from atrous.data.files.images import open_image, turn
-from atrous.data.files.masks import MaskForm, read_mask
+from atrous.data.files.masks import MaskForm, MaskRef, read_mask
 from atrous.data.files.orientation import agreement
 from atrous.data.files.threads import Progress
+from atrous.data.findings import SHOWN, Item, number
 from atrous.data.folder_writer import check_target, write_folder
 from atrous.data.sources.base import Listed
 from atrous.errors import DatasetError
@@ -105,10 +105,10 @@ def mend(checkup: Checkup, folder: Path, progress: Progress | None = None) -> Me
         DatasetError: ``folder`` is in use, ``labels.toml`` must be corrected first, nothing is left to write, or the
             dataset has more than a folder of images and masks can hold.
     """
-    check_target(folder, checkup.layout.root)
-    if checkup.layout.extras.folders():
+    check_target(folder, checkup.source.root)
+    if checkup.source.extras.folders():
         raise DatasetError(
-            f"{checkup.layout.spec} has more than images with one mask each, and a mended copy would lose it; mend its "
+            f"{checkup.source.spec} has more than images with one mask each, and a mended copy would lose it; mend its "
             "own files as the findings say"
         )
     if unclear := [finding for finding in checkup.findings if finding.kind == "labels-file"]:
@@ -118,7 +118,7 @@ def mend(checkup: Checkup, folder: Path, progress: Progress | None = None) -> Me
     done = _take_out_of_train(lists, checkup.facts)
     pairs = list(dict.fromkeys(pair for listed in lists.values() for pair in listed))
     if not pairs:
-        raise DatasetError(f"nothing of {checkup.layout.spec} can be mended with certainty; see its findings")
+        raise DatasetError(f"nothing of {checkup.source.spec} can be mended with certainty; see its findings")
     labels = checkup.form.label_set
 
     def write(pair: Listed, image: Path, mask: Path) -> None:
@@ -138,7 +138,7 @@ def _plan_all(checkup: Checkup) -> tuple[dict[Listed, Plan], list[Item]]:
         form = replace(form, values=(0, IGNORE))
     plans: dict[Listed, Plan] = {}
     left_out: dict[Item, None] = {}
-    images: dict[Path, set[Path]] = {}
+    images: dict[MaskRef, set[Path]] = {}
     pairs = list(dict.fromkeys(pair for listed in checkup.lists.values() for pair in listed))
     for pair in pairs:
         images.setdefault(pair.mask, set()).add(pair.image)

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from atrous.data.doctor.findings import Finding, errors_of, tally
 from atrous.data.doctor.inspect import ImageFacts, MaskFacts, PairFacts
 from atrous.data.doctor.list_rules import how_to_fix
 from atrous.data.doctor.pair_rules import complaints, label_counts
 from atrous.data.doctor.remedies import is_error
 from atrous.data.files.masks import MaskForm
 from atrous.data.files.orientation import Size, shown
-from atrous.data.sources.base import Layout, Listed
+from atrous.data.findings import Finding, errors_of, tally
+from atrous.data.sources.base import DatasetSource, Listed
 from atrous.data.stats import ClassCounts, add_up
 
 
@@ -22,14 +22,14 @@ class Checkup:
     """All that was looked at, and what is wrong with it.
 
     Args:
-        layout: where the files lie.
+        source: where the files lie.
         form: how masks are written, or probably are.
         lists: the pairs of each split that can be read, in order.
         facts: of each pair whose files are there.
         findings: the worst first.
     """
 
-    layout: Layout
+    source: DatasetSource
     form: MaskForm
     lists: Mapping[str, list[Listed]]
     facts: Mapping[Listed, PairFacts]
@@ -63,8 +63,8 @@ class Checkup:
         """Splits that are there and were not looked at."""
         looked_at = {part for split in self.lists for part in split.split("+")}
         unreadable = {file for finding in self.findings if finding.kind == "no-split" for file in finding.files}
-        others = [split for split in self.layout.splits() if split not in looked_at]
-        return [split for split in others if str(self.layout.list_file(split)) not in unreadable]
+        others = [split for split in self.source.splits() if split not in looked_at]
+        return [split for split in others if str(self.source.list_file(split)) not in unreadable]
 
     def text(self) -> str:
         """The report: a table of classes for each split, then what is wrong."""
@@ -75,13 +75,13 @@ class Checkup:
         if self.healthy:
             parts.append(f"healthy: {tally(self.findings)}")
         else:
-            parts.append(f"{tally(self.findings)}; a mended copy, as far as that is safe: {how_to_fix(self.layout)}")
+            parts.append(f"{tally(self.findings)}; a mended copy, as far as that is safe: {how_to_fix(self.source)}")
         return "\n\n".join(parts)
 
     def _table(self, split: str) -> str:
         sizes, counts, names = self.sizes(split), self.counts(split), self.form.label_set.names
         between = f", {shown(sizes[0])} to {shown(sizes[-1])} pixels" if sizes else ""
-        lines = [f"{self.layout.kind}:{split}: {len(sizes)} of {len(self.lists[split])} pairs are good{between}"]
+        lines = [f"{self.source.kind}:{split}: {len(sizes)} of {len(self.lists[split])} pairs are good{between}"]
         total, width = max(int(counts.pixels.sum()) + counts.ignored, 1), max(map(len, names))
         for name, pixels, images in zip(names, counts.pixels, counts.images, strict=True):
             lines.append(f"  {name:{width}}  {100 * pixels / total:6.2f} %  in {images} images")
@@ -90,7 +90,7 @@ class Checkup:
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON knows it, with all files."""
         return {
-            "data": self.layout.spec,
+            "data": self.source.spec,
             "healthy": self.healthy,
             "findings": [finding.to_dict() for finding in self.findings],
             "splits": [self._split(split) for split in self.lists],

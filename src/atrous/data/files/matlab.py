@@ -1,35 +1,28 @@
-"""Masks in MATLAB's files, as NYUDv2, SIFT Flow, PASCAL-Context and PASCAL-Part have them.
-
-Reading them needs scipy, which is no dependency of the package: 35 MB for four datasets. ``pip install atrous[mat]``.
-"""
+"""Masks in MATLAB files. Reading them needs scipy, an extra of 35 MB: ``pip install atrous[mat]``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from types import ModuleType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from atrous.data.files.masks import DecodedMask, MaskHeader, MaskRef
 from atrous.errors import InputError
-from atrous.label_sets import CONTEXT_ANNOTATED, CONTEXT_NUMBERS, PARTS_MERGED, PERSON_PART
 from atrous.labels import IGNORE, Mask
-
-VARIABLES = ("S", "segmentation", "LabelMap")
-"""What the matrix is called in SIFT Flow, in NYUDv2 and in PASCAL-Context."""
-PARTS = "anno"
-"""What the objects with their parts are called in PASCAL-Part."""
 
 
 class MatrixError(InputError):
-    """A MATLAB file that holds no mask; the message says what it holds."""
+    """A MATLAB file that does not contain the expected mask; the message says what it contains."""
 
 
 def scipy_io() -> ModuleType:
-    """The part of scipy that reads MATLAB's files.
+    """The part of scipy that reads MATLAB files.
 
     Raises:
         MatrixError: it is not installed.
@@ -41,79 +34,72 @@ def scipy_io() -> ModuleType:
     return scipy.io  # type: ignore[no-any-return]
 
 
-def read_matrix(path: Path) -> Mask:
-    """Read a mask as it stands in its file, uint8 ``(H, W)``; -1, SIFT Flow's void, is read as 255.
-
-    PASCAL-Context's 459 numbers become those of its 60 classes: background is what is not among the 59. PASCAL-Part's
-    objects become the 7 classes of PASCAL-Person-Part.
+def whole_numbers(values: NDArray[Any], largest: int = IGNORE) -> NDArray[np.int64]:
+    """Integers of a matrix of any type ``(H, W)``, from -1 to ``largest``.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        MatrixError: no file of MATLAB's (up to version 7), no matrix in it that is a mask, or scipy is missing.
+        MatrixError: other values.
     """
-    name, _ = _find(path)
-    if name == PARTS:
-        return _merged_parts(path)
-    values = _load(path, name)
-    low, high = int(values.min(initial=0)), int(values.max(initial=0))
-    most = CONTEXT_ANNOTATED if name == "LabelMap" else IGNORE
-    if low < -1 or high > most or (values != np.trunc(values)).any():
-        raise MatrixError(f"its {name} holds {low} to {high}, where integers up to {most} were expected")
-    if name == "LabelMap":
-        classes = np.zeros(CONTEXT_ANNOTATED + 1, np.uint8)
-        classes[list(CONTEXT_NUMBERS.values())] = np.arange(1, len(CONTEXT_NUMBERS) + 1)
-        values = classes[values.astype(np.int64)]
-    mask: Mask = np.where(values == -1, IGNORE, values).astype(np.uint8)
-    return mask
+    low, high = values.min(initial=0), values.max(initial=0)
+    if low < -1 or high > largest or (values != np.trunc(values)).any():
+        raise MatrixError(f"contains {low:g} to {high:g}, where integers up to {largest} were expected")
+    return values.astype(np.int64)
 
 
-def matrix_size(path: Path) -> tuple[int, int]:
-    """Height and width of the mask in a file, most of which is not read.
+def as_labels(values: NDArray[Any]) -> Mask:
+    """A matrix of labels ``(H, W)`` as uint8; -1 is read as 255.
 
     Raises:
-        As :func:`read_matrix`.
+        MatrixError: other values than -1 to 255.
     """
-    name, size = _find(path)
-    return _merged_parts(path).shape if name == PARTS else size
+    numbers = whole_numbers(values)
+    return np.where(numbers == -1, IGNORE, numbers).astype(np.uint8)
 
 
-def _find(path: Path) -> tuple[str, tuple[int, int]]:
-    """The name and the size of the mask in a file."""
-    held = {name: shape for name, shape, _ in _read(path, scipy_io().whosmat)}
-    found = next((name for name in (*VARIABLES, PARTS) if len(held.get(name, ())) == 2), None)
-    if found is None:
-        expected = f"a matrix {', '.join(VARIABLES)} or PASCAL-Part's {PARTS}"
-        raise MatrixError(f"it holds {', '.join(held) or 'nothing'}; expected {expected}")
-    return found, held[found]
+@dataclass(frozen=True)
+class MatlabMask(MaskRef):
+    """A mask in a MATLAB file (up to version 7).
 
+    Args:
+        path: the file.
+        variable: the variable that contains the mask.
+        convert: from its value to a mask, uint8 ``(H, W)``; may raise a :class:`MatrixError` that goes on from
+            "its VARIABLE ".
+        same_size: whether the variable has the size of the mask.
+    """
 
-def _load(path: Path, name: str) -> NDArray[Any]:
-    found: NDArray[Any] = _read(path, partial(scipy_io().loadmat, variable_names=[name]))[name]
-    return found
+    variable: str
+    convert: Callable[[NDArray[Any]], Mask] = as_labels
+    same_size: bool = True
+    expected: ClassVar[str] = "a .mat file, or in its place a PNG,"
 
+    def header(self) -> MaskHeader:
+        size = self._size_of_variable()
+        return MaskHeader(size if self.same_size else self._mask().shape)
 
-def _read(path: Path, read: Callable[[BinaryIO], Any]) -> Any:
-    try:
-        with path.open("rb") as file:
-            return read(file)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # a damaged file can raise nearly anything inside a decoder
-        raise MatrixError(f"no file of MATLAB's that can be read ({error}); copy or download it again") from error
+    def decode(self) -> DecodedMask:
+        self._size_of_variable()
+        return DecodedMask(str(self), Image.fromarray(self._mask()))
 
+    def _mask(self) -> Mask:
+        values = self._read(partial(scipy_io().loadmat, variable_names=[self.variable]))[self.variable]
+        try:
+            return self.convert(values)
+        except MatrixError as error:
+            raise MatrixError(f"its {self.variable} {error}") from error
 
-def _merged_parts(path: Path) -> Mask:
-    """The parts of the persons in a file of PASCAL-Part: uint8 ``(H, W)``, later parts over earlier ones."""
-    (annotation,) = _load(path, PARTS).ravel()
-    try:
-        things = annotation["objects"].ravel()
-        mask: Mask = np.zeros(things[0]["mask"].shape, np.uint8)
-        for person in (thing for thing in things if thing["class"].item() == "person"):
-            for part in person["parts"].ravel():
-                mask[part["mask"] > 0] = PERSON_PART.names.index(PARTS_MERGED[part["part_name"].item()])
-    except (IndexError, KeyError, ValueError) as error:
-        raise MatrixError(
-            f"its {PARTS} is not as in PASCAL-Part ({type(error).__name__}: {error}); expected objects with class, "
-            f"mask and parts, and of a person the parts {', '.join(PARTS_MERGED)}"
-        ) from error
-    return mask
+    def _size_of_variable(self) -> tuple[int, int]:
+        shapes = {name: shape for name, shape, _ in self._read(scipy_io().whosmat)}
+        match shapes.get(self.variable):
+            case (height, width):
+                return height, width
+        raise MatrixError(f"it contains {', '.join(shapes) or 'nothing'}; expected a matrix {self.variable}")
+
+    def _read(self, read: Callable[[BinaryIO], Any]) -> Any:
+        try:
+            with self.path.open("rb") as file:
+                return read(file)
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # a damaged file can raise nearly anything inside a decoder
+            raise MatrixError(f"not a readable MATLAB file ({error}); copy or download it again") from error

@@ -1,181 +1,170 @@
-"""Where the files of a dataset lie: what each reader tells the doctor and ``open_dataset``."""
+"""What dataset sources share: their interface, and base classes for published datasets."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-from atrous.data.doctor.findings import Finding
-from atrous.data.files.images import Pixels
-from atrous.data.files.masks import MaskForm
-from atrous.data.sources.labels_toml import read_text
+from atrous.data.extras import Extras
+from atrous.data.files.masks import MaskFile, MaskForm, MaskRef
+from atrous.data.files.matlab import MatlabMask, MatrixError, scipy_io
+from atrous.data.findings import Finding
+from atrous.data.sources.names import read_lines
 from atrous.errors import DatasetError
 
 
 class Listed(NamedTuple):
-    """A pair as a split lists it, whether or not its files are there."""
+    """A pair as a split lists it, whether or not its files exist."""
 
     name: str
     image: Path
-    mask: Path
+    mask: MaskRef
 
 
-@dataclass(frozen=True)
-class Layer:
-    """Images that give images more channels.
-
-    Args:
-        folder: where they lie, each under its image's name.
-        mean: of each channel, 0–255.
-        read: a file → uint8 ``(H, W, C)``.
-    """
-
-    folder: Path
-    mean: tuple[float, ...]
-    read: Callable[[Path], Pixels]
-
-
-@dataclass(frozen=True)
-class FurtherMasks:
-    """Masks that tell other things apart in the same images.
-
-    Args:
-        folder: where they lie, each under the name of the image's main mask.
-        form: how they are written.
-    """
-
-    folder: Path
-    form: MaskForm
-
-
-@dataclass(frozen=True)
-class Extras:
-    """What a dataset has beyond images in colour with one mask each: for most, nothing.
-
-    Args:
-        layers: further channels, behind those of the images.
-        masks: further masks by the name of what they tell apart.
-        uncolored: where images are no colours, but three other measures (HHA): the mean of each, 0–255.
-    """
-
-    layers: tuple[Layer, ...] = ()
-    masks: Mapping[str, FurtherMasks] = field(default_factory=dict)
-    uncolored: tuple[float, ...] = ()
-
-    @property
-    def channels(self) -> int:
-        """How many channels its images have."""
-        return len(self.means((0, 0, 0)))
-
-    def means(self, colors: Sequence[float]) -> tuple[float, ...]:
-        """The mean of each channel as a share, 0–1, those of red, green and blue being given."""
-        first = tuple(mean / 255 for mean in self.uncolored) or colors
-        return (*first, *(mean / 255 for layer in self.layers for mean in layer.mean))
-
-    def folders(self) -> dict[Path, Literal["image", "mask"]]:
-        """The folders of its files, and whose names these have."""
-        masks: dict[Path, Literal["image", "mask"]] = {further.folder: "mask" for further in self.masks.values()}
-        return masks | {layer.folder: "image" for layer in self.layers}
-
-
-class Layout(Protocol):
-    """What the reader and the doctor need of a dataset on disk."""
+class DatasetSource(Protocol):
+    """A dataset on disk: which splits and pairs it has, and how its masks are written."""
 
     kind: str
     """The name before the colon of its specification."""
 
-    @property
-    def spec(self) -> str:
-        """Its specification."""
-
     root: Path
-    """The folder its files lie below."""
+    """The folder that contains its files."""
 
     extras: Extras
-    """What it has beyond images and masks."""
+    """Further channels and further masks."""
+
+    @property
+    def spec(self) -> str:
+        """Its specification, ``KIND:PATH``."""
 
     @property
     def labels_file(self) -> Path | None:
-        """Where a person can say how masks are written."""
+        """The file in which a user can declare how masks are written, if there can be one."""
 
     def splits(self) -> list[str]:
-        """The splits that are there."""
+        """The splits that exist."""
 
     def list_file(self, split: str) -> Path:
-        """Where the names of a split are listed, or would be."""
+        """The file or folder that lists a split, whether or not it exists."""
 
     def listed(self, split: str) -> list[Listed]:
         """The pairs of one split, in order.
 
         Raises:
-            DatasetError: no such split, or its list can't be read.
+            DatasetError: the split does not exist, or its list can't be read.
         """
 
     def form(self) -> MaskForm:
         """How its masks are written.
 
         Raises:
-            DatasetError, MaskError: it can't be told.
+            DatasetError, MaskError: this is neither declared nor clear from the masks.
         """
 
     def likely_form(self) -> tuple[MaskForm, list[Finding]]:
-        """How its masks are probably written, going by those that can be read, and what is wrong about it."""
+        """How its masks are probably written, judging by the readable ones, and what is wrong with that."""
 
-    def spare_masks(self) -> list[Path]:
-        """Masks that no image belongs to."""
+    def unused_masks(self) -> list[Path]:
+        """Masks without an image."""
 
-    def spare_images(self) -> list[Path]:
-        """Images that are in no split, where every image was meant to be in one."""
+    def unlisted_images(self) -> list[Path]:
+        """Images in no split, where every image should be in one."""
 
 
-def list_pairs(layout: Layout, split: str) -> list[Listed]:
-    """The pairs of a split, or of several joined by ``+``, in which a pair that they share comes once.
+class PublishedSource:
+    """Base of published datasets, whose masks are always written in the same way.
+
+    Attributes:
+        kind: the name before the colon of its specification.
+        mask_form: how its masks are written.
+        root: the folder that contains its files.
+    """
+
+    kind: str
+    mask_form: MaskForm
+    root: Path
+    labels_file = None
+    extras = Extras()
+
+    @property
+    def spec(self) -> str:
+        return f"{self.kind}:{self.root}"
+
+    def form(self) -> MaskForm:
+        return self.mask_form
+
+    def likely_form(self) -> tuple[MaskForm, list[Finding]]:
+        return self.form(), []
+
+    def unused_masks(self) -> list[Path]:
+        return []
+
+    def unlisted_images(self) -> list[Path]:
+        return []  # most have images that are in no list
+
+
+class MatlabSource(PublishedSource):
+    """Base of published datasets with a text file per split and masks in ``.mat`` files, or PNGs in their place.
+
+    Attributes:
+        lists, images, masks: folders.
+        suffix: of image files.
+        prefix: of image and mask names, before what the list contains.
+        variable: in the ``.mat`` files that contains the mask.
+    """
+
+    lists: Path
+    images: Path
+    masks: Path
+    suffix = ".jpg"
+    prefix = ""
+    variable: str
+
+    def require_scipy(self) -> None:
+        """Fail early if there are ``.mat`` masks that can't be read; PNGs in their place need nothing.
+
+        Raises:
+            DatasetError: scipy is not installed.
+        """
+        if next(self.masks.glob("*.mat"), None):
+            try:
+                scipy_io()
+            except MatrixError as error:
+                raise DatasetError(f"{self.spec}: {error}") from error
+
+    def splits(self) -> list[str]:
+        return sorted(file.stem for file in self.lists.glob("*.txt") if "_" not in file.stem)
+
+    def list_file(self, split: str) -> Path:
+        return self.lists / f"{split}.txt"
+
+    def listed(self, split: str) -> list[Listed]:
+        lines = read_lines(self.list_file(split), self.root)
+        names = [f"{self.prefix}{Path(line.split()[0]).stem}" for line in lines]  # some lists name image and mask
+        return [Listed(name, self.images / f"{name}{self.suffix}", self._mask(name)) for name in names]
+
+    def matrix(self, file: Path) -> MatlabMask:
+        """The mask in a ``.mat`` file."""
+        return MatlabMask(file, self.variable)
+
+    def _mask(self, name: str) -> MaskRef:
+        matrix, image = (self.masks / f"{name}{suffix}" for suffix in (".mat", ".png"))
+        return MaskFile(image) if image.is_file() and not matrix.is_file() else self.matrix(matrix)
+
+
+def list_pairs(source: DatasetSource, split: str) -> list[Listed]:
+    """List the pairs of a split, or of several joined by ``+``; a pair that these share is listed once.
 
     Raises:
-        DatasetError: no such split, or its list can't be read.
+        DatasetError: a split does not exist, or its list can't be read.
     """
     pairs: list[Listed] = []
-    for part in split.split("+"):  # one list may name an image twice on purpose
+    for part in split.split("+"):  # within one list an image may be repeated on purpose
         before = set(pairs)
-        pairs += [pair for pair in layout.listed(part) if pair not in before]
+        pairs += [pair for pair in source.listed(part) if pair not in before]
     return pairs
 
 
-def closest(name: str, there: Iterable[str]) -> str | None:
-    """The name that was probably meant."""
-    spelt = {known.lower(): known for known in there}
-    near = difflib.get_close_matches(name.lower(), spelt, 1, 0.6)
-    return spelt[near[0]] if near else None
-
-
-def did_you_mean(name: str, there: Iterable[str]) -> str:
-    """The same as an addition to a message; empty if nothing is near."""
-    near = closest(name, there)
-    return f" (did you mean '{near}'?)" if near else ""
-
-
-def folders_in(place: Path) -> list[str]:
-    """The names of the folders in a place; none if there is no such place."""
-    return sorted(p.name for p in place.iterdir() if p.is_dir()) if place.is_dir() else []
-
-
-def read_lines(file: Path, root: Path) -> list[str]:
-    """The lines of a list of a dataset, but for empty ones.
-
-    Raises:
-        DatasetError: it is not there, or no text in UTF-8.
-    """
-    if not file.is_file():
-        there = sorted(p.stem for p in file.parent.glob("*.txt"))
-        raise DatasetError(
-            f"{root} has no split '{file.stem}'{did_you_mean(file.stem, there)} (looked for {file}); "
-            f"splits there: {', '.join(there) or 'none'}"
-        )
-    try:
-        lines = read_text(file).splitlines()
-    except ValueError as error:
-        raise DatasetError(f"{file}: {error}") from error
-    return [line.strip() for line in lines if line.strip()]
+def voc_2010_folders(root: Path) -> tuple[Path, Path, Path]:
+    """Where the ``VOC2010`` folder of datasets that annotate its images may be."""
+    return root, root / "VOC2010", root / "VOCdevkit" / "VOC2010"

@@ -6,11 +6,13 @@ import hashlib
 from functools import cached_property
 from pathlib import Path
 
-from atrous.data.doctor.findings import Finding
+from atrous.data.extras import Extras
 from atrous.data.files.images import SUFFIXES, ImageError, find_images
-from atrous.data.files.masks import MaskError, MaskForm
-from atrous.data.sources.base import Extras, Listed, closest, did_you_mean, folders_in, read_lines
+from atrous.data.files.masks import MaskError, MaskFile, MaskForm
+from atrous.data.findings import Finding
+from atrous.data.sources.base import Listed
 from atrous.data.sources.labels_toml import guess_form, read_form, values_seen
+from atrous.data.sources.names import closest, did_you_mean, folders_in, read_lines
 from atrous.errors import DatasetError
 
 VALIDATION_SHARE = 0.2
@@ -84,7 +86,7 @@ class Folder:
 
     def listed(self, split: str) -> list[Listed]:
         return [
-            Listed(name, image, self.masks.get(name, self.root / "masks" / f"{name}.png"))
+            Listed(name, image, MaskFile(self.masks.get(name, self.root / "masks" / f"{name}.png")))
             for name in self._names(split)
             for image in self.images.get(name, [self.root / "images" / name])
         ]
@@ -148,10 +150,10 @@ class Folder:
     def _values_seen(self) -> dict[Path, frozenset[int] | MaskError]:
         return values_seen([self.masks[name] for name in self.images if name in self.masks])
 
-    def spare_masks(self) -> list[Path]:
+    def unused_masks(self) -> list[Path]:
         return [mask for name, mask in self.masks.items() if name not in self.images]
 
-    def spare_images(self) -> list[Path]:
+    def unlisted_images(self) -> list[Path]:
         if not ((self.root / "splits").is_dir() or (self.root / "images" / "train").is_dir()):
             return []
         try:

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from atrous.data.doctor.findings import Finding, Item, number
-from atrous.data.files.masks import Encoding, MaskError, MaskForm, open_mask
+from atrous.data.files.masks import Encoding, MaskError, MaskFile, MaskForm
 from atrous.data.files.threads import read_all
+from atrous.data.findings import Finding, Item, number
 from atrous.errors import DatasetError, InputError
 from atrous.label_sets import VOC
 from atrous.labels import IGNORE, Color, LabelSet
@@ -135,7 +135,7 @@ def _values_in(mask: Path) -> frozenset[int] | MaskError:
 @functools.cache
 def _read_values_in(version: tuple[Path, int, int]) -> frozenset[int] | MaskError:
     try:
-        return frozenset(np.flatnonzero(np.bincount(open_mask(version[0]).values().reshape(-1))).tolist())
+        return frozenset(np.flatnonzero(np.bincount(MaskFile(version[0]).open().values().reshape(-1))).tolist())
     except MaskError as error:
         return error
 

@@ -1,4 +1,4 @@
-"""Finding a dataset by its specification."""
+"""The dataset sources by name, and opening one by its specification."""
 
 from __future__ import annotations
 
@@ -6,42 +6,49 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from atrous.data.sources.base import Layout, closest, did_you_mean, folders_in
-from atrous.data.sources.coco import COCO_CLASSES, Coco
+from atrous.data.sources import coco, nyud
+from atrous.data.sources.ade20k import Ade20k
+from atrous.data.sources.base import DatasetSource
+from atrous.data.sources.camvid import CamVid
+from atrous.data.sources.cityscapes import Cityscapes
 from atrous.data.sources.folder import Folder
-from atrous.data.sources.published import CamVid, Voc
-from atrous.data.sources.scenes import NYUD_INPUTS, Nyud, PascalContext, PersonPart, SiftFlow
-from atrous.data.sources.trees import Ade20k, Cityscapes
+from atrous.data.sources.names import closest, did_you_mean, folders_in
+from atrous.data.sources.pascal_context import PascalContext
+from atrous.data.sources.person_part import PersonPart
+from atrous.data.sources.siftflow import SiftFlow
+from atrous.data.sources.voc import Voc
 from atrous.errors import DatasetError
 
-READERS: dict[str, Callable[[Path], Layout]] = {
+SOURCES: dict[str, Callable[[Path], DatasetSource]] = {
     "voc": Voc,
     "camvid": CamVid,
     "folder": Folder,
-    **{kind: partial(Nyud, kind=kind) for kind in NYUD_INPUTS},
+    **{kind: partial(nyud.Nyud, kind=kind) for kind in nyud.KINDS},
     "siftflow": SiftFlow,
     "pascalcontext": PascalContext,
     "personpart": PersonPart,
     "cityscapes": Cityscapes,
     "ade20k": Ade20k,
-    **{kind: partial(Coco, kind=kind) for kind in COCO_CLASSES},
+    **{kind: partial(coco.Coco, kind=kind) for kind in coco.KINDS},
 }
-"""The readers, by the name that stands before the colon of a data specification."""
+"""The dataset sources, by the name before the colon of a data specification."""
 
 
-def find_layout(spec: str) -> Layout:
-    """The layout of a dataset by its specification, ``READER:PATH`` with one of :data:`READERS`.
+def find_source(spec: str) -> DatasetSource:
+    """Find a dataset on disk by its specification, ``SOURCE:PATH`` with one of :data:`SOURCES`.
 
     Raises:
-        DatasetError: an unknown reader, no such dataset there, or its reader needs what is not installed.
+        DatasetError: an unknown source, the path does not contain such a dataset, or a package it needs is missing.
         ImageError: a folder without images.
     """
     kind, colon, place = spec.partition(":")
-    if not colon or kind not in READERS:
-        near = f"folder:{spec}" if Path(spec).is_dir() else f"{closest(kind, READERS)}:{place}"
+    if not colon or kind not in SOURCES:
+        near = f"folder:{spec}" if Path(spec).is_dir() else f"{closest(kind, SOURCES)}:{place}"
         meant = "" if near.startswith("None") or near.endswith(":") else f" (did you mean {near}?)"
-        raise DatasetError(f"'{spec}' names no dataset{meant}; write one of {', '.join(f'{k}:PATH' for k in READERS)}")
+        known = ", ".join(f"{kind}:PATH" for kind in SOURCES)
+        raise DatasetError(f"'{spec}' is not a dataset{meant}; expected one of {known}")
     root = Path(place).expanduser()
     if not root.is_dir():
-        raise DatasetError(f"'{spec}': there is no folder {root}{did_you_mean(root.name, folders_in(root.parent))}")
-    return READERS[kind](root)
+        near = did_you_mean(root.name, folders_in(root.parent))
+        raise DatasetError(f"'{spec}': the folder {root} does not exist{near}")
+    return SOURCES[kind](root)

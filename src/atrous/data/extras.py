@@ -1,0 +1,69 @@
+"""What a dataset has beyond RGB images with one mask each: more channels, and more masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from atrous.data.files.images import Pixels
+from atrous.data.files.masks import MaskForm
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Files that add channels to the images.
+
+    Args:
+        folder: their folder; each has its image's name.
+        mean: mean of each channel, 0–255.
+        read: a file → uint8 ``(H, W, C)``.
+    """
+
+    folder: Path
+    mean: tuple[float, ...]
+    read: Callable[[Path], Pixels]
+
+
+@dataclass(frozen=True)
+class FurtherMasks:
+    """A second set of masks of the same images, with classes of its own.
+
+    Args:
+        folder: their folder; each has the name of the image's main mask.
+        form: how they are written.
+    """
+
+    folder: Path
+    form: MaskForm
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a dataset has beyond RGB images with one mask each; most have nothing.
+
+    Args:
+        layers: further channels, after those of the images.
+        masks: further masks, by the name of the head that learns them.
+        uncolored: if the images are not RGB but three other measurements (HHA): the mean of each, 0–255.
+    """
+
+    layers: tuple[Layer, ...] = ()
+    masks: Mapping[str, FurtherMasks] = field(default_factory=dict)
+    uncolored: tuple[float, ...] = ()
+
+    @property
+    def channels(self) -> int:
+        """The number of channels of an image."""
+        return len(self.means((0, 0, 0)))
+
+    def means(self, colors: Sequence[float]) -> tuple[float, ...]:
+        """The mean of each channel, 0–1, given those of red, green and blue."""
+        first = tuple(mean / 255 for mean in self.uncolored) or colors
+        return (*first, *(mean / 255 for layer in self.layers for mean in layer.mean))
+
+    def folders(self) -> dict[Path, Literal["image", "mask"]]:
+        """The folders of its files, and whether these are named after the image or after the mask."""
+        masks: dict[Path, Literal["image", "mask"]] = {further.folder: "mask" for further in self.masks.values()}
+        return masks | {layer.folder: "image" for layer in self.layers}

@@ -1,0 +1,30 @@
+"""Opening a dataset by its specification."""
+
+from __future__ import annotations
+
+from atrous.data.dataset import PairedDataset
+from atrous.data.doctor.list_rules import absent_files
+from atrous.data.sources.base import list_pairs
+from atrous.data.sources.registry import find_source
+from atrous.errors import DatasetError
+
+
+def open_dataset(spec: str, split: str) -> PairedDataset:
+    """Open a dataset by its specification.
+
+    Args:
+        spec: ``SOURCE:PATH``, with one of :data:`atrous.data.sources.registry.SOURCES`.
+        split: name of a split, or several joined by ``+`` (``train+val``).
+
+    Raises:
+        DatasetError: an unknown source, a missing folder or split, or a split that lists missing files.
+        MaskError: an unreadable mask, where classes are counted because nothing names them.
+    """
+    source = find_source(spec)
+    pairs = list_pairs(source, split)
+    if not pairs:
+        raise DatasetError(f"'{spec}', split '{split}', has no images")
+    if findings := absent_files(source, {split: pairs}):
+        raise DatasetError(f"'{spec}', split '{split}': " + "\n".join(finding.sentence() for finding in findings))
+    name = f"{spec.partition(':')[0]}:{split}"
+    return PairedDataset(name, source.form(), tuple((pair.image, pair.mask) for pair in pairs), source.extras)

@@ -1,0 +1,64 @@
+"""Names in lists and folders: reading them, and suggesting the one that was probably meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+from atrous.data.sources.labels_toml import read_text
+from atrous.errors import DatasetError
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that was probably meant; None if none is similar."""
+    by_lower_case = {candidate.lower(): candidate for candidate in known}
+    near = difflib.get_close_matches(name.lower(), by_lower_case, 1, 0.6)
+    return by_lower_case[near[0]] if near else None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The same as the end of a message; empty if none is similar."""
+    near = closest(name, known)
+    return f" (did you mean '{near}'?)" if near else ""
+
+
+def folders_in(folder: Path) -> list[str]:
+    """The names of the folders in a folder, sorted; empty if it does not exist."""
+    return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+
+
+def read_lines(file: Path, root: Path) -> list[str]:
+    """Read the non-empty lines of the list of a split.
+
+    Args:
+        file: the list, named after the split.
+        root: the dataset, for messages.
+
+    Raises:
+        DatasetError: the file does not exist, or is not UTF-8 text.
+    """
+    if not file.is_file():
+        there = sorted(path.stem for path in file.parent.glob("*.txt"))
+        raise DatasetError(
+            f"{root} has no split '{file.stem}'{did_you_mean(file.stem, there)} (looked for {file}); "
+            f"available splits: {', '.join(there) or 'none'}"
+        )
+    try:
+        lines = read_text(file).splitlines()
+    except ValueError as error:
+        raise DatasetError(f"{file}: {error}") from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+def require_split(folder: Path, available: list[str]) -> None:
+    """Require the folder of a split.
+
+    Raises:
+        DatasetError: it does not exist.
+    """
+    if not folder.is_dir():
+        raise DatasetError(
+            f"{folder.parent} has no split '{folder.name}'{did_you_mean(folder.name, available)}; available splits: "
+            f"{', '.join(available) or 'none'}"
+        )
