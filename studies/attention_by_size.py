@@ -22,7 +22,8 @@ from matplotlib import pyplot as plt
 from PIL import Image
 
 import atrous
-from atrous.data.dataset import Dataset, open_dataset
+from atrous.data.dataset import Dataset
+from atrous.data.opening import open_dataset
 from atrous.labels import IGNORE
 from atrous.models.attention_to_scale import AttentionToScale
 from atrous.viz import attention_figure

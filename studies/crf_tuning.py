@@ -16,7 +16,8 @@ from PIL import Image
 
 import atrous
 from atrous.crf import DenseCRF
-from atrous.data.dataset import Dataset, Sample, open_dataset
+from atrous.data.dataset import Dataset, Sample
+from atrous.data.opening import open_dataset
 from atrous.evaluation.crf_search import Tuning, searched_on, tune_crf
 from atrous.evaluation.metrics import ConfusionMatrix
 from atrous.evaluation.report import percent

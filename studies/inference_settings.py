@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 import atrous
-from atrous.data.dataset import open_dataset
+from atrous.data.opening import open_dataset
 from atrous.evaluation.report import percent
 from atrous.evaluation.sweep import COUNTED_AT, Setting, multiply_adds, plot, turn_dial
 from atrous.files import write_atomically
