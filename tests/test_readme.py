@@ -1,5 +1,6 @@
 """The README's commands and code, run as they stand; what they would need minutes for is made small by settings."""
 
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -15,6 +16,11 @@ from docs.generate import PAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+spec = importlib.util.spec_from_file_location("run", ROOT / "run.py")
+assert spec
+assert spec.loader
+run = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(run)
 # A tiny random network and crops, so that the commands of five minutes take seconds.
 SMALL = [
     "model.backbone=test_efficientnet",
@@ -67,11 +73,18 @@ def test_the_five_minute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert len(list((tmp_path / "masks").rglob("*.png"))) == 12
 
 
+@pytest.mark.parametrize(("marker", "job"), [("<!-- main-job -->", "demo"), ("<!-- tests -->", "test")])
+def test_each_job_is_one_command_line_that_sets_itself_up(marker: str, job: str) -> None:
+    assert block(marker) == f"python3 run.py {job}\n"
+    assert job in run.JOBS
+    assert run.main([]) == run.main(["nonsense"]) == 2
+
+
 @pytest.mark.slow
 def test_the_demo_segments_with_the_bundled_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (words,) = commands("<!-- main-job -->")
-    answer = CliRunner().invoke(app, words[1:])
+    (_, command) = run.JOBS["demo"]
+    answer = CliRunner().invoke(app, command[2:])
     assert answer.exit_code == 0, answer.output
     assert "person" in answer.output
     assert (tmp_path / "atrous-demo" / "grace_hopper.side_by_side.jpg").is_file()
@@ -84,7 +97,7 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
     names = {"images": torch.randint(0, 256, (1, 3, 65, 65), dtype=torch.uint8)}
     exec(compile(block("## In Python"), "README.md", "exec"), names)
     assert names["logits"].shape == (1, 21, 65, 65)
-    assert (tmp_path / "image.png").is_file()
+    assert (tmp_path / "mask.png").is_file()
 
 
 def test_every_file_the_readme_links_to_is_there() -> None:
