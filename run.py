@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] not in JOBS:
         print(__doc__, file=sys.stderr)
         return 2
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - this file also runs where the package can not be installed
         print(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}", file=sys.stderr)
         return 2
     extras, command = JOBS[arguments[0]]
