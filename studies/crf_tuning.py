@@ -18,7 +18,7 @@ import atrous
 from atrous.crf import DenseCRF
 from atrous.data.dataset import Dataset, Sample
 from atrous.data.opening import open_dataset
-from atrous.evaluation.crf_search import Tuning, searched_on, tune_crf
+from atrous.evaluation.crf_search import CRFSearch, search_crf, searched_images
 from atrous.evaluation.metrics import ConfusionMatrix
 from atrous.evaluation.report import percent
 from atrous.evaluation.trimap import trimap
@@ -77,9 +77,9 @@ def main(
 ) -> None:
     """Tune, evaluate, draw, and write the table."""
     network, dataset = atrous.load(model), open_dataset(data, split)
-    found = tune_crf(network, dataset, images=images, on_try=lambda s, iou: typer.echo(f"{100 * iou:.2f}  {s}"))
+    found = search_crf(network, dataset, images=images, on_try=lambda s, iou: typer.echo(f"{100 * iou:.2f}  {s}"))
     pair, bands, gains = Pair(network, found.settings.build()), Bands(dataset.label_set), []
-    for index in sorted(set(range(len(dataset))) - searched_on(len(dataset), images)):
+    for index in sorted(set(range(len(dataset))) - searched_images(len(dataset), images)):
         sample = dataset[index]
         without, refined = pair.labels(sample)
         bands.add(sample, (without, refined))
@@ -111,7 +111,7 @@ def draw(pair: Pair, dataset: Dataset, gains: list[tuple[float, int]]) -> None:
             Image.fromarray(strip).save(folder / f"{name}_{100 * gain:+.1f}_{index}.png")
 
 
-def searched(found: Tuning) -> str:
+def searched(found: CRFSearch) -> str:
     """What was searched."""
     return (
         f"Searched on {found.images[0]} images of {found.data}, {len(found.tried)} settings; evaluated on the other\n"

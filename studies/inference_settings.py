@@ -16,7 +16,7 @@ import typer
 import atrous
 from atrous.data.opening import open_dataset
 from atrous.evaluation.report import percent
-from atrous.evaluation.sweep import COUNTED_AT, Setting, multiply_adds, plot, turn_dial
+from atrous.evaluation.sweep import COUNTED_AT, SweepPoint, multiply_adds, plot, sweep
 from atrous.files import write_atomically
 from atrous.inference.test_time import Inference
 from atrous.models import SegmentationModel
@@ -51,16 +51,16 @@ def main(
 ) -> None:
     """Evaluate every row, and write the table."""
     network, dataset = atrous.load(model), open_dataset(data, split).some(images)
-    rows, settings = [HEADER], []
+    rows, points = [HEADER], []
     for stride, inference, name, published in ROWS:
-        (setting,) = turn_dial(network, dataset, [stride], trimap=BANDS, inference=inference)
-        settings.append(setting)
-        rows.append([name, published, *figures(setting), *costs(network, stride, inference, setting)])
+        (point,) = sweep(network, dataset, "output_stride", [stride], trimap=BANDS, inference=inference)
+        points.append(point)
+        rows.append([name, published, *figures(point), *costs(network, stride, inference, point)])
         typer.echo("  ".join(rows[-1]))
     target = RESULTS / "studies" / f"inference_{Path(model).name}"
-    once = [setting for setting, (_, inference, _, _) in zip(settings, ROWS, strict=True) if inference is ONCE]
+    once = [point for point, (_, inference, _, _) in zip(points, ROWS, strict=True) if inference is ONCE]
     write_atomically(target.with_suffix(".png"), plot(once))
-    found, command = settings[0].evaluation, command_line("studies.inference_settings")
+    found, command = points[0].evaluation, command_line("studies.inference_settings")
     section = Section(
         text=f"""One checkpoint, trained at output stride 16, on {found.images} images of {found.data}, each at its
 native size, float32; in %. Scales are {", ".join(f"{scale:g}" for scale in SCALES)}; probabilities are averaged.
@@ -68,26 +68,26 @@ native size, float32; in %. Scales are {", ".join(f"{scale:g}" for scale in SCAL
 whole process's. Timed on a machine with other work beside it.""",
         rows=rows,
         below=f"![Mean IoU and cost by output stride]({target.name}.png)",
-        facts=[setting.to_dict() for setting in settings],
+        facts=[point.to_dict() for point in points],
         origin=origin_of(command),
     )
     Result(f"{Path(model).name}: output stride, scales and mirror images", command, (), {"": section}).write(target)
 
 
-def figures(setting: Setting) -> list[str]:
+def figures(point: SweepPoint) -> list[str]:
     """Metrics of a row, in percent."""
-    found = setting.evaluation
+    found = point.evaluation
     values = [found.metrics.mean_iou, found.to_dict()["mean_iou_of_frequent_classes"]["mean_iou"]]
     values += [found.trimap[width].metrics().mean_iou for width in BANDS]
     return [percent(value) for value in (*values, found.metrics.pixel_accuracy)]
 
 
-def costs(network: SegmentationModel, stride: int, inference: Inference, setting: Setting) -> list[str]:
+def costs(network: SegmentationModel, stride: int, inference: Inference, point: SweepPoint) -> list[str]:
     """Multiply-adds, seconds and memory of a row."""
     network.output_stride = stride
     adds = sum(multiply_adds(network, size=scaled_size(COUNTED_AT, scale)) for scale in inference.scales)
-    memory = (setting.memory or 0) / 1e6
-    return [f"{adds * (1 + inference.flip) / 1e9:.2f}", f"{setting.seconds:.3f}", f"{memory:.0f}"]
+    memory = (point.memory or 0) / 1e6
+    return [f"{adds * (1 + inference.flip) / 1e9:.2f}", f"{point.seconds:.3f}", f"{memory:.0f}"]
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from studies.study import Data, Study, evaluation_file, read_json, read_log, rec
 Facts = dict[str, dict[str, Any]]
 """Facts of rows by the row's name."""
 METRICS = ("pixel_accuracy", "mean_accuracy", "mean_iou", "frequency_weighted_iou")
-LEFT_OUT = ("confusion", "further", "absent", "seconds")
+LEFT_OUT = ("confusion", "heads", "absent", "seconds")
 """Parts of an evaluation that are not kept."""
 
 

@@ -43,7 +43,7 @@ def test_a_backbone_that_starts_from_it_gives_its_features(
     assert f"model.pretrained={out}" in done.stdout
     again = CliRunner().invoke(app, ["convert", "classifier", str(file), "--as", "vgg11", "--out", str(out)])
     assert again.exit_code != 0
-    assert "is there: name a new file" in again.output
+    assert "exists already: name a new file" in again.output
     model = create_model("fcn32s", backbone="vgg11", num_classes=2, pretrained=out).eval()
     image = torch.randint(0, 256, (1, 3, 40, 30), dtype=torch.uint8)
     weight, bias = map(torch.from_numpy, blobs["conv1_1"])

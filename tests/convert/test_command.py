@@ -61,9 +61,7 @@ def test_an_older_model_is_replaced_only_where_that_is_said(caffemodel: Path, tm
     older = (tmp_path / "m/model.safetensors").stat().st_mtime_ns
     again = atrous(*command)
     assert (again.exit_code, again.stdout) == (2, "")
-    assert (
-        again.stderr == f"atrous: {tmp_path / 'm'} holds a model: name a new folder, or replace it with --overwrite\n"
-    )
+    assert again.stderr == f"atrous: {tmp_path / 'm'} contains a model: name a new folder, or use --overwrite\n"
     assert (tmp_path / "m/model.safetensors").stat().st_mtime_ns == older
     assert atrous(*command, "--overwrite").exit_code == 0
     assert (tmp_path / "m/model.safetensors").stat().st_mtime_ns > older
@@ -96,7 +94,7 @@ def test_classes_may_be_those_of_a_dataset(caffemodel: Path, tmp_path: Path) -> 
         (["--as", "fcn32s", "--classes", "twice.txt"], "twice.txt: class names must differ"),
         (["--as", "fcn32s", "--classes", "no.txt"], "no.txt"),
         (["--as", "fcn32s", "--out", "names.txt/m"], "a file, where a folder is to be written in: 'names.txt'"),
-        (["--as", "fcn32s", "--out", "."], "is there and is no model folder"),
+        (["--as", "fcn32s", "--out", "."], "exists and is not a model folder"),
     ],
 )
 def test_what_can_not_be_is_said_in_one_line(

@@ -5,7 +5,7 @@ from torch import nn
 
 from atrous.crf.tune import COARSE, Settings, search, stored_crf, stored_settings
 from atrous.data.dataset import Sample
-from atrous.evaluation.crf_search import tune_crf
+from atrous.evaluation.crf_search import search_crf
 from atrous.grid import Grid
 from atrous.labels import LabelSet
 
@@ -68,14 +68,14 @@ class Discs:
 
 def test_a_model_that_is_vague_about_boundaries_gains_and_the_card_says_so(monkeypatch):
     monkeypatch.setattr("atrous.evaluation.crf_search.search", lambda score, start: search_few(score, start))
-    told = []
-    found = tune_crf(Blurred(), Discs(4), images=2, on_try=lambda settings, score: told.append(score))
+    tries = []
+    found = search_crf(Blurred(), Discs(4), images=2, on_try=lambda settings, mean_iou: tries.append(mean_iou))
     assert found.images == (2, 2)
     assert found.helps
-    assert found.after[0] > found.before[0]
-    assert found.after[1] > found.before[1]
-    assert len(told) == len(found.tried) == 2
-    assert "helps on images it was not tuned on" in found.text()
+    assert found.held_out_with.mean_iou > found.held_out_without.mean_iou
+    assert found.held_out_with.near_boundaries > found.held_out_without.near_boundaries
+    assert len(tries) == len(found.tried) == 2
+    assert "helps on held-out images" in found.text()
     card = {"crf": found.to_card()}
     assert stored_settings(card) == found.settings
     assert stored_crf(card).iterations == found.settings.iterations
@@ -87,8 +87,8 @@ def search_few(score, start):
 
 
 def test_one_image_is_too_few():
-    with pytest.raises(ValueError, match="tuned on some and judged on others"):
-        tune_crf(Blurred(), Discs(1))
+    with pytest.raises(ValueError, match="needs some to search on and others held out"):
+        search_crf(Blurred(), Discs(1))
 
 
 def test_classes_must_be_the_models_and_a_search_needs_images():
@@ -96,9 +96,9 @@ def test_classes_must_be_the_models_and_a_search_needs_images():
         label_set = LabelSet(("ground", "sky", "sea"))
 
     with pytest.raises(ValueError, match="classes must be the same"):
-        tune_crf(Blurred(), Others(4))
+        search_crf(Blurred(), Others(4))
     with pytest.raises(ValueError, match="1 image or more, not 0"):
-        tune_crf(Blurred(), Discs(4), images=0)
+        search_crf(Blurred(), Discs(4), images=0)
 
 
 def test_without_a_tuning_the_crf_has_the_published_numbers():

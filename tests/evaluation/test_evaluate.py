@@ -1,5 +1,6 @@
 import json
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -60,7 +61,7 @@ class Blocks:
         return Sample(np.stack([mask] * 3, axis=-1), mask, f"{index}.png")
 
 
-def test_each_image_is_judged_at_its_own_size():
+def test_each_image_is_evaluated_at_its_own_size():
     model, data = Reader(), Blocks()
     result = evaluate(model, data)
     assert [shape for shape, _ in model.seen] == [(1, 3, 5, 7), (1, 3, 1, 1), (1, 3, 9, 3)]
@@ -70,15 +71,15 @@ def test_each_image_is_judged_at_its_own_size():
     assert result.metrics.absent == ("cow",)
 
 
-def test_a_model_that_reads_the_truth_scores_one():
+def test_a_model_that_reads_the_ground_truth_has_accuracy_one():
     result = evaluate(Reader(), Blocks(((8, 8), (16, 5))))
     assert result.metrics.pixel_accuracy == 1
 
 
 def test_images_are_read_in_the_background_and_in_order():
-    data, told = Blocks(), []
-    evaluate(Reader(), data, progress=lambda done, total: told.append((done, total)))
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    data, calls = Blocks(), []
+    evaluate(Reader(), data, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(1, 3), (2, 3), (3, 3)]
     assert threading.main_thread() not in data.threads
     assert not any(thread.is_alive() for thread in data.threads)
 
@@ -99,20 +100,20 @@ def test_precision_switches_autocast(precision, autocast):
     assert (result.precision, result.device) == (precision, "cpu")
 
 
-def test_a_image_that_cannot_be_read_stops_with_its_error():
+def test_an_image_that_cannot_be_read_stops_with_its_error():
     class Broken(Blocks):
         def __getitem__(self, index):
             if index == 1:
-                raise ValueError("photos/1.png is no image")
+                raise ValueError("photos/1.png is not an image")
             return super().__getitem__(index)
 
-    with pytest.raises(ValueError, match=r"photos/1\.png is no image"):
+    with pytest.raises(ValueError, match=r"photos/1\.png is not an image"):
         evaluate(Reader(), Broken())
 
 
 def test_other_classes_than_the_models_are_refused():
     data = Blocks()
-    with pytest.raises(ValueError, match=r"tells apart 3 classes .* the data have 4 "):
+    with pytest.raises(ValueError, match=r"the model has 3 classes .* the data have 4 "):
         evaluate(Reader(LabelSet.numbered(3)), data)
     with pytest.raises(ValueError, match="same order"):
         evaluate(Reader(LabelSet(("background", "dog", "cat", "cow"))), data)
@@ -122,8 +123,8 @@ def test_other_classes_than_the_models_are_refused():
         evaluate(Reader(LABELS), data)
 
 
-def test_an_empty_data_set_is_refused():
-    with pytest.raises(ValueError, match="no image to judge in blocks:val"):
+def test_an_empty_dataset_is_refused():
+    with pytest.raises(ValueError, match="no image to evaluate in blocks:val"):
         evaluate(Reader(), Blocks(()))
 
 
@@ -139,7 +140,7 @@ def test_the_result_can_be_written_as_json():
     assert written["mean_iou_of_frequent_classes"]["classes"][0] == "background"
 
 
-def test_a_trained_architecture_is_judged():
+def test_a_built_architecture_is_evaluated():
     from atrous.models import create_model
 
     model = create_model("deeplabv3plus", backbone="tf_efficientnet_lite0", num_classes=4)
@@ -160,8 +161,35 @@ def test_a_band_needs_a_width():
         evaluate(Reader(), Blocks(), trimap=(0,))
 
 
-def test_a_method_looks_several_times_and_is_judged_as_a_whole():
+def test_an_inference_of_several_views_is_evaluated_as_a_whole():
     model = Reader()
     result = evaluate(model, Blocks(((8, 8),)), inference=Inference((1.0, 2.0), flip=True))
     assert len(model.seen) == 4
     assert result.metrics.pixel_accuracy == 1
+
+
+def test_a_network_of_several_heads_runs_once_per_image(monkeypatch):
+    from atrous.models import create_model
+
+    shapes = LabelSet(("flat", "round"))
+
+    class TwoMasks(Blocks):
+        extras = SimpleNamespace(masks={"shape": SimpleNamespace(form=SimpleNamespace(label_set=shapes))})
+
+        def __getitem__(self, index):
+            sample = super().__getitem__(index)
+            return Sample(sample.image, sample.mask, sample.name, {"shape": sample.mask % 2})
+
+    model = create_model("fcn32s", backbone="test_resnet", num_classes=4, heads={"shape": 2})
+    for parameter in model.score_fr.parameters():
+        nn.init.normal_(parameter)
+    data, runs = TwoMasks(((33, 41), (20, 65))), []
+    model.backbone.register_forward_hook(lambda *_: runs.append(1))
+    result = evaluate(model, data)
+    assert len(runs) == 2
+    assert (result.confusion.matrix == evaluate(model, Blocks(data.sizes)).confusion.matrix).all()
+    assert result.heads["shape"].matrix.sum() == 33 * 41 + 20 * 65
+    assert result.to_dict()["heads"]["shape"]["pixel_accuracy"] == result.heads["shape"].metrics().pixel_accuracy
+    runs.clear()
+    evaluate(model, data, inference=Inference((0.75, 1.0), flip=True))
+    assert len(runs) == 2 * 4

@@ -15,10 +15,10 @@ def evaluation():
     return Evaluation("deeplabv3plus", "voc:val", confusion, 12, 6.0, "float32", "cpu")
 
 
-def test_the_table_shows_scores_classes_and_what_is_missing(evaluation):
+def test_the_table_shows_metrics_classes_and_missing_classes(evaluation):
     assert table(evaluation, min_images=4) == (
         """\
-| score                                                         |     % |
+| metric                                                        |     % |
 | ------------------------------------------------------------- | ----: |
 | pixel accuracy                                                | 71.43 |
 | mean accuracy                                                 | 70.83 |
@@ -34,19 +34,19 @@ def test_the_table_shows_scores_classes_and_what_is_missing(evaluation):
 | sheep      |      0 |     – |          – |
 
 2 of 4 classes do not occur in this split: cow, sheep.
-Predicted all the same, and counted as IoU 0 in the mean: cow.
-Mean IoU over the classes that do occur, as the FCN paper judges SIFT Flow: 62.50 %."""
+Predicted nevertheless, and counted as IoU 0 in the mean: cow.
+Mean IoU over the classes that do occur, as in the FCN paper on SIFT Flow: 62.50 %."""
     )
 
 
-def test_markdown_says_what_was_judged_and_holds_the_same_table(evaluation):
+def test_markdown_says_what_was_evaluated_and_contains_the_same_table(evaluation):
     text = markdown(evaluation)
     assert text.startswith("## deeplabv3plus on voc:val\n\n12 images, each at its own size")
     assert "computed in float32 on cpu in 6.0 s (2.00 images/s)" in text
     assert text.endswith(table(evaluation) + "\n")
 
 
-def test_where_every_class_occurs_nothing_is_said_about_missing_ones():
+def test_nothing_is_said_about_missing_classes_if_every_class_occurs():
     confusion = ConfusionMatrix(LabelSet(("sky", "road")))
     confusion.matrix[:] = np.eye(2)
     text = table(Evaluation("m", "d", confusion, 1, 1.0, "float32", "cpu"))

@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 from atrous.cli import app
 from atrous.data.dataset import Dataset
 from atrous.data.opening import open_dataset
-from atrous.evaluation import sweep as dial
+from atrous.evaluation import sweep as sweeping
 from atrous.evaluation.evaluate import evaluate
-from atrous.evaluation.sweep import multiply_adds, table, turn_dial
+from atrous.evaluation.sweep import multiply_adds, sweep, table
 from atrous.inference.test_time import Inference
 from atrous.models import SegmentationModel, create_model
 
@@ -48,27 +48,27 @@ def data(folder: Path) -> Dataset:
     return open_dataset(f"folder:{folder}", "all")
 
 
-def test_each_setting_is_an_evaluation_at_its_stride(model: SegmentationModel, data: Dataset) -> None:
+def test_each_point_is_an_evaluation_at_its_stride(model: SegmentationModel, data: Dataset) -> None:
     twin = copy.deepcopy(model)
-    settings = turn_dial(model, data, (8, 32, 16), trimap=(3,), inference=Inference(flip=True))
-    assert [s.value for s in settings] == [32, 16, 8]
+    points = sweep(model, data, "output_stride", (8, 32, 16), trimap=(3,), inference=Inference(flip=True))
+    assert [point.value for point in points] == [32, 16, 8]
     assert model.output_stride == 16
-    for setting in settings:
-        twin.output_stride = setting.value
+    for point in points:
+        twin.output_stride = point.value
         alone = evaluate(twin, data, trimap=(3,), inference=Inference(flip=True))
-        assert (setting.evaluation.confusion.matrix == alone.confusion.matrix).all()
-        assert setting.seconds > 0
-        assert setting.multiply_adds == multiply_adds(twin)
-    assert settings[0].multiply_adds < settings[1].multiply_adds < settings[2].multiply_adds
-    lines = table(settings).splitlines()
+        assert (point.evaluation.confusion.matrix == alone.confusion.matrix).all()
+        assert point.seconds > 0
+        assert point.multiply_adds == multiply_adds(twin)
+    assert points[0].multiply_adds < points[1].multiply_adds < points[2].multiply_adds
+    lines = table(points).splitlines()
     assert [line.split()[1] for line in lines[2:]] == ["32", "16", "8"]
     assert "within 3 px" in lines[0]
 
 
-def test_a_stride_that_cannot_be_leaves_the_model_as_it_was(model: SegmentationModel, data: Dataset) -> None:
+def test_an_unsupported_stride_leaves_the_model_as_it_was(model: SegmentationModel, data: Dataset) -> None:
     done = []
     with pytest.raises(ValueError, match="one of 4, 8, 16, 32"):
-        turn_dial(model, data, (16, 7), progress=lambda *judged: done.append(judged))
+        sweep(model, data, "output_stride", (16, 7), progress=lambda *count: done.append(count))
     assert model.output_stride == 16
     assert not done
 
@@ -79,39 +79,40 @@ def test_merges_of_one_network_are_compared(
     several = create_model(
         "attention_to_scale", backbone="test_efficientnet", num_classes=2, scales=(1, 0.5), base_options={"width": 16}
     ).eval()
-    settings = turn_dial(several, data, ("max", "attention", "average"), dial="merge")
+    points = sweep(several, data, "merge", ("max", "attention", "average"))
     assert several.merge == "attention"
-    assert [s.to_dict()["merge"] for s in settings] == ["max", "attention", "average"]
-    assert settings[0].multiply_adds < settings[1].multiply_adds  # maximum has no use for the attention head
-    for setting in settings:
-        several.merge = setting.value
-        assert (setting.evaluation.confusion.matrix == evaluate(several, data).confusion.matrix).all()
-    with pytest.raises(ValueError, match="no merge to judge at"):
-        turn_dial(several, data, [], dial="merge")
-    with pytest.raises(ValueError, match="deeplabv3plus has no merge; what can be set of it: output_stride"):
-        turn_dial(model, data, ("max", "average"), dial="merge")
+    assert [point.to_dict()["merge"] for point in points] == ["max", "attention", "average"]
+    assert points[0].multiply_adds < points[1].multiply_adds  # maximum has no use for the attention head
+    for point in points:
+        several.merge = point.value
+        assert (point.evaluation.confusion.matrix == evaluate(several, data).confusion.matrix).all()
+    with pytest.raises(ValueError, match="a sweep needs at least one merge"):
+        sweep(several, data, "merge", [])
+    with pytest.raises(ValueError, match="there is nothing to merge: deeplabv3plus runs once per image"):
+        sweep(model, data, "merge", ("max", "average"))
     several.save(tmp_path / "several")
-    where = ["evaluate", "--model", str(tmp_path / "several"), "--data", f"folder:{folder}", "--split", "all"]
-    result = CliRunner().invoke(app, [*where, "--merge", "attention,average,max"])
+    where = ["--model", str(tmp_path / "several"), "--data", f"folder:{folder}", "--split", "all"]
+    result = CliRunner().invoke(app, ["sweep", *where, "--merge", "attention,average,max"])
     assert result.exit_code == 0, result.output
     assert [line.split()[1] for line in result.stdout.splitlines()[2:5]] == ["attention", "average", "max"]
-    assert CliRunner().invoke(app, [*where, "--merge", "max"]).exit_code == 0
+    assert CliRunner().invoke(app, ["evaluate", *where, "--merge", "max"]).exit_code == 0
     for options, says in (
-        (["--merge", "mean"], "merge is one of attention, average, max"),
+        (["--merge", "max,mean"], "merge is one of attention, average, max"),
+        (["--merge", "max,average", "--output-stride", "16", "--plot", "x.jpg"], "a plot is a PNG"),
         (["--merge", "max,"], "merge is one of attention, average, max"),
-        (["--merge", "max,average", "--output-stride", "8,16"], "of one of them at a time"),
+        (["--merge", "max,average", "--output-stride", "8,16"], "a sweep varies one of"),
     ):
-        result = CliRunner().invoke(app, [*where, *options])
+        result = CliRunner().invoke(app, ["sweep", *where, *options])
         assert (result.exit_code, says in " ".join(result.output.split())) == (2, True), result.output
 
 
-def test_costs_that_are_nearly_equal_are_drawn_so(
+def test_nearly_equal_costs_are_drawn_nearly_equal(
     model: SegmentationModel, data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (setting,) = turn_dial(model, data, (16,))
+    (point,) = sweep(model, data, "output_stride", (16,))
     costs = {"attention": (0.5012, 812_340_224), "average": (0.5003, 812_343_000), "max": (0.4998, 812_347_520)}
-    settings = [
-        replace(setting, dial="merge", value=merge, seconds=seconds, memory=memory)
+    points = [
+        replace(point, parameter="merge", value=merge, seconds=seconds, memory=memory)
         for merge, (seconds, memory) in costs.items()
     ]
     drawn: list[Figure] = []
@@ -122,7 +123,7 @@ def test_costs_that_are_nearly_equal_are_drawn_so(
         save(figure, *args, **options)
 
     monkeypatch.setattr(Figure, "savefig", keep)
-    assert Image.open(io.BytesIO(dial.plot(settings))).width > 600
+    assert Image.open(io.BytesIO(sweeping.plot(points))).width > 600
     for axes in drawn[0].axes:
         assert axes.xaxis.get_offset_text().get_text() == ""
         places = [label.get_window_extent() for label in axes.get_xticklabels()]
@@ -138,14 +139,14 @@ def test_multiply_adds_are_those_of_a_convolution(model: SegmentationModel) -> N
     assert next(model.parameters()).device.type == "cpu"
 
 
-def test_memory_is_that_of_one_setting(tmp_path: Path) -> None:
-    if dial._peak(torch.device("cpu")) is None:
-        pytest.skip("this system does not tell a process its peak")
+def test_memory_is_that_of_one_point(tmp_path: Path) -> None:
+    if sweeping._peak_memory(torch.device("cpu")) is None:
+        pytest.skip("this system does not report a process's peak memory")
     peaks = []
     for elements in (1, 50_000_000, 1):
-        dial._forget_peak(torch.device("cpu"))
+        sweeping._reset_peak_memory(torch.device("cpu"))
         torch.ones(elements)
-        peaks.append(dial._peak(torch.device("cpu")))
+        peaks.append(sweeping._peak_memory(torch.device("cpu")))
     assert peaks[1] - peaks[0] > 150e6
     assert peaks[1] - peaks[2] > 150e6
 
@@ -153,17 +154,24 @@ def test_memory_is_that_of_one_setting(tmp_path: Path) -> None:
 def test_the_command_prints_writes_and_draws(model: SegmentationModel, folder: Path, tmp_path: Path) -> None:
     model.save(tmp_path / "model")
     where = ["--model", str(tmp_path / "model"), "--data", f"folder:{folder}", "--split", "all"]
-    files = ["--json", str(tmp_path / "dial.json"), "--plot", str(tmp_path / "dial.png")]
-    result = CliRunner().invoke(app, ["evaluate", *where, "--output-stride", "16,32", *files])
+    files = ["--json", str(tmp_path / "sweep.json"), "--plot", str(tmp_path / "sweep.png")]
+    result = CliRunner().invoke(app, ["sweep", *where, "--output-stride", "16,32", *files])
     assert result.exit_code == 0, result.output
     assert "10⁹ multiply-adds at 513²" in result.stdout
-    settings = json.loads((tmp_path / "dial.json").read_text())["settings"]
-    assert [s["output_stride"] for s in settings] == [32, 16]
-    assert all(0 <= s["mean_iou"] <= 1 and s["seconds_per_image"] > 0 for s in settings)
-    with Image.open(tmp_path / "dial.png") as image:
+    points = json.loads((tmp_path / "sweep.json").read_text())["points"]
+    assert [point["output_stride"] for point in points] == [32, 16]
+    assert all(0 <= point["mean_iou"] <= 1 and point["seconds_per_image"] > 0 for point in points)
+    with Image.open(tmp_path / "sweep.png") as image:
         assert image.width > 600
-    result = CliRunner().invoke(app, ["evaluate", *where, "--output-stride", "16", *files])
+    result = CliRunner().invoke(app, ["sweep", *where, "--output-stride", "16", *files])
     assert (result.exit_code, "--output-stride 8,16,32" in result.output) == (2, True)
     for strides in ("8;16", ",", "8,", ""):
-        result = CliRunner().invoke(app, ["evaluate", *where, "--output-stride", strides])
+        result = CliRunner().invoke(app, ["sweep", *where, "--output-stride", strides])
         assert (result.exit_code, "--output-stride takes integers" in result.output) == (2, True)
+
+
+def test_ways_of_merging_test_time_views_are_compared(model: SegmentationModel, data: Dataset) -> None:
+    points = sweep(model, data, "merge", ("probabilities", "max"), inference=Inference(flip=True))
+    for point, merge in zip(points, ("probabilities", "max"), strict=True):
+        alone = evaluate(model, data, inference=Inference(flip=True, merge=merge))
+        assert (point.evaluation.confusion.matrix == alone.confusion.matrix).all()

@@ -105,6 +105,6 @@ def test_the_commands_take_the_device(model_folder: Path, squares: Path, tmp_pat
     result = CliRunner().invoke(app, ["predict", str(squares / "images"), "--out", str(out), "--crf", *common])
     assert result.exit_code == 0, result.output
     assert len(list(out.glob("*.overlay.jpg"))) == 10
-    result = CliRunner().invoke(app, ["evaluate", "--data", f"folder:{squares}", "--output-stride", "8,16", *common])
+    result = CliRunner().invoke(app, ["sweep", "--data", f"folder:{squares}", "--output-stride", "8,16", *common])
     assert result.exit_code == 0, result.output
     assert "mean IoU" in result.output

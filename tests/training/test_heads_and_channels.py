@@ -137,9 +137,9 @@ def test_both_heads_of_sift_flow_learn_and_are_evaluated(run: Train, siftflow: P
     assert losses[0] == pytest.approx(np.log(33) + 15 / 16 * np.log(3), rel=1e-3)  # scorers begin at zero
     assert falls(losses)
     card = load(tmp_path / "run/best").card["metrics"]
-    assert card["further"]["geometric"]["pixel_accuracy"] > 0.6
+    assert card["heads"]["geometric"]["pixel_accuracy"] > 0.6
     evaluation = evaluate(load(tmp_path / "run/best"), open_dataset(f"siftflow:{siftflow}", "test"))
-    assert evaluation.further["geometric"].matrix.sum() == 2 * (SIDE - 4) * SIDE
+    assert evaluation.heads["geometric"].matrix.sum() == 2 * (SIDE - 4) * SIDE
     assert "geometric: pixel accuracy" in table(evaluation)
     assert {"cow", "desert", "moon"} < set(evaluation.metrics.absent)
     assert evaluation.metrics.mean_iou_of_true_classes == pytest.approx(evaluation.metrics.iou[[5, 21, 27]].mean())

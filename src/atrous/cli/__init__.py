@@ -1,4 +1,6 @@
-"""The command line: it parses, calls and prints. Results go to stdout; progress, notes and errors to stderr."""
+"""The command line: one command, one file, which parses, calls and prints. Results go to stdout; progress, notes and
+errors to stderr.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +8,25 @@ from typing import Annotated
 
 import typer
 
-from atrous.cli import training, use
 from atrous.cli.common import Commands
 from atrous.cli.convert import convert_app
 from atrous.cli.crf import crf_app
 from atrous.cli.data import data_app
+from atrous.cli.demo import demo
+from atrous.cli.evaluate import evaluate
+from atrous.cli.models import models
+from atrous.cli.predict import predict
+from atrous.cli.sweep import sweep
+from atrous.cli.train import train
 
 app = typer.Typer(
     cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
 )
-for command in (use.demo, use.predict, use.evaluate, training.train, use.models):
+for command in (demo, predict, evaluate, sweep, train, models):
     app.command()(command)
-app.add_typer(data_app, name="data", help="Look over datasets.")
-app.add_typer(crf_app, name="crf", help="The dense CRF by itself.")
-app.add_typer(convert_app, name="convert", help="Bring weights of other programs here.")
+app.add_typer(data_app, name="data")
+app.add_typer(crf_app, name="crf")
+app.add_typer(convert_app, name="convert")
 
 
 def _print_version(wanted: bool) -> None:
@@ -36,7 +43,7 @@ def _root(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Semantic segmentation: train on your own images, judge honestly, segment images."""
+    """Semantic segmentation: train on your own images, evaluate, and segment images."""
 
 
 def main() -> None:

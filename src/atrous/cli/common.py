@@ -1,8 +1,8 @@
-"""What the commands share: how they fail, their common options, progress bars."""
+"""What the commands share: how they fail, their common options, what they print and write, progress bars."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from errno import EISDIR
 from pathlib import Path
@@ -12,11 +12,16 @@ import typer
 from typer.core import TyperGroup
 
 from atrous.errors import AtrousError, InputError
+from atrous.files import write_atomically
 
 if TYPE_CHECKING:  # commands import what they need when they run: `atrous --help` must not wait for torch
+    from atrous.inference.batch import Report
     from atrous.inference.test_time import Inference
     from atrous.labels import LabelSet
     from atrous.models.base import SegmentationModel
+
+LISTED = 20
+"""How many segmented images are listed one by one."""
 
 
 class Commands(TyperGroup):
@@ -35,72 +40,82 @@ class Commands(TyperGroup):
 
 
 def is_expected(error: Exception) -> bool:
-    """Whether the message is for the user: an error of ours, or a file that the system refuses."""
+    """Whether the user can fix it, so that its message is printed: an AtrousError, or a file error of the system."""
     return isinstance(error, AtrousError) or (isinstance(error, OSError) and error.filename is not None)
 
 
+Inputs = Annotated[list[str], typer.Argument(metavar="INPUT", help="Images, folders, or quoted patterns.")]
+ResultFolder = Annotated[Path, typer.Option("--out", help="Folder for the masks and overlays.")]
 Model = Annotated[str, typer.Option("--model", help="A bundled name (see `atrous models`), a folder, or a hub id.")]
-MaybeModel = Annotated[
-    str | None, typer.Option("--model", help="A bundled name, a folder, or a hub id; a bundled model when left out.")
+OptionalModel = Annotated[
+    str | None, typer.Option("--model", help="A bundled name, a folder, or a hub id; a bundled model by default.")
 ]
+Data = Annotated[str, typer.Option("--data", help="A dataset: folder:PATH, voc:PATH, camvid:PATH, ...")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps; a GPU if there is one.")]
 OutputStride = Annotated[
     int | None, typer.Option("--output-stride", help="Run the network at 4, 8, 16 or 32: smaller is finer and slower.")
 ]
 Precision = Annotated[
-    Literal["float32", "bfloat16"], typer.Option("--precision", help="bfloat16 is faster where the hardware has it.")
+    Literal["float32", "bfloat16"],
+    typer.Option("--precision", help="bfloat16 is faster where the hardware supports it."),
 ]
 Scales = Annotated[
     str | None,
-    typer.Option("--scales", help="Look at the image at several sizes, 0.125 to 8: 0.75,1,1.25; slower, better."),
+    typer.Option("--scales", help="Test-time scales of the image, 0.125 to 8: 0.75,1,1.25; slower, more accurate."),
 ]
-Flip = Annotated[bool, typer.Option("--flip", help="Look at the mirror image too.")]
+Flip = Annotated[bool, typer.Option("--flip", help="Run on the mirror image too.")]
 Merge = Annotated[
     str | None,
     typer.Option(
         "--merge",
         help="How scales are merged. A multi-scale network's own: attention, average, max. Otherwise --scales and "
-        "--flip: probabilities (default), average or max of the logits.",
+        "--flip: probabilities (default), average, max.",
     ),
 ]
 Crf = Annotated[bool, typer.Option("--crf", help="Refine with a dense CRF: the model's own if one was tuned.")]
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Write everything to this file too.")]
+Trimap = Annotated[
+    str | None, typer.Option("--trimap", help="Also evaluate bands along boundaries, of these widths: 1,3,5,10")
+]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the results to this JSON file.")]
+NoOverlay = Annotated[bool, typer.Option("--no-overlay", help="Write masks only.")]
+OverwriteResults = Annotated[
+    bool, typer.Option("--overwrite", help="Also replace files that were not made from the same image.")
+]
 
 
-def numbers(option: str, text: str | None) -> list[int]:
-    """Whole numbers, separated by commas; none where the option was left out."""
+def parse_integers(option: str, text: str | None) -> list[int]:
+    """Integers separated by commas; none if the option was left out."""
     try:
         return [] if text is None else [int(part) for part in text.split(",")]
     except ValueError:
         raise InputError(f"{option} takes integers separated by commas, such as 1,3,5, not '{text}'") from None
 
 
-def read_scales(text: str | None) -> tuple[float, ...]:
-    """Factors, separated by commas; none where the option was left out."""
+def parse_scales(text: str | None) -> tuple[float, ...]:
+    """Scale factors separated by commas; none if the option was left out."""
     try:
         return () if text is None else tuple(float(part) for part in text.split(","))
     except ValueError:
         raise InputError(f"--scales takes factors separated by commas, such as 0.75,1,1.25, not '{text}'") from None
 
 
-def make_inference(model: SegmentationModel, scales: str | None, flip: bool, merge: str | None, crf: bool) -> Inference:
+def make_inference(
+    model: SegmentationModel, scales: str | None, flip: bool, merge: str | None = None, crf: bool = False
+) -> Inference:
     """Make the inference that a command's options describe; a note warns of a CRF that may not help."""
     from atrous.crf.tune import stored_crf, stored_settings
     from atrous.inference.test_time import Inference, with_merge
 
-    factors = read_scales(scales) or (1.0,)
     if crf and not stored_settings(model.card):
-        typer.secho(
-            "note: no CRF was tuned for this model (`atrous crf tune`): it gets DeepLab v2's", fg="yellow", err=True
-        )
+        print_note("no CRF was tuned for this model (`atrous crf tune`); DeepLab v2's parameters are used")
     elif crf and not model.card["crf"]["helps"]:
-        typer.secho("note: the tuning of this model's CRF found that it does not help", fg="yellow", err=True)
-    inference = Inference(factors, flip, crf=stored_crf(model.card) if crf else None)
+        print_note("this model's CRF did not help on held-out images when it was tuned")
+    inference = Inference(parse_scales(scales) or (1.0,), flip, crf=stored_crf(model.card) if crf else None)
     return inference if merge is None else with_merge(model, inference, merge)
 
 
 def read_classes(file: Path | None) -> LabelSet | None:
-    """The class names of a text file, one a line."""
+    """Read class names from a text file, one per line."""
     from atrous.data.sources.labels_toml import read_text
     from atrous.labels import LabelSet
 
@@ -113,20 +128,20 @@ def read_classes(file: Path | None) -> LabelSet | None:
 
 
 def write_json(file: Path | None, facts: Any) -> None:
-    """Write a file of facts, if one was asked for."""
+    """Write a JSON file, if one was asked for."""
     from json import dumps
 
     if file:
-        from atrous.files import write_atomically  # brings torch
-
         write_atomically(file, (dumps(facts, indent=2) + "\n").encode())
 
 
-def check_writable(file: Path | None) -> None:
+def check_writable(*files: Path | None) -> None:
     """Fail before the work rather than after it."""
     from tempfile import TemporaryFile
 
-    if file:
+    for file in files:
+        if file is None:
+            continue
         if file.is_dir():
             raise IsADirectoryError(EISDIR, "a folder, where a file is to be written", str(file))
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -135,33 +150,63 @@ def check_writable(file: Path | None) -> None:
 
 
 def load_model(name: str | None, device: str | None) -> SegmentationModel:
-    """The model of that name or the bundled one, on the device of that name or the best there is."""
-    from atrous.models import loading as zoo
+    """Load a model by name, or the bundled one, onto a device by name, or the best one."""
+    from atrous.models import loading
 
-    return zoo.load(name or zoo.DEFAULT).to(find_device(device))
+    return loading.load(name or loading.DEFAULT).to(find_device(device))
 
 
 def find_device(name: str | None) -> Any:
-    """The device of that name, or a GPU if there is one."""
+    """The device of a name, or by default a GPU if there is one."""
     import torch
 
+    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    gpus += ["mps"] if torch.backends.mps.is_available() else []
     if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(gpus[0] if gpus else "cpu")
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-        raise InputError(f"no device '{name}' on this machine; there are: {', '.join(there)}") from error
+        raise InputError(f"no device '{name}' on this machine; there are: {', '.join(['cpu', *gpus])}") from error
+
+
+def print_note(note: str) -> None:
+    """Print a remark to stderr."""
+    typer.secho(f"note: {note}", fg="yellow", err=True)
+
+
+def format_fractions(fractions: Mapping[str, float]) -> str:
+    """Format the fraction of each class as percentages."""
+    from atrous.viz import percent
+
+    return ", ".join(f"{name} {percent(fraction)}" for name, fraction in fractions.items())
+
+
+def print_report(report: Report, out: Path) -> None:
+    """Print what was segmented and what failed; exit code 1 if something did."""
+    for done in report.done[:LISTED]:
+        typer.echo(f"{done.path} → {done.mask}: {format_fractions(done.fractions)}")
+    if len(report.done) > LISTED:
+        typer.echo(f"… and {len(report.done) - LISTED} more")
+    for note in report.notes:
+        print_note(note)
+    for failed in report.failed:
+        typer.secho(f"failed: {failed.path}: {failed.reason}", fg="red", err=True)
+    good, total = len(report.done), len(report.done) + len(report.failed)
+    count = f"{good}" if good == total else f"{good} of {total}"
+    typer.echo(f"{count} {'image' if total == 1 else 'images'} in {report.seconds:.1f} s, results in {out}")
+    if report.failed:
+        raise typer.Exit(1)
 
 
 @contextmanager
-def bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr, where that is a terminal; called with the number done and the total."""
+def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar on stderr if that is a terminal; called with the number done and the total."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    columns = TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=None)
+        task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,4 +1,4 @@
-"""Judging a model on a data set: every image at its own size, one confusion matrix over all of them."""
+"""Evaluating a model on a dataset: every image at its own size, one confusion matrix over all of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,13 +15,10 @@ from atrous.data.dataset import Dataset, Sample
 from atrous.errors import InputError
 from atrous.evaluation.metrics import ConfusionMatrix, Metrics
 from atrous.evaluation.trimap import trimap as near_boundaries
+from atrous.inference.prepare import Precision, prepared
 from atrous.inference.test_time import Inference
 from atrous.labels import LabelSet
 from atrous.models.base import SegmentationModel
-from atrous.models.surgery.trace import evaluating
-from atrous.ops.labelmap.op import logits_to_labels
-
-Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -30,14 +27,14 @@ class Evaluation:
 
     Args:
         model: name of the model.
-        data: name of the data set.
-        confusion: all counts, with the label set of the data.
-        images: how many images were judged.
-        seconds: how long it took, reading included.
-        precision: in which the network computed.
-        device: on which it computed.
+        data: name of the dataset.
+        confusion: all counts, with the label set of the dataset.
+        images: number of images evaluated.
+        seconds: elapsed time, including reading.
+        precision: what the network computed in.
+        device: where it computed.
         trimap: the counts near boundaries alone, by the width of the band in pixels.
-        further: the counts of further heads, by name.
+        heads: the counts of heads with label sets of their own, by name.
     """
 
     model: str
@@ -48,7 +45,7 @@ class Evaluation:
     precision: Precision
     device: str
     trimap: dict[int, ConfusionMatrix] = field(default_factory=dict)
-    further: dict[str, ConfusionMatrix] = field(default_factory=dict)
+    heads: dict[str, ConfusionMatrix] = field(default_factory=dict)
 
     @property
     def label_set(self) -> LabelSet:
@@ -59,7 +56,7 @@ class Evaluation:
         return self.confusion.metrics()
 
     def to_dict(self, min_images: int = 10) -> dict[str, Any]:
-        """Everything as JSON knows it; a number that is not defined is None."""
+        """Everything as JSON values; undefined numbers are None."""
         metrics = self.metrics
         return {
             "model": self.model,
@@ -88,13 +85,13 @@ class Evaluation:
                 {"width": width, "mean_iou": _defined(near.mean_iou), "pixel_accuracy": _defined(near.pixel_accuracy)}
                 for width, near in ((width, band.metrics()) for width, band in self.trimap.items())
             ],
-            "further": {
+            "heads": {
                 name: {
-                    "pixel_accuracy": _defined(judged.pixel_accuracy),
-                    "mean_accuracy": _defined(judged.mean_accuracy),
-                    "mean_iou": _defined(judged.mean_iou),
+                    "pixel_accuracy": _defined(head.pixel_accuracy),
+                    "mean_accuracy": _defined(head.mean_accuracy),
+                    "mean_iou": _defined(head.mean_iou),
                 }
-                for name, judged in ((name, confusion.metrics()) for name, confusion in self.further.items())
+                for name, head in ((name, confusion.metrics()) for name, confusion in self.heads.items())
             },
             "absent": list(metrics.absent),
             "confusion": self.confusion.matrix.tolist(),
@@ -112,65 +109,62 @@ def evaluate(
     trimap: Sequence[int] = (),
     inference: Inference | None = None,
 ) -> Evaluation:
-    """Judge a model on every image of a data set, at the image's own size.
+    """Evaluate a model on every image of a dataset, at the image's own size.
 
-    The next image is read while the network works.
+    The network runs once per view of an image, and the next image is read meanwhile.
 
     Args:
-        model: the model; it is in eval mode meanwhile, and each of its modules gets its own mode back.
-        dataset: images and masks; its classes must be the model's. Heads with further masks there are judged too.
-        device: where to compute, and where the model is moved; where it is already when left out.
-        precision: "bfloat16" runs the network under autocast: faster where the hardware has it, and slightly different.
-        progress: called with the number of images done and their total after each image.
-        part: number of this process and how many there are: it counts every so-manieth image alone, and the counts
-            of all are to be added.
-        trimap: count the pixels near boundaries apart too, in bands of these widths (1, 3, 5, 10 pixels, say).
-        inference: how an image becomes labels: scales, mirror images, a CRF; one look when left out.
+        model: the model; it is put into eval mode, and the mode of each of its modules is restored afterwards.
+        dataset: images and masks; its classes must be the model's. Heads of the model with masks of their own in the
+            dataset are evaluated too.
+        device: where to compute, and where the model is moved; its current device by default.
+        precision: "bfloat16" runs the network under autocast: faster where the hardware supports it, less exact.
+        progress: called with the number of finished images and their total after each image.
+        part: index and number of processes that share the work: this one counts every n-th image, and the counts of
+            all are to be added.
+        trimap: also count the pixels near boundaries, in bands of these widths in pixels (such as 1, 3, 5, 10).
+        inference: how an image becomes labels: scales, mirror images, a CRF; a single view by default.
 
     Returns:
-        The counts and what was judged. No scores are kept.
+        The counts, and what was evaluated. No logits are kept.
 
     Raises:
-        ValueError: the classes of data and model differ, the data set is empty, or a band has no width.
+        InputError: the classes of dataset and model differ, the dataset is empty, or a band is narrower than a pixel.
     """
     if any(width < 1 for width in trimap):
         raise InputError(f"a band along boundaries is 1 or more pixels wide, not {min(trimap)}")
     if not len(dataset):
-        raise InputError(f"there is no image to judge in {dataset.name}")
+        raise InputError(f"there is no image to evaluate in {dataset.name}")
     check_classes(model.label_set, dataset.label_set)
-    masks = dataset.extras.masks
-    heads = model.config["options"].get("heads") or {} if masks else {}
-    where = torch.device(device) if device is not None else next(model.parameters()).device
-    model.to(where).to(memory_format=torch.channels_last)
     inference = inference or Inference()
     confusion = ConfusionMatrix(dataset.label_set)
     bands = {width: ConfusionMatrix(dataset.label_set) for width in trimap}
-    further = {name: ConfusionMatrix(masks[name].form.label_set) for name in heads if name in masks}
-    mine = range(len(dataset))[part[0] :: part[1]]
+    heads = {name: ConfusionMatrix(label_set) for name, label_set in _evaluated_heads(model, dataset).items()}
+    indices = range(len(dataset))[part[0] :: part[1]]
     begin = time.perf_counter()
-    with (
-        evaluating(model),
-        torch.inference_mode(),
-        torch.autocast(where.type, torch.bfloat16, enabled=precision == "bfloat16"),
-    ):
-        for done, sample in enumerate(_read_ahead(dataset, mine), 1):
+    with prepared(model, device=device, precision=precision) as where:
+        for done, sample in enumerate(_read_ahead(dataset, indices), 1):
             image = torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1)[None].to(where)
-            labels, _ = inference(model, image)
-            confusion.update(sample.mask, labels)
+            labels = inference.label_heads(model, image, tuple(heads))
+            confusion.update(sample.mask, labels["main"])
             for width, band in bands.items():
-                band.update(near_boundaries(sample.mask, width), labels)
-            for output in model.outputs(model.preprocess(image)) if further else ():
-                if output.name in further:
-                    found = logits_to_labels(output.logits, output.grid, sample.mask.shape)[0]
-                    further[output.name].update(sample.further[output.name], found)
+                band.update(near_boundaries(sample.mask, width), labels["main"])
+            for name, counts in heads.items():
+                counts.update(sample.further[name], labels[name])
             if progress:
-                progress(done, len(mine))
+                progress(done, len(indices))
     seconds = time.perf_counter() - begin
-    return Evaluation(model.name, dataset.name, confusion, len(dataset), seconds, precision, str(where), bands, further)
+    return Evaluation(model.name, dataset.name, confusion, len(dataset), seconds, precision, str(where), bands, heads)
+
+
+def _evaluated_heads(model: SegmentationModel, dataset: Dataset) -> dict[str, LabelSet]:
+    """The heads beside ``main`` that the dataset has masks for, and their label sets."""
+    masks = dataset.extras.masks
+    return {name: masks[name].form.label_set for name in model.further_heads if name in masks} if masks else {}
 
 
 def _read_ahead(dataset: Dataset, indices: Sequence[int]) -> Iterator[Sample]:
-    """Some samples in order, one being read while the one before is used."""
+    """Yield samples in order; the next one is read while one is used."""
     with ThreadPoolExecutor(1, "read-ahead") as reader:
         coming = [reader.submit(dataset.__getitem__, index) for index in indices[:1]]
         for following in indices[1:]:
@@ -181,21 +175,25 @@ def _read_ahead(dataset: Dataset, indices: Sequence[int]) -> Iterator[Sample]:
 
 
 def check_classes(model: LabelSet, data: LabelSet) -> None:
-    """Refuse to compare a model with data of other classes.
+    """Refuse to evaluate a model on data of other classes.
 
-    A model whose classes are merely numbered is taken to know those of the data, if their number is the same.
+    A model with numbered, unnamed classes is taken to have those of the data if their number is the same.
 
     Raises:
-        ValueError: the classes differ.
+        InputError: the classes differ.
     """
     unnamed = LabelSet.numbered(len(model)).names
     if len(model) == len(data) and model.names in (data.names, unnamed):
         return
     nameless = data.names == LabelSet.numbered(len(data)).names
-    mend = "; nothing names those of the data: write labels.toml with names = [...] in its folder" if nameless else ""
+    fix = (
+        "; the classes of the data have no names: write labels.toml with names = [...] in its folder"
+        if nameless
+        else ""
+    )
     raise InputError(
-        f"the model tells apart {len(model)} classes ({', '.join(model.names)}), "
-        f"but the data have {len(data)} ({', '.join(data.names)}); classes must be the same and in the same order{mend}"
+        f"the model has {len(model)} classes ({', '.join(model.names)}), "
+        f"but the data have {len(data)} ({', '.join(data.names)}); classes must be the same and in the same order{fix}"
     )
 
 

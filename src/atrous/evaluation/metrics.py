@@ -1,4 +1,4 @@
-"""Metrics of a segmentation: one confusion matrix over a whole set, and the four numbers made of it (SPEC §7)."""
+"""Segmentation metrics, computed from one confusion matrix over a whole set (FCN, arXiv 1411.4038, §5)."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Metrics:
-    """What a confusion matrix says; all numbers are 0 to 1, and nan where nothing is there to judge.
+    """Metrics of a confusion matrix, 0 to 1 each; nan if there are no pixels to count.
 
     Args:
-        pixel_accuracy: correct pixels among all judged pixels.
-        mean_accuracy: mean of ``accuracy`` over the classes that occur in the truth.
-        mean_iou: mean of ``iou`` over the classes that occur in the truth or in the prediction; one that is only
-            predicted counts as 0.
-        mean_iou_of_true_classes: mean of ``iou`` over the classes that occur in the truth, as the FCN paper judges SIFT
-            Flow, whose test set lacks three (SPEC §1.6); a pixel that is wrongly called one of these costs the class
-            that it is.
+        pixel_accuracy: correct pixels among all pixels that are not ignored.
+        mean_accuracy: mean of ``accuracy`` over the classes that occur in the ground truth.
+        mean_iou: mean of ``iou`` over the classes that occur in the ground truth or in the prediction; a class that is
+            only predicted counts as 0.
+        mean_iou_of_true_classes: mean of ``iou`` over the classes that occur in the ground truth, as in the FCN paper
+            on SIFT Flow, whose test set is missing three; a pixel wrongly predicted as one of these counts against its
+            true class only.
         frequency_weighted_iou: mean of ``iou`` weighted by the true pixels of each class.
         iou: intersection over union of each class ``(C,)``.
         accuracy: correct pixels among the true pixels of each class ``(C,)``.
-        absent: names of the classes that do not occur in the truth.
+        absent: names of the classes that do not occur in the ground truth.
     """
 
     pixel_accuracy: float
@@ -48,10 +48,10 @@ class ConfusionMatrix:
     """Counts pixels by true and predicted class over any number of images.
 
     Args:
-        label_set: the classes; 255 in the truth is judged by nobody.
+        label_set: the classes; 255 in the ground truth is ignored.
 
-    ``matrix`` is int64 ``(C, C)``, rows true, columns predicted. ``images`` is int64 ``(C,)``: in how many images
-    each class truly occurs.
+    ``matrix`` is int64 ``(C, C)``, rows true, columns predicted. ``images`` is int64 ``(C,)``: the number of images
+    whose ground truth contains each class.
     """
 
     def __init__(self, label_set: LabelSet) -> None:
@@ -63,12 +63,12 @@ class ConfusionMatrix:
         """Add one image ``(H, W)``, or several of one size ``(B, H, W)``.
 
         Args:
-            truth: integers, classes or 255; numpy or torch, any device.
-            prediction: integers, classes wherever the truth is not 255; of the shape of ``truth``.
+            truth: ground truth, integers, classes or 255; numpy or torch, any device.
+            prediction: integers of the same shape, classes wherever the ground truth is not 255.
 
         Raises:
-            TypeError: values are not integers.
-            ValueError: shapes differ, or a value is no class; the message names it. Nothing has been counted then.
+            InputTypeError: values are not integers.
+            InputError: shapes differ, or a value is not a class; the message names it. Nothing has been counted then.
         """
         from atrous.ops.confusion import confusion_matrix  # numba is loaded when it is first needed
 
@@ -79,15 +79,15 @@ class ConfusionMatrix:
             )
         pairs = [(true, predicted)] if true.ndim == 2 else list(zip(true, predicted, strict=True))
         counts = np.array([confusion_matrix(t, p, len(self.label_set)) for t, p in pairs], np.int64)
-        counts = counts.reshape(-1, *self.matrix.shape)  # no image is a batch too
+        counts = counts.reshape(-1, *self.matrix.shape)  # also for an empty batch
         self.matrix += counts.sum(axis=0)
         self.images += (counts.sum(axis=2) > 0).sum(axis=0)
 
     def merge(self, other: ConfusionMatrix) -> None:
-        """Add what another one has counted, over other images.
+        """Add the counts of another matrix, over other images.
 
         Raises:
-            ValueError: it counts other classes.
+            InputError: its classes differ.
         """
         if other.label_set.names != self.label_set.names:
             raise InputError("confusion matrices of different classes can't be added")
@@ -95,7 +95,7 @@ class ConfusionMatrix:
         self.images += other.images
 
     def metrics(self) -> Metrics:
-        """The scores of what has been counted so far (SPEC §7.1)."""
+        """Compute the metrics of what has been counted so far."""
         true = self.matrix.sum(axis=1)
         union = true + self.matrix.sum(axis=0) - self.matrix.diagonal()
         iou = _ratio(self.matrix.diagonal(), union)
@@ -113,7 +113,7 @@ class ConfusionMatrix:
         )
 
     def frequent_classes(self, min_images: int = 10) -> tuple[str, ...]:
-        """The background (class 0, if so named) and the classes that truly occur in at least ``min_images``."""
+        """The background (class 0, if so named), and the classes that truly occur in at least ``min_images`` images."""
         return tuple(
             name
             for i, name in enumerate(self.label_set.names)

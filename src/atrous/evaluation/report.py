@@ -1,4 +1,4 @@
-"""An evaluation as a table: easy to read as it is, and markdown at the same time."""
+"""An evaluation as a Markdown table that is also readable as plain text."""
 
 from __future__ import annotations
 
@@ -8,32 +8,34 @@ from atrous.evaluation.evaluate import Evaluation
 
 
 def table(evaluation: Evaluation, *, min_images: int = 10) -> str:
-    """The four scores and the accuracy of further heads, then each class, and what is missing; in percent.
+    """Format the metrics and the accuracy of other heads, then each class, and the missing classes; in percent.
 
     Args:
         evaluation: what to show.
-        min_images: a further mean is given over the classes that occur in at least so many images.
+        min_images: another mean IoU is given over the classes that occur in at least so many images.
     """
-    scores, confusion, names = evaluation.metrics, evaluation.confusion, evaluation.label_set.names
-    further = evaluation.further
+    metrics, confusion, names = evaluation.metrics, evaluation.confusion, evaluation.label_set.names
     frequent = confusion.frequent_classes(min_images)
     summary = [
-        ["score", "%"],
-        ["pixel accuracy", percent(scores.pixel_accuracy)],
-        ["mean accuracy", percent(scores.mean_accuracy)],
-        ["mean IoU", percent(scores.mean_iou)],
-        ["frequency-weighted IoU", percent(scores.frequency_weighted_iou)],
+        ["metric", "%"],
+        ["pixel accuracy", percent(metrics.pixel_accuracy)],
+        ["mean accuracy", percent(metrics.mean_accuracy)],
+        ["mean IoU", percent(metrics.mean_iou)],
+        ["frequency-weighted IoU", percent(metrics.frequency_weighted_iou)],
         [_selection(frequent, min_images), percent(confusion.mean_iou_over(min_images))],
-        *([f"{name}: pixel accuracy", percent(head.metrics().pixel_accuracy)] for name, head in further.items()),
+        *(
+            [f"{name}: pixel accuracy", percent(head.metrics().pixel_accuracy)]
+            for name, head in evaluation.heads.items()
+        ),
     ]
     classes = [["class", "images", "IoU %", "accuracy %"]]
-    for name, images, iou, accuracy in zip(names, confusion.images, scores.iou, scores.accuracy, strict=True):
+    for name, images, iou, accuracy in zip(names, confusion.images, metrics.iou, metrics.accuracy, strict=True):
         classes.append([name, str(images), percent(iou), percent(accuracy)])
     return "\n\n".join([aligned(summary), *_boundaries(evaluation), aligned(classes), *_absent(evaluation)])
 
 
 def markdown(evaluation: Evaluation, *, min_images: int = 10) -> str:
-    """The table of an evaluation as a section of a generated result file, with what was judged and how."""
+    """Format an evaluation as a section of a generated result page, with what was evaluated and how."""
     heading = f"## {evaluation.model} on {evaluation.data}"
     how = (
         f"{evaluation.images} images, each at its own size, in one confusion matrix; "
@@ -43,9 +45,9 @@ def markdown(evaluation: Evaluation, *, min_images: int = 10) -> str:
     return f"{heading}\n\n{how}\n\n{table(evaluation, min_images=min_images)}\n"
 
 
-def percent(share: float) -> str:
-    """0 to 1 as a percentage with two decimals; "–" where it is not defined."""
-    return "–" if math.isnan(share) else f"{100 * share:.2f}"
+def percent(fraction: float) -> str:
+    """Format a fraction, 0 to 1, as a percentage with two decimals; "–" if it is undefined."""
+    return "–" if math.isnan(fraction) else f"{100 * fraction:.2f}"
 
 
 def _selection(frequent: tuple[str, ...], min_images: int) -> str:
@@ -56,33 +58,33 @@ def _selection(frequent: tuple[str, ...], min_images: int) -> str:
 
 
 def _boundaries(evaluation: Evaluation) -> list[str]:
-    """The scores near boundaries, where they were asked for."""
+    """The metrics near boundaries, if they were counted."""
     if not evaluation.trimap:
         return []
-    rows = [["pixels from a boundary, at most", "mean IoU %", "pixel accuracy %"]]
+    rows = [["at most so many pixels from a boundary", "mean IoU %", "pixel accuracy %"]]
     for width, band in evaluation.trimap.items():
-        scores = band.metrics()
-        rows.append([str(width), percent(scores.mean_iou), percent(scores.pixel_accuracy)])
+        metrics = band.metrics()
+        rows.append([str(width), percent(metrics.mean_iou), percent(metrics.pixel_accuracy)])
     return [aligned(rows)]
 
 
 def _absent(evaluation: Evaluation) -> list[str]:
-    """Which classes do not occur, and which of these were predicted all the same."""
+    """Which classes do not occur, and which of these were predicted nevertheless."""
     absent = evaluation.metrics.absent
     if not absent:
         return []
-    told = [f"{len(absent)} of {len(evaluation.label_set)} classes do not occur in this split: {', '.join(absent)}."]
+    lines = [f"{len(absent)} of {len(evaluation.label_set)} classes do not occur in this split: {', '.join(absent)}."]
     iou = dict(zip(evaluation.label_set.names, evaluation.metrics.iou, strict=True))
-    invented = [name for name in absent if not math.isnan(iou[name])]
-    if invented:
-        told.append(f"Predicted all the same, and counted as IoU 0 in the mean: {', '.join(invented)}.")
-        judged = percent(evaluation.metrics.mean_iou_of_true_classes)
-        told.append(f"Mean IoU over the classes that do occur, as the FCN paper judges SIFT Flow: {judged} %.")
-    return ["\n".join(told)]
+    spurious = [name for name in absent if not math.isnan(iou[name])]
+    if spurious:
+        lines.append(f"Predicted nevertheless, and counted as IoU 0 in the mean: {', '.join(spurious)}.")
+        occurring = percent(evaluation.metrics.mean_iou_of_true_classes)
+        lines.append(f"Mean IoU over the classes that do occur, as in the FCN paper on SIFT Flow: {occurring} %.")
+    return ["\n".join(lines)]
 
 
 def aligned(rows: list[list[str]]) -> str:
-    """A markdown table whose columns line up: the first to the left, numbers to the right."""
+    """Format a Markdown table with aligned columns: the first to the left, numbers to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "| "

@@ -1,5 +1,5 @@
-"""What may be set of a trained network at any time, as a dial: one checkpoint, its accuracy, time and memory at several
-output strides (DeepLabv3+, arXiv 1802.02611, table 3), or with several merges of its scales (Attention to Scale).
+"""Evaluating one checkpoint at several settings: its accuracy, time and memory at several output strides (DeepLabv3+,
+arXiv 1802.02611, table 3), or with several ways of merging scales (Attention to Scale, arXiv 1511.03339).
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import io
 import re
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,34 +21,37 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from atrous.data.dataset import Dataset
 from atrous.errors import InputError
-from atrous.evaluation.evaluate import Evaluation, Precision, evaluate
+from atrous.evaluation.evaluate import Evaluation, evaluate
 from atrous.evaluation.report import aligned, percent
-from atrous.inference.test_time import Inference, View
+from atrous.inference.prepare import Precision
+from atrous.inference.test_time import Inference, with_merge
 from atrous.models.base import SegmentationModel
+from atrous.models.multi_scale import MultiScale
 
+Parameter = Literal["output_stride", "merge"]
 COUNTED_AT = 513
 """Side of the image that multiply-adds are counted for, as in the papers."""
-LEAST_SPREAD = 0.1
-"""The share of its costs that a plot's axis spans at least: what differs by less is hardly more than chance."""
+MIN_AXIS_RANGE = 0.1
+"""The least range of a plot's cost axis, relative to the costs, so that noise does not look like a difference."""
 MARGIN = 0.25
-"""Space on each side of what a plot's axis spans."""
+"""Space on each side of a plot's axis, relative to its range."""
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What a model gives and costs as it was set.
+class SweepPoint:
+    """Accuracy and cost of a model at one setting.
 
     Args:
-        dial: what was set, one of the model's ``dials``.
-        value: to what.
-        evaluation: how well it did.
-        seconds: median time from an image to its labels; reading it is not included.
-        memory: most bytes that were held at once, weights included: on a GPU by tensors, else by the whole process;
-            None where the system can't tell.
-        multiply_adds: of one look at an image of 513 × 513.
+        parameter: what was varied.
+        value: its value.
+        evaluation: the evaluation at this value.
+        seconds: median time from an image in memory to its labels.
+        memory: peak memory in bytes, including weights: tensors on a GPU, otherwise the whole process; None if the
+            system does not report it.
+        multiply_adds: of one view of an image of 513 × 513.
     """
 
-    dial: str
+    parameter: Parameter
     value: int | str
     evaluation: Evaluation
     seconds: float
@@ -55,9 +59,9 @@ class Setting:
     multiply_adds: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON knows it."""
+        """Everything as JSON values."""
         return {
-            self.dial: self.value,
+            self.parameter: self.value,
             "seconds_per_image": self.seconds,
             "peak_memory": self.memory,
             "multiply_adds_at_513": self.multiply_adds,
@@ -65,70 +69,82 @@ class Setting:
         }
 
 
-def turn_dial(
+def sweep(
     model: SegmentationModel,
     dataset: Dataset,
+    parameter: Parameter,
     values: Sequence[int] | Sequence[str],
     *,
-    dial: Literal["output_stride", "merge"] = "output_stride",
     precision: Precision = "float32",
     progress: Callable[[int, int], None] | None = None,
     trimap: Sequence[int] = (),
     inference: Inference | None = None,
-) -> list[Setting]:
-    """Judge a model at several output strides, one after the other; what depends on the stride follows. Or with several
-    merges of its scales' scores.
+) -> list[SweepPoint]:
+    """Evaluate one model at several output strides, or with several ways of merging scales.
 
     Args:
-        model: the model; it gets its own value back.
+        model: the model; its own settings are restored afterwards.
         dataset: images and masks.
-        values: output strides, 4, 8, 16 or 32 each; or merges, ``attention``, ``average`` and ``max``.
-        dial: what they are values of.
-        precision: as for :func:`atrous.evaluation.evaluate.evaluate`, like the rest.
-        progress: begins anew for each value.
+        parameter: what is varied. ``merge`` is that of the network's own scales if it has several, otherwise that of
+            the test-time views (:func:`atrous.inference.test_time.with_merge`).
+        values: its values; output strides are 4, 8, 16 or 32.
+        precision: as in :func:`atrous.evaluation.evaluate.evaluate`, like the rest.
+        progress: starts anew for each value.
         trimap: widths of bands along boundaries.
         inference: how an image becomes labels.
 
     Returns:
-        The settings in the order of the values; output strides coarse to fine: memory that one has left behind does not
-        count for the next then.
+        A point for each value. Output strides go from coarse to fine, so that the memory of one does not count for the
+        next; merges are in the given order.
 
     Raises:
-        ValueError: as evaluate does, or a value that the network can't have; nothing has been judged then.
+        InputError: as ``evaluate`` does, or a value that the network does not support; nothing has been evaluated then.
     """
-    device = next(model.parameters()).device
-    channels = dataset[0].image.shape[2]
-    if not values:
-        raise InputError(f"no {_words(dial)} to judge at")
     ordered: list[int | str] = list(dict.fromkeys(values))
-    if dial == "output_stride":
+    if not ordered:
+        raise InputError(f"a sweep needs at least one {_spaced(parameter)}")
+    if parameter == "output_stride":
         ordered.sort(key=int, reverse=True)
-    own, settings = model.turn(dial, ordered[0]), []
-    counted: dict[int | str, int] = {}
+    channels, device = dataset[0].image.shape[2], next(model.parameters()).device
+    inference = inference or Inference()
+    points, costs = [], {}
+    with _restored(model):
+        for value in ordered:  # each value is tried before the first evaluation
+            _set(model, inference, parameter, value)
+            costs[value] = multiply_adds(model, channels)
+        for value, cost in costs.items():
+            timed = _TimedInference(**vars(_set(model, inference, parameter, value)))
+            _reset_peak_memory(device)
+            found = evaluate(model, dataset, precision=precision, progress=progress, trimap=trimap, inference=timed)
+            seconds = statistics.median(timed.seconds)
+            points.append(SweepPoint(parameter, value, found, seconds, _peak_memory(device), cost))
+    return points
+
+
+def _set(model: SegmentationModel, inference: Inference, parameter: Parameter, value: int | str) -> Inference:
+    """Set a parameter of the model, or of the inference, which is returned."""
+    if parameter == "merge":
+        return with_merge(model, inference, str(value))
+    model.output_stride = int(value)
+    return inference
+
+
+@contextmanager
+def _restored(model: SegmentationModel) -> Iterator[None]:
+    stride, merge = model.output_stride, model.merge if isinstance(model, MultiScale) else None
     try:
-        for value in ordered:
-            model.turn(dial, value)
-            counted[value] = multiply_adds(model, channels)
-        for value in counted:
-            model.turn(dial, value)
-            timed = _Timed(**vars(inference or Inference()))
-            _forget_peak(device)
-            evaluation = evaluate(
-                model, dataset, precision=precision, progress=progress, trimap=trimap, inference=timed
-            )
-            settings.append(
-                Setting(dial, value, evaluation, statistics.median(timed.seconds), _peak(device), counted[value])
-            )
+        yield
     finally:
-        model.turn(dial, own)
-    return settings
+        model.output_stride = stride
+        if isinstance(model, MultiScale) and merge is not None:
+            model.merge = merge
 
 
 def multiply_adds(model: SegmentationModel, channels: int = 3, size: int = COUNTED_AT) -> int:
-    """Multiply-adds from an image ``(1, channels, size, size)`` to scores at network resolution, by PyTorch's counter.
+    """Count the multiply-adds from an image ``(1, channels, size, size)`` to coarse logits, with PyTorch's counter.
 
-    The papers' figures for atrous convolutions are up to 9 % higher: they hold the padding by which TensorFlow makes
-    the sides of a map multiples of the rate.
+    The papers' figures for atrous convolutions are up to 9 % higher: they include the padding with which TensorFlow
+    makes the sides of a map multiples of the rate.
     """
     twin = copy.deepcopy(model).to("meta").eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -136,41 +152,41 @@ def multiply_adds(model: SegmentationModel, channels: int = 3, size: int = COUNT
     return int(counter.get_total_flops()) // 2
 
 
-def table(settings: Sequence[Setting]) -> str:
-    """A row for each setting; markdown."""
-    widths = list(settings[0].evaluation.trimap)
-    head = [_words(settings[0].dial), "mean IoU %", *(f"within {width} px" for width in widths), "pixel accuracy %"]
-    rows = [[*head, "s per image", "peak memory, MB", f"10⁹ multiply-adds at {COUNTED_AT}², one look"]]
-    for setting in settings:
-        scores, bands = setting.evaluation.metrics, setting.evaluation.trimap
+def table(points: Sequence[SweepPoint]) -> str:
+    """Format a sweep as a Markdown table with a row for each point."""
+    widths = list(points[0].evaluation.trimap)
+    head = [_spaced(points[0].parameter), "mean IoU %", *(f"within {width} px" for width in widths), "pixel accuracy %"]
+    rows = [[*head, "s per image", "peak memory, MB", f"10⁹ multiply-adds at {COUNTED_AT}², one view"]]
+    for point in points:
+        metrics, bands = point.evaluation.metrics, point.evaluation.trimap
         rows.append(
             [
-                str(setting.value),
-                percent(scores.mean_iou),
+                str(point.value),
+                percent(metrics.mean_iou),
                 *(percent(bands[width].metrics().mean_iou) for width in widths),
-                percent(scores.pixel_accuracy),
-                f"{setting.seconds:.3f}",
-                "–" if setting.memory is None else f"{setting.memory / 1e6:.0f}",
-                f"{setting.multiply_adds / 1e9:.2f}",
+                percent(metrics.pixel_accuracy),
+                f"{point.seconds:.3f}",
+                "–" if point.memory is None else f"{point.memory / 1e6:.0f}",
+                f"{point.multiply_adds / 1e9:.2f}",
             ]
         )
     return aligned(rows)
 
 
-def plot(settings: Sequence[Setting]) -> bytes:
-    """Mean IoU over time and over memory, as a PNG file."""
+def plot(points: Sequence[SweepPoint]) -> bytes:
+    """Plot mean IoU over time and over memory; the bytes of a PNG file."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
-    panels = {"seconds per image": [s.seconds for s in settings]}
-    if known := [s.memory / 1e6 for s in settings if s.memory is not None]:
+    panels = {"seconds per image": [p.seconds for p in points]}
+    if known := [p.memory / 1e6 for p in points if p.memory is not None]:
         panels["peak memory, MB"] = known
-    accuracy = [100 * s.evaluation.metrics.mean_iou for s in settings]
+    accuracy = [100 * p.evaluation.metrics.mean_iou for p in points]
     for axes, (name, costs) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        axes.plot(costs, accuracy, marker="o", linestyle="-" if settings[0].dial == "output_stride" else "")
-        for setting, cost, value in zip(settings, costs, accuracy, strict=True):
+        axes.plot(costs, accuracy, marker="o", linestyle="-" if points[0].parameter == "output_stride" else "")
+        for point, cost, value in zip(points, costs, accuracy, strict=True):
             axes.annotate(
-                f"{_words(setting.dial)} {setting.value}",
+                f"{_spaced(point.parameter)} {point.value}",
                 (cost, value),
                 (0, 8),
                 textcoords="offset points",
@@ -180,51 +196,51 @@ def plot(settings: Sequence[Setting]) -> bytes:
         axes.margins(y=MARGIN)
         axes.locator_params(axis="x", nbins=5)
         axes.ticklabel_format(axis="x", useOffset=False)
-    figure.suptitle(f"{settings[0].evaluation.model} on {settings[0].evaluation.data}")
+    figure.suptitle(f"{points[0].evaluation.model} on {points[0].evaluation.data}")
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=120)
     return file.getvalue()
 
 
 def _limits(costs: Sequence[float]) -> tuple[float, float]:
-    """The ends of an axis on which costs that are nearly equal look so."""
+    """Limits of an axis on which nearly equal costs look nearly equal."""
     middle, spread = (max(costs) + min(costs)) / 2, max(costs) - min(costs)
-    half = max(spread, LEAST_SPREAD * middle) * (0.5 + MARGIN)
+    half = max(spread, MIN_AXIS_RANGE * middle) * (0.5 + MARGIN)
     return middle - half, middle + half
 
 
-def _words(dial: str) -> str:
-    return dial.replace("_", " ")
+def _spaced(parameter: str) -> str:
+    return parameter.replace("_", " ")
 
 
 @dataclass(frozen=True)
-class _Timed(Inference):
-    """A inference that notes how long each image takes."""
+class _TimedInference(Inference):
+    """An inference that records how long each image takes."""
 
     seconds: list[float] = field(default_factory=list)
 
-    def __call__(self, model: SegmentationModel, image: Tensor) -> tuple[Tensor, list[View]]:
+    def label_heads(self, model: SegmentationModel, image: Tensor, heads: Sequence[str] = ()) -> dict[str, Tensor]:
         if not self.seconds:
-            super().__call__(model, image)  # what is compiled or allocated once is not the first image's time
+            super().label_heads(model, image, heads)  # warm-up, so that compilation does not count as image time
         begin = time.perf_counter()
-        result = super().__call__(model, image)
+        labels = super().label_heads(model, image, heads)
         if image.device.type == "cuda":
             torch.cuda.synchronize(image.device)
         self.seconds.append(time.perf_counter() - begin)
-        return result
+        return labels
 
 
-_PROCESS = Path("/proc/self")  # Linux tells a process its peak, and forgets it when asked
+_PROCESS = Path("/proc/self")  # Linux reports a process's peak memory here, and resets it on request
 
 
-def _forget_peak(device: torch.device) -> None:
+def _reset_peak_memory(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif (_PROCESS / "clear_refs").exists():
         (_PROCESS / "clear_refs").write_text("5")
 
 
-def _peak(device: torch.device) -> int | None:
+def _peak_memory(device: torch.device) -> int | None:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if not (_PROCESS / "status").exists():

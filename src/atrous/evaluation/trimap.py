@@ -1,4 +1,4 @@
-"""Judging boundaries alone: the pixels near a change of the truth (DeepLab §5, SPEC §7.3)."""
+"""Evaluating boundaries alone: the pixels near a change of the ground truth (DeepLab, arXiv 1412.7062, §5)."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from atrous.labels import IGNORE, Mask
 
 
 def trimap(truth: Mask, width: int) -> Mask:
-    """The truth in a band along its boundaries, and 255 elsewhere.
+    """Keep the ground truth in a band along its boundaries; everything else becomes 255.
 
-    A pixel is in the band if the square of ``2 width + 1`` pixels around it holds another label than its own, ignored
-    ones included. Where all classes are parted by a thin line of ignored pixels, as in VOC's masks, that is the
-    published band: the ignored pixels dilated by that square, without themselves.
+    A pixel is in the band if the square of ``2 width + 1`` pixels around it contains a label other than its own,
+    including 255. Where a thin line of ignored pixels separates all classes, as in VOC's masks, this is the published
+    band: the ignored pixels dilated by that square, without themselves.
 
     Args:
         truth: uint8 ``(H, W)``.
-        width: of the band, to either side of a boundary, in pixels; positive.
+        width: width of the band on either side of a boundary, in pixels; positive.
 
     Returns:
         uint8 ``(H, W)``.

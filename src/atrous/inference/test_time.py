@@ -18,7 +18,7 @@ from atrous.grid import PIXELS, Grid, resample
 from atrous.models.attention_to_scale import AttentionToScale
 from atrous.models.base import SegmentationModel
 from atrous.models.multi_scale import MultiScale, check_scales, scaled
-from atrous.ops.labelmap.op import labels_in_strips, logits_to_labels
+from atrous.ops.labelmap.op import in_strips, logits_to_labels
 
 Merge = Literal["probabilities", "average", "max"]
 """How several views are merged: mean of the class probabilities, mean of the logits, or maximum of the logits. The
@@ -99,6 +99,22 @@ class Inference:
         views = self.views(model, model.preprocess(image))
         return self.labels(views, image), views
 
+    def label_heads(self, model: SegmentationModel, image: Tensor, heads: Sequence[str] = ()) -> dict[str, Tensor]:
+        """Find the labels of an image for several heads of a network, which runs once per view.
+
+        Args:
+            model: in eval mode.
+            image: uint8 ``(1, C, H, W)``, on the model's device.
+            heads: names of heads beside ``main``. The views of a head are merged like those of ``main``; the CRF
+                refines ``main`` alone.
+
+        Returns:
+            Labels uint8 ``(H, W)`` by the name of the head, ``main`` first.
+        """
+        views = self._views_by_head(model, model.preprocess(image), heads)
+        size = (image.shape[-2], image.shape[-1])
+        return {"main": self.labels(views["main"], image), **{head: self._argmax(views[head], size) for head in heads}}
+
     def views(self, model: SegmentationModel, images: Tensor) -> list[View]:
         """Run the network on each version of some images.
 
@@ -106,13 +122,17 @@ class Inference:
             model: in eval mode.
             images: preprocessed images ``(B, C, H, W)``.
         """
-        views = []
+        return self._views_by_head(model, images, ())["main"]
+
+    def _views_by_head(self, model: SegmentationModel, images: Tensor, heads: Sequence[str]) -> dict[str, list[View]]:
+        views: dict[str, list[View]] = {name: [] for name in ("main", *heads)}
         for scale in self.scales:
             for mirrored in (False, True)[: 1 + self.flip]:
                 seen = images.flip(-1) if mirrored else images
                 shown = scaled(seen, scale).contiguous(memory_format=torch.channels_last)
-                logits, grid, attention = _run(model, shown)
-                views.append(View(logits.float(), Grid(grid.stride / scale, grid.offset / scale), mirrored, attention))
+                for name, view in _run(model, shown, heads).items():
+                    grid = Grid(view.grid.stride / scale, view.grid.offset / scale)
+                    views[name].append(replace(view, grid=grid, mirrored=mirrored))
         return views
 
     def labels(self, views: Sequence[View], image: Tensor) -> Tensor:
@@ -155,9 +175,7 @@ class Inference:
         first = views[0]
         if len(views) == 1:
             return logits_to_labels(first.logits, first.grid, size)[0]
-        return labels_in_strips(
-            lambda rows, strip: self.merged(views, rows, PIXELS, strip, size[1]), first.logits, size
-        )[0]
+        return in_strips(lambda rows, strip: self.merged(views, rows, PIXELS, strip, size[1]), first.logits, size)[0]
 
 
 def with_merge(model: SegmentationModel, inference: Inference, merge: str) -> Inference:
@@ -189,9 +207,13 @@ def with_merge(model: SegmentationModel, inference: Inference, merge: str) -> In
     raise InputError(f"merge is one of {', '.join([*own, *choices])} for {model.name} here, not '{merge}'")
 
 
-def _run(model: SegmentationModel, images: Tensor) -> tuple[Tensor, Grid, Tensor | None]:
-    """Logits, where they sit, and the weights of the network's scales if it attends to them."""
+def _run(model: SegmentationModel, images: Tensor, heads: Sequence[str]) -> dict[str, View]:
+    """Run the network once: the view of each head, in pixels of its input."""
+    if heads:
+        outputs = {output.name: output for output in model.outputs(images)}
+        return {name: View(outputs[name].logits.float(), outputs[name].grid) for name in ("main", *heads)}
     if isinstance(model, AttentionToScale) and model.merge == "attention":
         output, attention = model.attend(images)
-        return output.logits, output.grid, attention
-    return *model.coarse_logits(images), None
+        return {"main": View(output.logits.float(), output.grid, attention=attention)}
+    logits, grid = model.coarse_logits(images)
+    return {"main": View(logits.float(), grid)}

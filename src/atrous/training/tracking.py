@@ -60,7 +60,7 @@ def log_to_trackers(accelerator: Accelerator, step: int, values: dict[str, Any],
     for entry in values.get("classes", ()):
         if entry["iou"] is not None:
             numbers[f"{prefix}/iou/{entry['name']}"] = entry["iou"]
-    for name, metrics in values.get("further", {}).items():
+    for name, metrics in values.get("heads", {}).items():
         numbers[f"{prefix}/{name}/pixel_accuracy"] = metrics["pixel_accuracy"] or 0.0
     accelerator.log(numbers, step=step)
 

@@ -7,7 +7,8 @@ import torch
 from accelerate import Accelerator
 
 from atrous.data.dataset import Dataset
-from atrous.evaluation.evaluate import Evaluation, Precision, evaluate
+from atrous.evaluation.evaluate import Evaluation, evaluate
+from atrous.inference.prepare import Precision
 from atrous.models.base import SegmentationModel
 from atrous.training.parallel import share_buffers
 
@@ -26,7 +27,7 @@ def validate(model: SegmentationModel, dataset: Dataset, accelerator: Accelerato
         share_buffers([model])
     evaluation = evaluate(model, dataset, precision=precision, part=(accelerator.process_index, world))
     if world > 1:
-        for confusion in (evaluation.confusion, *evaluation.further.values()):
+        for confusion in (evaluation.confusion, *evaluation.heads.values()):
             counts = torch.from_numpy(np.vstack([confusion.matrix, confusion.images])).to(accelerator.device)
             counts = accelerator.reduce(counts, "sum").cpu().numpy()
             confusion.matrix, confusion.images = counts[:-1], counts[-1]

@@ -1,7 +1,7 @@
-"""Labels at the image's own size from coarse logits on a GPU, in Triton, without full-size logits in between.
+"""From scores at network resolution to labels of the image's pixels on a GPU, in Triton: no full-size scores.
 
-Each thread keeps the best class so far of a few pixels; the logits around them come from the cache. The reference is
-:func:`atrous.ops.labelmap.op.logits_to_labels_reference`.
+The reference is :func:`atrous.grid.resample` and ``argmax``. Each thread holds the best class so far of a
+few pixels; the scores around them come from cache.
 """
 
 from __future__ import annotations
@@ -11,25 +11,27 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from atrous.grid import Grid
-
 _ROWS, _COLUMNS = 4, 128
-"""Pixels that a program computes."""
+"""The pixels of a program."""
 
 
-def logits_to_labels(logits: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
-    """The best class of every pixel, as :func:`atrous.ops.labelmap.op.logits_to_labels` describes it.
+def logits_to_labels(scores: Tensor, rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor]) -> Tensor:
+    """The best class of each pixel, the lowest among equals.
 
-    ``logits`` may have any strides.
+    Args:
+        scores: floating ``(B, C, h, w)``, any strides.
+        rows: for each row of pixels the position above it, int32 ``(H,)``, and the share of the next, float32 ``(H,)``.
+        columns: likewise, ``(W,)``.
+
+    Returns:
+        uint8 ``(B, H, W)``.
     """
-    batch, classes, height, width = logits.shape
-    rows, columns = (
-        _neighbours(grid, n, length, logits.device) for n, length in zip(size, (height, width), strict=True)
-    )
-    labels = torch.empty(batch, *size, dtype=torch.uint8, device=logits.device)
-    with torch.cuda.device_of(logits):
+    batch, classes, height, width = scores.shape
+    size = len(rows[0]), len(columns[0])
+    labels = torch.empty(batch, *size, dtype=torch.uint8, device=scores.device)
+    with torch.cuda.device_of(scores):
         _logits_to_labels[(triton.cdiv(size[0], _ROWS), triton.cdiv(size[1], _COLUMNS), batch)](
-            logits,
+            scores,
             *rows,
             *columns,
             labels,
@@ -37,7 +39,7 @@ def logits_to_labels(logits: Tensor, grid: Grid, size: tuple[int, int]) -> Tenso
             height,
             width,
             *size,
-            *logits.stride(),
+            *scores.stride(),
             ROWS=_ROWS,
             COLUMNS=_COLUMNS,
             enable_fp_fusion=True,
@@ -45,19 +47,9 @@ def logits_to_labels(logits: Tensor, grid: Grid, size: tuple[int, int]) -> Tenso
     return labels
 
 
-def _neighbours(grid: Grid, size: int, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """For each of ``size`` pixels along an axis of ``length`` positions, the position before it, int32, and the weight
-    of the position after it, float32; both ``(size,)``.
-    """
-    places = (torch.arange(size, dtype=torch.float64, device=device) - grid.offset) / grid.stride
-    places = places.clamp(0, length - 1)
-    before = places.floor()
-    return before.int(), (places - before).float()
-
-
 @triton.jit
 def _logits_to_labels(
-    logits,
+    scores,
     aboves,
     downs,
     lefts,
@@ -88,7 +80,7 @@ def _logits_to_labels(
     far = (tl.minimum(left + 1, width - 1) * column_stride)[None, :]
     best = tl.full((ROWS, COLUMNS), -float("inf"), tl.float32)
     label = tl.zeros((ROWS, COLUMNS), tl.int32)
-    place = logits + image * image_stride
+    place = scores + image * image_stride
     for number in range(classes):
         before = _between(place + upper + near, place + lower + near, down)
         after = _between(place + upper + far, place + lower + far, down)

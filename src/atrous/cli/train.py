@@ -1,4 +1,4 @@
-"""Training: train."""
+"""`atrous train`."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     from atrous.training.types import Progress as TrainingProgress
 
 SECONDS_BETWEEN_LINES = 30
-"""How often a training whose output is no terminal says where it stands."""
+"""How often progress is printed when the output is not a terminal."""
 
 
 def train(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A TOML file, or a name from `atrous models`.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the run; best/ and last/ in it are models.")],
+    out: Annotated[Path, typer.Option("--out", help="Run folder; best/ and last/ in it are models.")],
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="key=value", help="Change the recipe: training.epochs=5")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Build everything, take two steps, draw the batch; keep nothing.")
+        bool, typer.Option("--dry-run", help="Build everything, take two steps, draw the first batch; save no model.")
     ] = False,
 ) -> None:
-    """Train a model as a recipe says."""
+    """Train a model from a recipe."""
     from atrous.training.parallel import is_first_process
     from atrous.training.recipe_file import load_recipe
     from atrous.training.stages import train as run
@@ -39,19 +39,21 @@ def train(
         _dry_run(checked, out)
         return
     try:
-        with _training_bar() as (on_step, tell):
+        with _training_bar() as (on_step, print_line):
             result = run(
                 checked,
                 out,
                 resume=resume,
                 on_step=on_step,
-                on_validation=lambda step, evaluation: tell(
+                on_validation=lambda step, evaluation: print_line(
                     f"step {step}: mean IoU {100 * evaluation.metrics.mean_iou:.2f} %"
                 ),
-                on_message=tell,
+                on_message=print_line,
             )
     except KeyboardInterrupt as stopped:
-        typer.secho(str(stopped) or f"stopped at once; --resume goes on from what {out} holds", fg="yellow", err=True)
+        typer.secho(
+            str(stopped) or f"stopped at once; --resume continues from what {out} contains", fg="yellow", err=True
+        )
         raise
     if not is_first_process():
         return
@@ -68,13 +70,13 @@ def _dry_run(recipe: Recipe, out: Path) -> None:
         for name, shape in found.shapes.items():
             typer.echo(f"{name}: {' × '.join(map(str, shape))}")
         parts = ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in found.memory.items())
-        peak = f"; most at once on the GPU: {found.peak / 1e6:.0f} MB" if found.peak else ""
+        peak = f"; peak on the GPU: {found.peak / 1e6:.0f} MB" if found.peak else ""
         typer.echo(f"memory: {parts}{peak}")
-        took = found.seconds * found.steps / 3600
-        hours += took
+        stage_hours = found.seconds * found.steps / 3600
+        hours += stage_hours
         typer.echo(
-            f"a step: loss {found.loss:.4f}, {found.seconds:.2f} s; {found.steps} of them: about {_duration(took)}, "
-            "validations not counted"
+            f"a step: loss {found.loss:.4f}, {found.seconds:.2f} s; {found.steps} steps: about "
+            f"{_duration(stage_hours)}, without validations"
         )
         typer.echo(f"the first batch, as the network sees it: {found.image}")
     if recipe.stages:
@@ -87,7 +89,7 @@ def _duration(hours: float) -> str:
 
 @contextmanager
 def _training_bar() -> Iterator[tuple[Callable[[TrainingProgress], None], Callable[[str], None]]]:
-    """A progress bar with loss, learning rate, speed and time left, and a function that prints a line above it."""
+    """Show loss, learning rate, speed and time left in a progress bar; the second function prints a line above it."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -109,14 +111,14 @@ def _training_bar() -> Iterator[tuple[Callable[[TrainingProgress], None], Callab
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None)
-        told = float("-inf")  # the first step is told
+        printed = float("-inf")  # so that the first step is printed
 
         def on_step(now: TrainingProgress) -> None:
-            nonlocal told
-            said = f"loss {now.loss:.4f}  lr {now.lr:.2e}  {now.images_per_second:.1f} images/s"
-            bar.update(task, completed=now.step, total=now.steps, description=said)
-            if not console.is_terminal and time.monotonic() - told > SECONDS_BETWEEN_LINES:  # a log file
-                told = time.monotonic()
-                console.print(f"step {now.step}/{now.steps}  {said}", highlight=False, markup=False)
+            nonlocal printed
+            status = f"loss {now.loss:.4f}  lr {now.lr:.2e}  {now.images_per_second:.1f} images/s"
+            bar.update(task, completed=now.step, total=now.steps, description=status)
+            if not console.is_terminal and time.monotonic() - printed > SECONDS_BETWEEN_LINES:  # a log file
+                printed = time.monotonic()
+                console.print(f"step {now.step}/{now.steps}  {status}", highlight=False, markup=False)
 
         yield on_step, lambda line: console.print(line, highlight=False, markup=False)

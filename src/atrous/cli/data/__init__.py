@@ -1,0 +1,18 @@
+"""`atrous data`: checking, counting and converting datasets."""
+
+from __future__ import annotations
+
+import typer
+
+from atrous.cli.data.check import check
+from atrous.cli.data.convert import convert
+from atrous.cli.data.stats import stats
+
+data_app = typer.Typer(no_args_is_help=True)
+for command in (check, stats, convert):
+    data_app.command()(command)
+
+
+@data_app.callback()
+def _data() -> None:
+    """Check, count and convert datasets."""

@@ -1,0 +1,52 @@
+"""`atrous data check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from atrous.cli.common import JsonFile, check_writable, progress_bar, write_json
+from atrous.cli.data.common import DataSpec
+
+
+def check(
+    spec: DataSpec,
+    split: Annotated[
+        list[str] | None, typer.Option("--split", help="Splits to check; train, val, and test if there is one.")
+    ] = None,
+    fix: Annotated[
+        Path | None,
+        typer.Option("--fix", help="Write a fixed copy into this new folder; the original is not changed."),
+    ] = None,
+    json: JsonFile = None,
+) -> None:
+    """Read every image and mask of a dataset, list everything that is wrong, and how to fix it.
+
+    Exit code 0: healthy, perhaps with warnings and notes; 1: there are errors, which training would refuse or learn
+    wrongly from; 2: no such dataset. With --fix, the exit code is about the copy.
+    """
+    from atrous.data.doctor.check import check
+    from atrous.data.doctor.repair import mend
+    from atrous.data.folder_writer import check_target
+    from atrous.data.sources.registry import find_source
+
+    check_writable(json)
+    if fix:
+        check_target(fix, find_source(spec).root)
+    with progress_bar("checking") as progress:
+        checkup = check(spec, split or (), progress)
+    typer.echo(checkup.text())
+    facts = checkup.to_dict()
+    if fix:
+        with progress_bar("fixing") as progress:
+            mended = mend(checkup, fix, progress)
+        typer.echo(f"\n{mended.text()}\n")
+        with progress_bar("checking") as progress:
+            checkup = check(f"folder:{fix}", list(mended.splits) if split else (), progress)
+        typer.echo(checkup.text())
+        facts |= {"mended": mended.to_dict() | {"healthy": checkup.healthy}}
+    write_json(json, facts)
+    if not checkup.healthy:
+        raise typer.Exit(1)

@@ -1,0 +1,27 @@
+"""`atrous data convert`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from atrous.cli.common import progress_bar
+from atrous.cli.data.common import DataSpec
+
+
+def convert(
+    spec: DataSpec,
+    out: Annotated[Path, typer.Option("--out", help="New folder to write: images, masks, labels.toml, splits.")],
+    split: Annotated[
+        list[str] | None, typer.Option("--split", help="Splits to convert; train, val, and test if there is one.")
+    ] = None,
+    link: Annotated[bool, typer.Option("--link", help="Hard-link the images instead of copying them.")] = False,
+) -> None:
+    """Write any dataset as a folder: dataset, with palette PNG masks whose values are the classes."""
+    from atrous.data.export import convert
+
+    with progress_bar("converting") as progress:
+        converted = convert(spec, out, split or (), link=link, progress=progress)
+    typer.echo(converted.text())

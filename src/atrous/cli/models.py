@@ -1,0 +1,34 @@
+"""`atrous models`."""
+
+from __future__ import annotations
+
+import typer
+
+
+def models() -> None:
+    """List the architectures, the recipes, and the bundled models with their cards."""
+    from json import loads
+
+    from atrous.models import ARCHITECTURES, loading
+    from atrous.training.recipe_file import shipped
+
+    typer.echo(
+        f"architectures (on any convolutional timm backbone; as published, FCNs on vgg16, alexnet, caffenet and "
+        f"googlenet, DeepLab v1 and v2 (deeplab_*) on vgg16 and resnet101): {', '.join(sorted(ARCHITECTURES))}"
+    )
+    typer.echo(f"recipes: {', '.join(shipped())}")
+    names = loading.bundled()
+    typer.echo("bundled models:" if names else "bundled models: none")
+    for name in names:
+        folder = loading.BUNDLE / name
+        card = loads((folder / "config.json").read_text(encoding="utf-8"))
+        default = " (default)" if name == loading.DEFAULT else ""
+        size = (folder / "model.safetensors").stat().st_size / 1e6
+        typer.echo(f"\n{name}{default}: {card['architecture']} on {card['backbone']}, {size:.1f} MB")
+        typer.echo(f"  classes: {', '.join(card['label_set']['names'])}")
+        metrics = card.get("metrics", {})
+        for key, label in (("pixel_accuracy", "pixel accuracy"), ("mean_iou", "mean IoU")):
+            if key in metrics:
+                typer.echo(f"  {label} on {metrics['data']}: {100 * metrics[key]:.2f} %")
+        typer.echo(f"  trained on {card.get('training_data', 'data that its card does not name')}")
+        typer.echo(f"  card: {folder / 'README.md'}")

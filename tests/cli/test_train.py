@@ -1,0 +1,65 @@
+"""train."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from typer.testing import Result
+
+Run = Callable[..., Result]
+
+
+def test_train_hands_the_checked_recipe_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    from atrous.training import stages, types
+
+    recipe = tmp_path / "r.toml"
+    recipe.write_text('[data]\ntrain = "folder:x"\n')
+    calls: list[tuple[Any, ...]] = []
+
+    def train(recipe: Any, out: Path, *, resume: bool, on_step: Any, on_validation: Any, on_message: Any) -> Any:
+        calls.append((recipe.training.epochs, out, resume))
+        on_message("40 steps of 8 images")
+        on_step(types.Progress(1, 2, 0.5, 0.01, 1.0, 3.0, 0.1))
+        on_validation(1, SimpleNamespace(metrics=SimpleNamespace(mean_iou=0.5)))
+        return types.Result(out / "best", out / "last", 0.5)
+
+    monkeypatch.setattr(stages, "train", train)
+    result = run("train", recipe, "--out", tmp_path / "run", "--set", "training.epochs=3", "--resume")
+    assert result.exit_code == 0, result.output
+    assert calls == [(3, tmp_path / "run", True)]
+    assert f"best model: {tmp_path / 'run/best'}, mean IoU 50.00 %" in result.stdout
+    assert "step 1: mean IoU 50.00 %" in result.stderr
+    assert "40 steps of 8 images" in result.stderr
+
+
+def test_a_stopped_training_says_where_and_is_not_a_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    from atrous.training import stages, types
+
+    def train(*_: Any, **__: Any) -> Any:
+        raise types.Stopped("stopped after step 3 of 6; --resume continues from there")
+
+    monkeypatch.setattr(stages, "train", train)
+    (tmp_path / "r.toml").write_text('[data]\ntrain = "folder:x"\n')
+    result = run("train", tmp_path / "r.toml", "--out", tmp_path / "run")
+    assert result.exit_code == 130
+    assert "stopped after step 3 of 6" in result.stderr
+
+
+def test_a_dry_run_prints_shapes_memory_and_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    from atrous.training import dry_run as dry_run_module
+
+    def dry_run(_: Any, out: Path, on_message: Any) -> Any:
+        on_message("40 steps of 8 images")
+        shapes = {"batch": (8, 3, 65, 65), "main": (8, 4, 17, 17)}
+        yield dry_run_module.DryRun(shapes, {"weights": 4_000_000}, None, 1.5, 2.0, 60, out / "dry-run.jpg")
+
+    monkeypatch.setattr(dry_run_module, "dry_run", dry_run)
+    (tmp_path / "r.toml").write_text('[data]\ntrain = "folder:x"\n')
+    result = run("train", tmp_path / "r.toml", "--out", tmp_path / "run", "--dry-run")
+    assert result.exit_code == 0, result.output
+    for said in ("40 steps", "main: 8 × 4 × 17 × 17", "weights 4 MB", "60 steps: about 2 min", "dry-run.jpg"):
+        assert said in result.stdout
