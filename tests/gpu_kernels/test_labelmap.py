@@ -1,4 +1,4 @@
-"""Label maps in Triton beside full-size scores."""
+"""Label maps in Triton beside full-size logits."""
 
 import pytest
 import torch
@@ -21,9 +21,9 @@ from atrous.ops.labelmap import op as labelmap
 def test_labels_are_those_of_full_size_logits(device, monkeypatch, shape, grid, size, channels_last):
     monkeypatch.setattr(labelmap, "has_triton", lambda _: True)
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    scores = torch.randn(shape, device=device).contiguous(memory_format=memory_format)
-    labels = labelmap.logits_to_labels(scores, grid, size)
-    full = resample(scores.double(), grid, PIXELS, size)
+    logits = torch.randn(shape, device=device).contiguous(memory_format=memory_format)
+    labels = labelmap.logits_to_labels(logits, grid, size)
+    full = resample(logits.double(), grid, PIXELS, size)
     best = full.max(1).values
     chosen = full.gather(1, labels.long()[:, None])[:, 0]
     assert labels.dtype == torch.uint8

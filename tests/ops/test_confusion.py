@@ -35,7 +35,7 @@ def test_rows_are_truth_and_columns_are_prediction():
     assert confusion_matrix(truth, prediction, 3).tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 1]]
 
 
-def test_nothing_judged_gives_zeros():
+def test_only_ignored_pixels_give_zeros():
     ignored = np.full((5, 7), 255, np.uint8)
     assert not confusion_matrix(ignored, np.zeros_like(ignored), 4).any()
     assert not confusion_matrix(ignored[:0], ignored[:0], 4).any()
@@ -63,7 +63,8 @@ def test_values_out_of_range_are_named(count):
     with pytest.raises(ValueError, match="truth holds the value 21 in 3 pixels; it must be a class, 0 to 20, or 255"):
         count(bad, good, 21)
     with pytest.raises(
-        ValueError, match="prediction holds the value 21 in 3 judged pixels; it must be a class, 0 to 20"
+        ValueError,
+        match="prediction holds the value 21 in 3 pixels that are not ignored; it must be a class, 0 to 20",
     ):
         count(good, bad, 21)
     with pytest.raises(ValueError, match="prediction holds the value 255"):
@@ -76,7 +77,7 @@ def test_wrong_inputs_are_refused():
         confusion_matrix(mask.astype(np.int64), mask, 2)
     with pytest.raises(ValueError, match="differ in shape"):
         confusion_matrix(mask, mask.T, 2)
-    with pytest.raises(ValueError, match="num_classes is 1 to 255, not 256"):
+    with pytest.raises(ValueError, match="num_classes must be 1 to 255, not 256"):
         confusion_matrix(mask, mask, 256)
 
 

@@ -18,7 +18,7 @@ from atrous.grid import PIXELS, Grid, resample
 from atrous.models.attention_to_scale import AttentionToScale
 from atrous.models.base import SegmentationModel
 from atrous.models.multi_scale import MultiScale, check_scales, scaled
-from atrous.ops.labelmap.op import in_strips, logits_to_labels
+from atrous.ops.labelmap.op import labels_in_strips, logits_to_labels
 
 Merge = Literal["probabilities", "average", "max"]
 """How several views are merged: mean of the class probabilities, mean of the logits, or maximum of the logits. The
@@ -175,7 +175,9 @@ class Inference:
         first = views[0]
         if len(views) == 1:
             return logits_to_labels(first.logits, first.grid, size)[0]
-        return in_strips(lambda rows, strip: self.merged(views, rows, PIXELS, strip, size[1]), first.logits, size)[0]
+        return labels_in_strips(
+            lambda rows, strip: self.merged(views, rows, PIXELS, strip, size[1]), first.logits, size
+        )[0]
 
 
 def with_merge(model: SegmentationModel, inference: Inference, merge: str) -> Inference:

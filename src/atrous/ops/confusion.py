@@ -1,4 +1,4 @@
-"""Counting pixels by true and predicted class: the confusion matrix every score is made of (SPEC §7.1)."""
+"""The confusion matrix: pixels counted by true and predicted class, from which all metrics are computed."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ def confusion_matrix(truth: Mask, prediction: Mask, num_classes: int) -> Counts:
     """Count the pixels of each true class (rows) by predicted class (columns).
 
     Args:
-        truth: uint8, any shape; values in [0, num_classes), or 255 for pixels that nobody judges.
-        prediction: uint8, the shape of ``truth``; values in [0, num_classes) wherever a pixel is judged.
-        num_classes: C, 1 to 255.
+        truth: uint8, any shape; values in [0, num_classes), or 255 for pixels to ignore.
+        prediction: uint8, the shape of ``truth``; values in [0, num_classes) at every pixel that is not ignored.
+        num_classes: number of classes C, 1 to 255.
 
     Returns:
         int64 ``(C, C)``.
 
     Raises:
-        TypeError: an array is not uint8.
-        ValueError: shapes differ, or a value is out of range; the message names the value and how often it occurs.
+        InputTypeError: an array is not uint8.
+        InputError: shapes differ, or a value is out of range; the message names the value and how often it occurs.
     """
     _check_inputs(truth, prediction, num_classes)
     joint = _joint_histogram(_flat(truth), _flat(prediction))
-    return _judged(joint, num_classes)
+    return _without_ignored(joint, num_classes)
 
 
 def confusion_matrix_reference(truth: Mask, prediction: Mask, num_classes: int) -> Counts:
     """What :func:`confusion_matrix` computes, in plain numpy."""
     _check_inputs(truth, prediction, num_classes)
     joint = np.bincount(256 * truth.ravel().astype(np.int64) + prediction.ravel(), minlength=1 << 16)
-    return _judged(joint.reshape(256, 256), num_classes)
+    return _without_ignored(joint.reshape(256, 256), num_classes)
 
 
 def _check_inputs(truth: Mask, prediction: Mask, num_classes: int) -> None:
     if not 1 <= num_classes <= IGNORE:
-        raise InputError(f"num_classes is 1 to {IGNORE}, not {num_classes}")
+        raise InputError(f"num_classes must be 1 to {IGNORE}, not {num_classes}")
     for name, mask in (("truth", truth), ("prediction", prediction)):
         if mask.dtype != np.uint8:
             raise InputTypeError(f"{name} must be uint8, not {mask.dtype}")
@@ -49,8 +49,8 @@ def _check_inputs(truth: Mask, prediction: Mask, num_classes: int) -> None:
         raise InputError(f"truth {truth.shape} and prediction {prediction.shape} differ in shape")
 
 
-def _judged(joint: Counts, num_classes: int) -> Counts:
-    """The ``(C, C)`` corner of a histogram ``(256, 256)`` of (truth, prediction); what lies outside is an error."""
+def _without_ignored(joint: Counts, num_classes: int) -> Counts:
+    """The ``(C, C)`` corner of a histogram ``(256, 256)`` of (truth, prediction); counts outside it are an error."""
     strays = joint[num_classes:IGNORE].sum(axis=1)
     if strays.any():
         value = int(np.flatnonzero(strays)[0])
@@ -62,14 +62,14 @@ def _judged(joint: Counts, num_classes: int) -> Counts:
     if strays.any():
         value = int(np.flatnonzero(strays)[0])
         raise InputError(
-            f"prediction holds the value {num_classes + value} in {strays[value]} judged pixels; "
+            f"prediction holds the value {num_classes + value} in {strays[value]} pixels that are not ignored; "
             f"it must be a class, 0 to {num_classes - 1}"
         )
     return joint[:num_classes, :num_classes].astype(np.int64)
 
 
 def _flat(mask: Mask) -> Mask:
-    """The mask as one contiguous run of bytes that starts where eight can be read at once."""
+    """The mask as one contiguous run of bytes, aligned so that eight can be read at once."""
     flat = np.ascontiguousarray(mask).reshape(-1)
     return flat if flat.ctypes.data % 8 == 0 else flat.copy()
 
@@ -77,8 +77,7 @@ def _flat(mask: Mask) -> Mask:
 def _joint_histogram(truth: Mask, prediction: Mask) -> Counts:
     """How often each pair of values occurs, ``(256, 256)``."""
     whole = truth.size // 8 * 8
-    # Rows of 256 counters would all begin in the same few cache sets; a little room between them makes counting four
-    # times as fast.
+    # Rows of 256 counters would all begin in the same few cache sets; padding them makes counting four times as fast.
     counts = np.zeros((256, 264), np.int64)
     _count_words(truth[:whole].view(np.uint64), prediction[:whole].view(np.uint64), counts)
     np.add.at(counts, (truth[whole:], prediction[whole:]), 1)
@@ -87,7 +86,7 @@ def _joint_histogram(truth: Mask, prediction: Mask) -> Counts:
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _count_words(truth: NDArray[np.uint64], prediction: NDArray[np.uint64], counts: Counts) -> None:
-    """Count pairs of bytes, eight pixels a word: masks are mostly areas, where all eight are the same."""
+    """Count pairs of bytes, eight pixels at a time: in most of a mask, all eight are of one class."""
     each_byte, byte, eight = np.uint64(0x0101010101010101), np.uint64(255), np.uint64(8)
     for i in range(truth.size):
         t, p = truth[i], prediction[i]

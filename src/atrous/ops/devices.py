@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 _OLDEST = (7, 0)
-"""The compute capability that Triton asks of an NVIDIA card."""
+"""The lowest compute capability of an NVIDIA GPU that Triton supports."""
 
 
 @functools.cache
 def has_triton(device: torch.device) -> bool:
-    """Whether kernels in Triton can run there.
+    """Whether Triton kernels can run on a device.
 
-    torch brings Triton along where it supports GPUs, but it wants a card that is not too old, and a C compiler when it
-    is first used on a machine; it is tried once.
+    torch installs Triton where it supports GPUs, but Triton also needs a recent enough GPU and, at its first use on a
+    machine, a C compiler. It is tried once; a warning says why it does not work.
     """
     if device.type != "cuda" or importlib.util.find_spec("triton") is None:
         return False
@@ -28,9 +28,11 @@ def has_triton(device: torch.device) -> bool:
         from triton.runtime import driver
 
         driver.active.get_current_target()
-    except Exception as error:  # whatever keeps it from working, plain torch works
+    except Exception as error:  # whatever the cause, plain torch still works
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        warnings.warn(f"Triton does not work here ({reason}): plain PyTorch computes instead, slower", stacklevel=2)
+        warnings.warn(
+            f"Triton does not work here ({reason}): falling back to plain PyTorch, which is slower", stacklevel=2
+        )
         return False
     return True
 

@@ -1,8 +1,8 @@
-"""Vectors of sixteen float32 for numba's compiled code: what its loops alone do not reliably become.
+"""Explicit vectors of sixteen float32 for numba, whose loops are not reliably vectorised.
 
-They compile to whatever the machine has: one AVX-512 register, two of AVX2, four of SSE or NEON. The functions work
-inside ``njit`` only. Vectors live in registers; they are loaded from and stored to an array's :func:`address`, counting
-in floats (or integers) from there.
+They compile to the registers of the machine: one of AVX-512, two of AVX2, four of SSE or NEON. The functions work
+only inside ``njit``. Vectors live in registers; they are loaded from and stored to an array's :func:`address` plus an
+index, which counts floats (or integers).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _vector, _address, _number = _VectorType(), types.int64, types.float32
 
 
 def _instruction(result: Any, *parameters: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Make a function for compiled code of one that generates its instructions, given a builder and the arguments."""
+    """Make an ``njit`` function from one that generates its instructions, given a builder and the arguments."""
 
     def decorate(generate: Callable[..., Any]) -> Any:
         def emit(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
@@ -57,16 +57,16 @@ def _instruction(result: Any, *parameters: Any) -> Callable[[Callable[..., Any]]
 
 
 def _pointer(builder: Any, kind: Any, address: Any, index: Any) -> Any:
-    """A pointer to a kind of value, so many of its elements after an address."""
+    """A pointer to values of a kind, ``index`` elements after an address."""
     size = _INDEX(_BYTES.get(kind, 4))
     return builder.inttoptr(builder.add(address, builder.mul(index, size)), kind.as_pointer())
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def address(_: Any, array: Any) -> Any:
-    """Where a contiguous array's values begin; only good until after the last line that names the array.
+    """The address of a contiguous array's values; valid only up to the last line that names the array.
 
-    Functions are cheaper to call with addresses than with arrays, whose holders are counted.
+    Functions are cheaper to call with addresses than with arrays, which are reference-counted.
     """
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -78,7 +78,7 @@ def address(_: Any, array: Any) -> Any:
 
 @_instruction(_vector, _address, types.int64)
 def load(builder: Any, address: Any, index: Any) -> Any:
-    """The sixteen floats from an index on."""
+    """Load sixteen floats from an index on."""
     vector = builder.load(_pointer(builder, _FLOATS, address, index))
     vector.align = 4
     return vector
@@ -86,13 +86,13 @@ def load(builder: Any, address: Any, index: Any) -> Any:
 
 @_instruction(types.void, _address, types.int64, _vector)
 def store(builder: Any, address: Any, index: Any, vector: Any) -> None:
-    """Write the sixteen floats from an index on."""
+    """Store sixteen floats from an index on."""
     builder.store(vector, _pointer(builder, _FLOATS, address, index), align=4)
 
 
 @_instruction(_vector, _address, types.int64)
 def load_bfloat16(builder: Any, address: Any, index: Any) -> Any:
-    """Sixteen bfloat16 numbers, as floats."""
+    """Load sixteen bfloat16 numbers as floats."""
     halves = builder.load(_pointer(builder, _HALVES, address, index))
     halves.align = 2
     return builder.bitcast(builder.shl(builder.zext(halves, _INTS), ir.Constant(_INTS, [16] * LANES)), _FLOATS)
@@ -100,50 +100,50 @@ def load_bfloat16(builder: Any, address: Any, index: Any) -> Any:
 
 @_instruction(types.void, _address, types.int64, _vector)
 def store_bfloat16(builder: Any, address: Any, index: Any, vector: Any) -> None:
-    """Write sixteen floats as bfloat16, each rounded to the nearest, among equals to the even one."""
+    """Store sixteen floats as bfloat16, rounded to nearest, ties to even."""
     bits, sixteen = builder.bitcast(vector, _INTS), ir.Constant(_INTS, [16] * LANES)
     odd = builder.and_(builder.lshr(bits, sixteen), ir.Constant(_INTS, [1] * LANES))
     rounded = builder.add(builder.add(bits, ir.Constant(_INTS, [0x7FFF] * LANES)), odd)
     rounded = builder.trunc(builder.lshr(rounded, sixteen), _HALVES)
-    none = builder.fcmp_unordered("uno", vector, vector)  # rounding up a NaN could make a number of it
+    none = builder.fcmp_unordered("uno", vector, vector)  # rounding up a NaN could turn it into a number
     halves = builder.select(none, ir.Constant(_HALVES, [0x7FC0] * LANES), rounded)
     builder.store(halves, _pointer(builder, _HALVES, address, index), align=2)
 
 
 @_instruction(_number, _address, types.int64)
 def load_number(builder: Any, address: Any, index: Any) -> Any:
-    """One float32."""
+    """Load one float32."""
     return builder.load(_pointer(builder, _FLOAT, address, index))
 
 
 @_instruction(types.void, _address, types.int64, _number)
 def store_number(builder: Any, address: Any, index: Any, number: Any) -> None:
-    """Write one float32."""
+    """Store one float32."""
     builder.store(number, _pointer(builder, _FLOAT, address, index))
 
 
 @_instruction(types.int64, _address, types.int64)
 def load_id(builder: Any, address: Any, index: Any) -> Any:
-    """One int32, as int64."""
+    """Load one int32 as int64."""
     return builder.sext(builder.load(_pointer(builder, _INT, address, index)), _INDEX)
 
 
 @_instruction(types.int64, _address, types.int64)
 def load_index(builder: Any, address: Any, index: Any) -> Any:
-    """One int64."""
+    """Load one int64."""
     return builder.load(_pointer(builder, _INDEX, address, index))
 
 
 @_instruction(_vector, _number)
 def spread(builder: Any, number: Any) -> Any:
-    """Sixteen times one number."""
+    """A vector of sixteen copies of a number."""
     one = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), number, _INT(0))
     return builder.shuffle_vector(one, ir.Constant(_FLOATS, ir.Undefined), ir.Constant(_INTS, None))
 
 
 @_instruction(_number, _number)
 def reciprocal(builder: Any, number: Any) -> Any:
-    """1 / x, unchecked."""
+    """1 / x, without numba's check for zero."""
     return builder.fdiv(_FLOAT(1.0), number)
 
 
@@ -165,7 +165,7 @@ add = _two(lambda builder, a, b: builder.fadd(a, b))
 subtract = _two(lambda builder, a, b: builder.fsub(a, b))
 multiply = _two(lambda builder, a, b: builder.fmul(a, b))
 multiply_add = _three(lambda builder, a, b, c: _call(builder, "llvm.fmuladd", a, b, c))
-"""a · b + c, rounded once where the machine can."""
+"""a · b + c, rounded once if the machine can."""
 nearest_integer = _one(lambda builder, a: _call(builder, "llvm.rint", a))
 larger = _two(_maximum)
 if_less = _three(lambda builder, a, b, c: _if(builder, "<", a, b, c))
@@ -182,7 +182,7 @@ def _power_of_two(builder: Any, n: Any) -> Any:
 
 
 def _fold(builder: Any, vector: Any, combine: Callable[[Any, Any, Any], Any]) -> Any:
-    """One number of sixteen, halves combined with each other."""
+    """Reduce sixteen numbers to one, combining halves."""
     for half in (8, 4, 2, 1):
         lanes = ir.Constant(_INTS, [(i + half) % LANES for i in range(LANES)])
         vector = combine(builder, vector, builder.shuffle_vector(vector, ir.Constant(_FLOATS, ir.Undefined), lanes))
@@ -196,9 +196,10 @@ largest = _reduction(lambda builder, a: _fold(builder, a, _maximum))
 
 @_instruction(types.void, _address, types.int64, _address, _address, types.int64)
 def transpose(builder: Any, source: Any, source_step: Any, rows: Any, target: Any, target_step: Any) -> None:
-    """Sixteen rows of sixteen floats as columns: from and to addresses, whose rows are some floats apart.
+    """Transpose sixteen rows of sixteen floats; source and target have rows ``source_step`` and ``target_step`` floats
+    apart.
 
-    ``rows`` is the address of sixteen int64, which rows of the source to take.
+    ``rows`` is the address of sixteen int64: the rows of the source to take.
     """
     vectors = []
     for i in range(LANES):
@@ -218,9 +219,9 @@ def transpose(builder: Any, source: Any, source_step: Any, rows: Any, target: An
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
 def exponential(x: Any) -> Any:
-    """The exponential of numbers of at most 88, within 2·10⁻⁷ of its value; 0 below -87."""
+    """The exponential of numbers up to 88, to a relative error of 2·10⁻⁷; 0 below -87."""
     n = nearest_integer(multiply(x, spread(1.44269504)))
-    # What the rounding left, in two steps because log 2 in one float is not exact enough; then Cephes' polynomial.
+    # The remainder in two steps, because one float does not hold log 2 exactly enough; then Cephes' polynomial.
     rest = multiply_add(n, spread(-0.693359375), x)
     rest = multiply_add(n, spread(2.12194440e-4), rest)
     p = multiply_add(spread(1.9875691500e-4), rest, spread(1.3981999507e-3))

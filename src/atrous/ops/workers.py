@@ -1,4 +1,4 @@
-"""Threads that share out pieces of work which do not hold Python's lock."""
+"""Threads for pieces of work that release Python's lock."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ Result = TypeVar("Result")
 
 
 class Workers:
-    """Runs a task on many pieces with some threads, this one included; whichever is free takes the next piece."""
+    """Runs a task on many pieces in several threads, this one included; whichever is free takes the next piece.
+
+    Args:
+        threads: number of threads, at least 1.
+    """
 
     def __init__(self, threads: int) -> None:
         self._helpers = threads - 1
@@ -40,7 +44,7 @@ class Workers:
     def in_order(
         self, task: Callable[[Piece], Result], then: Callable[[Piece, Result], object], pieces: Sequence[Piece]
     ) -> None:
-        """Run a task on many pieces, and ``then`` on each and its result, one after the other as the pieces are."""
+        """Run a task on many pieces, and ``then`` on each piece and its result, one at a time, in order."""
         lock, results, following = Lock(), dict[int, Result](), 0
 
         def work(number: int) -> None:

@@ -1,1 +1,1 @@
-"""From coarse logits to labels at the image's own size: the operator, and its kernels for CPUs and GPUs."""
+"""Labels at the image's own size from coarse logits: the operator, and its kernels for CPUs and GPUs."""

@@ -1,76 +1,90 @@
-"""From scores at network resolution to labels at the image's own size, on any device and in bounded memory."""
+"""From coarse logits to labels at the image's own size, on any device and in bounded memory.
+
+Between the positions at which the network computed them, logits are bilinear. No full-size logits are made: on a CPU
+(:mod:`atrous.ops.labelmap.cpu`) and on a GPU with Triton (:mod:`atrous.ops.labelmap.triton_kernels`) kernels find the
+best class of each pixel directly; other devices compute some rows at a time.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from atrous.errors import InputError, InputTypeError
 from atrous.grid import PIXELS, Grid, resample
 from atrous.ops.devices import has_triton
 
 _STRIP_VALUES = 1 << 24
-"""How many full-size scores may exist at once away from the CPU: 64 MB in float32."""
+"""How many full-size logits may exist at once: 64 MB in float32."""
 
 
-def logits_to_labels(scores: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
-    """The best class of every pixel of each image, without full-size scores.
+def logits_to_labels(logits: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
+    """The best class of every pixel of each image.
 
     Args:
-        scores: ``(B, C, h, w)``, floating, at network resolution; at most 255 classes.
-        grid: where the positions of ``scores`` sit in the image.
+        logits: floating ``(B, C, h, w)`` at network resolution, finite, 1 to 255 classes. Beyond their outermost
+            positions they are constant.
+        grid: where the positions of ``logits`` sit in the image.
         size: height and width of the image.
 
     Returns:
-        uint8 ``(B, H, W)`` on the device of ``scores``; among equals the lowest class.
+        uint8 ``(B, H, W)`` on the device of ``logits``; the lowest class among equals.
+
+    Raises:
+        InputTypeError: ``logits`` are not floating.
+        InputError: there are no classes or positions, or too many classes.
     """
-    if has_triton(scores.device):
-        from atrous.ops.labelmap import triton_kernels as labelmap_gpu  # Triton is loaded when it is first needed
+    _check(logits)
+    logits = logits.detach()
+    if has_triton(logits.device):
+        from atrous.ops.labelmap import triton_kernels  # Triton is loaded when it is first needed
 
-        lengths = zip(size, scores.shape[2:], strict=True)
-        return labelmap_gpu.logits_to_labels(
-            scores.detach(), *(_neighbours(grid, n, length, scores.device) for n, length in lengths)
-        )
-    if scores.device.type != "cpu":
-        detached = scores.detach().float()
-        return in_strips(lambda rows, strip: resample(detached, grid, (rows, PIXELS), strip), detached, size)
-    from atrous.ops.labelmap import cpu as labelmap  # numba is loaded when it is first needed
+        return triton_kernels.logits_to_labels(logits, grid, size)
+    if logits.device.type == "cpu":
+        from atrous.ops.labelmap import cpu  # numba is loaded when it is first needed
 
-    arrays = scores.detach().float().contiguous().numpy()
-    labels = np.empty((len(arrays), *size), np.uint8)
-    for image, array in zip(labels, arrays, strict=True):
-        image[:] = labelmap.logits_to_labels(array, grid.stride, grid.offset, size)
-    return torch.from_numpy(labels)
+        return cpu.logits_to_labels(logits, grid, size)
+    single = logits.float()
+    return labels_in_strips(lambda rows, strip: resample(single, grid, (rows, PIXELS), strip), single, size)
 
 
-def _neighbours(grid: Grid, size: int, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """For each of ``size`` pixels of a side the position of ``length`` before it, int32, and the share of the next,
-    float32; both ``(size,)``.
-    """
-    places = (torch.arange(size, dtype=torch.float64, device=device) - grid.offset) / grid.stride
-    places = places.clamp(0, length - 1)
-    before = places.floor()
-    return before.int(), (places - before).float()
+def logits_to_labels_reference(logits: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
+    """What :func:`logits_to_labels` computes, in plain torch: full-size logits in double precision, then argmax."""
+    _check(logits)
+    return resample(logits.detach().double(), grid, PIXELS, size).argmax(1).to(torch.uint8)
 
 
-def in_strips(sample: Callable[[Grid, tuple[int, int]], Tensor], scores: Tensor, size: tuple[int, int]) -> Tensor:
-    """The best class of every pixel, from full-size scores of some rows at a time.
+def labels_in_strips(
+    sample: Callable[[Grid, tuple[int, int]], Tensor], logits: Tensor, size: tuple[int, int]
+) -> Tensor:
+    """The best class of every pixel, from full-size logits of some rows at a time.
 
     Args:
-        sample: the rows to sample at and their size → full-size scores ``(B, C, rows, W)``.
-        scores: ``(B, C, h, w)``, to know how many there are, and where.
+        sample: given the grid of the rows to sample and the size of their strip, returns full-size logits
+            ``(B, C, rows, W)``.
+        logits: ``(B, C, h, w)``; only their shape and device are used.
         size: height and width of the image.
 
     Returns:
-        uint8 ``(B, H, W)``; among equals the lowest class.
+        uint8 ``(B, H, W)``; the lowest class among equals.
     """
-    batch, classes = scores.shape[:2]
+    batch, classes = logits.shape[:2]
     height, width = size
-    labels = torch.empty(batch, height, width, dtype=torch.uint8, device=scores.device)
+    labels = torch.empty(batch, height, width, dtype=torch.uint8, device=logits.device)
     strip = max(1, _STRIP_VALUES // max(1, batch * classes * width))
     for start in range(0, height, strip):
         count = min(strip, height - start)
         labels[:, start : start + count] = sample(Grid(1, start), (count, width)).argmax(1)
     return labels
+
+
+def _check(logits: Tensor) -> None:
+    if not logits.is_floating_point():
+        raise InputTypeError(f"logits must be floating, not {logits.dtype}")
+    if logits.ndim != 4 or 0 in logits.shape[1:] or logits.shape[1] > 255:
+        raise InputError(
+            "logits must be (batch, classes, rows, columns), 1 to 255 classes and at least one position, "
+            f"not {tuple(logits.shape)}"
+        )

@@ -1,7 +1,7 @@
-"""From scores at network resolution to labels of the image's pixels on a GPU, in Triton: no full-size scores.
+"""Labels at the image's own size from coarse logits on a GPU, in Triton, without full-size logits in between.
 
-The reference is :func:`atrous.grid.resample` and ``argmax``. Each thread holds the best class so far of a
-few pixels; the scores around them come from cache.
+Each thread keeps the best class so far of a few pixels; the logits around them come from the cache. The reference is
+:func:`atrous.ops.labelmap.op.logits_to_labels_reference`.
 """
 
 from __future__ import annotations
@@ -11,27 +11,25 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from atrous.grid import Grid
+
 _ROWS, _COLUMNS = 4, 128
-"""The pixels of a program."""
+"""Pixels that a program computes."""
 
 
-def logits_to_labels(scores: Tensor, rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor]) -> Tensor:
-    """The best class of each pixel, the lowest among equals.
+def logits_to_labels(logits: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
+    """The best class of every pixel, as :func:`atrous.ops.labelmap.op.logits_to_labels` describes it.
 
-    Args:
-        scores: floating ``(B, C, h, w)``, any strides.
-        rows: for each row of pixels the position above it, int32 ``(H,)``, and the share of the next, float32 ``(H,)``.
-        columns: likewise, ``(W,)``.
-
-    Returns:
-        uint8 ``(B, H, W)``.
+    ``logits`` may have any strides.
     """
-    batch, classes, height, width = scores.shape
-    size = len(rows[0]), len(columns[0])
-    labels = torch.empty(batch, *size, dtype=torch.uint8, device=scores.device)
-    with torch.cuda.device_of(scores):
+    batch, classes, height, width = logits.shape
+    rows, columns = (
+        _neighbours(grid, n, length, logits.device) for n, length in zip(size, (height, width), strict=True)
+    )
+    labels = torch.empty(batch, *size, dtype=torch.uint8, device=logits.device)
+    with torch.cuda.device_of(logits):
         _logits_to_labels[(triton.cdiv(size[0], _ROWS), triton.cdiv(size[1], _COLUMNS), batch)](
-            scores,
+            logits,
             *rows,
             *columns,
             labels,
@@ -39,7 +37,7 @@ def logits_to_labels(scores: Tensor, rows: tuple[Tensor, Tensor], columns: tuple
             height,
             width,
             *size,
-            *scores.stride(),
+            *logits.stride(),
             ROWS=_ROWS,
             COLUMNS=_COLUMNS,
             enable_fp_fusion=True,
@@ -47,9 +45,19 @@ def logits_to_labels(scores: Tensor, rows: tuple[Tensor, Tensor], columns: tuple
     return labels
 
 
+def _neighbours(grid: Grid, size: int, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """For each of ``size`` pixels along an axis of ``length`` positions, the position before it, int32, and the weight
+    of the position after it, float32; both ``(size,)``.
+    """
+    places = (torch.arange(size, dtype=torch.float64, device=device) - grid.offset) / grid.stride
+    places = places.clamp(0, length - 1)
+    before = places.floor()
+    return before.int(), (places - before).float()
+
+
 @triton.jit
 def _logits_to_labels(
-    scores,
+    logits,
     aboves,
     downs,
     lefts,
@@ -80,7 +88,7 @@ def _logits_to_labels(
     far = (tl.minimum(left + 1, width - 1) * column_stride)[None, :]
     best = tl.full((ROWS, COLUMNS), -float("inf"), tl.float32)
     label = tl.zeros((ROWS, COLUMNS), tl.int32)
-    place = scores + image * image_stride
+    place = logits + image * image_stride
     for number in range(classes):
         before = _between(place + upper + near, place + lower + near, down)
         after = _between(place + upper + far, place + lower + far, down)
