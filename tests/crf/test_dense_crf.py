@@ -54,7 +54,7 @@ def brute_force(crf: DenseCRF, image: NDArray[np.uint8], unary: NDArray[np.float
 
 
 def assert_close(q: NDArray[np.float32], expected: Tensor) -> None:
-    """The lattice is an approximation, a few percent off in each message (SPEC §9.4)."""
+    """The lattice is an approximation, a few percent off in each message."""
     assert np.abs(q - expected.numpy()).mean() < 0.02
     assert (q.argmax(0) == expected.numpy().argmax(0)).mean() > 0.97
 
@@ -148,7 +148,7 @@ def test_any_channels_and_a_kernel_of_ones_own() -> None:
     assert np.allclose(DenseCRF([same])(image, energies()), DenseCRF([Bilateral(6, 30, 3)])(image, energies()))
 
 
-def test_a_video_is_a_image_with_three_axes() -> None:
+def test_a_video_is_an_image_with_three_axes() -> None:
     video = np.stack([make_image(6, 7)] * 4)
     unary = np.stack([energies(3, 6, 7)] * 4, axis=1) + np.random.default_rng(0).random((3, 4, 6, 7), np.float32)
     crf = DenseCRF([Gaussian((2, 2, 4), 2), Bilateral((6, 6, 4), 30, 3)], spatial_dims=3)
@@ -174,7 +174,7 @@ def test_published_sets_are_found_by_name() -> None:
     assert crf.kernels == (Gaussian(1, 3), Bilateral(67, 3, 4))
     assert crf.iterations == 10
     assert all(DenseCRF.published(name).iterations in (5, 10) for name in PUBLISHED)
-    with pytest.raises(ValueError, match="there are deeplab_largefov, "):
+    with pytest.raises(ValueError, match="available are deeplab_largefov, "):
         DenseCRF.published("deeplab")
 
 
@@ -182,11 +182,11 @@ def test_published_sets_are_found_by_name() -> None:
     ("image", "unary", "message"),
     [
         (make_image(12, 10), energies(), "did you swap height and width"),
-        (make_image(5, 6), energies(), "resize the scores"),
+        (make_image(5, 6), energies(), "resize the unary"),
         (make_image(), energies().transpose(1, 2, 0), "as if its classes came last"),
         (make_image().transpose(2, 0, 1), energies(), "channels come last"),
-        (make_image()[..., 0], energies(), "channels behind"),
-        (make_image()[None], energies(), "image is"),
+        (make_image()[..., 0], energies(), "plus a channel axis"),
+        (make_image()[None], energies(), "image has shape"),
         (make_image(), energies()[0], "must be"),
         (make_image(), energies()[:, :0], "at least one"),
         (make_image(), energies().argmax(0)[None], "unary_from_labels"),
@@ -216,9 +216,9 @@ def test_probabilities_for_energies_and_small_colours_are_warned_of() -> None:
         (lambda: Bilateral(80, -1, 3), "above 0"),
         (lambda: Bilateral((80, float("nan")), 3, 3), "above 0"),
         (lambda: DenseCRF(KERNELS, -1), "iterations"),
-        (lambda: DenseCRF(KERNELS, normalization="both"), "none of symmetric"),  # type: ignore[arg-type]
+        (lambda: DenseCRF(KERNELS, normalization="both"), "not one of symmetric"),  # type: ignore[arg-type]
         (lambda: DenseCRF([Gaussian(3, [[1, 2], [3, 4]])]), "one for each class"),
-        (lambda: DenseCRF([Gaussian(3, 3, [1, 2])]), "as many rows"),
+        (lambda: DenseCRF([Gaussian(3, 3, [1, 2])]), "must be square"),
         (lambda: DenseCRF([Gaussian(3, float("inf"))]), "finite"),
         (lambda: DenseCRF([Gaussian(3, [1, 2])])(None, energies()), "3 classes, .* for 2"),
         (lambda: DenseCRF([Gaussian((1, 2, 3), 1)])(None, energies()), "3 values; the image has 2"),

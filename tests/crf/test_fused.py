@@ -8,7 +8,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from atrous.crf.cpu import mean_field as fused
+from atrous.crf.cpu import mean_field as cpu
 from atrous.crf.cpu.lattice_kernels import find_corners
 from atrous.crf.lattice import Lattice, key_strides, scale_factors
 from atrous.crf.mean_field import Messages, Normalization, Pairwise
@@ -16,7 +16,7 @@ from atrous.crf.mean_field import mean_field as plain
 from atrous.crf.pairwise import Bilateral, Gaussian
 from atrous.ops.simd import LANES, address, exponential, largest, load, store, total, transpose
 
-SIZE = (23, 31)  # no integer of vectors
+SIZE = (23, 31)  # not a multiple of sixteen pixels
 
 
 def image() -> Tensor:
@@ -47,7 +47,7 @@ def both(
 ) -> tuple[Tensor, Tensor]:
     messages = Messages(pairwise, normalization)
     expected = plain(unary.flatten(1).T, messages, iterations, tolerance).T.reshape(unary.shape)
-    return fused.MeanField(unary, pairwise, normalization, threads=2).distribution(iterations, tolerance), expected
+    return cpu.MeanField(unary, pairwise, normalization, threads=2).distribution(iterations, tolerance), expected
 
 
 @pytest.mark.parametrize("classes", [1, 2, 16, 17, 21, 32, 50])
@@ -100,7 +100,7 @@ def test_the_result_does_not_depend_on_the_threads(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("atrous.crf.cpu.strips._STRIP", 7)  # so that there are several strips
     monkeypatch.setattr("atrous.crf.cpu.strips._STRIP_HEIGHT", 1)
     unary, pairwise = energies(21), kernels(21)
-    fields = [fused.MeanField(unary, pairwise, "symmetric", threads) for threads in (1, 2, 3)]
+    fields = [cpu.MeanField(unary, pairwise, "symmetric", threads) for threads in (1, 2, 3)]
     results = [field.distribution(5, None) for field in fields]
     assert torch.equal(results[0], results[1])
     assert torch.equal(results[0], results[2])
@@ -117,7 +117,7 @@ def test_energies_far_apart_and_large_do_no_harm() -> None:
 
 
 def test_corners_and_weights_are_the_plain_lattices() -> None:
-    features = Bilateral(9, 20, 1).features(image(), SIZE, "yx")[:704]  # an integer of vectors
+    features = Bilateral(9, 20, 1).features(image(), SIZE, "yx")[:704]  # a multiple of sixteen
     lattice, strides = Lattice(features), key_strides(features)
     weights, vertices = np.empty(704 * 6, np.float32), np.empty(704 * 6, np.int32)
     flat, factors = features.T.contiguous().reshape(-1).numpy(), np.array(scale_factors(5), np.float32)

@@ -1,4 +1,4 @@
-"""Energies from probabilities, scores and labels."""
+"""Energies from probabilities, logits and labels."""
 
 import numpy as np
 import pytest
@@ -6,12 +6,12 @@ import torch
 
 from atrous.crf import unary_from_labels, unary_from_logits, unary_from_probabilities
 
-SCORES = np.random.default_rng(0).normal(size=(2, 4, 3, 5)).astype(np.float32)
+LOGITS = np.random.default_rng(0).normal(size=(2, 4, 3, 5)).astype(np.float32)
 
 
-def test_probabilities_and_scores_agree() -> None:
-    p = torch.from_numpy(SCORES).softmax(1)
-    assert np.allclose(unary_from_logits(SCORES), -p.log().numpy(), atol=1e-6)
+def test_probabilities_and_logits_agree() -> None:
+    p = torch.from_numpy(LOGITS).softmax(1)
+    assert np.allclose(unary_from_logits(LOGITS), -p.log().numpy(), atol=1e-6)
     assert np.allclose(unary_from_probabilities(p.numpy()), -p.log().numpy(), atol=1e-6)
     assert torch.equal(unary_from_probabilities(p)[1], unary_from_probabilities(p[1]))
     video = p[0][:, None]
@@ -37,11 +37,11 @@ def test_labels_are_believed_as_far_as_said() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: unary_from_probabilities(SCORES), "unary_from_logits"),
+        (lambda: unary_from_probabilities(LOGITS), "unary_from_logits"),
         (lambda: unary_from_probabilities(np.full((2, 3, 3), 0.6)), "sum to 1"),
         (lambda: unary_from_probabilities(np.full((2, 3, 3), np.nan)), "finite"),
         (lambda: unary_from_logits(np.full((2, 3, 3), np.inf)), "finite"),
-        (lambda: unary_from_labels(np.full((2, 2), 3), 3, confidence=0.7), "the value 3 in 4 pixels"),
+        (lambda: unary_from_labels(np.full((2, 2), 3), 3, confidence=0.7), "contain the value 3 in 4 pixels"),
         (lambda: unary_from_labels(np.zeros((2, 2), int), 3, confidence=1), "between 0 and 1"),
         (lambda: unary_from_labels(np.zeros((2, 2), int), 1, confidence=0.5), "at least 2"),
     ],

@@ -1,4 +1,4 @@
-"""The fully connected CRF, usable without any of the models."""
+"""The fully connected CRF; it needs none of the models."""
 
 from atrous.crf.dense_crf import DenseCRF, Tracked
 from atrous.crf.pairwise import Bilateral, Custom, Gaussian

@@ -1,10 +1,10 @@
-"""Fully connected CRFs with Gaussian edge potentials (Krähenbühl and Koltun, 2011), by mean field (SPEC §5)."""
+"""Fully connected CRF with Gaussian edge potentials, by mean field (Krähenbühl and Koltun, NeurIPS 2011)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Generic, get_args
 
 import numpy as np
 import torch
@@ -12,27 +12,26 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from atrous.crf.gpu import mean_field as gpu
-from atrous.crf.inputs import read_images, read_unary
+from atrous.crf.inputs import Array, like, read_images, read_unary
 from atrous.crf.mean_field import Messages, Normalization, Pairwise, mean_field, tracked_mean_field
 from atrous.crf.pairwise import Kernel, Order
 from atrous.crf.published import PUBLISHED
 from atrous.errors import InputError
 
 if TYPE_CHECKING:
-    from atrous.crf.cpu import mean_field as fused
+    from atrous.crf.cpu import mean_field as cpu
 
-Array = TypeVar("Array", NDArray[Any], Tensor)
 Image = NDArray[Any] | Tensor | None
 
 
 @dataclass(frozen=True)
 class Tracked(Generic[Array]):
-    """A mean field and how it came to be.
+    """A mean field and its convergence.
 
     Attributes:
         q: the distribution, as :class:`DenseCRF` returns it.
-        free_energies: KL(Q‖P) up to a constant, summed over the pixels: what mean field makes smaller. Of the first
-            guess and after each iteration; shorter where the CRF's tolerance stopped it.
+        free_energies: KL(Q‖P) up to a constant, summed over the pixels, which mean field minimises: initially and
+            after each iteration; fewer if the CRF's tolerance stopped it.
     """
 
     q: Array
@@ -40,35 +39,36 @@ class Tracked(Generic[Array]):
 
 
 class DenseCRF(nn.Module):
-    """Refines class energies so that pixels that are near and alike agree.
+    """Refines class energies: nearby pixels of similar colour come to agree on a class.
 
     ``DenseCRF([Gaussian(sxy=3, weight=3), Bilateral(sxy=80, srgb=13, weight=10)])(image, unary)``
 
-    Where no gradient is asked for, a fused form computes in float32: on a CPU with as many threads as torch has, on
-    a GPU where there is Triton. Elsewhere plain torch does, in the dtype of the unary, with gradients in the unary,
-    the kernels' weights and their compatibilities. On a CPU the fused form takes, besides image, unary and
-    result, 8 bytes for each of a pixel's corners (72 a pixel for a Gaussian and a bilateral kernel), and about 60
-    for tables at 21 classes, up to 130 where the image is very colourful. Normalising ``"before"`` or ``"after"``
-    takes 4 more for each corner, and compatibilities more room for tables. :meth:`labels` does without the
-    distribution, of 4 bytes a class.
+    Without gradients, fused kernels compute in float32: on a CPU in as many threads as torch uses, on a GPU if Triton
+    is available. Otherwise plain torch computes in the dtype of the unary, differentiable with respect to the unary,
+    the kernels' weights and their compatibilities.
+
+    Memory on a CPU, besides image, unary and result: 8 bytes for each lattice corner of a pixel (72 a pixel for a
+    Gaussian and a bilateral kernel), and about 60 a pixel for tables at 21 classes, up to 130 for a very colourful
+    image. Normalising ``"before"`` or ``"after"`` adds 4 for each corner; compatibilities need larger tables.
+    :meth:`labels` does not need the distribution, 4 bytes a class.
 
     Args:
-        kernels: :class:`Gaussian`, :class:`Bilateral` and :class:`Custom` ones, any number.
+        kernels: any number of :class:`Gaussian`, :class:`Bilateral` and :class:`Custom` kernels.
         iterations: mean-field steps, 0 or more.
         normalization: of each kernel K by its sums n = K(1): ``"symmetric"`` n^-½ K n^-½ (pydensecrf's default),
             ``"before"`` K n^-1, ``"after"`` n^-1 K (DeepLab's release), or ``"none"``.
-        order: which position comes first among the features, on which the lattice's approximation depends a little:
-            ``"xy"`` as in pydensecrf's 2-D interface, or ``"yx"`` as its general one is used.
+        order: which position comes first among the features; the lattice's approximation depends on it slightly.
+            ``"xy"`` is the order of pydensecrf's 2-D interface, ``"yx"`` the usual one with its general interface.
         spatial_dims: axes of an image besides channels: 2, or 3 for videos and volumes ``(C, T, H, W)``.
         tolerance: stop early once no probability changes by more than this in an iteration.
-        trainable: weights and compatibilities ask for gradients (``crf.requires_grad_()`` does the same later).
+        trainable: weights and compatibilities require gradients (as after ``crf.requires_grad_()``).
 
     Attributes:
-        weights: a parameter for each kernel, ``()`` or ``(C,)``.
-        compatibilities: ``(C, C)`` parameters by the number of their kernel, for kernels that have one.
+        weights: one parameter for each kernel, ``()`` or ``(C,)``.
+        compatibilities: ``(C, C)`` parameters of the kernels that have one, by kernel index.
 
     Raises:
-        ValueError: an argument is out of range.
+        InputError: an argument is out of range.
     """
 
     def __init__(
@@ -85,13 +85,13 @@ class DenseCRF(nn.Module):
         super().__init__()
         if iterations < 0 or spatial_dims < 1:
             raise InputError(
-                f"iterations must be 0 or more and spatial_dims 1 or more, not {iterations}, {spatial_dims}"
+                f"iterations must be 0 or more and spatial_dims 1 or more, not {iterations} and {spatial_dims}"
             )
         for given, choices in ((normalization, get_args(Normalization)), (order, get_args(Order))):
             if given not in choices:
-                raise InputError(f"{given!r} is none of {', '.join(choices)}")
+                raise InputError(f"{given!r} is not one of {', '.join(choices)}")
         if tolerance is not None and not tolerance > 0:
-            raise InputError(f"tolerance is a change of probability above 0, or None, not {tolerance}")
+            raise InputError(f"tolerance must be a change of probability above 0, or None, not {tolerance}")
         self.kernels = tuple(kernels)
         self.iterations = iterations
         self.normalization: Normalization = normalization
@@ -110,41 +110,41 @@ class DenseCRF(nn.Module):
 
     @classmethod
     def published(cls, name: str) -> DenseCRF:
-        """A CRF with a published set of parameters (SPEC §5.5), of those :data:`PUBLISHED` lists.
+        """A CRF with one of the published sets of parameters, listed in :data:`PUBLISHED`.
 
         Raises:
-            ValueError: there is no such set; the message lists those there are.
+            InputError: there is no such set; the message lists the available ones.
         """
         if name not in PUBLISHED:
-            raise InputError(f"no published CRF is called {name!r}; there are {', '.join(PUBLISHED)}")
+            raise InputError(f"there is no published CRF {name!r}; available are {', '.join(PUBLISHED)}")
         kernels, iterations, normalization = PUBLISHED[name]
         return cls(kernels, iterations, normalization=normalization)
 
     def forward(self, image: Image, unary: Array) -> Array:
-        """The mean field: how likely each class is for each pixel.
+        """The mean field: the probability of each class at each pixel.
 
         Args:
-            image: ``(H, W, channels)``, or ``(B, H, W, channels)`` with a batch of unaries; height before width; uint8,
-                or floating in the same units (0–255 for the published widths). None will do for Gaussian kernels.
-            unary: floating energies ``(C, H, W)`` or ``(B, C, H, W)``, finite, the lower the likelier: see
+            image: ``(H, W, channels)``, or ``(B, H, W, channels)`` with a batch of unaries; uint8, or floating in the
+                same units (0–255 for the published widths). None if all kernels are Gaussian.
+            unary: energies ``(C, H, W)`` or ``(B, C, H, W)``, floating, finite, lower is likelier: see
                 :func:`unary_from_probabilities`, :func:`unary_from_logits` and :func:`unary_from_labels`.
 
         Returns:
             Probabilities of the kind (numpy or torch), shape, dtype and device of ``unary``.
 
         Raises:
-            ValueError: shapes do not fit each other or the CRF, something is not finite, or a width is too small.
+            InputError: shapes do not match each other or the CRF, a value is not finite, or a width is too small.
         """
         energies, images = self._read(image, unary)
         fields = [self._mean_field(one, e) for one, e in zip(images, energies, strict=True)]
         q = torch.stack(fields) if len(fields) > 1 else fields[0]  # one large image is not held twice
-        return _like(unary, q.reshape(unary.shape))
+        return like(unary, q.reshape(unary.shape))
 
     def labels(self, image: Image, unary: Array) -> Array:
-        """The likeliest class of each pixel after :meth:`forward`.
+        """The most likely class of each pixel, with the arguments of :meth:`forward`.
 
         Returns:
-            uint8 ``(H, W)`` or ``(B, H, W)`` (int64 above 255 classes), numpy or torch as ``unary`` is.
+            uint8 ``(H, W)`` or ``(B, H, W)`` (int64 above 255 classes), numpy or torch like ``unary``.
         """
         energies, images = self._read(image, unary)
         dtype = torch.uint8 if energies.shape[1] <= 255 else torch.int64
@@ -152,7 +152,7 @@ class DenseCRF(nn.Module):
         with torch.no_grad():
             for i, (one, e) in enumerate(zip(images, energies, strict=True)):
                 labels[i] = self._labels(one, e)
-        return _like(unary, labels if unary.ndim == energies.ndim else labels[0])
+        return like(unary, labels if unary.ndim == energies.ndim else labels[0])
 
     def track(self, image: Image, unary: Array) -> Tracked[Array]:
         """The mean field of one image, in plain torch, with the free energy of each step.
@@ -163,18 +163,18 @@ class DenseCRF(nn.Module):
         """
         energies, images = self._read(image, unary)
         if unary.ndim != 1 + self.spatial_dims:
-            raise InputError(f"track looks at one image, a unary (C, H, W), not at {tuple(unary.shape)}")
+            raise InputError(f"track takes the unary of one image, (C, H, W), not {tuple(unary.shape)}")
         messages = Messages(self._pairwise(images[0], energies[0]), self.normalization)
         with torch.no_grad():
             points = energies[0].flatten(1).T
             q, free = tracked_mean_field(points, messages, self.iterations, self.tolerance)
-        return Tracked(_like(unary, q.T.reshape(unary.shape)), free)
+        return Tracked(like(unary, q.T.reshape(unary.shape)), free)
 
     def extra_repr(self) -> str:
         return f"{list(self.kernels)}, iterations={self.iterations}, normalization={self.normalization!r}"
 
     def _read(self, image: Image, unary: NDArray[Any] | Tensor) -> tuple[Tensor, list[Tensor | None]]:
-        """Energies ``(B, C, *size)``, and an image ``(*size, channels)`` for each."""
+        """Energies ``(B, C, *size)`` and one image ``(*size, channels)`` for each."""
         energies = read_unary(unary, self.spatial_dims)
         classes = energies.shape[1]
         for parameter in [*self.weights, *self.compatibilities.values()]:
@@ -190,25 +190,25 @@ class DenseCRF(nn.Module):
         return mean_field(unary.flatten(1).T, messages, self.iterations, self.tolerance).T.reshape(unary.shape)
 
     def _labels(self, image: Tensor | None, unary: Tensor) -> Tensor:
-        """The likeliest classes ``(*size)`` of one image."""
+        """The most likely classes ``(*size)`` of one image."""
         if field := self._fused(image, unary):
             return field.labels(self.iterations, self.tolerance)
         return self._mean_field(image, unary).argmax(0)
 
-    def _fused(self, image: Tensor | None, unary: Tensor) -> fused.MeanField | gpu.MeanField | None:
-        """The compiled form for one image, where one serves."""
+    def _fused(self, image: Tensor | None, unary: Tensor) -> cpu.MeanField | gpu.MeanField | None:
+        """The mean field of one image in fused kernels; None if they do not support it."""
         if torch.is_grad_enabled() and any(t.requires_grad for t in (unary, *self.parameters())):
             return None
         if unary.device.type != "cpu":
-            if not (self.kernels and gpu.serves(unary.device)):
+            if not (self.kernels and gpu.supports(unary.device)):
                 return None
             return gpu.MeanField(unary.detach(), self._pairwise(image, unary), self.normalization)
-        from atrous.crf.cpu import mean_field as fused  # numba is loaded when it is first needed
+        from atrous.crf.cpu import mean_field as cpu  # numba is loaded when it is first needed
 
         pairwise = self._pairwise(image, unary)
-        if not fused.serves(pairwise):
+        if not cpu.supports(pairwise):
             return None
-        return fused.MeanField(unary.detach(), pairwise, self.normalization, torch.get_num_threads())
+        return cpu.MeanField(unary.detach(), pairwise, self.normalization, torch.get_num_threads())
 
     def _pairwise(self, image: Tensor | None, unary: Tensor) -> list[Pairwise]:
         """The kernels over one image."""
@@ -225,19 +225,10 @@ class DenseCRF(nn.Module):
 
 
 def _parameter(name: str, values: Any, axes: tuple[int, ...]) -> nn.Parameter:
-    """A weight or compatibility as a parameter of its own."""
+    """A weight ``()`` or ``(C,)``, or a compatibility ``(C, C)``, as a parameter with its own memory."""
     tensor = torch.as_tensor(np.asarray(values) if not isinstance(values, Tensor) else values).detach().clone().float()
-    if (
-        tensor.ndim not in axes
-        or not bool(tensor.isfinite().all())
-        or (2 in axes and tensor.shape[0] != tensor.shape[1])
-    ):
-        form = (
-            "one number, or one for each class" if name == "weight" else "as many rows as columns, one for each class"
-        )
-        raise InputError(f"a kernel's {name} is {form}, all finite; not {tuple(tensor.shape)} {values}")
+    square = tensor.ndim < 2 or tensor.shape[0] == tensor.shape[1]
+    if tensor.ndim not in axes or not square or not bool(tensor.isfinite().all()):
+        form = "one number, or one for each class" if name == "weight" else "square, with a row for each class"
+        raise InputError(f"a kernel's {name} must be {form}, all finite; not {tuple(tensor.shape)} {values}")
     return nn.Parameter(tensor)
-
-
-def _like(given: Array, result: Tensor) -> Array:
-    return result if isinstance(given, Tensor) else result.numpy()

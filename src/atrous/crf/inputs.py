@@ -1,38 +1,66 @@
-"""Reading what a dense CRF is given: images and energies as batches of tensors that fit each other."""
+"""The inputs of a dense CRF, numpy or torch, checked and as tensors: images and energies in matching batches."""
 
 from __future__ import annotations
 
+import math
 import warnings
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atrous.crf.unary import check_finite
 from atrous.errors import InputError
 
+Array = TypeVar("Array", NDArray[Any], Tensor)
+
 _SAMPLE = 64
-"""How many pixels are looked at for energies that are really probabilities."""
+"""Number of pixels that are checked for probabilities in place of energies."""
+
+
+def as_tensor(values: NDArray[Any] | Tensor) -> Tensor:
+    """The values as a tensor, sharing memory where possible."""
+    return values if isinstance(values, Tensor) else torch.from_numpy(np.ascontiguousarray(values))
+
+
+def like(given: Array, result: Tensor) -> Array:
+    """A result as a tensor if the input was one, else as an array."""
+    return result if isinstance(given, Tensor) else result.numpy()
+
+
+def check_finite(name: str, values: Tensor) -> None:
+    """Check that all values are finite.
+
+    Raises:
+        InputError: they are not floating, or some are not finite; it says how many, and where the first is.
+    """
+    if math.isfinite(values.detach().sum()):  # quick: a single infinity or NaN makes the sum one
+        return
+    if not values.is_floating_point():
+        raise InputError(f"{name} must be floating, not {values.dtype}")
+    finite = values.detach().isfinite()
+    if not bool(finite.all()):
+        first = tuple((~finite).nonzero()[0].tolist())
+        raise InputError(
+            f"{name} must be finite: {int((~finite).sum())} of {finite.numel()} are not, the first at {first}"
+        )
 
 
 def read_unary(unary: NDArray[Any] | Tensor, spatial_dims: int) -> Tensor:
     """Energies as a batch ``(B, C, *size)``.
 
     Raises:
-        ValueError: they have no such shape, are no floating numbers, or are not all finite.
+        InputError: they have another shape, are not floating, or are not all finite.
     """
-    energies = unary if isinstance(unary, Tensor) else torch.from_numpy(np.ascontiguousarray(unary))
-    shape = f"(C{', H, W' if spatial_dims == 2 else ', …'}), {1 + spatial_dims} axes, or a batch of such"
+    energies = as_tensor(unary)
+    shape = f"(C, {'H, W' if spatial_dims == 2 else '...'}), {1 + spatial_dims} axes, or a batch of such"
     if energies.ndim not in (1 + spatial_dims, 2 + spatial_dims):
-        flat = energies.ndim == spatial_dims == 2  # as pydensecrf takes it
-        hint = "; a flat one: unary.reshape(C, H, W)" if flat else ""
+        flat = energies.ndim == spatial_dims == 2  # pydensecrf's (C, H · W)
+        hint = "; if it is flat: unary.reshape(C, H, W)" if flat else ""
         raise InputError(f"unary must be {shape}, not {tuple(energies.shape)}{hint}")
     if not energies.is_floating_point():
-        raise InputError(
-            f"unary must hold floating energies, not {energies.dtype}; labels go through unary_from_labels"
-        )
+        raise InputError(f"unary must be floating energies, not {energies.dtype}; for labels, use unary_from_labels")
     if energies.ndim == 1 + spatial_dims:
         energies = energies[None]
     if 0 in energies.shape:
@@ -43,31 +71,31 @@ def read_unary(unary: NDArray[Any] | Tensor, spatial_dims: int) -> Tensor:
 
 
 def read_images(image: NDArray[Any] | Tensor | None, unary: Tensor, *, batched: bool) -> list[Tensor | None]:
-    """For each unary of a batch its image ``(*size, channels)``, of the dtype and on the device it was given.
+    """The image ``(*size, channels)`` of each unary of a batch, with its own dtype and device.
 
     Args:
-        image: ``(*size, channels)``, uint8 or floating; with a batch in front where ``batched``; or None.
+        image: ``(*size, channels)``, uint8 or floating, with a batch axis in front if ``batched``; or None.
         unary: ``(B, C, *size)``.
         batched: whether the unary was given as a batch.
 
     Raises:
-        ValueError: the image is of another size than the unary, or is not finite.
+        InputError: image and unary differ in size, or the image is not finite.
     """
     if image is None:
         return [None] * len(unary)
-    images = image if isinstance(image, Tensor) else torch.from_numpy(np.ascontiguousarray(image))
+    images = as_tensor(image)
     size = tuple(unary.shape[2:])
     expected = (*unary.shape[:1], *size) if batched else size
     if images.ndim != len(expected) + 1 or tuple(images.shape[:-1]) != expected:
         shape = tuple(unary.shape[0 if batched else 1 :])
         swapped = tuple(images.shape[:-1]) == tuple(unary.shape[:1] * batched + unary.shape[1:-1])
         if swapped and unary.shape[-1] < unary.shape[1]:  # else it may be the image whose channels come first
-            raise InputError(f"the unary is {shape}, as if its classes came last; they come first, before the height")
+            raise InputError(f"the unary is {shape}, as if its classes came last; they come before height and width")
         raise InputError(_misfit(tuple(images.shape), expected))
     if images.is_floating_point():
         check_finite("image", images)
         if images.shape[-1] == 3 and images.numel() and 0 < float(images.max()) <= 1:
-            warnings.warn("the image's values are at most 1; colours are expected to be 0–255", stacklevel=4)
+            warnings.warn("the image's values are at most 1; colours should be 0–255", stacklevel=4)
     elif images.dtype != torch.uint8:
         raise InputError(f"image must be uint8 or floating, not {images.dtype}")
     images = images.detach()
@@ -75,30 +103,30 @@ def read_images(image: NDArray[Any] | Tensor | None, unary: Tensor, *, batched: 
 
 
 def _misfit(image: tuple[int, ...], expected: tuple[int, ...]) -> str:
-    """What to say of an image whose shape does not go with the unary's."""
-    say = f"image is {image}, but the unary asks for {expected} and channels behind"
+    """The message for an image whose shape does not match the unary's."""
+    found = f"image has shape {image}, but this unary needs {expected} plus a channel axis at the end"
     if image == expected:
-        return f"{say}: a grey image needs an axis of one channel, image[..., None]"
+        return f"{found}: a grey image has one channel, image[..., None]"
     if len(image) != len(expected) + 1:
-        return f"{say}: {'an image for each unary of the batch' if len(image) == len(expected) else 'as many axes'}"
+        return f"{found}: {'one image for each unary of the batch' if len(image) == len(expected) else 'as many axes'}"
     if image[-len(expected) :] == expected:
-        return f"{say}: channels come last (image.transpose or permute)"
+        return f"{found}: channels come last (image.transpose or permute)"
     *outer, height, width = expected
     if image[:-1] == (*outer, width, height):
-        return f"{say}: did you swap height and width? Height comes first in both"
-    return f"{say}: resize the scores to the image's size, not the image"
+        return f"{found}: did you swap height and width? Height comes first in both"
+    return f"{found}: resize the unary to the image's size, not the image"
 
 
 def _warn_of_probabilities(unary: Tensor) -> None:
-    """Energies that sum to 1 in all of some pixels are surely probabilities."""
+    """Warn of energies that sum to 1 at every sampled pixel: they are surely probabilities."""
     flat = unary.detach().flatten(2)
     sample = flat[:, :, :: max(1, flat.shape[2] // _SAMPLE)]
-    # Together: from a GPU, each number that is asked for alone is waited for.
+    # Fetched together: each transfer from a GPU waits for it.
     facts = (sample != sample[:, :1]).any(), sample.min(), (sample.sum(1) - 1).abs().max()
     varied, least, off = torch.stack([fact.float() for fact in facts]).tolist()
     if varied and least >= 0 and off < 1e-3:
         warnings.warn(
-            "the unary sums to 1 in each pixel: these look like probabilities, where energies are expected; use "
+            "the unary sums to 1 at each pixel: these look like probabilities instead of energies; use "
             "unary_from_probabilities",
             stacklevel=4,
         )

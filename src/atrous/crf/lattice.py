@@ -1,7 +1,7 @@
-"""The permutohedral lattice of Adams, Baek and Davis (2010): Gaussian filtering of scattered points in four steps.
+"""The permutohedral lattice (Adams, Baek and Davis, Eurographics 2010): Gaussian filtering of scattered points.
 
-Embed: each point finds the simplex of the lattice it lies in. Splat: its value is shared out to that simplex's corners.
-Blur: along each direction of the lattice. Slice: each point reads its corners back (SPEC §5.4).
+Four steps. Embed: find the simplex of the lattice that each point lies in. Splat: distribute the point's value to the
+corners of that simplex. Blur: along each direction of the lattice. Slice: read the values back from the corners.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from atrous.errors import InputError
 from atrous.ops.devices import has_triton
 
 FARTHEST = 1 << 22
-"""How far from the origin a point may lie, in lattice units: float32 still tells neighbouring simplices apart there."""
+"""Farthest distance of a point from the origin, in lattice units, at which float32 still resolves simplices."""
 _KEY_BITS = 62
 
 
 class Lattice:
-    """The corners of all simplices that hold one of the given points, and the Gaussian filter over them.
+    """The corners of all simplices that contain one of the given points, and the Gaussian filter over them.
 
     Args:
         features: ``(N, d)``, the points, each axis divided by its standard deviation; any device. Positions are
             computed in float32. The approximation depends on the order of the axes.
 
     Attributes:
-        vertices: int64 ``(N, d+1)``, the corners of each point's simplex, counted from 0.
-        weights: float32 ``(N, d+1)``, its barycentric weights; they add up to 1.
-        neighbours: int64 ``(d+1, 2, M)``, the corners beside each corner in each direction; *M* stands for none.
+        vertices: int64 ``(N, d+1)``, the indices of the corners of each point's simplex.
+        weights: float32 ``(N, d+1)``, the point's barycentric weights; they sum to 1.
+        neighbours: int64 ``(d+1, 2, M)``, the corners before and after each corner in each direction; *M* for none.
 
     Raises:
-        ValueError: a point lies farther out than :data:`FARTHEST`, or is no number.
+        InputError: a point lies farther out than :data:`FARTHEST`, or is not finite.
     """
 
     def __init__(self, features: Tensor) -> None:
@@ -45,22 +45,22 @@ class Lattice:
         self.neighbours = _find(packed, torch.stack([packed - steps, packed + steps], dim=1))
 
     def filter(self, values: Tensor) -> Tensor:
-        """Blur ``(N, C)`` values over the points: approximately sums weighted by a Gaussian of standard deviation 1.
+        """Filter ``(N, C)`` values over the points: approximately sums weighted by a Gaussian of standard deviation 1.
 
-        Differentiable in the values. The sums are not normalised: filter a constant 1 for what to divide by.
+        Differentiable with respect to the values. The sums are not normalised: divide by the filter of a constant 1.
         """
         result: Tensor = _Filter.apply(values, self, False)
         return result
 
     def splat(self, values: Tensor) -> Tensor:
-        """Share out ``(N, C)`` values to the corners, ``(M + 1, C)``; the last row, for no corner, is zero."""
+        """Distribute ``(N, C)`` values to the corners, ``(M + 1, C)``; the last row, for no corner, is zero."""
         table = values.new_zeros(self.neighbours.shape[2] + 1, values.shape[1])
         for vertices, weights in self._corners(values):
             table.index_add_(0, vertices, values * weights)
         return table
 
     def blur(self, table: Tensor, *, reverse: bool) -> Tensor:
-        """Blur ``(M + 1, C)`` with (½, 1, ½) along each direction in turn; the last direction first if ``reverse``."""
+        """Blur ``(M + 1, C)`` with (½, 1, ½) along each direction in turn, in reverse order if ``reverse``."""
         for before, after in self.neighbours.flip(0) if reverse else self.neighbours:
             blurred = table.clone()
             blurred[:-1] += 0.5 * (table[before] + table[after])
@@ -80,7 +80,7 @@ class Lattice:
 
 
 class _Filter(torch.autograd.Function):
-    """Splat, blur and slice: linear, so its gradient is the filter with the directions in the opposite order."""
+    """Splat, blur and slice; it is linear, so its gradient is the filter with the directions in reverse order."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, lattice: Lattice, reverse: bool) -> Tensor:
@@ -93,14 +93,14 @@ class _Filter(torch.autograd.Function):
 
 
 def _find_corners(features: Tensor, strides: list[int]) -> tuple[Tensor, Tensor]:
-    """The corners of each point's simplex by their keys, int64 ``(d+1, N)``, and the weights, float32 ``(d+1, N)``."""
+    """The keys of the corners of each point's simplex, int64 ``(d+1, N)``, and their weights, float32 ``(d+1, N)``."""
     if not has_triton(features.device):
         keys, weights = embed(features)
         return (keys * keys.new_tensor(strides)).sum(2).T.contiguous(), weights.T.contiguous()
-    from atrous.crf.gpu import triton_kernels as crf_gpu  # Triton is loaded when it is first needed
+    from atrous.crf.gpu import triton_kernels  # Triton is loaded when it is first needed
 
     factors = torch.tensor(scale_factors(features.shape[1]), device=features.device)
-    return crf_gpu.embed_points(features.float(), factors, torch.tensor(strides, device=features.device))
+    return triton_kernels.embed_points(features.float(), factors, torch.tensor(strides, device=features.device))
 
 
 def embed(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,8 +108,8 @@ def embed(features: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         The first *d* of the *d* + 1 coordinates of its corners, int64 ``(N, d+1, d)``, and its barycentric weights,
-        float32 ``(N, d+1)``. The operations and their order are the reference implementation's: points on the
-        boundary of two simplices, of which images have many, fall to the same one.
+        float32 ``(N, d+1)``. The operations and their order are those of the authors' implementation, so that points on
+        the boundary of two simplices, of which images have many, are assigned to the same one.
     """
     d = features.shape[1]
     elevated = _elevate(features.float())
@@ -132,7 +132,7 @@ def embed(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _elevate(features: Tensor) -> Tensor:
-    """Put points ``(N, d)`` onto the plane of ``(N, d+1)`` coordinates that sum to zero (Adams et al., p. 5)."""
+    """Map points ``(N, d)`` to the plane of ``(N, d+1)`` coordinates that sum to zero (Adams et al., p. 5)."""
     n, d = features.shape
     elevated, total = features.new_empty(n, d + 1), features.new_zeros(n)
     for j, factor in reversed(list(enumerate(scale_factors(d), start=1))):
@@ -144,24 +144,25 @@ def _elevate(features: Tensor) -> Tensor:
 
 
 def scale_factors(d: int) -> list[float]:
-    """What each axis is multiplied with, so that the filter has standard deviation 1; rounded as the reference does."""
+    """The factor of each axis that gives the filter a standard deviation of 1, rounded as in the authors' code."""
     deviation = float(torch.tensor(math.sqrt(2 / 3) * (d + 1)))
     return [1 / math.sqrt((i + 2) * (i + 1)) * deviation for i in range(d)]
 
 
 def gain(d: int) -> float:
-    """What sliced values are multiplied with."""
+    """The factor of sliced values in d dimensions."""
     return 1 / (1 + 2.0**-d)
 
 
 def key_strides(features: Tensor) -> list[int]:
-    """Numbers, one for each of d coordinates, by whose scalar product with them each corner gets a key of its own.
+    """Strides, one for each of d coordinates: a corner's scalar product with them is its unique key.
 
-    So do the neighbours of corners. Only where more than 2⁶² corners lie in the box of all features, in many dimensions
-    or with tiny deviations, the products wrap around, and that rests on the odds (10⁻⁵ for 10⁷ corners).
+    The neighbours of corners have unique keys, too. If the box of all features contains more than 2⁶² corners (many
+    dimensions, or tiny standard deviations), products wrap around, and collisions are improbable (10⁻⁵ for 10⁷
+    corners) instead of impossible.
 
     Raises:
-        ValueError: a feature is no number, or lies farther out than :data:`FARTHEST`.
+        InputError: a feature is not finite, or lies farther out than :data:`FARTHEST`.
     """
     d = features.shape[1]
     factors = torch.tensor(scale_factors(d), dtype=torch.float64)
@@ -181,13 +182,13 @@ def key_strides(features: Tensor) -> list[int]:
 
 
 def directions(strides: list[int]) -> list[int]:
-    """The step to the next corner in each of the d + 1 directions, as a difference of keys (modulo 2⁶⁴)."""
+    """The difference of keys (modulo 2⁶⁴) between neighbouring corners in each of the d + 1 directions."""
     steps = [(len(strides) + 1) * stride - sum(strides) for stride in [*strides, 0]]
     return [(step + (1 << 63)) % (1 << 64) - (1 << 63) for step in steps]
 
 
 def _find(sorted_keys: Tensor, wanted: Tensor) -> Tensor:
-    """The places of ``wanted`` in ``sorted_keys``; their number where there is no such key."""
+    """The indices of ``wanted`` in ``sorted_keys``; their length for keys that are missing."""
     wanted = wanted.contiguous()
     places = torch.searchsorted(sorted_keys, wanted)
     found = sorted_keys[places.clamp(max=len(sorted_keys) - 1)] == wanted

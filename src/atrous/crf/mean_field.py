@@ -1,4 +1,7 @@
-"""Mean field for a fully connected CRF in plain torch: any device, differentiable (SPEC §5.2, §5.3)."""
+"""Mean field of a fully connected CRF in plain torch, the reference: any device, differentiable.
+
+Krähenbühl and Koltun, NeurIPS 2011, §3 (algorithm 1).
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,10 @@ _NO_ZERO = 1e-20
 
 @dataclass(frozen=True)
 class Pairwise:
-    """How the classes of some pixels bear on each other through one kernel.
+    """One kernel over the pixels of an image.
 
     Attributes:
-        features: ``(N, d)``, each over its standard deviation.
+        features: ``(N, d)``, each divided by its standard deviation.
         weight: ``()`` or ``(C,)``.
         compatibility: ``(C, C)`` penalties, or None for Potts.
     """
@@ -32,7 +35,7 @@ class Pairwise:
 
 
 class Messages:
-    """What all pixels tell each other through some kernels, each normalised by its sums n = K(1)."""
+    """Message passing between all pixels through some kernels, each normalised by its sums n = K(1)."""
 
     def __init__(self, pairwise: Sequence[Pairwise], normalization: Normalization) -> None:
         self._pairwise = pairwise
@@ -40,7 +43,7 @@ class Messages:
         self._norms = [factors(_sums(lattice), normalization) for lattice in self._lattices]
 
     def __call__(self, q: Tensor) -> Tensor:
-        """The messages ``(N, C)`` of a distribution ``(N, C)``: what agreeing is worth, to be set against the unary."""
+        """The messages ``(N, C)`` of a distribution ``(N, C)``: negative pairwise energies."""
         total = torch.zeros_like(q)
         for pairwise, lattice, (before, after) in zip(self._pairwise, self._lattices, self._norms, strict=True):
             filtered = after.to(q) * lattice.filter(before.to(q) * q)
@@ -51,7 +54,7 @@ class Messages:
 
 
 def mean_field(unary: Tensor, messages: Messages, iterations: int, tolerance: float | None) -> Tensor:
-    """The distribution ``(N, C)`` for energies ``(N, C)``, after some iterations or once it settles."""
+    """The distribution ``(N, C)`` for energies ``(N, C)`` after some iterations, fewer if it converges earlier."""
     q = (-unary).softmax(1)
     for _ in range(iterations):
         last, q = q, (messages(q) - unary).softmax(1)
@@ -63,7 +66,7 @@ def mean_field(unary: Tensor, messages: Messages, iterations: int, tolerance: fl
 def tracked_mean_field(
     unary: Tensor, messages: Messages, iterations: int, tolerance: float | None
 ) -> tuple[Tensor, list[float]]:
-    """What :func:`mean_field` gives, and the free energy of the first guess and after each iteration."""
+    """:func:`mean_field`, and the free energy initially and after each iteration."""
     q, energies = (-unary).softmax(1), []
     while True:
         message = messages(q)
@@ -76,7 +79,7 @@ def tracked_mean_field(
 
 
 def factors(sums: Tensor, normalization: Normalization) -> tuple[Tensor, Tensor]:
-    """What values are multiplied with before and after a filter whose sums these are, each of the shape of ``sums``."""
+    """The factors, each of the shape of ``sums``, to multiply values with before and after a filter with these sums."""
     sums = sums + _NO_ZERO
     if normalization == "symmetric":
         return sums.rsqrt(), sums.rsqrt()
@@ -87,5 +90,5 @@ def factors(sums: Tensor, normalization: Normalization) -> tuple[Tensor, Tensor]
 
 
 def _sums(lattice: Lattice) -> Tensor:
-    """What the filter makes of a constant 1, ``(N, 1)``."""
+    """The filter of a constant 1, ``(N, 1)``."""
     return lattice.filter(torch.ones(len(lattice.vertices), 1, device=lattice.vertices.device))

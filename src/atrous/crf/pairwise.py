@@ -1,4 +1,4 @@
-"""The pairwise kernels of a dense CRF: which pixels are alike, and how much that weighs (SPEC §5.1)."""
+"""The pairwise kernels of a dense CRF (Krähenbühl and Koltun, NeurIPS 2011, eq. 2 and 3; DeepLab v2, §3.3)."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ Values = float | Sequence[float] | NDArray[Any] | Tensor
 
 @dataclass(frozen=True)
 class Gaussian:
-    """The smoothness kernel: pixels that are near each other.
+    """The smoothness kernel, which compares positions.
 
     Args:
         sxy: standard deviation in pixels; one number, or one for each axis in the order x, y (then z or time).
-        weight: what full agreement of the surroundings is worth, in units of the unary; a number, or one for each
-            class ``(C,)``: the energy −w K(Q).
-        compatibility: ``(C, C)``, how much a row's class minds a column's class nearby: the energy w (compatibility
-            K(Q)). When left out, classes only gain from their own kind (Potts).
+        weight: the weight w of the energy −w K(Q), in units of the unary: the gain where all surrounding pixels agree.
+            A number, or one for each class ``(C,)``.
+        compatibility: ``(C, C)``, the penalty of the row's class for the column's class nearby: the energy is
+            w (compatibility K(Q)). None for the Potts model, in which classes gain only from their own kind.
 
     Raises:
-        ValueError: a width is not positive, or something is no finite number.
+        InputError: a width is not positive and finite.
     """
 
     sxy: float | Sequence[float]
@@ -40,24 +40,24 @@ class Gaussian:
         _check_widths("sxy", self.sxy)
 
     def features(self, image: Tensor | None, size: Sequence[int], order: Order) -> Tensor:
-        """Positions ``(N, d)`` over the widths, of all pixels of an image of ``size``."""
+        """The positions of all pixels of an image of ``size``, divided by the widths: ``(N, d)``."""
         device = torch.device("cpu") if image is None else image.device
         return positions(self.sxy, size, order, device)
 
 
 @dataclass(frozen=True)
 class Bilateral:
-    """The appearance kernel: pixels that are near each other and alike in colour.
+    """The appearance kernel, which compares positions and colours.
 
     Args:
         sxy: standard deviation in pixels, as in :class:`Gaussian`.
-        srgb: standard deviation in units of the image (0–255); one number, or one for each channel. Any number of
-            channels will do: depth, infrared, and what else is stacked behind the colours.
+        srgb: standard deviation in units of the image (0–255); one number, or one for each channel. There may be any
+            number of channels, such as depth or infrared besides the colours.
         weight: as in :class:`Gaussian`.
         compatibility: as in :class:`Gaussian`.
 
     Raises:
-        ValueError: a width is not positive, or something is no finite number.
+        InputError: a width is not positive and finite.
     """
 
     sxy: float | Sequence[float]
@@ -70,9 +70,9 @@ class Bilateral:
         _check_widths("srgb", self.srgb)
 
     def features(self, image: Tensor | None, size: Sequence[int], order: Order) -> Tensor:
-        """Positions and colours ``(N, d + channels)`` over the widths."""
+        """Positions and colours divided by the widths: ``(N, d + channels)``."""
         if image is None:
-            raise InputError("a Bilateral kernel compares colours: give it the image, not None")
+            raise InputError("a Bilateral kernel compares colours: pass the image, not None")
         places = positions(self.sxy, size, order, image.device)
         colours = image.reshape(len(places), -1).T
         return torch.cat([places.T, colours / _widths("srgb", self.srgb, len(colours), image.device)]).T
@@ -80,11 +80,11 @@ class Bilateral:
 
 @dataclass(frozen=True)
 class Custom:
-    """A kernel over any features.
+    """A kernel over any features, such as surface normals, optical flow, or some of the channels.
 
     Args:
-        of: from an image, float32 ``(*size, channels)``, to its features ``(*size, d)``, each divided by its standard
-            deviation: surface normals, optical flow, only some of the channels.
+        of: computes from an image, float32 ``(*size, channels)``, its features ``(*size, d)``, each divided by its
+            standard deviation.
         weight: as in :class:`Gaussian`.
         compatibility: as in :class:`Gaussian`.
     """
@@ -93,14 +93,15 @@ class Custom:
     weight: Values
     compatibility: Sequence[Sequence[float]] | NDArray[Any] | Tensor | None = None
 
-    def features(self, image: Tensor | None, size: Sequence[int], order: Order) -> Tensor:  # noqa: ARG002
+    def features(self, image: Tensor | None, *_: Any) -> Tensor:
+        """The features of all pixels, ``(N, d)``."""
         if image is None:
-            raise InputError("a Custom kernel makes features of the image: give it one, not None")
+            raise InputError("a Custom kernel computes features of the image: pass the image, not None")
         features = self.of(image)
         if features.shape[:-1] != image.shape[:-1] or features.ndim != image.ndim:
             raise InputError(
                 f"a Custom kernel's features are {tuple(features.shape)}; for this image they must be "
-                f"{tuple(image.shape[:-1])} and as many channels as there are features"
+                f"{tuple(image.shape[:-1])} plus an axis of features"
             )
         return features.reshape(-1, features.shape[-1]).float()
 
@@ -109,13 +110,13 @@ Kernel = Gaussian | Bilateral | Custom
 
 
 def positions(widths: float | Sequence[float], size: Sequence[int], order: Order, device: torch.device) -> Tensor:
-    """The place of each pixel of an image of ``size`` (height, width), row by row, in units of the widths (x, y).
+    """The position of each pixel of an image of ``size`` (height, width), row by row, divided by the widths (x, y).
 
     Returns:
-        float32 ``(N, d)``, x first or y first; one axis after the other in memory, as all features best are.
+        float32 ``(N, d)``, x first or y first; each axis contiguous in memory, which is best for all features.
     """
     axes = torch.meshgrid(*(torch.arange(n, dtype=torch.float32, device=device) for n in size), indexing="ij")
-    # (height, width) and (time, height, width) from the back: x, y and time
+    # (height, width) and (time, height, width) in reverse: x, y and time
     places = torch.stack([axis.reshape(-1) for axis in reversed(axes)]) / _widths("sxy", widths, len(size), device)
     return (places if order == "xy" else places.flip(0)).T
 
@@ -125,7 +126,7 @@ def _widths(name: str, widths: float | Sequence[float], count: int, device: torc
     given = torch.tensor(widths, dtype=torch.float32, device=device).reshape(-1)
     if len(given) not in (1, count):
         raise InputError(
-            f"{name} has {len(given)} values; the image has {count} such axes: give one number, or {count}"
+            f"{name} has {len(given)} values; the image has {count} such axes: pass one number, or {count}"
         )
     return given.expand(count)[:, None]
 
@@ -133,4 +134,4 @@ def _widths(name: str, widths: float | Sequence[float], count: int, device: torc
 def _check_widths(name: str, widths: float | Sequence[float]) -> None:
     values = np.asarray(widths, dtype=float)
     if values.ndim > 1 or values.size == 0 or not (np.isfinite(values) & (values > 0)).all():
-        raise InputError(f"{name} is a standard deviation, above 0, or one for each axis; not {widths}")
+        raise InputError(f"{name} must be a standard deviation above 0, or one for each axis; not {widths}")

@@ -1,4 +1,4 @@
-"""Published sets of CRF parameters (SPEC §5.5). Which made which of a paper's numbers is not always known."""
+"""Published sets of CRF parameters. It is not always known which set produced which of a paper's numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def _parameters(
     iterations: int = 10,
     normalization: Normalization = "after",
 ) -> tuple[list[Kernel], int, Normalization]:
-    """Weight, position and colour width of the bilateral kernel; weight and width of the Gaussian one.
+    """A set from weight, position and colour width of the bilateral kernel, and weight and width of the Gaussian one.
 
     DeepLab's release divides each message by its kernel's sum (``"after"``); pydensecrf normalises symmetrically.
     """

@@ -1,4 +1,4 @@
-"""A CRF as five numbers, which papers publish, a search finds and a model keeps (DeepLab v1 §5, v2 §4.1; SPEC §5.6)."""
+"""The parameters of the usual dense CRF: their search, and how a model stores them (DeepLab v1, §5; v2, §4.1)."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from atrous.crf.pairwise import Bilateral, Gaussian, Kernel
 
 @dataclass(frozen=True)
 class Settings:
-    """The two usual kernels, normalised symmetrically.
+    """Parameters of the two usual kernels, normalised symmetrically.
 
     Args:
-        weight: of the appearance kernel (w1 in DeepLab).
-        sxy: its width in pixels (σ_α).
-        srgb: its width in colour, 0–255 (σ_β).
+        weight: weight of the appearance kernel (w1 in DeepLab).
+        sxy: standard deviation of its positions in pixels (σ_α).
+        srgb: standard deviation of its colours, 0–255 (σ_β).
         smoothness: weight of the smoothness kernel (w2).
-        smoothness_sxy: its width in pixels (σ_γ).
+        smoothness_sxy: standard deviation of its positions in pixels (σ_γ).
         iterations: mean-field steps.
     """
 
@@ -32,7 +32,7 @@ class Settings:
     iterations: int = 10
 
     def build(self) -> DenseCRF:
-        """The CRF with these numbers."""
+        """The CRF with these parameters."""
         kernels: list[Kernel] = [
             Gaussian(self.smoothness_sxy, self.smoothness),
             Bilateral(self.sxy, self.srgb, self.weight),
@@ -47,21 +47,21 @@ class Settings:
 
 
 COARSE = {"weight": (1.0, 3.0, 6.0), "sxy": (20.0, 50.0, 100.0), "srgb": (3.0, 6.0, 12.0)}
-"""Where a search begins: the span of the papers' (w1 3–10, σ_α 30–100, σ_β 3–13), and weaker ones for networks that
-need little."""
+"""The coarse grid: the papers' ranges (w1 3–10, σ_α 30–100, σ_β 3–13), and weaker settings for networks that need
+little refinement."""
 FINER = (1.4, 1.2)
-"""Factors by which the rounds after the coarse one look to either side of the best so far, one number at a time."""
+"""Factors of the finer rounds: each parameter of the best settings so far is multiplied and divided by it."""
 
 
 def search(score: Callable[[Settings], float], start: Settings | None = None) -> tuple[Settings, dict[Settings, float]]:
-    """Coarse to fine over the appearance kernel; the smoothness kernel stays (DeepLab v2 §4.1.1).
+    """Search the parameters of the appearance kernel, coarse to fine (DeepLab v2, §4.1.1).
 
     Args:
-        score: the higher the better; called once for each setting.
-        start: what is not searched.
+        score: evaluates settings, higher is better; called once for each.
+        start: the other parameters, which stay.
 
     Returns:
-        The best, the first of equals, and the scores of all that were tried, in their order.
+        The best settings (the first among equals), and the scores of all settings that were tried, in order.
     """
     start = start or Settings()
     tried: dict[Settings, float] = {}
@@ -84,21 +84,21 @@ def search(score: Callable[[Settings], float], start: Settings | None = None) ->
 
 
 def changed(settings: Settings, changes: Mapping[str, float]) -> Settings:
-    """The settings with some numbers changed, by their names."""
+    """The settings with some parameters changed, by name."""
     return Settings(**(asdict(settings) | dict(changes)))
 
 
 def stored_settings(card: Mapping[str, Any]) -> Settings | None:
-    """What was tuned for a model, by its card; None if nothing was."""
+    """The settings that a model's card contains; None if its CRF has not been tuned."""
     stored = card.get("crf")
     return Settings(**{f.name: stored["settings"][f.name] for f in fields(Settings)}) if stored else None
 
 
 def stored_crf(card: Mapping[str, Any]) -> DenseCRF:
-    """The CRF that was tuned for a model, or else one with DeepLab v2's numbers."""
+    """The CRF that a model's card contains, or one with DeepLab v2's parameters."""
     return (stored_settings(card) or Settings()).build()
 
 
 def to_card(settings: Settings, **facts: Any) -> dict[str, Any]:
-    """What a model's card keeps of its tuning, as JSON values."""
+    """The settings and further facts as a model's card stores them: JSON values."""
     return {"settings": asdict(settings), **facts}

@@ -1,1 +1,1 @@
-"""Mean field on a CPU: a lattice built strip by strip, and compiled kernels."""
+"""Mean field on a CPU: mean_field.py is the door, strips.py builds the lattices, the kernels are compiled."""

@@ -1,7 +1,7 @@
 """Building permutohedral lattices over images: :mod:`atrous.crf.lattice`, compiled and strip by strip.
 
-Only about every fourth pixel of an image lies in a simplex that no other pixel of its strip lies in, so pixels are
-looked up by their simplex first, and corners only for simplices not seen before.
+Only about one pixel in four lies in a simplex of its own within a strip, so pixels are looked up by their simplex
+first, and corners only for new simplices.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Ids = NDArray[np.int32]
 Keys = NDArray[np.int64]
 
 MOST_AXES = 15
-"""Features a compiled lattice may have: sixteen ranks of four bits go into one key."""
+"""Most features of a compiled lattice: sixteen ranks of four bits fit one key."""
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -53,18 +53,18 @@ def find_corners(
     Args:
         features: ``(axes, N)``, flat, of the strip's N pixels, a multiple of :data:`LANES`.
         axes: d, up to :data:`MOST_AXES`.
-        first: run of the strip.
+        first: first run of the strip.
         last: run after the strip.
-        factors: ``(d,)``, what each axis is scaled with.
-        strides: ``(d,)``, what makes one key of a corner's coordinates.
-        row: where among the rows of ``weights`` and ``vertices`` this lattice's d + 1 corners begin.
-        rows: how many rows of corners there are, of all lattices.
-        base: number of the strip's first corner of this lattice.
+        factors: ``(d,)``, the factor of each axis.
+        strides: ``(d,)``; a corner's key is the scalar product of its coordinates with them.
+        row: first of this lattice's d + 1 rows in ``weights`` and ``vertices``.
+        rows: number of rows of all lattices.
+        base: index of this lattice's first corner in the strip.
         weights: ``(runs, rows, LANES)``, flat; barycentric weights are written to it.
-        vertices: of the same form; numbers of corners are written to it.
+        vertices: likewise; indices of corners are written to it.
 
     Returns:
-        The key of each corner in the strip, in the order of their numbers.
+        The keys of the strip's corners, by index.
     """
     room, corners, strip = features.size // axes, axes + 1, (last - first) * LANES
     scratch = np.empty(4 * corners * LANES, np.float32)
@@ -119,7 +119,7 @@ def find_corners(
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _embed(features: int, axes: int, room: int, factors: Floats, scratch: int) -> None:
-    """Sixteen pixels' barycentric weights, ranks and nearest points, a vector for each of d + 1 coordinates in turn.
+    """Compute barycentric weights, ranks and nearest points of sixteen pixels, a vector for each of d + 1 coordinates.
 
     The operations and their order are those of :func:`atrous.crf.lattice.embed`.
     """
@@ -168,7 +168,7 @@ def _embed(features: int, axes: int, room: int, factors: Floats, scratch: int) -
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _ranked(scratch: int, axes: int, rank: np.float32) -> Any:
-    """The residual of the coordinate that has a rank, sixteen pixels at once."""
+    """The residual of the coordinate with a rank, for sixteen pixels."""
     span = (axes + 1) * LANES
     value = spread(np.float32(0))
     for i in range(0, span, LANES):
@@ -178,7 +178,7 @@ def _ranked(scratch: int, axes: int, rank: np.float32) -> Any:
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _simplex_keys(scratch: Floats, axes: int, strides: Keys, simplex: Keys, code: Keys) -> None:
-    """What tells sixteen pixels' simplices apart: the key of their first corner and the ranks of their coordinates."""
+    """Identify the simplices of sixteen pixels: the key of their first corner and the ranks of their coordinates."""
     span = (axes + 1) * LANES
     for lane in range(LANES):
         simplex[lane] = 0
@@ -191,10 +191,10 @@ def _simplex_keys(scratch: Floats, axes: int, strides: Keys, simplex: Keys, code
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def number_corners(keys: Keys) -> tuple[Keys, Ids, Ids]:
-    """Number different keys in the order in which they first come.
+    """Number distinct keys in the order of their first occurrence.
 
     Returns:
-        The different keys, a hash table of them, and the number of each of ``keys``.
+        The distinct keys, a hash table of them, and the index of each of ``keys``.
     """
     different, count = np.empty(keys.size, np.int64), 0
     table, numbers = np.full(_capacity(keys.size), -1, np.int32), np.empty(keys.size, np.int32)
@@ -210,7 +210,7 @@ def number_corners(keys: Keys) -> tuple[Keys, Ids, Ids]:
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def find_neighbours(keys: Keys, table: Ids, step: int, neighbours: Ids) -> None:
-    """The corners one step before and after each corner, ``(2, M)``; M where there is none."""
+    """Find the corners one step before and after each corner, ``(2, M)``; M for none."""
     neighbours[:] = keys.size
     for i in range(keys.size):
         beside = table[find(table, keys, keys[i] + step)]
@@ -221,7 +221,7 @@ def find_neighbours(keys: Keys, table: Ids, step: int, neighbours: Ids) -> None:
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def find(table: Ids, keys: Keys, key: int) -> Any:
-    """The slot of a hash table that holds the number of a key, or the empty one where it would belong."""
+    """The slot of a hash table that holds the index of a key, or the empty slot where it belongs."""
     slot = _mix(key) & (table.size - 1)
     while table[slot] >= 0 and keys[table[slot]] != key:
         slot = (slot + 1) & (table.size - 1)
@@ -230,14 +230,14 @@ def find(table: Ids, keys: Keys, key: int) -> Any:
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _mix(key: int) -> Any:
-    """A hash of a key, 0 or more."""
+    """A nonnegative hash of a key."""
     mixed = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
     return np.int64(mixed >> np.uint64(32))
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _capacity(count: int) -> int:
-    """Slots of a hash table that is at most half full, a power of two."""
+    """The size of a hash table that is at most half full, a power of two."""
     slots = 64
     while slots < 2 * count:
         slots *= 2

@@ -1,7 +1,7 @@
-"""Mean field on the CPU in compiled code and several threads: what :mod:`atrous.crf.mean_field` computes, in float32.
+"""Mean field on a CPU in compiled code and several threads: :mod:`atrous.crf.mean_field` in float32.
 
-The pixels are cut into strips whatever the number of threads, no two of which write to one place, and what strips add
-up is added in their order: results do not depend on the threads.
+The division into strips does not depend on the number of threads, no two strips write to the same memory, and sums over
+strips are added in order: results do not depend on the threads.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atrous.crf.cpu import mean_field_kernels as crf_mean_field
+from atrous.crf.cpu import mean_field_kernels
 from atrous.crf.cpu.lattice_kernels import MOST_AXES
 from atrous.crf.cpu.strips import Floats, Strips, Tables
 from atrous.crf.mean_field import Normalization, Pairwise
@@ -23,27 +23,27 @@ from atrous.ops.simd import LANES
 from atrous.ops.workers import Workers
 
 _SAMPLE = 1 << 12
-"""Pixels that are asked which classes are frequent."""
+"""Number of pixels from which the frequency of classes is estimated."""
 _LOOK_AGAIN = 3
-"""Iterations from one look at all classes to the next; in between, those that have become negligible stay so."""
+"""Iterations from one update of all classes to the next; in between, negligible classes are skipped."""
 
 
-def serves(pairwise: Sequence[Pairwise]) -> bool:
-    """Whether the compiled form can compute with these kernels: there are some, and none has very many features."""
+def supports(pairwise: Sequence[Pairwise]) -> bool:
+    """Whether the compiled code supports these kernels: at least one, and none with very many features."""
     return len(pairwise) > 0 and all(p.features.shape[1] <= MOST_AXES for p in pairwise)
 
 
 class MeanField:
-    """The mean field of one image, prepared: features, which take much memory, are only needed until then.
+    """The mean field of one image; after construction, its features, which take much memory, can be freed.
 
     Args:
         unary: energies ``(C, *size)``, on the CPU, without gradients.
         pairwise: the kernels.
-        normalization: as :class:`atrous.crf.DenseCRF` has it.
-        threads: that compute.
+        normalization: as in :class:`atrous.crf.DenseCRF`.
+        threads: number of threads.
 
     Raises:
-        ValueError: as :class:`atrous.crf.lattice.Lattice` does.
+        InputError: as for :class:`atrous.crf.lattice.Lattice`.
     """
 
     def __init__(self, unary: Tensor, pairwise: Sequence[Pairwise], normalization: Normalization, threads: int) -> None:
@@ -68,15 +68,15 @@ class MeanField:
         return torch.from_numpy(q).reshape(self._shape)
 
     def labels(self, iterations: int, tolerance: float | None) -> Tensor:
-        """The likeliest classes, uint8 ``(*size)`` (int64 above 255 classes)."""
-        # How far a distribution moves can only be told where it is kept.
+        """The most likely classes, uint8 ``(*size)`` (int64 above 255 classes)."""
+        # The change of a distribution can only be measured if the last one is kept.
         q = np.zeros(self._energies.size if tolerance is not None else 0, np.float32)
         labels = np.empty(self._strips.pixels, np.uint8 if len(self._order) <= 255 else np.int64)
         self._iterate(iterations, tolerance, q, labels)
         return torch.from_numpy(labels).reshape(self._shape[1:])
 
     def _iterate(self, iterations: int, tolerance: float | None, q: Floats, labels: NDArray[Any]) -> None:
-        """Iterate until the end, and write what is not empty."""
+        """Iterate, and write the results whose arrays are not empty."""
         strips, width, nothing = self._strips, self._width, np.empty(0, np.float32)
         tables, active = Tables(strips, width), np.empty(strips.runs, np.int32)
         changes: list[float] = []
@@ -85,7 +85,7 @@ class MeanField:
             strip, last = strips.strips[number], iteration == iterations
             written = last or tolerance is not None
             out = nothing if last else strip.rows(width)
-            change = crf_mean_field.update_strip(
+            change = mean_field_kernels.update_strip(
                 self._energies,
                 self._order,
                 strip.first,
@@ -115,25 +115,25 @@ class MeanField:
                 for compatibility, table in zip(self._compatibilities, tables.blurred, strict=True):
                     if compatibility is not None:
                         _apply(compatibility, table)
-            tables.splatted.clear()  # room for the result
+            tables.splatted.clear()  # frees memory for the result
             workers(partial(update, iteration=iterations), range(len(strips.strips)))
 
 
 def _frequent_first(unary: Tensor) -> NDArray[np.int64]:
-    """The classes in the order of how likely they are over some pixels."""
+    """The classes by decreasing mean probability over a sample of pixels."""
     sample = unary.flatten(1)[:, :: max(1, unary[0].numel() // _SAMPLE)]
     return (-sample.float()).softmax(0).sum(1).argsort(descending=True, stable=True).numpy()
 
 
 def _factors(pairwise: Pairwise, gain: float, order: NDArray[np.int64], width: int) -> Floats:
-    """What a kernel's sliced values are multiplied with, ``(W,)``."""
+    """The factors of a kernel's sliced values, ``(W,)``."""
     factors = np.zeros(width, np.float32)
     factors[: len(order)] = gain * np.broadcast_to(pairwise.weight.detach().numpy(), len(order))[order]
     return factors
 
 
 def _apply(compatibility: NDArray[Any], table: Floats) -> None:
-    """Make of each corner's distribution, in a blurred table, its messages."""
+    """Turn the distributions at the corners, in a blurred table, into messages, in place."""
     classes = len(compatibility)
     vectors = -(-classes // LANES)
     rows = table.reshape(vectors, -1, LANES)

@@ -1,12 +1,12 @@
-"""One mean-field iteration of a dense CRF in one pass over the pixels: slice, set against the unary, softmax, splat.
+"""One mean-field iteration of a dense CRF in one pass over the pixels: slice, subtract the unary, softmax, splat.
 
-:mod:`atrous.crf.mean_field` is the same in plain torch. Between two passes there are only tables of lattice corners, a
-row of classes for each, of which a strip of pixels needs few enough to stay in cache; no distribution is written before
-the last pass. Pixels go through each step sixteen at a time, so that what one of them waits for others fill.
+The reference is :mod:`atrous.crf.mean_field`. Between two passes there are only tables of lattice corners, a row of
+classes for each, and a strip of pixels needs few enough of them to stay in the cache; no distribution is written before
+the last pass. Sixteen pixels go through each step together, so that their latencies overlap.
 
 Arrays are flat. Rows of tables have W floats, the number of classes C rounded up to whole vectors. ``corners`` and
-``weights`` are ``(N / 16, rows, 16)``: for each row of sixteen pixels' corners, of all lattices one after the other,
-where in the strip's table the corner's row begins, and its share.
+``weights`` are ``(N / 16, rows, 16)``: for each run of sixteen pixels and each of a pixel's corners (of all lattices,
+one after the other), where the corner's row begins in the strip's table, and its weight.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ Ids = NDArray[np.int32]
 Places = NDArray[np.int64]
 
 _OUT = np.float32(-1e30)
-"""The score of lanes beyond the last class."""
+"""The negative energy of lanes beyond the last class."""
 _FLOAT = 4
 """Bytes."""
 NEGLIGIBLE = np.float32(1e-7)
-"""Probabilities that are dropped while those of fifteen classes beside them, in sixteen pixels, are smaller still."""
+"""Vectors of sixteen classes are skipped if all their probabilities in sixteen pixels are smaller."""
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -74,19 +74,19 @@ def update_strip(
     Args:
         unary: energies ``(C, N)``, finite.
         order: the classes, most frequent first, in which the tables have them.
-        first: run of the strip.
+        first: first run of the strip.
         last: run after the strip.
         rows: corners of a pixel.
         corners: of all pixels.
         slice_weights: of the corners.
-        table: the strip's messages; empty before the first update, when there are none.
+        table: the strip's messages; empty in the first update.
         splat_weights: of the corners.
-        out: the strip's table that the distribution is splatted to, which is overwritten; empty if it is not to be.
-        active: how many vectors of classes each run of pixels has, beyond which all are below :data:`NEGLIGIBLE`.
-        everywhere: look at all classes all the same, and write ``active`` anew.
-        q: ``(C, N)``, where the distribution is written; empty if it is not to be.
-        labels: integers ``(N,)``, where the likeliest classes are written; empty if they are not to be. They, too, are
-            found among all classes only if ``everywhere``.
+        out: the strip's table to which the distribution is splatted, overwriting it; empty to skip this.
+        active: the number of vectors of classes of each run; all beyond are below :data:`NEGLIGIBLE`.
+        everywhere: compute all classes, and update ``active``.
+        q: ``(C, N)``, to which the distribution is written; empty to skip this.
+        labels: integers ``(N,)``, to which the most likely classes are written; empty to skip this. If not
+            ``everywhere``, only active classes are considered.
 
     Returns:
         The largest change of a value in ``q``.
@@ -101,12 +101,12 @@ def update_strip(
     room, tile = np.empty(LANES * whole, np.float32), np.empty(LANES * whole, np.float32)
     out[:] = 0
     for run in range(first, last):
-        # Addresses are taken anew each time: an array is freed after the last line that names it.
-        scores = (address(unary), pixels, address(lanes), address(beyond), address(tile))
+        # Taken in each iteration: an array may be freed after the last line that names it.
+        energies = (address(unary), pixels, address(lanes), address(beyond), address(tile))
         start, place = run * LANES, run * rows * LANES * _FLOAT
         count, corner = min(LANES, pixels - start), address(corners) + place
         width = whole if everywhere else active[run] * LANES
-        _read(scores, whole, start, address(room), width)
+        _read(energies, whole, start, address(room), width)
         if table.size > 0:
             _slice(address(table), corner, address(slice_weights) + place, rows, address(room), count, width)
         _softmax(address(room), count, width)
@@ -123,9 +123,9 @@ def update_strip(
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _read(scores: tuple[int, int, int, int, int], whole: int, start: int, room: int, width: int) -> None:
-    """Negative energies of a run of pixels, classes side by side; very negative ones beyond the last class."""
-    unary, pixels, lanes, beyond, tile = scores
+def _read(energies: tuple[int, int, int, int, int], whole: int, start: int, room: int, width: int) -> None:
+    """Read the negative energies of a run of pixels, classes side by side; very negative beyond the last class."""
+    unary, pixels, lanes, beyond, tile = energies
     source, step = unary + start * _FLOAT, pixels
     if start + LANES > pixels:  # sixteen floats would reach beyond the array
         for c in range(width):
@@ -142,7 +142,7 @@ def _read(scores: tuple[int, int, int, int, int], whole: int, start: int, room: 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _active(room: int, count: int, width: int) -> int:
-    """How many vectors of classes there are up to the last that is not negligible in all of some pixels."""
+    """The number of vectors of classes up to the last one that is not negligible in some of these pixels."""
     for i in range(width - LANES, 0, -LANES):
         most = load(room, i)
         for lane in range(1, count):
@@ -154,7 +154,7 @@ def _active(room: int, count: int, width: int) -> int:
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _slice(table: int, corners: int, weights: int, rows: int, room: int, count: int, width: int) -> None:
-    """Add the messages to each of some pixels' scores."""
+    """Add the messages to the negative energies of some pixels."""
     pairs = width - width % (2 * LANES)
     for lane in range(count):
         for i in range(0, pairs, 2 * LANES):
@@ -174,7 +174,7 @@ def _slice(table: int, corners: int, weights: int, rows: int, room: int, count: 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _splat(room: int, count: int, width: int, corners: int, weights: int, rows: int, table: int) -> None:
-    """Share out each of some pixels' distributions to its corners."""
+    """Distribute the distributions of some pixels to their corners."""
     pairs = width - width % (2 * LANES)
     for lane in range(count):
         for i in range(0, pairs, 2 * LANES):
@@ -192,7 +192,7 @@ def _splat(room: int, count: int, width: int, corners: int, weights: int, rows: 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _softmax(room: int, count: int, width: int) -> None:
-    """Turn each of some pixels' scores into a distribution."""
+    """Turn the negative energies of some pixels into distributions."""
     for begin in range(0, count * width, width):
         top = load(room, begin)
         for i in range(begin + LANES, begin + width, LANES):
@@ -209,7 +209,7 @@ def _softmax(room: int, count: int, width: int) -> None:
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _write(room: int, count: int, width: int, tile: int, q: int, pixels: int, order: Places, start: int) -> np.float32:
-    """Write the distributions of some pixels, and find the largest change."""
+    """Write the distributions of some pixels; returns the largest change."""
     change, lanes = np.float32(0), np.arange(LANES)
     for i in range(0, width, LANES):
         transpose(room + i * _FLOAT, width, address(lanes), tile + i * LANES * _FLOAT, LANES)
@@ -230,7 +230,7 @@ def _write(room: int, count: int, width: int, tile: int, q: int, pixels: int, or
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _likeliest(distribution: int, order: Places) -> Any:
-    """The class with the largest probability in a distribution; of several, the first."""
+    """The class with the highest probability in a distribution, the lowest among equals."""
     most, label = load_number(distribution, 0), order[0]
     for c in range(1, order.size):
         value = load_number(distribution, c)
@@ -245,12 +245,12 @@ def splat_ones(pixels: int, first: int, last: int, rows: int, corners: Ids, weig
 
     Args:
         pixels: N.
-        first: run of the strip.
+        first: first run of the strip.
         last: run after the strip.
         rows: corners of a pixel.
-        corners: numbers of corners in the strip, not yet beginnings of rows.
-        weights: barycentric.
-        table: rows of one vector, of which the first float counts; is overwritten.
+        corners: indices of corners in the strip, not yet starts of rows.
+        weights: barycentric weights.
+        table: rows of one vector, of which only the first float is used; overwritten.
     """
     table[:] = 0
     for run in range(first, last):
@@ -275,16 +275,16 @@ def normalise(
     """Multiply a lattice's weights with a power of the kernel's sums, which are sliced from a table.
 
     Args:
-        first: run of the strip.
+        first: first run of the strip.
         last: run after the strip.
         rows: corners of a pixel.
-        row: the first of this lattice.
+        row: first row of this lattice.
         row_end: the row after its last.
-        corners: numbers of corners, as in :func:`splat_ones`.
-        table: the strip's sums before slicing, of the form of :func:`splat_ones`.
-        gain: what sliced values are multiplied with.
-        symmetric: whether the power is -½, and not -1.
-        weights: barycentric on entry.
+        corners: indices of corners, as in :func:`splat_ones`.
+        table: the strip's sums before slicing, as in :func:`splat_ones`.
+        gain: the factor of sliced values.
+        symmetric: whether the power is -½ instead of -1.
+        weights: barycentric weights on entry.
     """
     sums = np.empty(LANES, np.float32)
     for run in range(first, last):
@@ -305,10 +305,10 @@ def collect(rows: Floats, numbers: Ids, width: int, tables: Floats, size: int) -
 
     Args:
         rows: ``(corners, W)``.
-        numbers: of the corners.
+        numbers: indices of the corners.
         width: W.
         tables: ``(W / 16, M + 1, 16)``.
-        size: floats of one of them, 16 (M + 1).
+        size: number of floats of one table, 16 (M + 1).
     """
     for i in range(numbers.size):
         for vector in range(0, width, LANES):
@@ -322,9 +322,9 @@ def blur(neighbours: Ids, table: Floats, spare: Floats) -> None:
     """Blur one vector of a lattice's rows along each direction in turn, from one table to the other and back.
 
     Args:
-        neighbours: ``(d + 1, 2, M)``; M where there is none.
-        table: ``(M + 1, 16)``, zero in the last row. The result is in it if d + 1 is even, and zeros are if it is odd.
-        spare: likewise, the other way round.
+        neighbours: ``(d + 1, 2, M)``; M for none.
+        table: ``(M + 1, 16)``, zero in the last row. Afterwards it holds the result if d + 1 is even, else zeros.
+        spare: likewise; afterwards it holds zeros if d + 1 is even, else the result.
     """
     directions, _, size = neighbours.shape
     into, other = address(table), address(spare)
@@ -349,8 +349,8 @@ def gather(tables: Floats, size: int, numbers: Ids, scales: Floats, out: Floats)
 
     Args:
         tables: ``(W / 16, M + 1, 16)``.
-        size: floats of one of them, 16 (M + 1).
-        numbers: of the corners.
+        size: number of floats of one table, 16 (M + 1).
+        numbers: indices of the corners.
         scales: ``(W,)``, a factor for each class.
         out: ``(corners, W)``.
     """

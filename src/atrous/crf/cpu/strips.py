@@ -1,6 +1,6 @@
-"""An image's lattices for the compiled mean field: built strip by strip, with the tables between two passes.
+"""The lattices of an image for the compiled mean field, built strip by strip, and the tables between two passes.
 
-Each strip of pixels has its own numbers for the corners it needs, and rows of its own for them while it is computed.
+Each strip of pixels has its own numbering of the corners it needs, and its own rows for them while it is computed.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atrous.crf.cpu import lattice_kernels as crf_lattice
-from atrous.crf.cpu import mean_field_kernels as crf_mean_field
+from atrous.crf.cpu import lattice_kernels, mean_field_kernels
 from atrous.crf.lattice import directions, gain, key_strides, scale_factors
 from atrous.crf.mean_field import Normalization
 from atrous.ops.simd import LANES
@@ -25,21 +24,21 @@ Ids = NDArray[np.int32]
 Keys = NDArray[np.int64]
 
 _STRIP = 1 << 10
-"""Runs of sixteen pixels in a strip, at least: the rows of its corners nearly go into a second-level cache."""
+"""Least number of runs of sixteen pixels in a strip: the rows of its corners nearly fit a second-level cache."""
 _STRIP_HEIGHT = 32
-"""Rows of the image in a strip, at least: thinner ones would share too many corners."""
+"""Least number of image rows in a strip: thinner strips would share too many corners."""
 
 
 @dataclass(frozen=True)
 class Strip:
-    """Some runs of pixels, and how many corners they have in each lattice; the lattices' rows follow each other."""
+    """Some runs of pixels, and the number of their corners in each lattice; rows are in the order of the lattices."""
 
     first: int
     last: int
     counts: tuple[int, ...]
 
     def rows(self, width: int) -> Floats:
-        """Room for the rows of its corners, so many floats each."""
+        """Uninitialised rows of ``width`` floats for its corners."""
         return aligned(sum(self.counts) * width)
 
 
@@ -48,33 +47,33 @@ class StripLattice:
 
     Attributes:
         neighbours: int32 ``(d+1, 2, M)``, as in :class:`atrous.crf.lattice.Lattice`.
-        numbers: the corners of each strip.
-        gain: what sliced values are multiplied with.
+        numbers: the indices of each strip's corners.
+        gain: the factor of sliced values.
     """
 
     def __init__(self, keys: Sequence[Keys], strides: list[int]) -> None:
-        different, table, numbers = crf_lattice.number_corners(np.concatenate(keys))
+        different, table, numbers = lattice_kernels.number_corners(np.concatenate(keys))
         self.neighbours = np.empty((len(strides) + 1, 2, len(different)), np.int32)
         for direction, step in zip(self.neighbours, directions(strides), strict=True):
-            crf_lattice.find_neighbours(different, table, step, direction)
+            lattice_kernels.find_neighbours(different, table, step, direction)
         self.numbers = np.split(numbers, np.cumsum([len(k) for k in keys[:-1]]))
         self.gain = gain(len(strides))
 
     def size(self, width: int) -> int:
-        """Floats of a table ``(width / 16, M + 1, 16)``, the last row of which is for no corner."""
+        """Number of floats of a table ``(width / 16, M + 1, 16)``, whose last row is for no corner."""
         return (self.neighbours.shape[2] + 1) * width
 
 
 class Strips:
-    """An image's pixels in strips, and the lattices of some kernels over them.
+    """The pixels of an image in strips, and the lattices of some kernels over them.
 
     Attributes:
         strips: of some ten thousand pixels each, whatever the number of threads.
         lattices: one for each kernel.
-        rows: corners that a pixel has in all lattices.
-        corners: int32, flat ``(N / 16, rows, 16)``: where in the strip's part of a table the corner's row begins.
-        slice_weights: float32, likewise; barycentric weights times what the normalisation asks for.
-        splat_weights: likewise, the same array where both are the same.
+        rows: number of a pixel's corners in all lattices.
+        corners: int32, flat ``(N / 16, rows, 16)``: where the corner's row begins in the strip's part of a table.
+        slice_weights: float32, likewise: barycentric weights times the normalisation.
+        splat_weights: likewise; the same array if both are equal.
     """
 
     def __init__(
@@ -109,7 +108,7 @@ class Strips:
         self.corners *= width
 
     def _find_corners(self, features: Sequence[Tensor], strides: list[list[int]], workers: Workers) -> list[list[Keys]]:
-        """Fill in corners and barycentric weights; find the strips, and the keys of their corners in each lattice."""
+        """Compute corners, barycentric weights and strips; return the keys of each strip's corners in each lattice."""
         firsts = range(0, self.runs, self._length)
         lasts = [min(first + self._length, self.runs) for first in firsts]
         keys: list[list[Keys]] = [[] for _ in firsts]
@@ -117,7 +116,7 @@ class Strips:
         def find(number: int) -> None:
             for i, points in enumerate(features):
                 axes = len(strides[i])
-                found = crf_lattice.find_corners(
+                found = lattice_kernels.find_corners(
                     _runs(points, firsts[number], lasts[number]),
                     axes,
                     firsts[number],
@@ -138,7 +137,7 @@ class Strips:
         return keys
 
     def _normalise(self, normalization: Normalization, workers: Workers) -> None:
-        """Give each weight its part in the power of K(1) that the normalisation asks for."""
+        """Multiply the weights with the power of K(1) of the normalisation."""
         tables, numbers = Tables(self, LANES), range(len(self.strips))
         weights = self.slice_weights if normalization == "symmetric" else self.slice_weights.copy()
 
@@ -146,14 +145,14 @@ class Strips:
             strip = self.strips[number]
             ones = strip.rows(LANES)
             points = (self.pixels, strip.first, strip.last, self.rows, self.corners, self.slice_weights)
-            crf_mean_field.splat_ones(*points, ones)
+            mean_field_kernels.splat_ones(*points, ones)
             return ones
 
         def multiply(number: int) -> None:
             strip = self.strips[number]
             sums = tables.gather(number, [np.ones(LANES, np.float32) for _ in self.lattices])
             for i, lattice in enumerate(self.lattices):
-                crf_mean_field.normalise(
+                mean_field_kernels.normalise(
                     strip.first,
                     strip.last,
                     self.rows,
@@ -176,13 +175,13 @@ class Strips:
 
 
 class Tables:
-    """How strips exchange what they splat: rows of W floats for all corners, in two tables for each lattice.
+    """The exchange between strips: rows of W floats for all corners, in two tables for each lattice.
 
     A table is ``(W / 16, M + 1, 16)``, with zeros in the last row.
 
     Attributes:
-        splatted: what strips are collected in.
-        blurred: what they gather from.
+        splatted: the tables to which strips add.
+        blurred: the tables from which strips gather.
     """
 
     def __init__(self, strips: Strips, width: int) -> None:
@@ -193,20 +192,20 @@ class Tables:
             table[:] = 0
 
     def collect(self, number: int, rows: Floats) -> None:
-        """Add a strip's rows to those of the strips before it."""
+        """Add a strip's rows to the tables."""
         for i, numbers, part in self._parts(number, rows):
             size = self._strips.lattices[i].size(LANES)
-            crf_mean_field.collect(part, numbers, self._width, self.splatted[i], size)
+            mean_field_kernels.collect(part, numbers, self._width, self.splatted[i], size)
 
     def blur(self, workers: Workers) -> None:
-        """Blur what has been collected, and begin anew."""
+        """Blur the collected rows, and start with zeros again."""
         lattices = self._strips.lattices
 
         def blur(place: tuple[int, int]) -> None:
             i, vector = place
             size = lattices[i].size(LANES)
             part = slice(vector * size, (vector + 1) * size)
-            crf_mean_field.blur(lattices[i].neighbours, self.splatted[i][part], self.blurred[i][part])
+            mean_field_kernels.blur(lattices[i].neighbours, self.splatted[i][part], self.blurred[i][part])
 
         # The largest first, so that no thread is left with it at the end.
         workers(blur, [(i, v) for i in reversed(range(len(lattices))) for v in range(self._width // LANES)])
@@ -215,14 +214,14 @@ class Tables:
                 self.splatted[i], self.blurred[i] = self.blurred[i], self.splatted[i]
 
     def gather(self, number: int, scales: Sequence[Floats]) -> Floats:
-        """A strip's rows, times factors ``(W,)`` for each lattice."""
+        """The rows of a strip's corners, times factors ``(W,)`` for each lattice."""
         rows = self._strips.strips[number].rows(self._width)
         for i, numbers, part in self._parts(number, rows):
-            crf_mean_field.gather(self.blurred[i], self._strips.lattices[i].size(LANES), numbers, scales[i], part)
+            mean_field_kernels.gather(self.blurred[i], self._strips.lattices[i].size(LANES), numbers, scales[i], part)
         return rows
 
     def _parts(self, number: int, rows: Floats) -> Iterator[tuple[int, Ids, Floats]]:
-        """Each lattice's corners in a strip, and their part of its rows."""
+        """For each lattice its index, the indices of its corners in a strip, and their part of the strip's rows."""
         begin = 0
         for i, lattice in enumerate(self._strips.lattices):
             end = begin + len(lattice.numbers[number]) * self._width
@@ -231,14 +230,14 @@ class Tables:
 
 
 def aligned(size: int) -> Floats:
-    """Room for some floats that begins where a cache line does, as rows then do."""
+    """Uninitialised floats that begin at a cache line, as rows of them then do."""
     room = np.empty(size + LANES, np.float32)
     start = -room.ctypes.data % (4 * LANES) // 4
     return room[start : start + size]
 
 
 def _runs(features: Tensor, first: int, last: int) -> Floats:
-    """Some runs' features ``(d, N)``, flat, with the last point again until N is an integer of vectors."""
+    """The features of some runs, ``(d, N)``, flat; the last point fills N up to a multiple of :data:`LANES`."""
     points = features[first * LANES : last * LANES].numpy().T
     more = (last - first) * LANES - points.shape[1]
     if more:

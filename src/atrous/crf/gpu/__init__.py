@@ -1,1 +1,1 @@
-"""Mean field on a GPU, in Triton."""
+"""Mean field on a GPU: mean_field.py is the door, the kernels are in Triton."""

@@ -1,8 +1,8 @@
-"""Mean field on a GPU in a few fused kernels: what :mod:`atrous.crf.mean_field` computes, in float32.
+"""Mean field on a GPU in a few fused Triton kernels: :mod:`atrous.crf.mean_field` in float32.
 
-All kernels' corners stand in one table, those of kernels with more features first, so that one launch blurs a
-direction of all of them that have it. Sums of many pixels are added in no certain order: two runs agree to float32
-rounding, and where torch is asked for deterministic algorithms, the plain form computes instead.
+The corners of all CRF kernels are in one table, kernels with more features first, so that one launch blurs a direction
+of all of them that have it. Sums over pixels are added nondeterministically: two runs agree to float32 rounding, and
+under ``torch.use_deterministic_algorithms(True)`` the plain form computes instead.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from atrous.crf.mean_field import Normalization, Pairwise, factors
 from atrous.ops.devices import has_triton
 
 _SECTOR = 8
-"""Classes that a memory transaction of 32 bytes holds; a row begins with one."""
+"""Number of classes in a memory transaction of 32 bytes; rows are aligned to it."""
 
 
-def serves(device: torch.device) -> bool:
-    """Whether the fused form can compute there."""
+def supports(device: torch.device) -> bool:
+    """Whether the fused kernels can run on a device."""
     return has_triton(device) and not torch.are_deterministic_algorithms_enabled()
 
 
 class MeanField:
-    """The mean field of one image, prepared.
+    """The mean field of one image.
 
     Args:
         unary: energies ``(C, *size)``, without gradients.
         pairwise: the kernels.
-        normalization: as :class:`atrous.crf.DenseCRF` has it.
+        normalization: as in :class:`atrous.crf.DenseCRF`.
 
     Raises:
-        ValueError: as :class:`atrous.crf.lattice.Lattice` does.
+        InputError: as for :class:`atrous.crf.lattice.Lattice`.
     """
 
     def __init__(self, unary: Tensor, pairwise: Sequence[Pairwise], normalization: Normalization) -> None:
@@ -69,12 +69,12 @@ class MeanField:
         return self._iterate(iterations, tolerance).T.reshape(self._shape)
 
     def labels(self, iterations: int, tolerance: float | None) -> Tensor:
-        """The likeliest classes, uint8 ``(*size)`` (int64 above 255 classes)."""
+        """The most likely classes, uint8 ``(*size)`` (int64 above 255 classes)."""
         labels = self._iterate(iterations, tolerance).argmax(1).reshape(self._shape[1:])
         return labels.to(torch.uint8) if self._shape[0] <= 255 else labels
 
     def _iterate(self, iterations: int, tolerance: float | None) -> Tensor:
-        """The distribution ``(N, C)`` after some iterations or once it settles."""
+        """The distribution ``(N, C)`` after some iterations, fewer if it converges to a tolerance."""
         splatted = self._energies.new_zeros(self._directions.rows, self._energies.shape[1])
         blurred: Tensor | None = None
         last: Tensor | None = None
@@ -95,10 +95,10 @@ class MeanField:
         return q[:, : self._shape[0]]
 
     def _update(self, blurred: Tensor | None, splatted: Tensor | None, q: Tensor | None) -> None:
-        """A step from messages to the distribution ``(N, WIDTH)``, if it is to be kept, and to new messages."""
-        from atrous.crf.gpu import triton_kernels as crf_gpu  # Triton is loaded when it is first needed
+        """One step from messages to the distribution ``q`` ``(N, WIDTH)``, if given, and to ``splatted``, if given."""
+        from atrous.crf.gpu import triton_kernels  # Triton is loaded when it is first needed
 
-        crf_gpu.update(
+        triton_kernels.update(
             self._energies,
             blurred,
             (self._slice_rows, self._slice_weights),
@@ -109,7 +109,7 @@ class MeanField:
         )
 
     def _mix(self, table: Tensor) -> Tensor:
-        """Make of the corners' distributions messages, where classes weigh differently or bear on each other."""
+        """Apply the weights by class and the compatibilities to a blurred table, in place."""
         for rows, pairwise in self._mixed:
             values = table[rows, : self._shape[0]]
             if pairwise.compatibility is not None:
@@ -120,7 +120,7 @@ class MeanField:
         return table
 
     def _sums(self, lattices: Sequence[Lattice]) -> Sequence[Tensor]:
-        """What each kernel's filter, without its gain, makes of a constant 1: ``(N,)``."""
+        """The filter of a constant 1, without its gain, for each kernel: ``(N,)``."""
         weights = torch.cat([x.weights.T for x in lattices])
         table = weights.new_zeros(self._directions.rows)
         table.index_add_(0, self._splat_rows.flatten(), weights.flatten())
@@ -136,7 +136,7 @@ class _Directions:
         lattices: those with more directions first.
 
     Attributes:
-        rows: how many corners there are, *M*.
+        rows: number of corners, *M*.
         first: the first corner of each lattice.
         ends: the first row of each lattice in what :meth:`blur` returns.
     """
@@ -146,7 +146,7 @@ class _Directions:
         depths = [len(x.neighbours) for x in lattices]
         self.rows = sum(counts)
         self.first = [sum(counts[:i]) for i in range(len(counts))]
-        # Two directions at a time, to and fro between two tables: an even number of times ends in the second.
+        # Two directions at a time, back and forth between two tables: an even number of steps ends in the second.
         self.ends = [b + self.rows * (-(-depth // 2) % 2 == 0) for b, depth in zip(self.first, depths, strict=True)]
         steps = -(-depths[0] // 2)
         self._reach = [sum(n for n, depth in zip(counts, depths, strict=True) if depth > t) for t in range(2 * steps)]
@@ -158,11 +158,13 @@ class _Directions:
 
     def blur(self, table: Tensor) -> Tensor:
         """Blur ``(M, W)`` along all directions; returns ``(2M, W)``."""
-        from atrous.crf.gpu import triton_kernels as crf_gpu
+        from atrous.crf.gpu import triton_kernels
 
         tables = table.new_empty(2, *table.shape)
         for step in range(len(self._neighbours) // 2):
             target, both = tables[step % 2], slice(2 * step, 2 * step + 2)
-            crf_gpu.blur(table, target, self._neighbours[both], (self._reach[2 * step], self._reach[2 * step + 1]))
+            triton_kernels.blur(
+                table, target, self._neighbours[both], (self._reach[2 * step], self._reach[2 * step + 1])
+            )
             table = target
         return tables.flatten(0, 1)

@@ -1,8 +1,8 @@
-"""The dense CRF's hot loops on a GPU, in Triton, which comes with torch where it serves.
+"""The hot loops of the dense CRF on a GPU, in Triton.
 
-Points and pixels are worked on in blocks; a program holds ``(BLOCK, LANES)`` numbers, LANES the next power of two of
-coordinates or classes. Arrays of corners are ``(corners, pixels)``, so that neighbouring pixels lie side by side;
-tables are ``(rows, WIDTH)``, so that the classes of a corner do.
+Points and pixels are processed in blocks; a program holds ``(BLOCK, LANES)`` numbers, LANES being the number of
+coordinates or classes rounded up to a power of two. Arrays of corners are ``(corners, pixels)``, so that neighbouring
+pixels are adjacent in memory; tables are ``(rows, WIDTH)``, so that the classes of a corner are.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ import triton.language as tl
 from torch import Tensor
 
 _TILE = 2048
-"""Numbers that a program holds at a time: 16 for each thread of four warps."""
+"""Numbers that a program holds at once: 16 for each thread of four warps."""
 _NEGLIGIBLE = tl.constexpr(1e-7)
-"""Shares of a distribution below this are not splatted, as on the CPU: most classes soon are."""
+"""Probabilities below this are not splatted, as on the CPU: those of most classes soon are."""
 _ROUNDING = tl.constexpr(1.5 * 2**23)
 """Adding it to a float32 below 2²² and subtracting it again rounds halves to even, as ``torch.round`` does."""
 
 
 def embed_points(features: Tensor, factors: Tensor, strides: Tensor) -> tuple[Tensor, Tensor]:
-    """Find the corners of each point's simplex, as :func:`atrous.crf.lattice.embed` does, operation by operation.
+    """Find the corners of each point's simplex with exactly the operations of :func:`atrous.crf.lattice.embed`.
 
     Args:
         features: float32 ``(N, d)``, any strides.
-        factors: float32 ``(d,)``, what each axis is multiplied with.
-        strides: int64 ``(d,)``, what a corner's coordinates are multiplied with and added up to its key.
+        factors: float32 ``(d,)``, the factor of each axis.
+        strides: int64 ``(d,)``; a corner's key is the scalar product of its coordinates with them.
 
     Returns:
         Keys, int64 ``(d+1, N)``, and barycentric weights, float32 ``(d+1, N)``.
@@ -112,13 +112,13 @@ def _embed_points(
 def blur(table: Tensor, out: Tensor, neighbours: Tensor, reach: tuple[int, int]) -> None:
     """Blur with (½, 1, ½) along a direction, then along the next.
 
-    Two directions a launch: asking for a launch takes longer than the nine rows that a corner then reads.
+    Both in one launch: launching takes longer than reading nine rows a corner instead of three twice.
 
     Args:
         table: float32 ``(M, WIDTH)``.
-        out: the same, written as far as the first direction reaches.
-        neighbours: int32 ``(2, 2, M)``, for both directions the rows beside each; *M* stands for none.
-        reach: how many rows the directions have.
+        out: likewise; written up to the reach of the first direction.
+        neighbours: int32 ``(2, 2, M)``, for both directions the rows before and after each row; *M* for none.
+        reach: number of rows that have the first and the second direction.
     """
     lanes = _lanes(table.shape[1])
     block = max(1, _TILE // lanes)
@@ -163,7 +163,7 @@ def _blur(
 
 @triton.jit
 def _blurred(table, neighbours, corners, row, there, lane, WIDTH: tl.constexpr):
-    """Rows after the first direction; zero where there is none."""
+    """Rows blurred along the first direction; zero where there is none."""
     before = tl.load(neighbours + row, mask=there, other=corners)
     after = tl.load(neighbours + corners + row, mask=there, other=corners)
     middle = _rows(table, row, there, lane, WIDTH)
@@ -186,16 +186,16 @@ def update(
     q: Tensor | None,
     classes: int,
 ) -> None:
-    """A mean-field step of all pixels: read the messages, take the softmax, share it out to the corners.
+    """One mean-field step of all pixels: slice the messages, softmax, splat.
 
     Args:
-        energies: float32 ``(N, WIDTH)``, of which the first ``classes`` count.
-        blurred: float32 ``(rows, WIDTH)``, the messages; None before there are any.
+        energies: float32 ``(N, WIDTH)``, of which the first ``classes`` are used.
+        blurred: float32 ``(rows, WIDTH)``, the messages; None in the first step.
         read: int32 and float32 ``(corners, N)``, the rows of ``blurred`` that a pixel reads, and their weights.
-        splatted: float32 ``(rows, WIDTH)``, added to; None once no more messages are wanted.
+        splatted: float32 ``(rows, WIDTH)``, added to; None in the last step.
         write: int32 and float32 ``(corners, N)``, the rows of ``splatted`` that a pixel adds to, and their weights.
-        q: float32 ``(N, WIDTH)``, written with the distribution; None where it isn't wanted.
-        classes: how many classes there are.
+        q: float32 ``(N, WIDTH)``, to which the distribution is written; None if it is not needed.
+        classes: number of classes.
     """
     pixels, width = energies.shape
     lanes = _lanes(width)
@@ -246,15 +246,15 @@ def _update(
     lane = tl.arange(0, LANES)[None, :]
     real = inside[:, None] & (lane < CLASSES)
     places = pixel[:, None] * WIDTH + lane
-    scores = -tl.load(energies + places, mask=real, other=0.0)
+    exponents = -tl.load(energies + places, mask=real, other=0.0)
     if SLICE:
         for _ in tl.static_range(CORNERS):
             row = tl.load(slice_rows + pixel, mask=inside, other=0)
             weight = tl.load(slice_weights + pixel, mask=inside, other=0.0)
             slice_rows, slice_weights = slice_rows + pixels, slice_weights + pixels
-            scores += weight[:, None] * tl.load(blurred + _places(row, lane, WIDTH), mask=real, other=0.0)
-    scores = tl.where(lane < CLASSES, scores, -float("inf"))
-    exponentials = tl.exp(scores - tl.max(scores, 1)[:, None])
+            exponents += weight[:, None] * tl.load(blurred + _places(row, lane, WIDTH), mask=real, other=0.0)
+    exponents = tl.where(lane < CLASSES, exponents, -float("inf"))
+    exponentials = tl.exp(exponents - tl.max(exponents, 1)[:, None])
     share = exponentials / tl.sum(exponentials, 1)[:, None]
     if KEEP:
         tl.store(q + places, share, mask=real)
