@@ -45,8 +45,8 @@ def test_crf_refine_takes_a_published_set_or_numbers(tmp_path: Path, run: Run, r
 def test_crf_tune_reports_whether_it_helps(
     dataset: Path, loaded: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
 ) -> None:
-    monkeypatch.setattr("atrous.crf.tune.COARSE", {"weight": (0.0,), "sxy": (5.0,), "srgb": (5.0,)})
-    monkeypatch.setattr("atrous.crf.tune.FINER", ())
+    monkeypatch.setattr("atrous.crf.search.COARSE", {"weight": (0.0,), "sxy": (5.0,), "srgb": (5.0,)})
+    monkeypatch.setattr("atrous.crf.search.FINER", ())
     file = tmp_path / "tuned.json"
     result = run("crf", "tune", "--model", "fake", "--data", f"folder:{dataset}", "--split", "train", "--json", file)
     assert result.exit_code == 0, result.output

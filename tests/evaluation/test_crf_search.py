@@ -3,7 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from atrous.crf.tune import COARSE, Settings, search, stored_crf, stored_settings
+from atrous.crf.search import COARSE, search
+from atrous.crf.settings import Settings, stored_crf, stored_settings
 from atrous.data.dataset import Sample
 from atrous.evaluation.crf_search import search_crf
 from atrous.grid import Grid

@@ -103,7 +103,7 @@ def make_inference(
     model: SegmentationModel, scales: str | None, flip: bool, merge: str | None = None, crf: bool = False
 ) -> Inference:
     """Make the inference that a command's options describe; a note warns of a CRF that may not help."""
-    from atrous.crf.tune import stored_crf, stored_settings
+    from atrous.crf.settings import stored_crf, stored_settings
     from atrous.inference.test_time import Inference, with_merge
 
     if crf and not stored_settings(model.card):

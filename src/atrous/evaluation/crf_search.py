@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from atrous.crf.tune import Settings, search, to_card
+from atrous.crf.search import search
+from atrous.crf.settings import Settings, to_card
 from atrous.data.dataset import Dataset, Sample
 from atrous.errors import InputError
 from atrous.evaluation.evaluate import check_classes

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from atrous.crf.dense_crf import DenseCRF
-from atrous.crf.tune import stored_crf
+from atrous.crf.settings import stored_crf
 from atrous.data.files.images import DecodedImage, Pixels, open_image, to_rgb
 from atrous.errors import InputError
 from atrous.files import write_atomically

@@ -49,7 +49,7 @@ def refine(
 ) -> None:
     """Refine any program's class predictions: a mask and an overlay for each image; exit code 1 if some failed."""
     from atrous.crf.dense_crf import DenseCRF
-    from atrous.crf.tune import Settings, changed
+    from atrous.crf.settings import Settings, changed
     from atrous.inference.crf_files import refine_files
     from atrous.inference.results import OutputOptions
 
