@@ -50,11 +50,9 @@ class AtFullSize(nn.Module):
         for scale in self.scales:
             sides = [int((side - 1) * scale + 1) for side in size]
             shown = F.interpolate(images, sides, mode="bilinear", align_corners=True)
-            features = self.base._features(shown.contiguous(memory_format=torch.channels_last))
-            embedding, _ = self.base._embed(features)
-            logits, _ = self.base._classify(embedding, features)
-            scores.append(F.interpolate(logits, size, mode="bilinear", align_corners=True))
-            read += embedding
+            result = self.base._head(self.base._features(shown.contiguous(memory_format=torch.channels_last)))
+            scores.append(F.interpolate(result.logits, size, mode="bilinear", align_corners=True))
+            read += result.embedding
         finest = read[0].shape[-2:]
         maps = torch.cat([F.interpolate(x, finest, mode="bilinear", align_corners=True) for x in read], 1)
         weights = F.interpolate(self.attention(maps), size, mode="bilinear", align_corners=True).softmax(1)

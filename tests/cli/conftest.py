@@ -16,6 +16,7 @@ from atrous.cli import app
 from atrous.grid import Grid
 from atrous.labels import LabelSet, encode_mask
 from atrous.models import loading as zoo
+from atrous.models.base import Output
 
 Run = Callable[..., Result]
 
@@ -34,8 +35,8 @@ class ByChannel(nn.Module):
     def preprocess(self, images: Tensor) -> Tensor:
         return images.float() / 255
 
-    def coarse_logits(self, images: Tensor) -> tuple[Tensor, Grid]:
-        return images, Grid(1, 0)
+    def main_output(self, images: Tensor) -> Output:
+        return Output("main", images, Grid(1, 0))
 
 
 @pytest.fixture

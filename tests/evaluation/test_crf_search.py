@@ -9,6 +9,7 @@ from atrous.data.dataset import Sample
 from atrous.evaluation.crf_search import search_crf
 from atrous.grid import Grid
 from atrous.labels import LabelSet
+from atrous.models.base import Output
 
 LABELS = LabelSet(("background", "thing"))
 
@@ -44,9 +45,9 @@ class Blurred(nn.Module):
     def preprocess(self, images):
         return images.float()
 
-    def coarse_logits(self, images):
+    def main_output(self, images):
         red = images[:, :1, ::8, ::8] / 128 - 1
-        return torch.cat([-red, red], 1), Grid(8, 0)
+        return Output("main", torch.cat([-red, red], 1), Grid(8, 0))
 
 
 class Discs:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -18,12 +19,15 @@ from atrous.inference.output_names import unique_stems
 from atrous.inference.results import OutputOptions
 from atrous.inference.test_time import Inference
 from atrous.labels import LabelSet
+from atrous.models.base import Output
 
 
 class DarkOrLight(nn.Module):
     label_set = LabelSet(("dark", "light"), ((0, 0, 0), (250, 200, 0)))
     name = "dark_or_light"
     output_stride = 1
+    settings: ClassVar[dict[str, str]] = {}
+    merges = ()
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,11 +36,11 @@ class DarkOrLight(nn.Module):
     def preprocess(self, images: Tensor) -> Tensor:
         return images.float() / 255
 
-    def coarse_logits(self, images: Tensor) -> tuple[Tensor, Grid]:
+    def main_output(self, images: Tensor) -> Output:
         if images.shape[-1] == 13:
             raise RuntimeError("an unlucky width")
         light = images.mean(1, keepdim=True)
-        return torch.cat([1 - light, light], 1), Grid(1, 0)
+        return Output("main", torch.cat([1 - light, light], 1), Grid(1, 0))
 
 
 def image(path: Path, value: int = 255, size: tuple[int, int] = (8, 6)) -> Path:

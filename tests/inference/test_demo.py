@@ -13,6 +13,7 @@ from atrous.grid import Grid
 from atrous.inference import demo
 from atrous.inference.demo import find_demo_images, run_demo
 from atrous.labels import LabelSet
+from atrous.models.base import Output
 
 
 class Brightness(nn.Module):
@@ -28,9 +29,9 @@ class Brightness(nn.Module):
     def preprocess(self, images: Tensor) -> Tensor:
         return images.float() / 255
 
-    def coarse_logits(self, images: Tensor) -> tuple[Tensor, Grid]:
+    def main_output(self, images: Tensor) -> Output:
         light = images[..., ::8, ::8].mean(1, keepdim=True)
-        return torch.cat([1 - light, light], 1), Grid(8, 0)
+        return Output("main", torch.cat([1 - light, light], 1), Grid(8, 0))
 
 
 def test_the_portrait_of_matplotlib_is_found() -> None:

@@ -16,6 +16,7 @@ from atrous.files import write_atomically
 from atrous.grid import Grid
 from atrous.inference.predictor import predict
 from atrous.labels import LabelSet
+from atrous.models.base import Output
 
 
 class ByChannel(nn.Module):
@@ -34,11 +35,11 @@ class ByChannel(nn.Module):
     def preprocess(self, images: Tensor) -> Tensor:
         return images.float() / 255
 
-    def coarse_logits(self, images: Tensor) -> tuple[Tensor, Grid]:
+    def main_output(self, images: Tensor) -> Output:
         product = torch.ones(2, 2) @ torch.ones(2, 2)
         self.seen.append((self.training, torch.is_inference_mode_enabled(), self.output_stride, product.dtype))
         stride = self.output_stride
-        return images[..., ::stride, ::stride] * 10 * self.weight, Grid(stride, 0)
+        return Output("main", images[..., ::stride, ::stride] * 10 * self.weight, Grid(stride, 0))
 
 
 HALVES = np.zeros((6, 10, 3), np.uint8)
@@ -102,7 +103,7 @@ def test_the_model_is_left_as_it_was_after_an_error(model: ByChannel, monkeypatc
     def fail(images: Tensor) -> tuple[Tensor, Grid]:
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr(model, "coarse_logits", fail)
+    monkeypatch.setattr(model, "main_output", fail)
     model.train()
     with pytest.raises(RuntimeError, match="out of luck"):
         predict(model, HALVES, output_stride=4)

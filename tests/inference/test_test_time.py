@@ -6,6 +6,7 @@ import atrous
 from atrous.crf import Bilateral, DenseCRF, Gaussian
 from atrous.grid import PIXELS, Grid, resample
 from atrous.inference.test_time import Inference, with_merge
+from atrous.models.base import Output
 
 IMAGE = torch.randint(0, 256, (1, 3, 61, 83), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
@@ -21,9 +22,9 @@ class Places:
         columns = torch.arange(width).view(1, 1, 1, -1).expand(1, 1, height, width)
         return torch.cat([rows, columns], 1).float()
 
-    def coarse_logits(self, images):
+    def main_output(self, images):
         size = ((images.shape[-2] - 1) // 4 + 1, (images.shape[-1] - 1) // 4 + 1)
-        return resample(images, PIXELS, self.grid, size), self.grid
+        return Output("main", resample(images, PIXELS, self.grid, size), self.grid)
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +49,9 @@ def test_sizes_follow_the_published_rule():
     sizes = []
 
     class Sizes(Places):
-        def coarse_logits(self, images):
+        def main_output(self, images):
             sizes.append(tuple(images.shape[-2:]))
-            return super().coarse_logits(images)
+            return super().main_output(images)
 
     Inference((1.0, 0.75, 0.5)).views(Sizes(), torch.zeros(1, 2, 513, 321))
     assert sizes == [(513, 321), (385, 241), (257, 161)]

@@ -32,7 +32,8 @@ def test_parameter_counts(scales: tuple[float, ...], count: int) -> None:
 def test_weights_sum_to_one_everywhere(base: str) -> None:
     model = attentive(base)
     with torch.no_grad():
-        merged, weights = model.attend(torch.randn(2, 3, 65, 81))
+        merged = model.main_output(torch.randn(2, 3, 65, 81))
+    weights = merged.attention
     assert weights.shape == (2, 3, *merged.logits.shape[-2:])
     assert (weights > 0).all()
     torch.testing.assert_close(weights.sum(1), torch.ones_like(weights[:, 0]))
@@ -42,7 +43,8 @@ def test_scores_are_the_weighted_sum_over_scales() -> None:
     model = attentive()
     x = torch.randn(1, 3, 129, 97)
     with torch.no_grad():
-        merged, weights = model.attend(x)
+        merged = model.main_output(x)
+        weights = merged.attention
         maps = [o.logits for o in model.outputs(x)[1:]]
     size = merged.logits.shape[-2:]
     aligned = [F.interpolate(m, size=size, mode="bilinear", align_corners=True) for m in maps]
@@ -67,7 +69,7 @@ def test_new_layers_start_as_an_average_nearly() -> None:
     model = create_model("attention_to_scale", backbone="resnet18", num_classes=4).eval()
     assert isinstance(model, AttentionToScale)
     with torch.no_grad():
-        _, weights = model.attend(torch.randn(1, 3, 65, 65))
+        weights = model.main_output(torch.randn(1, 3, 65, 65)).attention
     assert (weights - 1 / 3).abs().max() < 0.2
 
 

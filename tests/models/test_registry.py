@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from atrous.errors import InputError, InputTypeError
-from atrous.grid import Grid
 from atrous.labels import LabelSet
 from atrous.models import SegmentationModel, create_model, load, register_backbone, register_model
 from atrous.models.backbones import Backbone, TimmBackbone
@@ -29,8 +28,8 @@ class Linear(SegmentationModel):
         super().__init__(backbone, label_set)
         self.classifier = nn.Conv2d(backbone.channels[-1], len(label_set), 1, bias=bias)
 
-    def _classify(self, embedding: list[Tensor], features: list[Tensor]) -> tuple[Tensor, Grid]:
-        return self.classifier(embedding[0]), self.backbone.grids[-1]
+    def _classify(self, embedding: list[Tensor]) -> Tensor:
+        return self.classifier(embedding[0])
 
 
 def linear(*, backbone: Backbone, label_set: LabelSet, bias: bool, depth: int = 1) -> Linear:

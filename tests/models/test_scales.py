@@ -136,17 +136,12 @@ def test_another_merge_is_saved_and_can_be_taken_back(tmp_path: Path) -> None:
         assert again.card == {}
 
 
-def test_a_merge_and_attention_are_refused_where_there_are_none() -> None:
-    plain = create_model("deeplabv3", backbone="test_efficientnet", num_classes=2)
-    with pytest.raises(
-        AttributeError, match="this deeplabv3 looks at one scale, so it has no merge; attention_to_scale has"
-    ):
-        plain.merge = "average"
-    assert not hasattr(plain, "merge")
-    with pytest.raises(
-        AttributeError, match="this attention_to_scale was built without attention; an attention_to_scale with"
-    ):
-        two().attend(torch.randn(1, 3, 33, 33))
+def test_merge_and_attention_belong_to_the_networks_that_have_them() -> None:
+    plain, merged = create_model("deeplabv3", backbone="test_efficientnet", num_classes=2).eval(), two().eval()
+    assert (plain.settings, plain.merges, plain.scales) == ({"output_stride": 16}, (), (1,))
+    assert merged.settings == {"output_stride": 8, "merge": "max"}
+    with torch.no_grad():
+        assert all(model.main_output(torch.randn(1, 3, 33, 33)).attention is None for model in (plain, merged))
 
 
 def test_a_folder_that_tells_of_no_merge_has_the_one_it_was_built_with(tmp_path: Path) -> None:

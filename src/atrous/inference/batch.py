@@ -19,9 +19,7 @@ from atrous.inference.predictor import Segmentation, segment
 from atrous.inference.prepare import Precision, prepared
 from atrous.inference.results import Done, Failed, OutputOptions, Writer, failure, without_results
 from atrous.inference.test_time import Inference
-from atrous.models.attention_to_scale import AttentionToScale
 from atrous.models.base import SegmentationModel
-from atrous.models.multi_scale import MultiScale
 
 
 @dataclass(frozen=True)
@@ -97,14 +95,15 @@ def predict_files(
 
 
 def _check_attention(model: SegmentationModel, inference: Inference) -> None:
-    if not isinstance(model, AttentionToScale):
-        built = f" built with merge '{model.merge}'" if isinstance(model, MultiScale) else ""
+    merge = model.settings.get("merge")
+    if "attention" not in model.merges:
+        built = f" built with merge '{merge}'" if merge else ""
         raise InputError(
             f"attention maps need an attention_to_scale built with merge 'attention'; this is {model.name}{built}"
         )
-    if model.merge != "attention":
+    if merge != "attention":
         raise InputError(
-            f"attention maps need the model's attention, but its merge is '{model.merge}': set it back, "
+            f"attention maps need the model's attention, but its merge is '{merge}': set it back, "
             "model.merge = 'attention' (--merge attention)"
         )
     if not inference.single_view:

@@ -22,7 +22,6 @@ from atrous.inference.test_time import Inference, Merge, View
 from atrous.labels import LabelSet, Mask, encode_mask
 from atrous.models.base import SegmentationModel
 from atrous.models.layers import full_precision
-from atrous.models.multi_scale import MultiScale
 from atrous.viz import areas, overlay
 
 Source = str | Path | Pixels | Image.Image
@@ -137,7 +136,7 @@ def segment(
     colours = (0, 1, 2) if decoded.pixels.shape[2] > 2 else (0, 0, 0)
     shown = np.ascontiguousarray(decoded.pixels[..., colours])
     found = Segmentation(labels.cpu().numpy(), shown, model.label_set, decoded.notes, probabilities)
-    if len(views) > 1 or views[0].attention is None or not isinstance(model, MultiScale):
+    if len(views) > 1 or views[0].attention is None:
         return found
     size = (image.shape[-2], image.shape[-1])
     with full_precision(image):

@@ -15,7 +15,6 @@ from atrous.crf.dense_crf import DenseCRF
 from atrous.crf.unary import unary_from_logits, unary_from_probabilities
 from atrous.errors import InputError
 from atrous.grid import PIXELS, Grid, resample
-from atrous.models.attention_to_scale import AttentionToScale
 from atrous.models.base import SegmentationModel
 from atrous.models.multi_scale import MultiScale, check_scales, scaled
 from atrous.ops.labelmap.op import labels_in_strips, logits_to_labels
@@ -198,7 +197,7 @@ def with_merge(model: SegmentationModel, inference: Inference, merge: str) -> In
         InputError: nothing is merged, or not in this way.
     """
     own = model.merges if isinstance(model, MultiScale) and len(model.scales) > 1 else ()
-    if merge in own:
+    if isinstance(model, MultiScale) and merge in own:
         model.merge = merge
         return inference
     choices = [] if inference.single_view else [choice for choice in get_args(Merge) if choice not in own]
@@ -214,8 +213,5 @@ def _run(model: SegmentationModel, images: Tensor, heads: Sequence[str]) -> dict
     if heads:
         outputs = {output.name: output for output in model.outputs(images)}
         return {name: View(outputs[name].logits.float(), outputs[name].grid) for name in ("main", *heads)}
-    if isinstance(model, AttentionToScale) and model.merge == "attention":
-        output, attention = model.attend(images)
-        return {"main": View(output.logits.float(), output.grid, attention=attention)}
-    logits, grid = model.coarse_logits(images)
-    return {"main": View(logits.float(), grid)}
+    output = model.main_output(images)
+    return {"main": View(output.logits.float(), output.grid, attention=output.attention)}

@@ -41,25 +41,16 @@ class AttentionToScale(MultiScale):
         for parameter in self.attention.parameters():
             nn.init.normal_(parameter, std=0.01 * (parameter.ndim > 1))
 
-    def attend(self, images: Tensor) -> tuple[Output, Tensor]:
-        """The merged scores, and the weights of the scales at the same places: float32 ``(B, S, h, w)`` in the order of
-        ``scales``, one in sum. With another ``merge`` than ``attention`` the scores are merged without them.
-
-        Args:
-            images: preprocessed images ``(B, in_channels, H, W)``.
-        """
-        with self._computing(images):
-            seen = self._look(images)
-            merged = self._merged(seen)
-            return merged, self._weights(seen, merged.grid, (merged.logits.shape[-2], merged.logits.shape[-1]))
-
-    def _combine(self, scores: Tensor, seen: list[Scale]) -> Tensor:
+    def _merged(self, seen: list[Scale]) -> Output:
         if self.merge != "attention":
-            return super()._combine(scores, seen)
-        weights = self._weights(seen, seen[self.finest].output.grid, (scores.shape[-2], scores.shape[-1]))
-        return (weights.transpose(0, 1).unsqueeze(2) * scores).sum(0)
+            return super()._merged(seen)
+        logits, grid = self._aligned(seen), seen[self.finest].output.grid
+        weights = self._weights(seen, grid, (logits.shape[-2], logits.shape[-1]))
+        merged = (weights.transpose(0, 1).unsqueeze(2) * logits).sum(0)
+        return Output("main", merged, grid, fade=self.fade, attention=weights)
 
     def _weights(self, seen: list[Scale], target: Grid, size: tuple[int, int]) -> Tensor:
+        """The weight of each scale on a grid of some size, float32 ``(B, S, h, w)`` in the order of ``scales``."""
         finest = seen[self.finest]
         height, width = finest.embedding[0].shape[-2:]
         maps = [resample(x, scale.grid, finest.grid, (height, width)) for scale in seen for x in scale.embedding]

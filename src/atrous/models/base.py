@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -42,16 +42,34 @@ class Preprocessing:
         return torch.addcmul(-mean / std, images.float(), 1 / (255 * std))
 
 
+class HeadResult(NamedTuple):
+    """What a model's head computes from the backbone's features.
+
+    Args:
+        logits: ``(B, num_classes, h, w)``.
+        grid: where they sit.
+        embedding: what the classifiers read, a map ``(B, C, h', w')`` for each of them.
+        embedding_grid: where the embedding sits.
+    """
+
+    logits: Tensor
+    grid: Grid
+    embedding: list[Tensor]
+    embedding_grid: Grid
+
+
 @dataclass(frozen=True)
 class Output:
-    """One of the score maps that a network is trained on.
+    """One of the logit maps that a network is trained on.
 
     Args:
         name: ``main`` for what the model predicts with; ``aux`` and the like for what only training needs.
         logits: ``(B, C, h, w)``.
         grid: where they sit.
-        weight: the share of its loss in the sum.
-        fade: how the logits go on beyond their outermost positions, as :func:`atrous.grid.resample` says.
+        weight: of its loss in the sum.
+        fade: how the logits continue beyond their outermost positions; see :func:`atrous.grid.resample`.
+        attention: the weight of each scale at each position, float32 ``(B, S, h, w)`` summing to 1 over the scales;
+            None where the model does not attend to scales.
     """
 
     name: str
@@ -59,6 +77,7 @@ class Output:
     grid: Grid
     weight: float = 1.0
     fade: bool = False
+    attention: Tensor | None = None
 
     def at(self, size: tuple[int, int]) -> Tensor:
         """The logits at the image's own size, float32 ``(B, C, H, W)``."""
@@ -71,22 +90,32 @@ AUXILIARY_STRIDE, AUXILIARY_WEIGHT = 16, 0.5
 
 
 class SegmentationModel(nn.Module):
-    """A network that labels pixels. Subclasses say how features become scores (:meth:`_embed`, :meth:`_classify`) and
-    what follows the output stride.
+    """A semantic segmentation network: a backbone and a head.
+
+    A subclass implements :meth:`_classify`, and :meth:`_embed` where the classifier reads something other than the last
+    feature map; a head that needs more than that implements :meth:`_head`. What depends on the output stride is updated
+    in :meth:`_follow_output_stride`.
+
+    Args:
+        backbone: the feature extractor.
+        label_set: names and colours of the classes.
+        aux: add a second head on the stride-16 features, for training.
 
     Attributes:
-        backbone: the feature extractor.
-        aux_classifier: a second head on the stride-16 features (asked for by ``aux``), which only training looks at.
-        label_set: names and colours of the classes.
-        preprocessing: what turns images into this network's input.
-        pad_to: smallest side that an image is brought to in eval mode, at the bottom and right, with the mean colour.
+        backbone, label_set: as above.
+        aux_classifier: the second head, if there is one.
+        preprocessing: turns images into this network's input.
+        pad_to: smallest side that an image is padded to in eval mode, at the bottom and right, with the mean colour.
+        scales: of the image, at which the network looks at it.
+        merges: what ``merge`` may be where several scales are merged; empty for a network of one scale.
         config: architecture name and arguments, enough to build the model again.
     """
 
     config: dict[str, Any]
-    fade = False  # as Output has it
-    _optional: tuple[str, ...] = ("aux_classifier.",)  # tensors that a model may have and one it starts from not
-    dials: tuple[str, ...] = ("output_stride",)  # what may be set at any time, and is saved as it is set
+    scales: tuple[float, ...] = (1.0,)
+    merges: tuple[str, ...] = ()
+    fade = False  # see Output
+    _optional: tuple[str, ...] = ("aux_classifier.",)  # tensors that may be missing in the model it starts from
 
     def __init__(self, backbone: Backbone, label_set: LabelSet, *, aux: bool = False) -> None:
         super().__init__()
@@ -122,53 +151,38 @@ class SegmentationModel(nn.Module):
         self._follow_output_stride()
 
     @property
-    def merge(self) -> str:
-        """How the scores of several scales become one; only a network over several has it."""
-        raise AttributeError
-
-    @merge.setter
-    def merge(self, value: str) -> None:  # noqa: ARG002
-        # A module takes any attribute: without a word, it would be kept and do nothing.
-        raise AttributeError(
-            f"this {self.name} looks at one scale, so it has no merge; attention_to_scale has, over any network, and "
-            "deeplab_aspp with several scales"
-        )
-
-    def turn(self, dial: str, value: int | str) -> int | str:
-        """Set one of the ``dials`` by its name; returns what it was.
-
-        Raises:
-            ValueError: the network has no such dial, or can't have the value.
-        """
-        if dial not in self.dials:
-            raise InputError(f"{self.name} has no {dial}; what can be set of it: {', '.join(self.dials)}")
-        before: int | str = getattr(self, dial)
-        setattr(self, dial, value)
-        return before
+    def settings(self) -> dict[str, int | str]:
+        """The attributes that may be set at any time and are saved with the model, with their values."""
+        return {"output_stride": self.output_stride}
 
     def _follow_output_stride(self) -> None:
-        """Adapt what depends on the output stride."""
+        """Update what depends on the output stride."""
 
     @property
     def further_heads(self) -> tuple[str, ...]:
-        """The names of what is scored beside ``main``."""
+        """The names of the outputs beside ``main``."""
         return ("aux",) if self.aux_classifier is not None else ()
 
     def inherited(self) -> Iterator[nn.Parameter]:
-        """The parameters that come from a classifier, and learn at its rate; the others are new."""
+        """The parameters that come from a classifier, which have a learning rate of their own; the others are new."""
         return self.backbone.parameters()
 
     @property
     def embedding_channels(self) -> int:
-        """Channels of what the classifiers read, over all of them."""
+        """Channels of the embedding, summed over its maps."""
         return self.backbone.channels[-1]
+
+    def _head(self, features: list[Tensor]) -> HeadResult:
+        """The backbone's features → logits, and the embedding that they were computed from."""
+        embedding, grid = self._embed(features)
+        return HeadResult(self._classify(embedding), grid, embedding, grid)
 
     def _embed(self, features: list[Tensor]) -> tuple[list[Tensor], Grid]:
         """The backbone's features → what each classifier reads, ``(B, C, h, w)``, and where it sits."""
         return [features[-1]], self.backbone.grids[-1]
 
-    def _classify(self, embedding: list[Tensor], features: list[Tensor]) -> tuple[Tensor, Grid]:
-        """What the classifiers read, and the features → logits ``(B, num_classes, h, w)`` and where they sit."""
+    def _classify(self, embedding: list[Tensor]) -> Tensor:
+        """The embedding → logits ``(B, num_classes, h, w)`` at the same positions."""
         raise NotImplementedError
 
     def preprocess(self, images: Tensor) -> Tensor:
@@ -199,12 +213,21 @@ class SegmentationModel(nn.Module):
         Raises:
             ValueError: not four dimensions, or another number of channels than the network has.
         """
-        with self._computing(images):
-            main = self._predict(images)
+        main = self.main_output(images)
         return main.logits, main.grid
 
+    def main_output(self, images: Tensor) -> Output:
+        """What the model predicts with, at network resolution: logits, their grid, and the attention over scales of a
+        model that has one.
+
+        Args:
+            images: as for :meth:`coarse_logits`.
+        """
+        with self._computing(images):
+            return self._main_output(images)
+
     def outputs(self, images: Tensor) -> list[Output]:
-        """What the loss is computed on: the scores, and those of auxiliary heads where a network has them.
+        """What the loss is computed on: the main output, and those of auxiliary heads where a network has them.
 
         Args:
             images: as for :meth:`coarse_logits`.
@@ -231,12 +254,12 @@ class SegmentationModel(nn.Module):
         logits = self.aux_classifier(features[middle])
         return [main, Output("aux", logits, self.backbone.grids[middle], AUXILIARY_WEIGHT)]
 
-    def _predict(self, images: Tensor) -> Output:
+    def _main_output(self, images: Tensor) -> Output:
         return self._main(self._features(images))
 
     def _main(self, features: list[Tensor]) -> Output:
-        embedding, _ = self._embed(features)
-        return Output("main", *self._classify(embedding, features), fade=self.fade)
+        result = self._head(features)
+        return Output("main", result.logits, result.grid, fade=self.fade)
 
     def _features(self, images: Tensor) -> list[Tensor]:
         features: list[Tensor] = self.backbone(self._padded(images))
@@ -259,9 +282,7 @@ class SegmentationModel(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Preprocessed images ``(B, in_channels, H, W)`` → float32 logits ``(B, num_classes, H, W)``."""
-        with self._computing(images):
-            main = self._predict(images)
-        return main.at((images.shape[-2], images.shape[-1]))
+        return self.main_output(images).at((images.shape[-2], images.shape[-1]))
 
     def start_from(self, source: SegmentationModel) -> None:
         """Take over the weights and the preprocessing of another model of the same network, in place.
@@ -311,7 +332,7 @@ class SegmentationModel(nn.Module):
             "format": FORMAT,
             "library": "atrous",
             **self.config,
-            **{dial: getattr(self, dial) for dial in self.dials},
+            **self.settings,
             "label_set": self.label_set.to_dict(),
             "preprocessing": asdict(self.preprocessing),
         }

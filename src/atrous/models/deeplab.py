@@ -21,7 +21,7 @@ from atrous.labels import LabelSet
 from atrous.models.backbones.base import Backbone
 from atrous.models.backbones.deeplab import BACKBONES, PUBLISHED_STRIDE, DeepLabBackbone, decimate
 from atrous.models.backbones.fcn import VGGS
-from atrous.models.base import SegmentationModel
+from atrous.models.base import HeadResult, SegmentationModel
 from atrous.models.create import build_on
 from atrous.models.layers import WideConv2d, init_convolutions, rate_at
 from atrous.models.multi_scale import MultiScale
@@ -138,14 +138,17 @@ class DeepLab(SegmentationModel):
             maps.append(self.dropout(self.get_submodule(fc7)(x).relu_()))
         return maps, self._grid()
 
-    def _classify(self, embedding: list[Tensor], features: list[Tensor]) -> tuple[Tensor, Grid]:  # noqa: ARG002
+    def _head(self, features: list[Tensor]) -> HeadResult:
+        return super()._head(features)._replace(grid=self._grid())
+
+    def _classify(self, embedding: list[Tensor]) -> Tensor:
         if self.width:
-            scores = [self.get_submodule(names[-1])(x) for names, x in zip(self.branches, embedding, strict=True)]
+            logits = [self.get_submodule(names[-1])(x) for names, x in zip(self.branches, embedding, strict=True)]
         else:
-            scores = [
+            logits = [
                 self._atrous(name, rate, embedding[0]) for rate, (name,) in zip(self.rates, self.branches, strict=True)
             ]
-        return torch.stack(scores).sum(0), self._grid()
+        return torch.stack(logits).sum(0)
 
     def _atrous(self, name: str, rate: int, x: Tensor) -> Tensor:
         behind = (self.kernel - 1) * self._scaled(rate) % 2
@@ -198,17 +201,18 @@ class DeepLabMSc(DeepLab):
         images = self._padded(images)
         return [images, *self.backbone(images)]
 
-    def _classify(self, embedding: list[Tensor], features: list[Tensor]) -> tuple[Tensor, Grid]:
-        scores, target = super()._classify(embedding, features)
-        size = (scores.shape[-2], scores.shape[-1])
+    def _head(self, features: list[Tensor]) -> HeadResult:
+        result = super()._head(features)
+        logits, target = result.logits, result.grid
+        size = (logits.shape[-2], logits.shape[-1])
         for name, x, grid in zip(self.sources, features, (PIXELS, *self.backbone.grids), strict=False):
             conv = self.msc[f"{name}_conv"]
             assert isinstance(conv, nn.Conv2d)
             x = self.dropout(conv(x).relu_())
             x = self.dropout(self.msc[f"{name}_fc"](x).relu_())
             place = grid.window(3, conv.stride[0], conv.dilation[0], conv.dilation[0])
-            scores = scores + resample(self.msc[f"{name}_ms"](x), place, target, size)
-        return scores, target
+            logits = logits + resample(self.msc[f"{name}_ms"](x), place, target, size)
+        return result._replace(logits=logits)
 
 
 @register_model("deeplab_largefov", output_stride=PUBLISHED_STRIDE, backbones=BACKBONES)

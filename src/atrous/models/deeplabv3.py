@@ -128,8 +128,9 @@ class DeepLabV3(SegmentationModel):
     def _embed(self, features: list[Tensor]) -> tuple[list[Tensor], Grid]:
         return [self.aspp(features[-1])], self.backbone.grids[-1]
 
-    def _classify(self, embedding: list[Tensor], features: list[Tensor]) -> tuple[Tensor, Grid]:  # noqa: ARG002
-        return self.classifier(embedding[0]), self.backbone.grids[-1]
+    def _classify(self, embedding: list[Tensor]) -> Tensor:
+        logits: Tensor = self.classifier(embedding[0])
+        return logits
 
 
 class DeepLabV3Plus(DeepLabV3):
@@ -201,9 +202,6 @@ class DeepLabV3Plus(DeepLabV3):
             x, place = self.get_submodule(decoder)(torch.cat([x, detail], 1)), grid
         return [x], place
 
-    def _classify(self, embedding: list[Tensor], features: list[Tensor]) -> tuple[Tensor, Grid]:  # noqa: ARG002
-        return self.classifier(embedding[0]), self.backbone.grids[self.steps[-1][0]]
-
 
 class DeepLabV3Cascade(SegmentationModel):
     """DeepLabv3 going deeper instead of pooling (§3.2): blocks like the backbone's last one in a row, each with twice
@@ -249,8 +247,9 @@ class DeepLabV3Cascade(SegmentationModel):
     def _embed(self, features: list[Tensor]) -> tuple[list[Tensor], Grid]:
         return [self.cascade(features[-1])], self.backbone.grids[-1]
 
-    def _classify(self, embedding: list[Tensor], features: list[Tensor]) -> tuple[Tensor, Grid]:  # noqa: ARG002
-        return self.classifier(embedding[0]), self.backbone.grids[-1]
+    def _classify(self, embedding: list[Tensor]) -> Tensor:
+        logits: Tensor = self.classifier(embedding[0])
+        return logits
 
 
 @register_model("deeplabv3", backbones=BACKBONES)

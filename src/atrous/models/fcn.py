@@ -19,7 +19,7 @@ from atrous.grid import Grid, resample
 from atrous.labels import LabelSet
 from atrous.models.backbones.base import NATIVE_STRIDE, Backbone
 from atrous.models.backbones.fcn import BACKBONES, IMAGENET
-from atrous.models.base import Output, Preprocessing, SegmentationModel
+from atrous.models.base import HeadResult, Output, Preprocessing, SegmentationModel
 from atrous.models.create import create_model
 from atrous.models.layers import FCNHead, bilinear_kernel
 from atrous.models.options import Positive, Probability
@@ -75,7 +75,7 @@ class FCN(SegmentationModel):
             nn.init.zeros_(parameter)
         return scorer
 
-    def _all_scores(self, features: list[Tensor]) -> tuple[Tensor, Grid]:
+    def _all_logits(self, features: list[Tensor]) -> tuple[Tensor, Grid]:
         """The scores of every head, one behind the other."""
         scores, grid = self.score_fr(self.dropout(features[self.coarse])), self.backbone.grids[self.coarse]
         for skip in self.skips:
@@ -97,18 +97,16 @@ class FCN(SegmentationModel):
         """Channels of the coarsest features."""
         return self.backbone.channels[self.coarse]
 
-    def _embed(self, features: list[Tensor]) -> tuple[list[Tensor], Grid]:
-        return [features[self.coarse]], self.backbone.grids[self.coarse]
-
-    def _classify(self, embedding: list[Tensor], features: list[Tensor]) -> tuple[Tensor, Grid]:  # noqa: ARG002
-        scores, grid = self._all_scores(features)
-        return scores[:, : self.num_classes], grid
+    def _head(self, features: list[Tensor]) -> HeadResult:
+        logits, grid = self._all_logits(features)
+        coarse = self.backbone.grids[self.coarse]
+        return HeadResult(logits[:, : self.num_classes], grid, [features[self.coarse]], coarse)
 
     def _outputs(self, images: Tensor) -> list[Output]:
         """The scores of the classes, and those of each further head: the loss compares them with labels of their own
         (SIFT Flow's ``geometric``).
         """
-        scores, grid = self._all_scores(self._features(images))
+        scores, grid = self._all_logits(self._features(images))
         parts = zip(self.heads, scores.split_with_sizes(list(self.heads.values()), 1), strict=True)
         return [Output(name, logits, grid, fade=self.fade) for name, logits in parts]
 
@@ -290,8 +288,9 @@ class DilatedFCN(SegmentationModel):
         super().__init__(backbone, label_set, aux=aux)
         self.classifier = FCNHead(backbone.channels[-1], len(label_set))
 
-    def _classify(self, embedding: list[Tensor], features: list[Tensor]) -> tuple[Tensor, Grid]:  # noqa: ARG002
-        return self.classifier(embedding[0]), self.backbone.grids[-1]
+    def _classify(self, embedding: list[Tensor]) -> Tensor:
+        logits: Tensor = self.classifier(embedding[0])
+        return logits
 
     def load_torchvision(self, weights: Mapping[str, Tensor]) -> None:
         """Take the state dict of torchvision's ``fcn_resnet50`` or ``fcn_resnet101``, and its preprocessing.

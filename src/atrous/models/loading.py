@@ -93,15 +93,14 @@ def load_folder(folder: str | Path) -> SegmentationModel:
             **config["options"],
         )
         model.preprocessing = Preprocessing(*(tuple(config["preprocessing"][k]) for k in ("mean", "std")))
-        for dial in model.dials:
-            if dial in config:  # folders from before a model had it do without
-                setattr(model, dial, config[dial])
+        for key in model.settings.keys() & config.keys():
+            setattr(model, key, config[key])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{folder / 'config.json'} does not describe a model of this atrous: {error!r}"
         ) from error
     _fill(model, weights, folder / "model.safetensors")
-    model.card = {k: v for k, v in config.items() if k not in known.union(model.dials)}
+    model.card = {k: v for k, v in config.items() if k not in known.union(model.settings)}
     return model.eval()
 
 

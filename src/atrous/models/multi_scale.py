@@ -49,7 +49,6 @@ class MultiScale(SegmentationModel):
     """
 
     merges: tuple[Merge, ...] = ("max", "average")
-    dials = (*SegmentationModel.dials, "merge")
     _optional = (*SegmentationModel._optional, "attention.")
 
     def __init__(self, base: SegmentationModel, scales: Sequence[float], merge: Merge, extra_supervision: bool) -> None:
@@ -63,7 +62,8 @@ class MultiScale(SegmentationModel):
                 "leave out base_options' aux and heads"
             )
         self.base = base
-        self.scales, self.extra_supervision = tuple(float(scale) for scale in scales), extra_supervision
+        self.scales = tuple(float(scale) for scale in scales)
+        self.extra_supervision = extra_supervision
         self.aux_classifier = None
         self.label_set, self.preprocessing, self.fade = base.label_set, base.preprocessing, base.fade
         self.pad_to, base.pad_to = base.pad_to, 0  # before the image is scaled
@@ -75,27 +75,23 @@ class MultiScale(SegmentationModel):
         """That of the shared network."""
         return self.base.backbone
 
-    @property  # type: ignore[override]
+    @property
     def merge(self) -> Merge:
         """How the scales' scores become one; may be set at any time, and is saved as it is set."""
         return self._merge
 
     @merge.setter
-    def merge(self, value: Merge) -> None:
-        if value not in self.merges:
-            raise InputError(f"merge is one of {', '.join(self.merges)}, not '{value}'")
-        self._merge = value
+    def merge(self, value: str) -> None:
+        for merge in self.merges:
+            if value == merge:
+                self._merge: Merge = merge
+                return
+        raise InputError(f"merge is one of {', '.join(self.merges)}, not '{value}'")
 
-    def attend(self, images: Tensor) -> tuple[Output, Tensor]:  # noqa: ARG002
-        """As :class:`atrous.models.attention_to_scale.AttentionToScale` has it, which has learned how much each scale
-        counts.
-
-        Raises:
-            AttributeError: this network has not.
-        """
-        raise AttributeError(
-            f"this {self.name} was built without attention; an attention_to_scale with merge='attention' has it"
-        )
+    @property
+    def settings(self) -> dict[str, int | str]:
+        """The output stride and the merge."""
+        return {**super().settings, "merge": self.merge}
 
     @property
     def finest(self) -> int:
@@ -122,7 +118,7 @@ class MultiScale(SegmentationModel):
             self.base.start_from(source)
             self.preprocessing = self.base.preprocessing
 
-    def _predict(self, images: Tensor) -> Output:
+    def _main_output(self, images: Tensor) -> Output:
         return self._merged(self._look(images))
 
     def _look(self, images: Tensor) -> list[Scale]:
@@ -130,26 +126,24 @@ class MultiScale(SegmentationModel):
         return [self._at(images, scale) for scale in self.scales]
 
     def _at(self, images: Tensor, scale: float) -> Scale:
-        features = self.base._features(scaled(images, scale))
-        embedding, grid = self.base._embed(features)
-        logits, place = self.base._classify(embedding, features)
+        result = self.base._head(self.base._features(scaled(images, scale)))
         return Scale(
-            Output(f"scale_{scale:g}", logits, _unscaled(place, scale), fade=self.fade),
-            embedding,
-            _unscaled(grid, scale),
+            Output(f"scale_{scale:g}", result.logits, _unscaled(result.grid, scale), fade=self.fade),
+            result.embedding,
+            _unscaled(result.embedding_grid, scale),
         )
 
     def _merged(self, seen: list[Scale]) -> Output:
+        logits = self._aligned(seen)
+        merged = logits.amax(0) if self.merge == "max" else logits.mean(0)
+        return Output("main", merged, seen[self.finest].output.grid, fade=self.fade)
+
+    def _aligned(self, seen: list[Scale]) -> Tensor:
+        """The logits of all scales on the grid of the finest one, float32 ``(S, B, C, h, w)``."""
         target = seen[self.finest].output
         size = (target.logits.shape[-2], target.logits.shape[-1])
         with full_precision(target.logits):
-            maps = [resample(s.output.logits.float(), s.output.grid, target.grid, size) for s in seen]
-            scores = torch.stack(maps)  # (S, B, C, h, w)
-        return Output("main", self._combine(scores, seen), target.grid, fade=self.fade)
-
-    def _combine(self, scores: Tensor, seen: list[Scale]) -> Tensor:  # noqa: ARG002
-        """Scores of all scales at the same places ``(S, B, C, h, w)`` → ``(B, C, h, w)``."""
-        return scores.amax(0) if self.merge == "max" else scores.mean(0)
+            return torch.stack([resample(s.output.logits.float(), s.output.grid, target.grid, size) for s in seen])
 
 
 def check_scales(scales: Sequence[float]) -> None:
