@@ -1,4 +1,4 @@
-"""Looking at results: colours over an image, outlines, and a legend beside the image rather than on it."""
+"""Drawing results: class colours over an image, region outlines, a legend beside the image, and attention heat maps."""
 
 from __future__ import annotations
 
@@ -29,50 +29,50 @@ def areas(mask: Mask, label_set: LabelSet) -> dict[str, int]:
         label_set: the classes of the mask.
 
     Raises:
-        ValueError: the mask holds a label that is neither a class nor 255.
+        InputError: the mask contains a label that is neither a class nor 255.
     """
     rows = max(1, _ROWS_AT_ONCE // max(1, mask.shape[1]))
     counts = np.zeros(256, np.int64)
     for start in range(0, len(mask), rows):
         counts += np.bincount(mask[start : start + rows].reshape(-1), minlength=256)
-    strangers = [label for label in np.flatnonzero(counts).tolist() if len(label_set) <= label != IGNORE]
-    if strangers:
+    unknown = [label for label in np.flatnonzero(counts).tolist() if len(label_set) <= label != IGNORE]
+    if unknown:
         raise InputError(
-            f"the mask holds the labels {strangers}, but the label set has the classes 0 to {len(label_set) - 1} "
-            f"(and {IGNORE} for ignored pixels); give the label set the mask was made with"
+            f"the mask contains the labels {unknown}, but the label set has the classes 0 to {len(label_set) - 1} "
+            f"(and {IGNORE} for ignored pixels); pass the label set the mask was made with"
         )
     order = np.argsort(-counts[: len(label_set)], kind="stable").tolist()
     return {label_set.names[label]: int(counts[label]) for label in order if counts[label]}
 
 
-def percent(share: float) -> str:
-    """A share, 0 to 1, in whole percent; what is there but below one is "<1%", what is nearly everything ">99%"."""
-    if 0 < share < 0.01:
+def percent(fraction: float) -> str:
+    """Format a fraction, 0 to 1, in whole percent; between 0 and 1 % it is "<1%", between 99 and 100 % ">99%"."""
+    if 0 < fraction < 0.01:
         return "<1%"
-    return ">99%" if 0.99 < share < 1 else f"{share:.0%}"
+    return ">99%" if 0.99 < fraction < 1 else f"{fraction:.0%}"
 
 
 def overlay(
     image: Pixels, mask: Mask, label_set: LabelSet, *, alpha: float = 0.55, legend: bool = True, boundaries: bool = True
 ) -> Pixels:
-    """Lay the colours of the classes over an image, outline the regions, and name the classes in a strip below.
+    """Blend class colours over an image, outline the regions, and add a legend below.
 
-    A class whose colour is black (VOC's background) and ignored pixels are left as photographed. The legend covers
-    nothing: the image grows downwards, and sideways only where the image is narrower than an entry.
+    Ignored pixels and classes whose colour is black (VOC's background) are not painted. The legend covers nothing: the
+    image grows downwards, and sideways only if it is narrower than a legend entry.
 
     Args:
         image: uint8 RGB ``(H, W, 3)``.
         mask: uint8 ``(H, W)``; 255 is ignored.
         label_set: the classes of the mask.
-        alpha: how much of the colour is seen, 0 to 1.
-        legend: add the strip: colour, name and share of the image of each class present, largest first.
-        boundaries: draw light lines where regions meet, a 250th of the shorter side wide, at least 2 pixels.
+        alpha: opacity of the colours, 0 to 1.
+        legend: add the colour, name and fraction of each class present, largest first.
+        boundaries: draw light lines between regions, 1/250 of the shorter side wide, at least 2 pixels.
 
     Returns:
-        uint8 RGB ``(H, W, 3)``, or with the legend ``(H + strip, max(W, strip width), 3)``.
+        uint8 RGB ``(H, W, 3)``, or with a legend ``(H + legend height, max(W, legend width), 3)``.
 
     Raises:
-        ValueError: image and mask differ in size, or the mask holds a label that is no class.
+        InputError: image and mask differ in size, or the mask contains a label that is not a class.
     """
     _check(image, mask)
     painted = _paint(image, mask, label_set, alpha)
@@ -84,7 +84,7 @@ def overlay(
 
 
 def side_by_side(image: Pixels, mask: Mask, label_set: LabelSet) -> Pixels:
-    """Put image, labels and overlay next to each other, captioned, above one legend.
+    """Draw image, labels and overlay side by side with captions, above one legend.
 
     Args:
         image: uint8 RGB ``(H, W, 3)``.
@@ -92,10 +92,10 @@ def side_by_side(image: Pixels, mask: Mask, label_set: LabelSet) -> Pixels:
         label_set: the classes of the mask.
 
     Returns:
-        uint8 RGB: three images wide plus margins, and a caption and a legend taller.
+        uint8 RGB: three images and margins wide; an image, a caption and the legend high.
 
     Raises:
-        ValueError: image and mask differ in size, or the mask holds a label that is no class.
+        InputError: image and mask differ in size, or the mask contains a label that is not a class.
     """
     _check(image, mask)
     overlaid = overlay(image, mask, label_set, legend=False)
@@ -105,40 +105,43 @@ def side_by_side(image: Pixels, mask: Mask, label_set: LabelSet) -> Pixels:
 
 
 def heat_map(image: Pixels, weights: NDArray[np.float32], *, alpha: float = 0.65) -> Pixels:
-    """Lay weights over an image as heat: dark blue for 0, dark red for 1.
+    """Blend weights over an image as a heat map: dark blue for 0, dark red for 1.
 
     Args:
         image: uint8 RGB ``(H, W, 3)``.
         weights: floating ``(H, W)``, 0 to 1.
-        alpha: how much of the heat is seen, 0 to 1.
+        alpha: opacity of the heat map, 0 to 1.
 
     Returns:
         uint8 RGB ``(H, W, 3)``.
     """
     levels = np.clip(weights * 255, 0, 255).round().astype(np.uint8)
     heat = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB)
-    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)  # the heat alone has colour
+    grey = cv2.cvtColor(
+        cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB
+    )  # so that only the heat map has colour
     return np.asarray(cv2.addWeighted(grey, 1 - alpha, heat, alpha, 0), np.uint8)
 
 
 def attention_figure(
     image: Pixels, mask: Mask, label_set: LabelSet, weights: NDArray[np.float32], scales: Sequence[float]
 ) -> Pixels:
-    """Put image, labels and the weight of each scale next to each other, captioned, above the legend of the labels;
-    images at least twice as wide as high one below the other (:func:`panel_columns`).
+    """Draw image, labels and the weight of each scale side by side with captions, above the legend of the labels.
+
+    Images at least twice as wide as high are stacked instead (:func:`panel_columns`).
 
     Args:
         image: uint8 RGB ``(H, W, 3)``.
         mask: uint8 ``(H, W)``.
         label_set: the classes of the mask.
         weights: floating ``(S, H, W)``, 0 to 1.
-        scales: the factor of each.
+        scales: the factor of each scale.
 
     Returns:
         uint8 RGB.
 
     Raises:
-        ValueError: image and mask differ in size, or the mask holds a label that is no class.
+        InputError: image and mask differ in size, or the mask contains a label that is not a class.
     """
     _check(image, mask)
     panels = {"image": image, "labels": overlay(image, mask, label_set, legend=False)}
@@ -148,12 +151,12 @@ def attention_figure(
 
 
 def panel_columns(count: int, height: int, width: int) -> int:
-    """How many of ``count`` images of a size stand side by side in :func:`attention_figure`: all or one."""
+    """How many of ``count`` panels :func:`attention_figure` puts side by side: all of them, or one."""
     return 1 if width >= 2 * height else count
 
 
 def _panels(panels: Mapping[str, Pixels], mask: Mask, label_set: LabelSet, columns: int) -> Pixels:
-    """Images of the mask's size in rows of ``columns``, captioned, above a legend."""
+    """Draw panels of the mask's size in rows of ``columns`` with captions, above a legend."""
     height, width = mask.shape
     text = _text_size(height, width)
     font, gap, caption = _font(text), text, round(1.9 * text)
@@ -170,7 +173,7 @@ def _panels(panels: Mapping[str, Pixels], mask: Mask, label_set: LabelSet, colum
 
 def _check(image: Pixels, mask: Mask) -> None:
     if image.shape != (*mask.shape, 3):
-        raise InputError(f"image {image.shape} and mask {mask.shape}; expected (H, W, 3) and (H, W) of one size")
+        raise InputError(f"image {image.shape} and mask {mask.shape}; expected (H, W, 3) and (H, W) of the same size")
 
 
 def _paint(image: Pixels, mask: Mask, label_set: LabelSet, alpha: float) -> Pixels:
@@ -189,7 +192,7 @@ def _outline(image: Pixels, mask: Mask) -> None:
 
 
 def _text_size(height: int, width: int) -> int:
-    """A 32nd of the mean side; at least 11 pixels, the smallest that is read with ease."""
+    """1/32 of the mean side; at least 11 pixels, the smallest legible size."""
     return max(11, round((height + width) / 2 / 32))
 
 
@@ -202,20 +205,20 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 class _Entry:
     name: str
     color: tuple[int, int, int]
-    share: str
+    fraction: str
     width: float
 
 
 def _legend(mask: Mask, label_set: LabelSet, width: int, text: int) -> Image.Image:
-    """A white strip, at least ``width`` wide, with the classes present in as many lines as they need."""
+    """Draw the classes present on a white strip, at least ``width`` wide, in as many lines as they need."""
     font, swatch, gap, line = _font(text), text, round(0.45 * text), round(1.75 * text)
     margin, between = text, round(1.5 * text)
     counts = areas(mask, label_set)
     entries = []
     for name, count in counts.items():
-        share = percent(count / mask.size)
-        wide = swatch + 2 * gap + font.getlength(name) + font.getlength(share)
-        entries.append(_Entry(name, label_set.colors[label_set.names.index(name)], share, wide))
+        fraction = percent(count / mask.size)
+        wide = swatch + 2 * gap + font.getlength(name) + font.getlength(fraction)
+        entries.append(_Entry(name, label_set.colors[label_set.names.index(name)], fraction, wide))
     width = max([width, *(round(entry.width) + 2 * margin for entry in entries)])
     lines = _lines(entries, width - 2 * margin, between)
     strip = Image.new("RGB", (width, len(lines) * line + margin), _PAPER)
@@ -228,7 +231,7 @@ def _legend(mask: Mask, label_set: LabelSet, width: int, text: int) -> Image.Ima
             draw.rounded_rectangle(box, swatch / 5, _PAPER if bare else entry.color, _LINE, max(1, text // 12))
             after = x + swatch + gap
             draw.text((after, y), entry.name, _INK, font, anchor="lm")
-            draw.text((after + font.getlength(entry.name) + gap, y), entry.share, _FAINT, font, anchor="lm")
+            draw.text((after + font.getlength(entry.name) + gap, y), entry.fraction, _FAINT, font, anchor="lm")
             x += entry.width + between
     return strip
 
@@ -256,7 +259,7 @@ def _above(image: Pixels, strip: Image.Image) -> Pixels:
 
 
 def encode_jpeg(pixels: Pixels) -> bytes:
-    """An image, uint8 RGB ``(H, W, 3)``, as the bytes of a JPEG; full colour resolution keeps thin outlines crisp."""
+    """Encode an image, uint8 RGB ``(H, W, 3)``, as a JPEG; without chroma subsampling, so that outlines stay crisp."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=90, subsampling=0)
     return buffer.getvalue()

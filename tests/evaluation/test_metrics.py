@@ -162,14 +162,14 @@ def test_wrong_masks_are_refused_and_nothing_is_counted():
         confusion.update(good + 21, good)
     with pytest.raises(ValueError, match="prediction holds the value 30"):
         confusion.update(np.stack([good, good]), np.stack([good, good + 30]))
-    with pytest.raises(ValueError, match="truth holds the value -1"):
+    with pytest.raises(ValueError, match="ground truth contains the value -1"):
         confusion.update(torch.full((2, 3), -1), good)
-    with pytest.raises(ValueError, match="prediction holds the value 300"):
+    with pytest.raises(ValueError, match="prediction contains the value 300"):
         confusion.update(good, torch.full((2, 3), 300))
     with pytest.raises(TypeError, match="prediction must hold integers, not float32"):
         confusion.update(good, good.astype(np.float32))
     for truth, prediction in ((good, good.T), (good[0], good[0])):
-        with pytest.raises(ValueError, match="must be of one size"):
+        with pytest.raises(ValueError, match="must have one size"):
             confusion.update(truth, prediction)
     with pytest.raises(ValueError, match="different classes"):
         confusion.merge(ConfusionMatrix(THREE))

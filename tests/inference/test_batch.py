@@ -104,7 +104,7 @@ def test_json_says_sizes_and_areas(tmp_path: Path) -> None:
         "image": str(tmp_path / "ä.jpg"),
         "width": 8,
         "height": 6,
-        "classes": [{"name": "light", "label": 1, "pixels": 48, "share": 1.0}],
+        "classes": [{"name": "light", "label": 1, "pixels": 48, "fraction": 1.0}],
         "notes": [],
     }
 

@@ -1,1 +1,1 @@
-"""."""
+"""Evaluating models: metrics, sweeps over settings, and the search of a CRF."""

@@ -20,9 +20,9 @@ from atrous.evaluation.evaluate import check_classes
 from atrous.evaluation.metrics import ConfusionMatrix
 from atrous.evaluation.report import aligned, percent
 from atrous.evaluation.trimap import trimap
-from atrous.inference.prepare import prepared
 from atrous.inference.test_time import Inference, View
 from atrous.models.base import SegmentationModel
+from atrous.models.surgery.trace import evaluating
 
 TRIMAP = 5
 """Width in pixels of the band along boundaries that is evaluated beside the whole image."""
@@ -150,7 +150,7 @@ def search_crf(
             on_try(settings, tried[settings].mean_iou)
         return tried[settings].mean_iou
 
-    best, scores = search(mean_iou, start)
+    best, mean_ious = search(mean_iou, start)
     return CRFSearch(
         best,
         searched_without=_evaluate(model, searched, plain),
@@ -158,7 +158,7 @@ def search_crf(
         held_out_without=_evaluate(model, held_out, plain),
         held_out_with=_evaluate(model, held_out, replace(plain, crf=best.build())),
         images=(len(searched), len(held_out)),
-        tried=scores,
+        tried=mean_ious,
         data=dataset.name,
     )
 
@@ -169,11 +169,13 @@ def searched_images(total: int, images: int) -> set[int]:
     return set(np.linspace(0, total - 1, count).round().astype(int).tolist())
 
 
+@torch.inference_mode()
 def _run_network(
     model: SegmentationModel, dataset: Dataset, inference: Inference, progress: Callable[[int, int], None] | None
 ) -> list[_Example]:
+    where = next(model.parameters()).device
     examples = []
-    with prepared(model) as where:
+    with evaluating(model):
         for index in range(len(dataset)):
             sample = dataset[index]
             image = torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1)[None].to(where)

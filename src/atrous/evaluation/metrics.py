@@ -59,11 +59,11 @@ class ConfusionMatrix:
         self.matrix: Counts = np.zeros((len(label_set), len(label_set)), np.int64)
         self.images: Counts = np.zeros(len(label_set), np.int64)
 
-    def update(self, truth: Mask | Tensor, prediction: Mask | Tensor) -> None:
+    def update(self, ground_truth: Mask | Tensor, prediction: Mask | Tensor) -> None:
         """Add one image ``(H, W)``, or several of one size ``(B, H, W)``.
 
         Args:
-            truth: ground truth, integers, classes or 255; numpy or torch, any device.
+            ground_truth: integers, classes or 255; numpy or torch, any device.
             prediction: integers of the same shape, classes wherever the ground truth is not 255.
 
         Raises:
@@ -72,10 +72,10 @@ class ConfusionMatrix:
         """
         from atrous.ops.confusion import confusion_matrix  # numba is loaded when it is first needed
 
-        true, predicted = _bytes("truth", truth), _bytes("prediction", prediction)
+        true, predicted = _bytes("ground truth", ground_truth), _bytes("prediction", prediction)
         if true.ndim not in (2, 3) or true.shape != predicted.shape:
             raise InputError(
-                f"truth {true.shape} and prediction {predicted.shape} must be of one size, (H, W) or (B, H, W)"
+                f"ground truth {true.shape} and prediction {predicted.shape} must have one size, (H, W) or (B, H, W)"
             )
         pairs = [(true, predicted)] if true.ndim == 2 else list(zip(true, predicted, strict=True))
         counts = np.array([confusion_matrix(t, p, len(self.label_set)) for t, p in pairs], np.int64)
@@ -135,7 +135,7 @@ def _bytes(name: str, values: Mask | Tensor) -> Mask:
         raise InputTypeError(f"{name} must hold integers, not {array.dtype}")
     if array.size and (array.min() < 0 or array.max() > IGNORE):
         value = array.min() if array.min() < 0 else array.max()
-        raise InputError(f"{name} holds the value {value}; it must be a class, or {IGNORE} to be ignored")
+        raise InputError(f"{name} contains the value {value}; it must be a class, or {IGNORE} to be ignored")
     return array.astype(np.uint8)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from atrous.labels import IGNORE, Mask
 
 
-def trimap(truth: Mask, width: int) -> Mask:
+def trimap(ground_truth: Mask, width: int) -> Mask:
     """Keep the ground truth in a band along its boundaries; everything else becomes 255.
 
     A pixel is in the band if the square of ``2 width + 1`` pixels around it contains a label other than its own,
@@ -16,12 +16,12 @@ def trimap(truth: Mask, width: int) -> Mask:
     band: the ignored pixels dilated by that square, without themselves.
 
     Args:
-        truth: uint8 ``(H, W)``.
+        ground_truth: uint8 ``(H, W)``.
         width: width of the band on either side of a boundary, in pixels; positive.
 
     Returns:
         uint8 ``(H, W)``.
     """
     window = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
-    same = cv2.dilate(truth, window) == cv2.erode(truth, window)
-    return np.where(same, np.uint8(IGNORE), truth)
+    same = cv2.dilate(ground_truth, window) == cv2.erode(ground_truth, window)
+    return np.where(same, np.uint8(IGNORE), ground_truth)

@@ -161,5 +161,5 @@ def _from_png(
             f"its largest value is {values.max()}: these look like labels, which need --confidence; the probability of "
             f"class 1 is expected, which is {65535 if deep else 255} for certainty"
         )
-    share = values.astype(np.float32) / (65535 if deep else 255)
-    return unary_from_probabilities(np.stack([1 - share, share]))
+    probability = values.astype(np.float32) / (65535 if deep else 255)
+    return unary_from_probabilities(np.stack([1 - probability, probability]))

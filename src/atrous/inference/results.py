@@ -219,7 +219,7 @@ def _describe(source: Path, segmentation: Segmentation) -> bytes:
     height, width = segmentation.labels.shape
     names = segmentation.label_set.names
     classes = [
-        {"name": name, "label": names.index(name), "pixels": pixels, "share": pixels / (height * width)}
+        {"name": name, "label": names.index(name), "pixels": pixels, "fraction": pixels / (height * width)}
         for name, pixels in areas(segmentation.labels, segmentation.label_set).items()
     ]
     content = {"image": str(source), "width": width, "height": height, "classes": classes, "notes": segmentation.notes}
