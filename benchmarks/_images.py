@@ -16,12 +16,12 @@ SEED = 0
 
 
 def image_and_mask(room: Path) -> tuple[Path, Path]:
-    """An image of VOC's size and quality, made of matplotlib's sample image, and a mask of some areas."""
+    """An image of VOC's size and JPEG quality, from matplotlib's sample image, and a mask with some areas."""
     image = cv2.resize(cv2.imread(str(find_demo_images()[0])), (500, 375))
     blobs = cv2.resize(np.random.default_rng(SEED).normal(size=(6, 8)), (500, 375), interpolation=cv2.INTER_CUBIC)
-    cv2.imwrite(str(room / "photo.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 82])
+    cv2.imwrite(str(room / "image.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 82])
     (room / "mask.png").write_bytes(encode_mask((blobs > 0.8).astype(np.uint8) * 15, VOC))
-    return room / "photo.jpg", room / "mask.png"
+    return room / "image.jpg", room / "mask.png"
 
 
 def make_images(room: Path, count: int) -> None:

@@ -21,7 +21,7 @@ from atrous.data.augment import Augmentation
 from atrous.data.dataset import PairedDataset, Sample
 from atrous.data.files.masks import MaskFile, MaskForm
 from atrous.label_sets import VOC
-from benchmarks._harness import compare, write
+from benchmarks._compare import compare, write_comparisons
 from benchmarks._images import SEED, image_and_mask
 
 CROP = 513
@@ -60,7 +60,7 @@ def main() -> None:
 
         def torchvision_from_file() -> object:
             image = torchvision.io.decode_image(str(image_file), torchvision.io.ImageReadMode.RGB)
-            with Image.open(mask) as opened:  # torchvision's decoder would turn a palette into colours
+            with Image.open(mask) as opened:  # torchvision's decoder would turn the palette into colours
                 labels = torch.from_numpy(np.array(opened))
             return theirs(tv_tensors.Image(image), tv_tensors.Mask(labels))
 
@@ -75,20 +75,20 @@ def main() -> None:
         def albumentations_decoded() -> object:
             return album(image=decoded.image, mask=decoded.mask)
 
-        work = f"500×375 image_file → {CROP} crop, scale {SCALE[0]}–{SCALE[1]}, flip"
+        work = f"500×375 image → {CROP} crop, scale {SCALE[0]}–{SCALE[1]}, flip"
         rows = [
             compare(f"{work}, from JPEG and PNG", ours_from_file, torchvision_from_file, peer_name="torchvision v2"),
             compare(f"{work}, from JPEG and PNG", ours_from_file, albumentations_from_file, peer_name="albumentations"),
             compare(f"{work}, decoded", ours_decoded, albumentations_decoded, peer_name="albumentations"),
         ]
         rates = ", ".join(f"{1 / min(r.ours_seconds):.0f}/s" for r in rows)
-        write(
+        write_comparisons(
             "augment",
             "Augmentation",
             rows,
             seed=SEED,
             peers=["albumentations", "opencv-python-headless"],
-            notes=[f"One thread each. Ours at best: {rates} (to reach: 280/s from JPEG, 1000/s decoded)."],
+            notes=[f"One thread each. Ours at best: {rates} (target: 280/s from JPEG, 1000/s decoded)."],
         )
 
 

@@ -1,4 +1,4 @@
-"""Depthwise convolutions on the CPU against torch's own: ``python -m benchmarks.depthwise``."""
+"""Depthwise convolutions on the CPU beside PyTorch's: ``python -m benchmarks.depthwise``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import atrous
 from atrous.models import base
 from atrous.ops.depthwise import op as depthwise
 from atrous.ops.depthwise.op import compiled_depthwise
-from benchmarks._harness import Comparison, compare, copy_bandwidth, write
+from benchmarks._compare import Comparison, compare, copy_bandwidth, write_comparisons
 
 SEED = 0
 TORCH = "torch (oneDNN)"
@@ -56,7 +56,7 @@ def layer(
 
 
 def network(name: str, backbone: str, stride: int, **options: Any) -> list[Comparison]:
-    """A training step of 8 crops of 257², and scores of an image of 513²."""
+    """A training step on 8 crops of 257², and coarse logits of an image of 513²."""
     model = atrous.create_model(name, backbone=backbone, num_classes=21, output_stride=stride, **options)
     model.to(memory_format=torch.channels_last)
     crops, image = (torch.randn(b, 3, n, n).to(memory_format=torch.channels_last) for b, n in ((8, 257), (1, 513)))
@@ -68,7 +68,7 @@ def network(name: str, backbone: str, stride: int, **options: Any) -> list[Compa
             logits = model.outputs(crops)[0].logits
         logits.float().square().mean().backward()
 
-    def look() -> None:
+    def infer() -> None:
         model.eval()
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
             model.coarse_logits(image)
@@ -76,12 +76,12 @@ def network(name: str, backbone: str, stride: int, **options: Any) -> list[Compa
     title = f"{name} on {backbone}, output stride {stride}"
     return [
         compare(f"{title}: a step of 8 × 257², bfloat16", step, without(step), peer_name=TORCH, rounds=3),
-        compare(f"{title}: an image of 513², bfloat16", look, without(look), peer_name=TORCH, rounds=5),
+        compare(f"{title}: an image of 513², bfloat16", infer, without(infer), peer_name=TORCH, rounds=5),
     ]
 
 
 def without(work: Callable[[], None]) -> Callable[[], None]:
-    """The same network by torch's layers alone."""
+    """The same network with PyTorch's layers only."""
 
     def run() -> None:
         try:
@@ -112,11 +112,11 @@ def main() -> None:
         *network("deeplabv3plus", "xception65", 8, separable=True),
     ]
     notes = [
-        "Both sides are the same network with the same weights; the peer's layers are torch's own.",
-        "Floor: the bytes of maps that must be read and written once (a gradient by weights reads its input again), at "
-        "the speed of a copy in one thread, times the threads.",
+        "Both sides are the same network with the same weights; the peer's layers are PyTorch's.",
+        "Floor: the bytes of feature maps that must be read and written (the weights' gradient reads its input again), "
+        "at the speed of a copy in one thread, times the threads.",
     ]
-    write("depthwise", "Depthwise convolutions", comparisons, seed=SEED, peers=("numba",), notes=notes)
+    write_comparisons("depthwise", "Depthwise convolutions", comparisons, seed=SEED, peers=("numba",), notes=notes)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,9 @@
-"""Attention to Scale beside merging at full size, by the number of scales: ``python -m benchmarks.scales``.
-
-Each contender is a process of its own, so that the memory of one is not the other's.
-"""
+"""Attention to Scale beside merging at full size, by the number of scales: ``python -m benchmarks.scales``."""
 
 from __future__ import annotations
 
-import re
 import sys
 import time
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -17,15 +12,15 @@ from torch import Tensor, nn
 from atrous.inference.test_time import Inference
 from atrous.models import SegmentationModel, create_model
 from atrous.models.attention_to_scale import AttentionToScale
-from benchmarks._harness import Comparison, answer, race, write
+from benchmarks._compare import Comparison, write_comparisons
+from benchmarks._processes import answer, peak_bytes, race, reset_peak, resident_bytes
 
 SEED = 0
 CLASSES = 21
 SCALES = ((1.0,), (1.0, 0.5), (1.0, 0.75, 0.5))
 SIZES = ((513, 513), (1025, 2049))
 ROUNDS = 5
-PEER = "scores of each scale and their weights at full size"
-PROCESS = Path("/proc/self")
+PEER = "logits of each scale and their weights at full size"
 
 
 def network(scales: tuple[float, ...]) -> SegmentationModel:
@@ -37,7 +32,7 @@ def network(scales: tuple[float, ...]) -> SegmentationModel:
 
 
 class AtFullSize(nn.Module):
-    """As it is often written: everything is brought to the size of the image, and merged there."""
+    """The common form: everything is resized to the image's size and merged there."""
 
     def __init__(self, model: AttentionToScale) -> None:
         super().__init__()
@@ -46,23 +41,23 @@ class AtFullSize(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Labels ``(H, W)`` of an image."""
         size = (images.shape[-2], images.shape[-1])
-        scores, read = [], []
+        resized, read = [], []
         for scale in self.scales:
             sides = [int((side - 1) * scale + 1) for side in size]
             shown = F.interpolate(images, sides, mode="bilinear", align_corners=True)
             result = self.base._head(self.base._features(shown.contiguous(memory_format=torch.channels_last)))
-            scores.append(F.interpolate(result.logits, size, mode="bilinear", align_corners=True))
+            resized.append(F.interpolate(result.logits, size, mode="bilinear", align_corners=True))
             read += result.embedding
         finest = read[0].shape[-2:]
         maps = torch.cat([F.interpolate(x, finest, mode="bilinear", align_corners=True) for x in read], 1)
         weights = F.interpolate(self.attention(maps), size, mode="bilinear", align_corners=True).softmax(1)
-        merged = sum(weights[:, i : i + 1] * s for i, s in enumerate(scores))
+        merged = sum(weights[:, i : i + 1] * s for i, s in enumerate(resized))
         assert isinstance(merged, Tensor)
         return merged.argmax(1)[0]
 
 
 def contend(name: str, number: int, height: int, width: int) -> None:
-    """A contender: seconds from an image to its labels, and by how many bytes it raised the peak of the process."""
+    """A contender: seconds from an image to its labels, and the bytes by which it raised the process's peak memory."""
     model = network(SCALES[number])
     image = torch.randint(
         0, 256, (1, 3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(SEED)
@@ -74,21 +69,15 @@ def contend(name: str, number: int, height: int, width: int) -> None:
         return inference(model, image)[0] if name == "ours" else full(model.preprocess(image))
 
     def measured() -> tuple[float, float]:
-        (PROCESS / "clear_refs").write_text("5")  # the peak begins at what is held now
-        before = resident("VmRSS")
+        reset_peak()
+        before = resident_bytes()
         begin = time.perf_counter()
         run()
-        return time.perf_counter() - begin, resident("VmHWM") - before
+        return time.perf_counter() - begin, peak_bytes() - before
 
     with torch.inference_mode():
         run()
         answer(measured)
-
-
-def resident(key: str) -> int:
-    found = re.search(rf"{key}:\s+(\d+) kB", (PROCESS / "status").read_text())
-    assert found
-    return 1024 * int(found[1])
 
 
 def main() -> None:
@@ -96,24 +85,23 @@ def main() -> None:
     for height, width in SIZES:
         for number, scales in enumerate(SCALES):
             places = (str(number), str(height), str(width))
-            told = race("scales", {name: (name, *places) for name in ("ours", "peer")}, ROUNDS)
+            measured = race("scales", {name: (name, *places) for name in ("ours", "peer")}, ROUNDS)
             work = f"{height}×{width}, scales {', '.join(f'{scale:g}' for scale in scales)}"
-            seconds = [[round_[0] for round_ in told[name]] for name in ("ours", "peer")]
+            seconds = [[round_[0] for round_ in measured[name]] for name in ("ours", "peer")]
             rows.append(Comparison(work, PEER, *seconds, target=1.0))
-            peaks = [max(round_[1] for round_ in told[name]) / 1e6 for name in ("ours", "peer")]
+            peaks = [max(round_[1] for round_ in measured[name]) / 1e6 for name in ("ours", "peer")]
             notes.append(
                 f"{work}: {peaks[0]:.0f} MB at most beside the weights and the image, the peer {peaks[1]:.0f} MB."
             )
             print(notes[-1], flush=True)
-    write(
+    write_comparisons(
         "scales",
         "Attention to Scale",
         rows,
         seed=SEED,
-        peers=(),
         notes=[
             "From an image to its labels, float32: LargeFOV on EfficientNet-Lite0 at output stride 8, 21 classes, with "
-            "the attention head; the same weights for both.",
+            "the attention head; both have the same weights.",
             *notes,
         ],
     )

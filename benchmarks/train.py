@@ -1,17 +1,13 @@
-"""Training throughput and memory beside plain loops around segmentation-models-pytorch: ``python -m benchmarks.train``.
-
-Each contender is a process of its own that has everything ready and trains a block of steps when told to, in turns.
-"""
+"""Training speed and memory beside plain loops around segmentation-models-pytorch: ``python -m benchmarks.train``."""
 
 from __future__ import annotations
 
 import itertools
 import os
-import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
@@ -23,16 +19,18 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks._harness import Comparison, answer, race, write
+from benchmarks._compare import Comparison, write_comparisons
 from benchmarks._images import SEED, make_images
+from benchmarks._processes import answer, peak_bytes, race
 
 CROP, BATCH, WORKERS = 320, 8, 1
 IMAGES = 64
 STEPS, ROUNDS = 6, 4
 RATES = (6, 12, 18)
-CONTENDERS = ("ours", "plain", "tuned")
+PEERS = {"plain": "smp loop, float32", "tuned": "smp loop, channels-last bfloat16"}
+CONTENDERS = ("ours", *PEERS)
 Block = Callable[[], float]
-"""Trains some steps; returns the seconds that were spent waiting for images."""
+"""Trains some steps; returns the seconds spent waiting for images."""
 
 
 def ours(room: Path, loaded: bool) -> Block:
@@ -62,7 +60,7 @@ def ours(room: Path, loaded: bool) -> Block:
 
 
 class Images(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """As everybody writes it: OpenCV and albumentations."""
+    """The common dataset: OpenCV and albumentations."""
 
     def __init__(self, room: Path) -> None:
         import albumentations as A
@@ -93,8 +91,8 @@ class Images(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
 
 def smp_loop(room: Path, loaded: bool, tuned: bool) -> Block:
-    """segmentation-models-pytorch's DeepLabV3Plus in the loop of its documentation; ``tuned`` adds what a careful
-    person adds: channels-last memory, bfloat16, fused AdamW.
+    """segmentation-models-pytorch's DeepLabV3Plus in the loop of its documentation; ``tuned`` adds
+    channels-last memory, bfloat16 and fused AdamW.
     """
     import segmentation_models_pytorch as smp
 
@@ -103,8 +101,8 @@ def smp_loop(room: Path, loaded: bool, tuned: bool) -> Block:
     model = smp.DeepLabV3Plus(
         "tu-tf_efficientnet_lite0", encoder_weights=None, classes=21, decoder_atrous_rates=RATES
     ).train()
-    # Made the same network: separable convolutions as the paper has them (batch norm and ReLU after both halves), two
-    # of them after the concatenation and none before it.
+    # Make it the same network: separable convolutions as in the paper (batch norm and ReLU after both halves), two of
+    # them after the concatenation and none before it.
     aspp = model.decoder.aspp[0]
     for number, rate in enumerate(RATES, 1):
         aspp.convs[number] = conv3x3(320, 256, rate=rate, separable=True)
@@ -143,7 +141,7 @@ def smp_loop(room: Path, loaded: bool, tuned: bool) -> Block:
 
 
 def contend(name: str, room: Path, loaded: bool) -> None:
-    """A contender: seconds of a block of steps, of waiting, and the peak of memory."""
+    """A contender: seconds of a block of steps and of waiting in it, and peak memory."""
     torch.manual_seed(SEED)
     block = ours(room, loaded) if name == "ours" else smp_loop(room, loaded, name == "tuned")
     block()
@@ -152,30 +150,39 @@ def contend(name: str, room: Path, loaded: bool) -> None:
         begin = time.perf_counter()
         waited = block()
         seconds = time.perf_counter() - begin
-        return seconds, waited, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return seconds, waited, peak_bytes()
 
     answer(measured)
+
+
+def speed(work: str, name: str, rounds: Sequence[Sequence[float]]) -> str:
+    """A note on a contender's rounds of seconds, waiting and bytes."""
+    seconds, waited, peak = zip(*rounds, strict=True)
+    share = 100 * sum(waited) / sum(seconds)
+    return (
+        f"{work}, {name}: {BATCH * STEPS / min(seconds):.2f} images/s at best, {share:.0f} % of the time "
+        f"waiting for images, at most {max(peak) / 1e6:.0f} MB resident."
+    )
+
+
+def race_loops(room: Path, loaded: bool) -> tuple[list[Comparison], list[str]]:
+    """The rows and notes with data loading, or without."""
+    measured = race("train", {name: (name, str(room), str(int(loaded))) for name in CONTENDERS}, ROUNDS)
+    work = f"{STEPS} steps of {BATCH} at {CROP}², " + ("loading included" if loaded else "network alone")
+    seconds = {name: [round_[0] for round_ in measured[name]] for name in CONTENDERS}
+    rows = [Comparison(work, words, seconds["ours"], seconds[peer], target=1.0) for peer, words in PEERS.items()]
+    return rows, [speed(work, name, measured[name]) for name in CONTENDERS]
 
 
 def main() -> None:
     rows, notes = [], []
     with tempfile.TemporaryDirectory() as folder:
-        room = Path(folder)
-        make_images(room, IMAGES)
+        make_images(Path(folder), IMAGES)
         for loaded in (False, True):
-            told = race("train", {name: (name, str(room), str(int(loaded))) for name in CONTENDERS}, ROUNDS)
-            work = f"{STEPS} steps of {BATCH} at {CROP}², " + ("loading included" if loaded else "network alone")
-            for peer, words in (("plain", "smp loop, float32"), ("tuned", "smp loop, channels-last bfloat16")):
-                times = [[seconds for seconds, _, _ in told[name]] for name in ("ours", peer)]
-                rows.append(Comparison(work, words, *times, target=1.0))
-            for name in CONTENDERS:
-                best = min(told[name])
-                waiting = sum(waited for _, waited, _ in told[name]) / sum(seconds for seconds, _, _ in told[name])
-                notes.append(
-                    f"{work}, {name}: {BATCH * STEPS / best[0]:.2f} images/s at best, {100 * waiting:.0f} % of it "
-                    f"waiting for images, at most {max(size for *_, size in told[name]) / 1e6:.0f} MB resident."
-                )
-    write(
+            comparisons, measured = race_loops(Path(folder), loaded)
+            rows += comparisons
+            notes += measured
+    write_comparisons(
         "train",
         "Training",
         rows,
