@@ -11,7 +11,7 @@ import torch
 import typer
 
 import atrous
-from atrous.data.dataset import PairedDataset
+from atrous.data.dataset import Dataset, subset
 from atrous.data.loading import steps_per_epoch
 from atrous.data.opening import open_dataset
 from atrous.errors import InputError
@@ -101,10 +101,10 @@ def load_network(study: Study, data: Data, row: Row) -> SegmentationModel:
     return model
 
 
-def evaluated_on(recipe: Recipe, row: Row | None = None) -> PairedDataset:
+def evaluated_on(recipe: Recipe, row: Row | None = None) -> Dataset:
     """The validation split of a recipe, or as much of it as a row is evaluated on."""
     dataset = open_dataset(recipe.data.val or recipe.data.train, recipe.data.val_split)
-    return dataset.some(row.images) if row and row.images else dataset
+    return subset(dataset, row.images) if row and row.images else dataset
 
 
 def milliseconds(model: SegmentationModel) -> float:

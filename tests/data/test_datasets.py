@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atrous.data.dataset import PairedDataset
+from atrous.data.dataset import PairedDataset, subset
 from atrous.data.files.images import ImageError
 from atrous.data.files.masks import MaskError, MaskFile, MaskForm
 from atrous.data.opening import open_dataset
@@ -134,7 +134,7 @@ def test_folder_splits_files_take_names_with_and_without_endings(folder: Path) -
     with pytest.raises(DatasetError, match=r"no split 'test'.*available splits: train"):
         open_dataset(f"folder:{folder}", "test")
     lines(folder / "splits/test.txt", "a", "nothing", "none")
-    with pytest.raises(DatasetError, match=r"test\.txt lists 2 images that are not there; first: .*nothing"):
+    with pytest.raises(DatasetError, match=r"test\.txt do not exist; first: .*nothing"):
         open_dataset(f"folder:{folder}", "test")
 
 
@@ -288,7 +288,7 @@ def test_lists_that_name_what_is_not_there(tmp_path: Path) -> None:
     mask(tmp_path / "SegmentationClass/x.png")
     lines(tmp_path / "ImageSets/Segmentation/train.txt", "x", "y")
     lines(tmp_path / "ImageSets/Segmentation/none.txt")
-    with pytest.raises(DatasetError, match=r"train\.txt lists 1 image that is not there: .*y\.jpg"):
+    with pytest.raises(DatasetError, match=r"train\.txt does not exist: .*y\.jpg"):
         open_dataset(f"voc:{tmp_path}", "train")
     with pytest.raises(DatasetError, match="has no images"):
         open_dataset(f"voc:{tmp_path}", "none")
@@ -347,8 +347,8 @@ def test_labels_toml_may_begin_with_a_byte_order_mark(folder: Path) -> None:
 def test_some_of_a_dataset_are_spread_evenly_and_named():
     pairs = tuple((Path(f"{i}.jpg"), MaskFile(Path(f"{i}.png"))) for i in range(10))
     whole = PairedDataset("mine:val", MaskForm(LabelSet(("a", "b"))), pairs)
-    few = whole.some(4)
-    assert [image.stem for image, _ in few.pairs] == ["0", "3", "6", "9"]
+    few = subset(whole, 4)
+    assert few.indices == (0, 3, 6, 9)
     assert few.name == "mine:val (4 of 10)"
-    assert len(whole.some(1)) == 1
-    assert whole.some(10) is whole
+    assert len(subset(whole, 1)) == 1
+    assert subset(whole, 10) is whole

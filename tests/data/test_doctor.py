@@ -76,7 +76,7 @@ MENDS = {
     "outside-classes": "labels.toml",
     "size-mismatch": "export the masks at the size of their images",
     "turned-mask": 'orientation = "stored"',
-    "unclear-orientation": 'say orientation = "stored"',
+    "unclear-orientation": 'set orientation = "stored"',
     "shared-image": "takes them out of train",
     "no-split": "write",
     "extra-mask": "add the images",
@@ -93,7 +93,7 @@ def check_spoilt(checkup: Checkup, ways: Mapping[str, str], root: Path) -> None:
     absent = findings["absent-class", "warning"]
     assert absent.files
     for kind, line in MENDS.items():
-        assert any(line in finding.mend for finding in findings.values() if finding.kind == kind), kind
+        assert any(line in finding.fix for finding in findings.values() if finding.kind == kind), kind
     assert not checkup.healthy
     severities = [finding.severity for finding in checkup.findings]
     assert severities == sorted(severities, key=["error", "warning", "note"].index)
@@ -155,7 +155,7 @@ def test_masks_with_an_addition_to_their_names_get_the_command_that_renames_them
     for mask in list((root / "masks").iterdir()):
         mask.rename(mask.with_name(f"{mask.stem}_mask.png"))
     finding = found(check(f"folder:{root}"), "missing-mask")
-    assert f'for f in {root}/masks/*_mask.png; do mv -n "$f" "${{f%_mask.png}}.png"; done' == finding.mend
+    assert f'for f in {root}/masks/*_mask.png; do mv -n "$f" "${{f%_mask.png}}.png"; done' == finding.fix
     assert "needs" in finding.items[0].detail
     assert "(there is a_mask.png)" in finding.items[0].detail
 
@@ -176,7 +176,7 @@ def test_binary_masks_are_mended_by_a_line_in_labels_toml(
     finding = found(check(f"folder:{root}"), "binary-mask")
     assert finding.severity == "error"
     assert len(finding.files) == 4
-    assert f"values = [0, {foreground}]" in finding.mend
+    assert f"values = [0, {foreground}]" in finding.fix
     if not names:
         with pytest.raises(DatasetError, match=r"(?s)labels\.toml.*values = "):
             open_dataset(f"folder:{root}", "train")
@@ -202,7 +202,7 @@ def test_values_with_gaps_are_no_classes_and_the_odd_masks_are_named(make_folder
     finding = found(check(f"folder:{root}"), "values-far-apart")
     assert finding.files == (str(root / "masks/b.png"),)
     assert "201 classes, of which 4 occur" in finding.found
-    assert 'names = ["value 0", "value 1", "value 2", "value 200"]\n    values = [0, 1, 2, 200]' in finding.mend
+    assert 'names = ["value 0", "value 1", "value 2", "value 200"]\n    values = [0, 1, 2, 200]' in finding.fix
     with pytest.raises(DatasetError, match="201 classes"):
         open_dataset(f"folder:{root}", "train")
 
@@ -212,7 +212,7 @@ def test_all_rgb_masks_are_mended_by_lines_that_name_their_colours(make_folder: 
     colors = np.array([(1, 2, 3), (50, 60, 70), (9, 9, 200)], np.uint8)
     for file in (root / "masks").iterdir():
         Image.fromarray(colors[draw(0)[1] % 255]).save(file)
-    mend = found(check(f"folder:{root}"), "rgb-mask").mend
+    mend = found(check(f"folder:{root}"), "rgb-mask").fix
     lines = [line.strip() for line in mend.splitlines()[1:]]
     (root / "labels.toml").write_text("\n".join(lines))
     assert kinds(root) == []
@@ -246,7 +246,7 @@ def test_a_image_and_its_mask_never_disagree_in_silence(
         kind = "turned-mask" if told_by_size else "unclear-orientation"
         finding = found(check(spec), kind)
         assert finding.files == (str(root / "images/b.jpg"),)
-        assert f'orientation = "{drawn}"' in finding.mend
+        assert f'orientation = "{drawn}"' in finding.fix
         with pytest.raises(DatasetError, match=r"b\.jpg is .* but its mask .*b\.png is .*; EXIF turns the image"):
             open_dataset(spec, "train")[1]
         with pytest.raises(DatasetError, match=f"(?s){kind}.*b.jpg"):
@@ -271,7 +271,7 @@ def test_splits_that_are_not_there_or_empty(make_folder: MakeFolder) -> None:
     assert "has no images" in found(check(f"folder:{root}"), "no-split").found
     (root / "splits/val.txt").unlink()
     finding = found(check(f"folder:{root}"), "no-split")
-    assert (finding.severity, "data.val_split=none" in finding.mend) == ("warning", True)
+    assert (finding.severity, "data.val_split=none" in finding.fix) == ("warning", True)
 
 
 def test_names_that_are_nearly_there_are_suggested(make_folder: MakeFolder) -> None:
@@ -302,7 +302,7 @@ def test_other_splits_are_named_but_not_looked_at(make_folder: MakeFolder) -> No
     (root / "splits/fold1.txt").write_text("nobody\n")
     checkup = check(f"folder:{root}")
     assert checkup.healthy
-    assert "not looked at: fold1 (--split NAME)" in checkup.text()
+    assert "not checked: fold1 (--split NAME)" in checkup.text()
 
 
 def test_a_image_twice_in_a_split_tells_whether_masks_differ(make_folder: MakeFolder) -> None:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from atrous.data.doctor.check import check
-from atrous.data.doctor.repair import Mended, mend
+from atrous.data.doctor.repair import RepairedCopy, repair
 from atrous.data.files.images import read_image
 from atrous.data.opening import open_dataset
 from atrous.errors import DatasetError
@@ -20,8 +20,8 @@ from studies.mask_doctor import spoil
 from .conftest import LABELS, ImageAndMask, MakeFolder, draw
 
 
-def fix(root: Path, copy: Path, *splits: str) -> Mended:
-    return mend(check(f"folder:{root}", splits), copy)
+def fix(root: Path, copy: Path, *splits: str) -> RepairedCopy:
+    return repair(check(f"folder:{root}", splits), copy)
 
 
 def fingerprint(root: Path) -> dict[str, str]:
@@ -39,7 +39,7 @@ def test_a_folder_spoilt_in_every_way_becomes_healthy(twenty: Mapping[str, Image
     ways = spoil(twenty, LABELS, root)
     before = fingerprint(root)
     steps: list[tuple[int, int]] = []
-    mended = mend(check(f"folder:{root}"), copy, lambda done, total: steps.append((done, total)))
+    mended = repair(check(f"folder:{root}"), copy, lambda done, total: steps.append((done, total)))
     assert fingerprint(root) == before
     assert check(f"folder:{copy}").healthy
     kept = {ways[way] for way in ("binary", "rgb", "stored", "upright", "half", "good")}
@@ -130,7 +130,7 @@ def test_a_copy_of_nothing_is_refused(make_folder: MakeFolder, tmp_path: Path) -
     root = make_folder()
     for mask in (root / "masks").iterdir():
         mask.write_bytes(b"")
-    with pytest.raises(DatasetError, match=r"nothing of folder:.* can be mended"):
+    with pytest.raises(DatasetError, match=r"nothing of folder:.* can be repaired"):
         fix(root, tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
 
@@ -159,7 +159,7 @@ def test_a_failing_copy_leaves_nothing(make_folder: MakeFolder, tmp_path: Path) 
     checkup = check(f"folder:{root}")
     (root / "images/b.png").unlink()
     with pytest.raises(ValueError, match=r"b\.png"):
-        mend(checkup, tmp_path / "copies/mine")
+        repair(checkup, tmp_path / "copies/mine")
     assert list((tmp_path / "copies").iterdir()) == []
 
 
@@ -189,7 +189,7 @@ def test_voc_and_camvid_become_folders(tmp_path: Path) -> None:
     publish(camvid, ("{}", "{}annot", "."), CAMVID, {"train": "x", "val": "x"})
     for spec, labels, names in ((f"voc:{voc}", VOC, ["x", "y"]), (f"camvid:{camvid}", CAMVID, ["x", "val/x"])):
         copy = tmp_path / f"copy of {labels.names[0]}"
-        mended = mend(check(spec), copy)
+        mended = repair(check(spec), copy)
         assert {Path(item.name).stem for item in mended.left_out} == {"absent"}
         assert check(f"folder:{copy}").healthy
         assert [(copy / f"splits/{split}.txt").read_text().strip() for split in ("train", "val")] == names

@@ -9,7 +9,7 @@ import scipy.io
 from PIL import Image
 
 from atrous.data.doctor.check import check, quick_check
-from atrous.data.doctor.repair import mend
+from atrous.data.doctor.repair import repair
 from atrous.data.files.images import ImageError
 from atrous.data.files.masks import MaskError, MaskForm, read_mask
 from atrous.data.files.matlab import MatlabMask
@@ -108,7 +108,7 @@ def test_a_layer_of_another_size_or_none_is_an_error_that_names_it(nyud: Path) -
     with pytest.raises(DatasetError, match=r"img_5133.png is 6×4 but .*hha/img_5133.png 6×5; both must have one size"):
         open_dataset(f"nyud-rgb-hha:{nyud}", "test")[0]
     (nyud / "data/hha/img_5133.png").unlink()
-    with pytest.raises(DatasetError, match=r"1 image lacks a file that nyud-rgb-hha needs .* needs .*hha/img_5133.png"):
+    with pytest.raises(DatasetError, match=r"1 image is missing a file that nyud-rgb-hha needs .* needs .*hha/img_5133.png"):
         open_dataset(f"nyud-rgb-hha:{nyud}", "test")
     assert open_dataset(f"nyud:{nyud}", "test")[0].image.shape == (4, 6, 3)
 
@@ -135,7 +135,7 @@ def test_siftflow_gives_both_of_its_masks(siftflow: Path) -> None:
 
 def test_siftflow_without_its_second_masks_says_which(siftflow: Path) -> None:
     (siftflow / f"GeoLabels/{SIFT}/street_b2.mat").unlink()
-    with pytest.raises(DatasetError, match=r"1 image lacks a file .*street_b2.jpg: needs .*GeoLabels.*street_b2.mat"):
+    with pytest.raises(DatasetError, match=r"1 image is missing a file .*street_b2.jpg: needs .*GeoLabels.*street_b2.mat"):
         open_dataset(f"siftflow:{siftflow}", "trainval")
 
 
@@ -145,8 +145,8 @@ def test_the_doctor_reads_matrices_and_takes_trainval_where_there_is_no_train(si
     assert checkup.counts("trainval").images.tolist() == [2 * (label in (5, 11, 17, 23, 29)) for label in range(33)]
     assert checkup.counts("trainval").ignored == 2 * 4
     assert not [f for f in quick_check(f"siftflow:{siftflow}", ["trainval"]) if f.severity == "error"]
-    with pytest.raises(DatasetError, match=r"more than images with one mask each, and a mended copy would lose it"):
-        mend(checkup, siftflow.parent / "mended")
+    with pytest.raises(DatasetError, match=r"more than images with one mask each, and a repaired copy would lose it"):
+        repair(checkup, siftflow.parent / "mended")
     save(siftflow / f"SemanticLabels/{SIFT}/coast_n1.mat", None, S=np.full((4, 7), 34, np.uint8))
     kinds = {finding.kind for finding in check(f"siftflow:{siftflow}").findings if finding.severity == "error"}
     assert kinds == {"outside-classes", "size-mismatch"}

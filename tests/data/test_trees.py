@@ -86,7 +86,7 @@ def test_cityscapes_without_masks_or_of_another_split_says_which(cityscapes: Pat
     with pytest.raises(DatasetError, match=r"has no split 'trian' \(did you mean 'train'\?\); available .*: train, "):
         open_dataset(f"cityscapes:{cityscapes}", "trian")
     (finding,) = [f for f in quick_check(f"cityscapes:{cityscapes}", ["valid"]) if f.kind == "no-split"]
-    assert finding.mend == f"correct the name, or add {cityscapes / 'leftImg8bit/valid'}"
+    assert finding.fix == f"correct the name, or add {cityscapes / 'leftImg8bit/valid'}"
 
 
 @pytest.fixture

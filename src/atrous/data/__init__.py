@@ -1,8 +1,27 @@
 """Datasets, decoding, augmentation and loading."""
 
-from atrous.data.dataset import Dataset, PairedDataset, Sample
+from atrous.data.dataset import Dataset, PairedDataset, Sample, dataset_extras, dataset_name, subset
+from atrous.data.doctor.check import check
+from atrous.data.doctor.in_memory import check_dataset, check_datasets
 from atrous.data.extras import Extras
 from atrous.data.opening import open_dataset
+from atrous.data.registered import register_dataset
+from atrous.data.wrap import wrap
 from atrous.errors import DatasetError
 
-__all__ = ["Dataset", "DatasetError", "Extras", "PairedDataset", "Sample", "open_dataset"]
+__all__ = [
+    "Dataset",
+    "DatasetError",
+    "Extras",
+    "PairedDataset",
+    "Sample",
+    "check",
+    "check_dataset",
+    "check_datasets",
+    "dataset_extras",
+    "dataset_name",
+    "open_dataset",
+    "register_dataset",
+    "subset",
+    "wrap",
+]

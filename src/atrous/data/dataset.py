@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -41,20 +41,68 @@ class Sample:
 
 
 class Dataset(Protocol):
-    """What training and evaluation need of a dataset."""
+    """What training, evaluation and the doctor need of a dataset.
+
+    It may also have a ``name`` for reports and :class:`~atrous.data.extras.Extras`, as :class:`PairedDataset` has.
+    """
 
     @property
-    def name(self) -> str: ...
-
-    @property
-    def label_set(self) -> LabelSet: ...
-
-    @property
-    def extras(self) -> Extras: ...
+    def label_set(self) -> LabelSet:
+        """Names and colours of its classes."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample: ...
+
+
+def dataset_name(dataset: Dataset) -> str:
+    """The name of a dataset in reports: its ``name``, or that of its class if it has none."""
+    return str(getattr(dataset, "name", "") or type(dataset).__name__)
+
+
+def dataset_extras(dataset: Dataset) -> Extras:
+    """The further channels and masks of a dataset: its ``extras``, or none."""
+    extras = getattr(dataset, "extras", None)
+    return extras if isinstance(extras, Extras) else Extras()
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Some samples of a dataset.
+
+    Args:
+        dataset: which.
+        indices: of the samples, in order.
+    """
+
+    dataset: Dataset
+    indices: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{dataset_name(self.dataset)} ({len(self)} of {len(self.dataset)})"
+
+    @property
+    def label_set(self) -> LabelSet:
+        return self.dataset.label_set
+
+    @property
+    def extras(self) -> Extras:
+        return dataset_extras(self.dataset)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.dataset[self.indices[index]]
+
+
+def subset(dataset: Dataset, count: int) -> Dataset:
+    """Choose ``count`` samples spread evenly over a dataset; the dataset itself if it has no more."""
+    if count >= len(dataset):
+        return dataset
+    last = len(dataset) - 1
+    return Subset(dataset, tuple(round(i * last / max(1, count - 1)) for i in range(count)))
 
 
 @dataclass(frozen=True)
@@ -76,14 +124,6 @@ class PairedDataset:
     @property
     def label_set(self) -> LabelSet:
         return self.form.label_set
-
-    def some(self, count: int) -> PairedDataset:
-        """So many of its items, spread evenly; all of them where there are not so many. The name says how many."""
-        if count >= len(self):
-            return self
-        places = [round(i * (len(self) - 1) / max(1, count - 1)) for i in range(count)]
-        pairs = tuple(self.pairs[place] for place in places)
-        return replace(self, name=f"{self.name} ({count} of {len(self)})", pairs=pairs)
 
     def __len__(self) -> int:
         return len(self.pairs)

@@ -1,20 +1,20 @@
-"""What can be wrong with a dataset, as sentences: what was found, what was expected, which files, and what mends it."""
+"""Findings: what is wrong with a dataset, where, what was expected, and how to fix it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-Severity = Literal["error", "warning", "note"]
-SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+from atrous.data.finding_kinds import SEVERITIES, FindingKind, Severity
+
 SHOWN = 10
 """How many files of a finding are listed in text; JSON has all."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """A file (or a line, or a class) that a finding is about, and what is special about it; may be empty."""
+    """A file (or a line, or a class) that a finding is about, with a detail that may be empty."""
 
     name: str
     detail: str = ""
@@ -25,23 +25,22 @@ class Item:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong with a dataset, or worth knowing.
+    """One thing that is wrong with a dataset, or good to know.
 
     Args:
-        kind: its name, for example ``missing-mask``.
-        severity: ``error``: training refuses, or would learn or judge wrongly; ``warning``: it would work, perhaps not
-            as was meant; ``note``: good to know.
-        found: what there is.
+        kind: for example ``missing-mask``.
+        severity: as in :class:`atrous.data.finding_kinds.Rule`.
+        found: what was found.
         expected: what should be there.
-        mend: the command or the line that mends it.
+        fix: the command or the line that fixes it.
         items: everything it is about.
     """
 
-    kind: str
+    kind: FindingKind
     severity: Severity
     found: str
     expected: str
-    mend: str
+    fix: str
     items: tuple[Item, ...] = ()
 
     @property
@@ -49,37 +48,62 @@ class Finding:
         return tuple(item.name for item in self.items)
 
     def sentence(self) -> str:
-        """All of it in one line, with the first file."""
+        """The finding in one line, with the first file."""
         first = f"; first: {self.items[0]}" if len(self.items) > 1 else f": {self.items[0]}" if self.items else ""
-        return f"{self.found}{first}. Expected {self.expected}. To mend it: {self.mend}"
+        return f"{self.found}{first}. Expected {self.expected}. To fix it: {self.fix}"
 
     def block(self) -> str:
-        """All of it in a few lines, with the first files."""
+        """The finding in a few lines, with the first files."""
         lines = [f"{self.severity} {self.kind}: {self.found}"]
         lines += [f"    {item}" for item in self.items[:SHOWN]]
         if len(self.items) > SHOWN:
             lines.append(f"    … and {len(self.items) - SHOWN} more")
         lines += [f"  expected: {self.expected}"] if self.expected else []
-        return "\n".join([*lines, f"  mend: {self.mend}"])
+        return "\n".join([*lines, f"  fix: {self.fix}"])
 
     def to_dict(self) -> dict[str, Any]:
+        """The finding for JSON, with all files."""
         return {
-            "kind": self.kind,
+            "kind": str(self.kind),
             "severity": self.severity,
             "found": self.found,
             "expected": self.expected,
-            "mend": self.mend,
+            "fix": self.fix,
             "files": [{"name": item.name, "detail": item.detail} for item in self.items],
         }
 
 
+def make_finding(
+    kind: FindingKind, items: Iterable[Item], *, fix: str | None = None, command: str = "", **fields: object
+) -> Finding:
+    """Build a finding from the table of kinds.
+
+    Args:
+        kind: the row.
+        items: what it is about.
+        fix: instead of the table's.
+        command: that writes a repaired copy; if empty, the copy is not mentioned.
+        fields: values of the fields in the table's words.
+    """
+    rule, items = kind.rule, tuple(items)
+    found = number(len(items), rule.one, rule.many).format(**fields)
+    if fix is None:
+        fix = with_copy(rule.fix.format(**fields), kind, command)
+    return Finding(rule.reported_as or kind, rule.severity, found, rule.expected.format(**fields), fix, items)
+
+
+def with_copy(fix: str, kind: FindingKind, command: str) -> str:
+    """A fix, and what the command that writes a repaired copy does about this kind."""
+    return f"{fix}; {command} {kind.rule.copy}" if command and kind.rule.copy else fix
+
+
 def errors_of(findings: Iterable[Finding]) -> list[Finding]:
-    """Those that make a dataset unfit for use."""
+    """The findings that make a dataset unusable."""
     return [finding for finding in findings if finding.severity == "error"]
 
 
 def worst_first(findings: Iterable[Finding]) -> list[Finding]:
-    """Findings by severity, those of one severity in the order given."""
+    """Findings by severity; those of one severity keep their order."""
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
 

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from atrous.data.dataset import PairedDataset
+from atrous.data.dataset import Dataset, PairedDataset
 from atrous.data.doctor.list_rules import absent_files
+from atrous.data.registered import find_opener, open_registered
 from atrous.data.sources.base import list_pairs
 from atrous.data.sources.registry import find_source
 from atrous.errors import DatasetError
 
 
-def open_dataset(spec: str, split: str) -> PairedDataset:
+def open_dataset(spec: str, split: str) -> Dataset:
     """Open a dataset by its specification.
 
     Args:
-        spec: ``SOURCE:PATH``, with one of :data:`atrous.data.sources.registry.SOURCES`.
+        spec: ``SOURCE:PATH``, with one of :data:`atrous.data.sources.registry.SOURCES` or a name that
+            :func:`atrous.data.register_dataset` knows.
         split: name of a split, or several joined by ``+`` (``train+val``).
 
     Raises:
         DatasetError: an unknown source, a missing folder or split, or a split that lists missing files.
         MaskError: an unreadable mask, where classes are counted because nothing names them.
     """
+    if find_opener(spec):
+        return open_registered(spec, split)
     source = find_source(spec)
     pairs = list_pairs(source, split)
     if not pairs:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.data.dataset import Dataset
+from atrous.data.dataset import Dataset, dataset_name
 from atrous.data.files.orientation import shown
 from atrous.data.files.threads import Progress, read_all
 from atrous.labels import IGNORE, LabelSet
@@ -182,7 +182,7 @@ def measure(dataset: Dataset, progress: Progress | None = None) -> Stats:
     histograms = [histogram for histogram, _ in good.values()]
     classes = len(dataset.label_set)
     return Stats(
-        dataset.name,
+        dataset_name(dataset),
         dataset.label_set,
         add_up(histograms, classes),
         np.array(histograms, np.int64).reshape(-1, 256)[:, :classes],

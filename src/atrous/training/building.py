@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from atrous.data.dataset import Dataset
+from atrous.data.dataset import Dataset, dataset_extras, dataset_name
 from atrous.models.base import SegmentationModel
 from atrous.models.create import create_model
 from atrous.models.loading import load
@@ -26,13 +26,13 @@ def build_model(recipe: Recipe, dataset: Dataset) -> SegmentationModel:
             backbone=section.backbone,
             label_set=dataset.label_set,
             output_stride=section.output_stride,
-            in_channels=dataset.extras.channels,
+            in_channels=dataset_extras(dataset).channels,
             pretrained=section.pretrained if not section.start_from else False,
             **section.options,
         )
     except (TypeError, ValueError) as error:
         raise RecipeError(f"model: {error}") from error
-    means = dataset.extras.means(model.preprocessing.mean[:3])
+    means = dataset_extras(dataset).means(model.preprocessing.mean[:3])
     model.preprocessing = replace(model.preprocessing, mean=means)
     if section.start_from:
         source = load(section.start_from)
@@ -44,10 +44,10 @@ def build_model(recipe: Recipe, dataset: Dataset) -> SegmentationModel:
 
 
 def _check_heads(heads: object, dataset: Dataset) -> None:
-    available = {name: len(masks.form.label_set) for name, masks in dataset.extras.masks.items()}
+    available = {name: len(masks.form.label_set) for name, masks in dataset_extras(dataset).masks.items()}
     if not isinstance(heads, dict) or any(available.get(name) != classes for name, classes in heads.items()):
         has = ", ".join(f"{name} = {classes}" for name, classes in available.items())
         raise RecipeError(
-            f"model.options.heads: each head learns from masks of its own; {dataset.name} has "
+            f"model.options.heads: each head learns from masks of its own; {dataset_name(dataset)} has "
             + (f"heads = {{ {has} }}, not {heads}" if has else "only the main masks")
         )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from atrous.data.dataset import Dataset, PairedDataset
+from atrous.data.dataset import Dataset, dataset_extras, dataset_name, subset
 from atrous.data.doctor.check import require_healthy
 from atrous.data.opening import open_dataset
 from atrous.data.stats import count_classes, inverse_log, median_frequency
 from atrous.training.recipe import Recipe, RecipeError
 
 
-def open_data(recipe: Recipe) -> tuple[PairedDataset, PairedDataset | None]:
+def open_data(recipe: Recipe) -> tuple[Dataset, Dataset | None]:
     """Check and open the data that a recipe trains on, and those it validates on, if any.
 
     Raises:
@@ -27,7 +27,7 @@ def open_data(recipe: Recipe) -> tuple[PairedDataset, PairedDataset | None]:
         require_healthy(val, [data.val_split])
     val_set = open_dataset(val, data.val_split)
     _check_alike(train_set, val_set)
-    return train_set, val_set.some(data.val_images) if data.val_images else val_set
+    return train_set, subset(val_set, data.val_images) if data.val_images else val_set
 
 
 def _check_alike(train_set: Dataset, val_set: Dataset) -> None:
@@ -37,8 +37,10 @@ def _check_alike(train_set: Dataset, val_set: Dataset) -> None:
             f"than data.train ({', '.join(train_set.label_set.names)})"
         )
     black = (0.0, 0.0, 0.0)
-    if val_set.extras.means(black) != train_set.extras.means(black):
-        raise RecipeError(f"data.val has images of other channels ({val_set.name}) than data.train ({train_set.name})")
+    if dataset_extras(val_set).means(black) != dataset_extras(train_set).means(black):
+        raise RecipeError(
+            f"data.val has images of other channels ({dataset_name(val_set)}) than data.train ({dataset_name(train_set)})"
+        )
 
 
 def given_class_weights(recipe: Recipe, dataset: Dataset) -> list[float] | None:

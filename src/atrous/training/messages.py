@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from atrous.data.dataset import Dataset
+from atrous.data.dataset import Dataset, dataset_name
 from atrous.data.loading import Batch
 from atrous.files import write_atomically
 from atrous.labels import LabelSet
@@ -50,9 +50,9 @@ def introduction(
         f"{model.name} on {model.backbone.name}, output stride {model.output_stride}: "
         f"{total / 1e6:.2f} M parameters, {trained / 1e6:.2f} M of them trained"
     )
-    validation = f"{val_set.name}, {_count(len(val_set), 'image')}" if val_set else "none"
+    validation = f"{dataset_name(val_set)}, {_count(len(val_set), 'image')}" if val_set else "none"
     yield (
-        f"data: {train_set.name}, {_count(len(train_set), 'image')}, {model.num_classes} classes; "
+        f"data: {dataset_name(train_set)}, {_count(len(train_set), 'image')}, {model.num_classes} classes; "
         f"validation: {validation}"
     )
     epochs = float(f"{steps / per_epoch:.3g}")

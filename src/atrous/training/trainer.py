@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from atrous.data.augment import Augmentation
+from atrous.data.dataset import dataset_extras, dataset_name
 from atrous.data.loading import Batch, batches, steps_per_epoch
 from atrous.evaluation.evaluate import Evaluation
 from atrous.labels import IGNORE
@@ -190,7 +191,7 @@ class Trainer:
                 raise self._worker_died(error) from error
             if not self.any_labels and step + 1 - start >= self.per_epoch:
                 raise RecipeError(
-                    f"nothing to learn: in a whole epoch of {self.train_set.name} "
+                    f"nothing to learn: in a whole epoch of {dataset_name(self.train_set)} "
                     f"({len(self.train_set)} images) every pixel was ignored (255); look at the masks"
                 )
             self._log(progress)
@@ -223,7 +224,7 @@ class Trainer:
         try:
             return batches(
                 self.train_set,
-                Augmentation(**settings, fill=fill, colored=not self.train_set.extras.uncolored),
+                Augmentation(**settings, fill=fill, colored=not dataset_extras(self.train_set).uncolored),
                 batch_size=recipe.training.batch_size,
                 parts=recipe.training.accumulate,
                 seed=recipe.training.seed,
@@ -347,7 +348,7 @@ class Trainer:
             return given_class_weights(self.recipe, self.train_set)
         found: list[list[float] | None] = [None]
         if self.main:
-            self._message(f"counting the classes of {self.train_set.name} for the class weights")
+            self._message(f"counting the classes of {dataset_name(self.train_set)} for the class weights")
             found = [count_class_weights(rule, self.train_set)]
         if self.world > 1:
             broadcast_object_list(found)

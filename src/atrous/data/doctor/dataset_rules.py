@@ -1,4 +1,4 @@
-"""What is wrong with a dataset as a whole: images that are in it twice, and classes that lack."""
+"""Findings about a dataset as a whole: images in several splits, repeated images, and missing classes."""
 
 from __future__ import annotations
 
@@ -6,81 +6,52 @@ from collections.abc import Hashable, Mapping, Sequence
 from itertools import combinations
 
 from atrous.data.doctor.inspect import ImageFacts
-from atrous.data.doctor.list_rules import Lists, how_to_fix
+from atrous.data.doctor.list_rules import Lists, repair_command
 from atrous.data.doctor.pair_rules import Facts
 from atrous.data.files.masks import MaskForm
-from atrous.data.findings import Finding, Item, number
-from atrous.data.sources.base import DatasetSource, Listed
+from atrous.data.finding_kinds import FindingKind
+from atrous.data.findings import Finding, Item, make_finding, number
+from atrous.data.sources.base import Described, Listed
 from atrous.data.stats import ClassCounts
 
 Images = Mapping[Hashable, list[Listed]]
-"""Pairs by what their images show."""
+"""Pairs by the content of their images."""
 
 
 def content(pair: Listed, facts: Facts) -> Hashable:
-    """What two pairs have in common that show the same image: pixels, or where none were read, the file."""
+    """A key that pairs of the same image share: of its pixels if these were read, else its file."""
     seen = facts.get(pair)
     return seen.image.digest if seen and isinstance(seen.image, ImageFacts) and seen.image.digest else pair.image
 
 
 def contains(split: str, other: str) -> bool:
-    """Whether one of two splits holds the other on purpose, as their names say: ``trainaug`` and ``train``."""
+    """Whether one of two splits contains the other on purpose, as their names say: ``trainaug`` and ``train``."""
     return split in other or other in split or "all" in (split, other)
 
 
-def repeated_images(source: DatasetSource, lists: Lists, facts: Facts) -> list[Finding]:
-    """Images that are in several splits, or in one split more than once.
+def repeated_images(data: Described, lists: Lists, facts: Facts) -> list[Finding]:
+    """Images in several splits, or in one split more than once.
 
     Args:
-        source: where the files lie.
+        data: the dataset.
         lists: the pairs of each split.
-        facts: images are compared by their pixels where these were read, by their files otherwise.
+        facts: images are compared by their pixels if these were read, by their files otherwise.
     """
     splits = {split: _by_content(pairs, facts) for split, pairs in lists.items()}
     leaks: list[Item] = []
-    meant: list[Item] = []
+    nested: list[Item] = []
     for (split, images), (other, others) in combinations(splits.items(), 2):
         items = [_also(images[key][0], split, others[key][0], other) for key in images if key in others]
-        (meant if contains(split, other) else leaks).extend(items)
-    findings = []
-    if leaks:
-        findings.append(
-            Finding(
-                "shared-image",
-                "error",
-                f"{number(len(leaks), 'image is', 'images are')} in more than one split, so a model is judged on "
-                "what it learned by heart",
-                "each image in one split",
-                f"take them out of one of the two; {how_to_fix(source)} takes them out of train",
-                tuple(leaks),
-            )
-        )
-    if meant:
-        findings.append(
-            Finding(
-                "shared-image",
-                "warning",
-                f"{number(len(meant), 'image is', 'images are')} in two splits, one part of the other by its name",
-                "never to learn from the one and be judged on the other",
-                "nothing, if you do not",
-                tuple(meant),
-            )
-        )
-    twins = [
-        twin for split, images in splits.items() for pairs in images.values() for twin in _twins(split, pairs, facts)
+        (nested if contains(split, other) else leaks).extend(items)
+    repeated = [
+        item for split, images in splits.items() for pairs in images.values() for item in _repeats(split, pairs, facts)
     ]
-    if twins:
-        findings.append(
-            Finding(
-                "repeated-image",
-                "note",
-                f"{number(len(twins), 'image is', 'images are')} in a split more than once",
-                "each image once, unless it should count more",
-                "nothing, or take the repetitions out of the list",
-                tuple(twins),
-            )
-        )
-    return findings
+    kinds = {
+        FindingKind.SHARED_IMAGE: leaks,
+        FindingKind.NESTED_SPLITS: nested,
+        FindingKind.REPEATED_IMAGE: repeated,
+    }
+    return [make_finding(kind, items, command=repair_command(data)) for kind, items in kinds.items() if items]
 
 
 def _by_content(pairs: Sequence[Listed], facts: Facts) -> Images:
@@ -95,7 +66,7 @@ def _also(pair: Listed, split: str, other: Listed, other_split: str) -> Item:
     return Item(str(pair.image), f"in {split}, and in {other_split}{which}")
 
 
-def _twins(split: str, pairs: Sequence[Listed], facts: Facts) -> list[Item]:
+def _repeats(split: str, pairs: Sequence[Listed], facts: Facts) -> list[Item]:
     first = pairs[0]
     items = []
     for pair in pairs[1:]:
@@ -106,10 +77,16 @@ def _twins(split: str, pairs: Sequence[Listed], facts: Facts) -> list[Item]:
     return items
 
 
-def missing_classes(source: DatasetSource, form: MaskForm, counts: Mapping[str, ClassCounts]) -> list[Finding]:
-    """Classes that never occur, or only in some splits."""
+def missing_classes(data: Described, form: MaskForm, counts: Mapping[str, ClassCounts]) -> list[Finding]:
+    """Classes that never occur, or only in some splits.
+
+    Args:
+        data: the dataset.
+        form: how its masks are written.
+        counts: class counts of each split.
+    """
     images = {split: count.images for split, count in counts.items() if count.images.any()}
-    not_learned, not_judged = [], []
+    not_learned, not_evaluated = [], []
     for label, name in enumerate(form.label_set.names):
         without = [split for split in images if not images[split][label]]
         with_it = [
@@ -119,29 +96,13 @@ def missing_classes(source: DatasetSource, form: MaskForm, counts: Mapping[str, 
         if without and (not with_it or any(split.startswith("train") for split in without)):
             not_learned.append(Item(name, detail))
         elif without:
-            not_judged.append(Item(name, detail))
-    where = f", or take them out of {source.labels_file}" if source.labels_file else ""
+            not_evaluated.append(Item(name, detail))
+    total = len(form.label_set)
     findings = []
     if not_learned:
-        findings.append(
-            Finding(
-                "absent-class",
-                "warning",
-                f"{number(len(not_learned), 'class', 'classes')} of {len(form.label_set)} can't be learned",
-                "each class in some images of train",
-                f"add images of them{where}; nothing, if you know it",
-                tuple(not_learned),
-            )
-        )
-    if not_judged:
-        findings.append(
-            Finding(
-                "unjudged-class",
-                "note",
-                f"{number(len(not_judged), 'class', 'classes')} of {len(form.label_set)} are missing from a split",
-                "each class in some images of each split",
-                "nothing, or move images of them; a mean leaves out what does not occur",
-                tuple(not_judged),
-            )
-        )
+        where = f", or take them out of {data.labels_file}" if data.labels_file else ""
+        fix = f"add images of them{where}; nothing, if you know it"
+        findings.append(make_finding(FindingKind.ABSENT_CLASS, not_learned, fix=fix, total=total))
+    if not_evaluated:
+        findings.append(make_finding(FindingKind.UNJUDGED_CLASS, not_evaluated, total=total))
     return findings

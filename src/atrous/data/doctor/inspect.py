@@ -108,6 +108,12 @@ def look(image_file: Path, mask: MaskRef, form: MaskForm) -> PairFacts:
     return PairFacts(_image_facts(image, _digest(image.pixels)), mask_facts, fit)
 
 
+def look_at_arrays(image: Pixels, mask: Mask) -> PairFacts:
+    """What every pixel of an image ``(H, W, C)`` and its mask ``(H, W)`` says, both uint8 and in memory."""
+    values = MaskFacts(size_of(mask), "L", is_jpeg=False, values=_count_values(mask), digest=_digest(mask))
+    return PairFacts(ImageFacts(size_of(image), 1, digest=_digest(image)), values)
+
+
 def look_at_mask(mask: MaskRef, form: MaskForm) -> MaskFacts | str:
     """What every pixel of a mask says."""
     return _look_at_mask(mask, form)[0]

@@ -1,44 +1,47 @@
-"""What the lists of a dataset and the names of its files tell: what is missing, spare, or shared by mistake."""
+"""Findings from lists and file names: what is missing, unused, or shared by mistake. No file is opened."""
 
 from __future__ import annotations
 
 import shlex
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 
 from atrous.data.files.masks import MaskRef
-from atrous.data.findings import SHOWN, Finding, Item, Severity, number
-from atrous.data.sources.base import DatasetSource, Listed, list_pairs
+from atrous.data.finding_kinds import FindingKind
+from atrous.data.findings import SHOWN, Finding, Item, make_finding, number
+from atrous.data.sources.base import DatasetSource, Described, Listed, list_pairs
 from atrous.data.sources.names import closest
 from atrous.errors import DatasetError
 
 Lists = Mapping[str, Sequence[Listed]]
 """The pairs of each split."""
+USUAL_SPLITS = ("train", "val", "test")
+
+
+def repair_command(data: Described) -> str:
+    """The command that writes a repaired copy of a dataset; empty if there can be none."""
+    return f"`atrous data check {shlex.quote(data.spec)} --fix NEW_FOLDER`" if data.repairable else ""
 
 
 def absent_files(source: DatasetSource, lists: Lists) -> list[Finding]:
-    """The errors that the names of files tell, without one being opened."""
+    """Errors about files that do not exist, or belong to several images."""
     pairs = {pair: split for split, listed in lists.items() for pair in listed}
     there = {pair.image: pair.image.is_file() for pair in pairs}
     without_image = {pair: split for pair, split in pairs.items() if not there[pair.image]}
     without_mask = [pair for pair in pairs if there[pair.image] and not pair.mask.exists()]
     findings = [
-        _not_there(source, without_image, {pair.name for pair in pairs if there[pair.image]}),
-        *_missing_masks(source, without_mask, len(pairs)),
+        _missing_images(source, without_image, {pair.name for pair in pairs if there[pair.image]}),
+        _missing_masks(source, without_mask, len(pairs)),
         _shared_masks(source, pairs),
         _missing_extras(source, pairs),
     ]
     return [finding for finding in findings if finding]
 
 
-def how_to_fix(source: DatasetSource) -> str:
-    """The command that writes a mended copy."""
-    return f"`atrous data check {shlex.quote(source.spec)} --fix NEW_FOLDER`"
-
-
-def _not_there(source: DatasetSource, listed: Mapping[Listed, str], names: set[str]) -> Finding | None:
+def _missing_images(source: DatasetSource, listed: Mapping[Listed, str], names: set[str]) -> Finding | None:
     if not listed:
         return None
     items: list[Item] = []
@@ -46,57 +49,40 @@ def _not_there(source: DatasetSource, listed: Mapping[Listed, str], names: set[s
         near = closest(pair.name, names) if len(items) < SHOWN else None  # comparing takes a while
         items.append(Item(str(pair.image), f"listed by {split}" + (f"; did you mean {near}?" if near else "")))
     files = sorted({str(source.list_file(part)) for split in listed.values() for part in split.split("+")})
-    return Finding(
-        "not-there",
-        "error",
-        f"{' and '.join(files)} {'list' if len(files) > 1 else 'lists'} "
-        f"{number(len(items), 'image that is', 'images that are')} not there",
-        "an image for each name",
-        f"add the images, or take the names out of the list; {how_to_fix(source)} does so",
-        tuple(items),
-    )
+    return make_finding(FindingKind.NOT_THERE, items, command=repair_command(source), lists=" and ".join(files))
 
 
-def _missing_masks(source: DatasetSource, pairs: Sequence[Listed], total: int) -> list[Finding]:
+def _missing_masks(source: DatasetSource, pairs: Sequence[Listed], total: int) -> Finding | None:
     if not pairs:
-        return []
+        return None
     names = {folder: _names_in(folder) for folder in {pair.mask.path.parent for pair in pairs}}
     near = {pair: _beginning_with(pair.mask.path.stem, names[pair.mask.path.parent]) for pair in pairs}
     items = []
     for pair in pairs:
         hint = f" (there is {', '.join(near[pair][:3])})" if near[pair] else ""
         items.append(Item(str(pair.image), f"needs {pair.mask}{hint}"))
-    return [
-        Finding(
-            "missing-mask",
-            "error",
-            f"{len(items)} of {number(total, 'image')} {'has' if len(items) == 1 else 'have'} no mask",
-            f"{pairs[0].mask.expected} of the image's name for each",
-            _renaming(near) or f"draw them, or leave these images out in a copy: {how_to_fix(source)}",
-            tuple(items),
-        )
-    ]
+    return make_finding(
+        FindingKind.MISSING_MASK,
+        items,
+        fix=_renaming(near),
+        command=repair_command(source),
+        total=number(total, "image"),
+        mask=pairs[0].mask.expected,
+    )
 
 
 def _missing_extras(source: DatasetSource, pairs: Iterable[Listed]) -> Finding | None:
     items = []
-    for folder, named in source.extras.folders().items():
-        files = {pair: folder / (pair.mask.path if named == "mask" else pair.image).name for pair in pairs}
-        items += [Item(str(pair.image), f"needs {file}") for pair, file in files.items() if not file.is_file()]
-    if not items:
-        return None
-    return Finding(
-        "missing-file",
-        "error",
-        f"{number(len(items), 'image lacks', 'images lack')} a file that {source.kind} needs beside it and its mask",
-        "a file of the same name for each",
-        "add them, or take the images out of the list",
-        tuple(items),
-    )
+    for folder, named_after in source.extras.folders().items():
+        for pair in pairs:
+            file = folder / (pair.mask.path if named_after == "mask" else pair.image).name
+            if not file.is_file():
+                items.append(Item(str(pair.image), f"needs {file}"))
+    return make_finding(FindingKind.MISSING_FILE, items, source=source.kind) if items else None
 
 
 def _names_in(folder: Path) -> list[tuple[str, str]]:
-    """The files of a folder in small letters, in order, each with its true name."""
+    """The files of a folder in lower case, in order, each with its true name."""
     return sorted((file.name.lower(), file.name) for file in folder.iterdir()) if folder.is_dir() else []
 
 
@@ -106,7 +92,7 @@ def _beginning_with(stem: str, names: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _renaming(near: Mapping[Listed, Sequence[str]]) -> str | None:
-    """The command that gives masks their images' names, where all that are missing are there with one addition."""
+    """The command that gives masks their images' names, if all missing masks exist with one addition to their names."""
     folders = {pair.mask.path.parent for pair in near}
     endings = {names[0].removeprefix(pair.mask.path.stem) if len(names) == 1 else "" for pair, names in near.items()}
     folder, ending = folders.pop(), endings.pop()
@@ -123,86 +109,68 @@ def _shared_masks(source: DatasetSource, pairs: Mapping[Listed, str]) -> Finding
     shared = {mask: sharing for mask, sharing in images.items() if len(sharing) > 1}
     if not shared:
         return None
-    return Finding(
-        "shared-mask",
-        "error",
-        f"{number(len(shared), 'mask belongs', 'masks belong')} to more than one image",
-        "names that differ in more than the ending",
-        f"rename or remove one image of each, or leave these out in a copy: {how_to_fix(source)}",
-        tuple(Item(str(image), f"would share {mask}") for mask, sharing in shared.items() for image in sharing),
-    )
+    items = [Item(str(image), f"would share {mask}") for mask, sharing in shared.items() for image in sharing]
+    finding = make_finding(FindingKind.SHARED_MASK, items, command=repair_command(source))
+    rule = finding.kind.rule
+    return replace(finding, found=number(len(shared), rule.one, rule.many))  # masks are counted, images are listed
 
 
-USUAL_SPLITS = ("train", "val", "test")
+def splits_to_check(data: Described, splits: Sequence[str] = ()) -> list[str]:
+    """The given splits, or the usual ones: ``train``, ``val``, and ``test`` if it exists; ``trainval`` and ``test`` if
+    there is no ``train``.
+    """
+    there = data.splits()
+    if splits:
+        return list(splits)
+    if "trainval" in there and "train" not in there:
+        return ["trainval", "test"]
+    return [split for split in USUAL_SPLITS if split != "test" or split in there]
 
 
 def read_lists(source: DatasetSource, splits: Sequence[str] = ()) -> tuple[dict[str, list[Listed]], list[Finding]]:
-    """The pairs of each split, and what is wrong with those that can't be read.
+    """List the pairs of each split, with findings about splits that can't be listed.
 
     Args:
-        source: where the files lie.
-        splits: what to list; ``train``, ``val``, and ``test`` if it is there, when left out (``trainval`` and ``test``
-            of a dataset without ``train``).
+        source: the dataset.
+        splits: as in :func:`splits_to_check`.
     """
     lists: dict[str, list[Listed]] = {}
     findings = []
-    there = source.splits()
-    whole = "trainval" in there and "train" not in there
-    usual = ("trainval", "test") if whole else [name for name in USUAL_SPLITS if name != "test" or name in there]
-    for split in splits or usual:
+    for split in splits_to_check(source, splits):
         try:
             lists[split] = list_pairs(source, split)
         except DatasetError as error:
-            needed = bool(splits) or split == "train"
-            findings.append(_no_split(source, split, str(error), "error" if needed else "warning"))
+            findings.append(_no_split(source, split, str(error), needed=bool(splits) or split == "train"))
             continue
         if not lists[split]:
-            findings.append(_no_split(source, split, f"split '{split}' of {source.root} has no images", "error"))
+            findings.append(_no_split(source, split, f"split '{split}' of {source.root} has no images", needed=True))
     return lists, findings
 
 
-def _no_split(source: DatasetSource, split: str, found: str, severity: Severity) -> Finding:
-    without = "; to train without validation: --set data.val_split=none" if split == "val" else ""
+def _no_split(source: DatasetSource, split: str, found: str, *, needed: bool) -> Finding:
     file = source.list_file(split)
     if file.suffix == ".txt":
-        mend = f"correct the name, or write {file}, one name a line"
+        fix = f"correct the name, or write {file}, one name per line"
     elif file.exists():
-        mend = f"name another split, or correct what is in {file}"
+        fix = f"name another split, or correct what is in {file}"
     else:
-        mend = f"correct the name, or add {file}"
-    return Finding(
-        "no-split",
-        severity,
-        found,
-        "a split of this name, with images",
-        mend + without,
-        (Item(str(file)),),
-    )
+        fix = f"correct the name, or add {file}"
+    return no_split(split, found, fix, Item(str(file)), needed=needed)
+
+
+def no_split(split: str, found: str, fix: str, item: Item, *, needed: bool) -> Finding:
+    """A finding about a split that does not exist: an error if it is needed, else a warning."""
+    without = "; to train without validation: --set data.val_split=none" if split == "val" else ""
+    finding = make_finding(FindingKind.NO_SPLIT, [item], fix=fix + without)
+    return replace(finding, found=found, severity="error" if needed else "warning")
 
 
 def unused_files(source: DatasetSource) -> list[Finding]:
-    """Masks and images that nobody uses."""
+    """Masks without an image, and images in no split."""
     findings = []
     if masks := source.unused_masks():
-        findings.append(
-            Finding(
-                "extra-mask",
-                "warning",
-                f"{number(len(masks), 'mask belongs', 'masks belong')} to no image",
-                "an image of the same name for each",
-                f"add the images, correct the names, or leave these masks out in a copy: {how_to_fix(source)}",
-                tuple(Item(str(mask)) for mask in masks),
-            )
-        )
+        items = [Item(str(mask)) for mask in masks]
+        findings.append(make_finding(FindingKind.EXTRA_MASK, items, command=repair_command(source)))
     if images := source.unlisted_images():
-        findings.append(
-            Finding(
-                "unlisted-image",
-                "note",
-                f"{number(len(images), 'image is', 'images are')} in no split",
-                "each image in one split, unless it stays out on purpose",
-                "nothing, or add the names to a list",
-                tuple(Item(str(image)) for image in images),
-            )
-        )
+        findings.append(make_finding(FindingKind.UNLISTED_IMAGE, [Item(str(image)) for image in images]))
     return findings

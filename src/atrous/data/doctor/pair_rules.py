@@ -1,4 +1,4 @@
-"""From facts about a pair to complaints: every way in which an image and its mask can be wrong."""
+"""From facts about pairs to complaints: every way in which an image and its mask can be wrong."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from atrous.data.doctor.inspect import MOST_COLORS, ImageFacts, MaskFacts, PairFacts
 from atrous.data.files.masks import MaskForm
 from atrous.data.files.orientation import agreement, shown
+from atrous.data.finding_kinds import FindingKind
 from atrous.data.findings import Item, number
 from atrous.data.sources.base import Listed
 from atrous.data.sources.labels_toml import GAP
@@ -20,27 +21,28 @@ from atrous.labels import IGNORE, LabelSet
 K = TypeVar("K")
 Facts = Mapping[Listed, PairFacts]
 CLEAR = 1.5
-"""From this ratio on (or its inverse), outlines tell how a mask was drawn: on the 350 images of VOC's val, turned by
-180° or mirrored, it told in 70 % of 1,050 cases and was never wrong."""
+"""From this ratio on (or its inverse), outlines show how a mask was drawn: on 350 images of VOC, turned by 180° or
+mirrored, they did in 70 % of 1,050 cases, and were never wrong.
+"""
 
 
 class Complaint(NamedTuple):
-    """What is wrong with a pair: the kind of finding, and the file."""
+    """One thing that is wrong with a pair: the kind of finding, and the file."""
 
-    kind: str
+    kind: FindingKind
     item: Item
 
 
 def complaints(pair: Listed, facts: PairFacts, form: MaskForm) -> Iterator[Complaint]:
-    """Everything that is wrong with one pair, or worth knowing."""
+    """Everything that is wrong with one pair, or good to know."""
     image, mask = facts.image, facts.mask
     if isinstance(image, str):
-        yield Complaint("unreadable-image", Item(str(pair.image), image))
+        yield Complaint(FindingKind.UNREADABLE_IMAGE, Item(str(pair.image), image))
     else:
         for note in image.notes:
-            yield Complaint("image-note", Item(str(pair.image), note))
+            yield Complaint(FindingKind.IMAGE_NOTE, Item(str(pair.image), note))
     if isinstance(mask, str):
-        yield Complaint("unreadable-mask", Item(str(pair.mask), mask))
+        yield Complaint(FindingKind.UNREADABLE_MASK, Item(str(pair.mask), mask))
         return
     yield from _mask_complaints(pair, mask, form)
     if not isinstance(image, str):
@@ -50,26 +52,30 @@ def complaints(pair: Listed, facts: PairFacts, form: MaskForm) -> Iterator[Compl
 def _mask_complaints(pair: Listed, mask: MaskFacts, form: MaskForm) -> Iterator[Complaint]:
     file = str(pair.mask)
     if mask.is_jpeg:
-        yield Complaint("jpeg-mask", Item(file, f"a JPEG ({mask.mode})"))
+        yield Complaint(FindingKind.JPEG_MASK, Item(file, f"a JPEG ({mask.mode})"))
     elif mask.problem:
-        yield Complaint("outside-classes", Item(file, mask.problem))
+        yield Complaint(FindingKind.OUTSIDE_CLASSES, Item(file, mask.problem))
     elif mask.coloured and form.encoding == "index":
-        yield Complaint("rgb-mask", Item(file, _describe_colors(mask, form)))
+        yield Complaint(FindingKind.RGB_MASK, Item(file, _describe_colors(mask, form)))
     elif mask.colors is not None:
         known = form.colors_on_disk()
         outside = [f"{list(color)} in {count} pixels" for color, count in mask.colors.items() if color not in known]
         if outside:
-            yield Complaint("outside-classes", Item(file, f"{number(len(outside), 'colour')}: {_first(outside)}"))
+            yield Complaint(
+                FindingKind.OUTSIDE_CLASSES, Item(file, f"{number(len(outside), 'colour')}: {_first(outside)}")
+            )
     elif mask.values is not None:
         if (value := foreground(mask, form)) is not None:
             listed = " and ".join(map(str, mask.values))
-            yield Complaint("void-for-class" if value == IGNORE else "binary-mask", Item(file, f"only {listed}"))
+            yield Complaint(
+                FindingKind.VOID_FOR_CLASS if value == IGNORE else FindingKind.BINARY_MASK, Item(file, f"only {listed}")
+            )
         elif strangers := [value for value in mask.values if value not in form.values_on_disk()]:
             outside = [f"value {value} in {mask.values[value]} pixels" for value in strangers]
-            yield Complaint("outside-classes", Item(file, _first(outside)))
+            yield Complaint(FindingKind.OUTSIDE_CLASSES, Item(file, _first(outside)))
     counts = label_counts(mask, form)
     if counts is not None and not counts[:IGNORE].any():
-        yield Complaint("all-void", Item(file))
+        yield Complaint(FindingKind.ALL_VOID, Item(file))
 
 
 def _first(things: Sequence[str]) -> str:
@@ -84,15 +90,17 @@ def _fit_complaints(
     sizes = f"{shown(image.size)}, its mask {pair.mask} {shown(mask.size)}"
     if found == "other size":
         turned = "; one of the two is turned" if mask.size == image.size[::-1] else ""
-        yield Complaint("size-mismatch", Item(str(pair.image), sizes + turned))
+        yield Complaint(FindingKind.SIZE_MISMATCH, Item(str(pair.image), sizes + turned))
     elif found == "drawn otherwise":
         drawn = "as it is shown" if mask.size == image.size else "as its pixels are stored"
-        yield Complaint("turned-mask", Item(str(pair.image), f"{sizes}: drawn on the image {drawn}"))
+        yield Complaint(FindingKind.TURNED_MASK, Item(str(pair.image), f"{sizes}: drawn on the image {drawn}"))
     elif found == "unclear":
-        yield Complaint("unclear-orientation", Item(str(pair.image), _evidence(image, upright_fit)))
+        yield Complaint(FindingKind.UNCLEAR_ORIENTATION, Item(str(pair.image), _evidence(image, upright_fit)))
     elif image.orientation != 1:
         fits = "upright as the image is shown" if found == "fits" else "turned with its image"
-        yield Complaint("turned-image", Item(str(pair.image), f"EXIF orientation {image.orientation}; mask {fits}"))
+        yield Complaint(
+            FindingKind.TURNED_IMAGE, Item(str(pair.image), f"EXIF orientation {image.orientation}; mask {fits}")
+        )
 
 
 def _evidence(image: ImageFacts, upright_fit: float | None) -> str:
@@ -100,12 +108,12 @@ def _evidence(image: ImageFacts, upright_fit: float | None) -> str:
     if upright_fit is None:
         return exif
     drawn = drawn_upright(upright_fit)
-    fits = "do not tell" if drawn is None else f"fit the image as it is {'shown' if drawn else 'stored'}"
+    fits = "do not show which" if drawn is None else f"fit the image as it is {'shown' if drawn else 'stored'}"
     return f"{exif}; the mask's outlines {fits}"
 
 
 def drawn_upright(upright_fit: float | None) -> bool | None:
-    """Whether outlines tell that a mask was drawn upright (or was not); None if they don't tell."""
+    """Whether outlines show that a mask was drawn upright (or was not); None if they show neither."""
     if upright_fit is None or 1 / CLEAR < upright_fit < CLEAR:
         return None
     return upright_fit > 1
@@ -126,7 +134,7 @@ def foreground(mask: MaskFacts, form: MaskForm) -> int | None:
 
 
 def color_form(mask: MaskFacts, form: MaskForm) -> MaskForm | None:
-    """How a coloured mask is written, if that is certain: in the colours of its classes, or their values as greys."""
+    """How a coloured mask is written, if that is certain: by the colours of its classes or their values as greys."""
     grey = {value: (value, value, value) for value in range(256)}
     if mask.colors is None or not mask.opaque or len(mask.colors) == MOST_COLORS:
         return None
@@ -141,7 +149,7 @@ def color_form(mask: MaskFacts, form: MaskForm) -> MaskForm | None:
 
 
 def nothing_but_void(form: MaskForm, facts: Facts) -> bool:
-    """Whether some masks hold 0 and 255, and none holds a class but the first."""
+    """Whether some masks contain 0 and 255, and none contains a class but the first."""
     masks = [seen.mask for seen in facts.values() if isinstance(seen.mask, MaskFacts)]
     counts = [label_counts(mask, form) for mask in masks]
     learned = any(count is not None and count[1:IGNORE].any() for count in counts)

@@ -1,4 +1,4 @@
-"""A mended copy of a dataset: what can be put right with certainty is, the rest is left out and named."""
+"""A repaired copy of a dataset: what can be repaired with certainty is repaired, the rest is left out and named."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from atrous.data.doctor.dataset_rules import contains, content
-from atrous.data.doctor.inspect import PairFacts
+from atrous.data.doctor.inspect import ImageFacts, MaskFacts, PairFacts
 from atrous.data.doctor.pair_rules import (
     color_form,
     complaints,
@@ -21,12 +21,12 @@ from atrous.data.doctor.pair_rules import (
     label_counts,
     nothing_but_void,
 )
-from atrous.data.doctor.remedies import is_error
 from atrous.data.doctor.report import Checkup
 from atrous.data.files.images import open_image, turn
 from atrous.data.files.masks import MaskForm, MaskRef, read_mask
 from atrous.data.files.orientation import agreement
 from atrous.data.files.threads import Progress
+from atrous.data.finding_kinds import FindingKind
 from atrous.data.findings import SHOWN, Item, number
 from atrous.data.folder_writer import check_target, write_folder
 from atrous.data.sources.base import Listed
@@ -36,11 +36,11 @@ from atrous.labels import IGNORE, LabelSet, encode_mask
 
 @dataclass(frozen=True)
 class Plan:
-    """How a pair is brought into the copy.
+    """How a pair is copied.
 
     Args:
-        form: how its mask is to be read.
-        steps: what is mended, in words; empty if nothing is.
+        form: how its mask is read.
+        steps: what is repaired, as messages; empty if nothing is.
         turn_mask: whether the mask must be turned as its image is.
     """
 
@@ -50,14 +50,14 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Mended:
-    """What :func:`mend` did.
+class RepairedCopy:
+    """What :func:`repair` did.
 
     Args:
         folder: the copy.
         splits: how many pairs are in each split of it.
-        done: the files that were mended, by what was done.
-        left_out: pairs that could not be mended, each with the reason.
+        done: the files that were repaired, by what was done.
+        left_out: pairs that could not be repaired, each with the reason.
     """
 
     folder: Path
@@ -66,9 +66,9 @@ class Mended:
     left_out: tuple[Item, ...]
 
     def text(self) -> str:
-        """The same for a person."""
-        held = ", ".join(f"{split} {number(count, 'pair')}" for split, count in self.splits.items())
-        lines = [f"{self.folder} is a mended copy: {held}"]
+        """The result as text."""
+        sizes = ", ".join(f"{split} {number(count, 'pair')}" for split, count in self.splits.items())
+        lines = [f"{self.folder} is a repaired copy: {sizes}"]
         for step, files in self.done.items():
             lines += [f"  {step}: {number(len(files), 'file')}", *_listed(files)]
         if self.left_out:
@@ -89,36 +89,39 @@ def _listed(files: list[str]) -> list[str]:
     return [f"    {file}" for file in files[:SHOWN]] + more
 
 
-def mend(checkup: Checkup, folder: Path, progress: Progress | None = None) -> Mended:
+def repair(checkup: Checkup, folder: Path, progress: Progress | None = None) -> RepairedCopy:
     """Write a copy of a dataset as a folder of images, palette masks, ``labels.toml`` and lists.
 
     Coloured masks of known colours and masks of two values in a dataset of two classes become class numbers; images
-    that EXIF turns become upright PNGs, their masks with them; an image in several splits stays out of ``train``.
-    What can't be mended with certainty is left out. The original is only read.
+    that EXIF turns become upright PNGs, and their masks are turned with them; images in several splits are taken out
+    of ``train``. What can't be repaired with certainty is left out. The original is only read.
 
     Args:
-        checkup: what is known of the dataset.
+        checkup: of the dataset, on disk.
         folder: where to write; new or empty.
         progress: called with the number of pairs written and their total.
 
     Raises:
-        DatasetError: ``folder`` is in use, ``labels.toml`` must be corrected first, nothing is left to write, or the
-            dataset has more than a folder of images and masks can hold.
+        DatasetError: ``folder`` exists and is not empty, ``labels.toml`` must be corrected first, nothing is left to
+            write, or the dataset is not on disk or has more than a folder of images and masks can contain.
     """
-    check_target(folder, checkup.source.root)
-    if checkup.source.extras.folders():
+    root = checkup.source.root
+    if root is None:
+        raise DatasetError(f"{checkup.source.spec} is not a dataset on disk, so it has no files to copy and repair")
+    check_target(folder, root)
+    if not checkup.source.repairable:
         raise DatasetError(
-            f"{checkup.source.spec} has more than images with one mask each, and a mended copy would lose it; mend its "
-            "own files as the findings say"
+            f"{checkup.source.spec} has more than images with one mask each, and a repaired copy would lose it; fix "
+            "its own files as the findings say"
         )
-    if unclear := [finding for finding in checkup.findings if finding.kind == "labels-file"]:
-        raise DatasetError(f"{unclear[0].found}; correct that first, since nothing else says what the masks mean")
+    if unclear := [finding for finding in checkup.findings if finding.kind == FindingKind.LABELS_FILE]:
+        raise DatasetError(f"{unclear[0].found}; correct that first, since nothing else declares what the masks mean")
     plans, left_out = _plan_all(checkup)
     lists = {split: [pair for pair in pairs if pair in plans] for split, pairs in checkup.lists.items()}
     done = _take_out_of_train(lists, checkup.facts)
     pairs = list(dict.fromkeys(pair for listed in lists.values() for pair in listed))
     if not pairs:
-        raise DatasetError(f"nothing of {checkup.source.spec} can be mended with certainty; see its findings")
+        raise DatasetError(f"nothing of {checkup.source.spec} can be repaired with certainty; see its findings")
     labels = checkup.form.label_set
 
     def write(pair: Listed, image: Path, mask: Path) -> None:
@@ -128,7 +131,7 @@ def mend(checkup: Checkup, folder: Path, progress: Progress | None = None) -> Me
     for pair in pairs:
         for step in plans[pair].steps:
             done.setdefault(step, []).append(str(pair.image if step.startswith("image") else pair.mask))
-    return Mended(folder, splits, done, tuple(left_out))
+    return RepairedCopy(folder, splits, done, tuple(left_out))
 
 
 def _plan_all(checkup: Checkup) -> tuple[dict[Listed, Plan], list[Item]]:
@@ -163,31 +166,41 @@ def _plan(pair: Listed, seen: PairFacts, form: MaskForm) -> Plan | str:
         return image if isinstance(image, str) else f"mask: {mask}"
     plan = Plan(form, turn_mask=agreement(mask.size, image.size, image.orientation, form.orientation) == "turn it")
     for kind, item in complaints(pair, seen, form):
-        upright = drawn_upright(seen.upright_fit)
-        if kind == "rgb-mask" and (colors := color_form(mask, form)):
-            plan = replace(plan, form=colors, steps=(*plan.steps, "mask: colours written as class numbers"))
-        elif kind == "binary-mask" and len(form.label_set) == 2:
-            values = (0, foreground(mask, form) or 0)
-            plan = replace(
-                plan,
-                form=replace(form, values=values),
-                steps=(*plan.steps, f"mask: {values[1]} written as 1"),
-            )
-        elif kind == "turned-mask":
-            plan = replace(plan, turn_mask=mask.size != image.size)
-        elif kind == "unclear-orientation" and upright is not None:
-            plan = replace(plan, turn_mask=not upright)
-        elif kind == "all-void" or is_error(kind):
-            return f"{kind}: {item.detail}" if item.detail else kind
+        if kind.rule.repair == "keep":
+            continue
+        repaired = _repaired(plan, kind, image, mask, seen.upright_fit) if kind.rule.repair == "repair" else None
+        if repaired is None:
+            return str(Item(kind, item.detail))
+        plan = repaired
     counts = label_counts(mask, plan.form)
     if counts is None or not counts[:IGNORE].any():
-        return "all-void"
+        return str(FindingKind.ALL_VOID)
     steps = plan.steps + (("mask: turned as its image is",) if plan.turn_mask else ())
     return replace(plan, steps=steps + (("image: turned upright",) if image.orientation != 1 else ()))
 
 
+def _repaired(
+    plan: Plan, kind: FindingKind, image: ImageFacts, mask: MaskFacts, upright_fit: float | None
+) -> Plan | None:
+    """A plan that also repairs a mistake; None if that is not certain."""
+    form = plan.form
+    match kind:
+        case FindingKind.RGB_MASK if colors := color_form(mask, form):
+            return replace(plan, form=colors, steps=(*plan.steps, "mask: colours written as class numbers"))
+        case FindingKind.BINARY_MASK if len(form.label_set) == 2:
+            value = foreground(mask, form) or 0
+            return replace(
+                plan, form=replace(form, values=(0, value)), steps=(*plan.steps, f"mask: {value} written as 1")
+            )
+        case FindingKind.TURNED_MASK:
+            return replace(plan, turn_mask=mask.size != image.size)
+        case FindingKind.UNCLEAR_ORIENTATION if (upright := drawn_upright(upright_fit)) is not None:
+            return replace(plan, turn_mask=not upright)
+    return None
+
+
 def _take_out_of_train(lists: dict[str, list[Listed]], facts: Mapping[Listed, PairFacts]) -> dict[str, list[str]]:
-    """Take images that are in two splits out of the one that is learned from, or of the first; which, by words."""
+    """Take images that are in two splits out of the training split, or out of the first; the files by message."""
     taken: dict[str, list[str]] = {}
     for split, other in combinations(lists, 2):
         if contains(split, other):

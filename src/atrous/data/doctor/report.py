@@ -1,4 +1,4 @@
-"""What the doctor saw of a dataset, as text and as JSON."""
+"""The report of the doctor, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -7,75 +7,79 @@ from dataclasses import dataclass
 from typing import Any
 
 from atrous.data.doctor.inspect import ImageFacts, MaskFacts, PairFacts
-from atrous.data.doctor.list_rules import how_to_fix
+from atrous.data.doctor.list_rules import repair_command
 from atrous.data.doctor.pair_rules import complaints, label_counts
-from atrous.data.doctor.remedies import is_error
 from atrous.data.files.masks import MaskForm
 from atrous.data.files.orientation import Size, shown
 from atrous.data.findings import Finding, errors_of, tally
-from atrous.data.sources.base import DatasetSource, Listed
+from atrous.data.sources.base import Described, Listed
 from atrous.data.stats import ClassCounts, add_up
 
 
 @dataclass(frozen=True)
 class Checkup:
-    """All that was looked at, and what is wrong with it.
+    """What was checked, and what is wrong with it.
 
     Args:
-        source: where the files lie.
+        source: the dataset.
         form: how masks are written, or probably are.
-        lists: the pairs of each split that can be read, in order.
-        facts: of each pair whose files are there.
+        tried: the splits that were to be checked.
+        lists: the pairs of each of these that can be listed, in order.
+        facts: of each pair whose files exist.
         findings: the worst first.
     """
 
-    source: DatasetSource
+    source: Described
     form: MaskForm
+    tried: tuple[str, ...]
     lists: Mapping[str, list[Listed]]
     facts: Mapping[Listed, PairFacts]
     findings: tuple[Finding, ...] = ()
 
     @property
     def healthy(self) -> bool:
-        """Whether nothing is an error."""
+        """Whether there are no errors."""
         return not errors_of(self.findings)
 
     def good(self, split: str) -> list[Listed]:
-        """The pairs of a split that can be read."""
+        """The pairs of a split without errors."""
         return [pair for pair in self.lists[split] if pair in self.facts and not self._errors(pair)]
 
     def _errors(self, pair: Listed) -> bool:
-        return any(is_error(complaint.kind) for complaint in complaints(pair, self.facts[pair], self.form))
+        return any(
+            complaint.kind.rule.severity == "error" for complaint in complaints(pair, self.facts[pair], self.form)
+        )
 
     def counts(self, split: str) -> ClassCounts:
-        """How often each class occurs in the good pairs of a split."""
+        """Class counts of the good pairs of a split."""
         masks = (self.facts[pair].mask for pair in self.good(split))
         labels = (label_counts(mask, self.form) for mask in masks if isinstance(mask, MaskFacts))
         return add_up([found for found in labels if found is not None], len(self.form.label_set))
 
     def sizes(self, split: str) -> list[Size]:
-        """The sizes of the images of the good pairs of a split, upright, those of the fewest pixels first."""
+        """The upright sizes of the images of the good pairs of a split, by number of pixels."""
         images = (self.facts[pair].image for pair in self.good(split))
         sizes = [image.size for image in images if isinstance(image, ImageFacts)]
         return sorted(sizes, key=lambda size: size[0] * size[1])
 
     def others(self) -> list[str]:
-        """Splits that are there and were not looked at."""
-        looked_at = {part for split in self.lists for part in split.split("+")}
-        unreadable = {file for finding in self.findings if finding.kind == "no-split" for file in finding.files}
-        others = [split for split in self.source.splits() if split not in looked_at]
-        return [split for split in others if str(self.source.list_file(split)) not in unreadable]
+        """Splits that exist and were not checked."""
+        looked_at = {part for split in self.tried for part in split.split("+")}
+        return [split for split in self.source.splits() if split not in looked_at]
 
     def text(self) -> str:
-        """The report: a table of classes for each split, then what is wrong."""
+        """The report as text: a table of classes for each split, then the findings."""
         parts = [self._table(split) for split in self.lists]
         if others := self.others():
-            parts.append(f"not looked at: {', '.join(others)} (--split NAME)")
+            parts.append(f"not checked: {', '.join(others)} (--split NAME)")
         parts += [finding.block() for finding in self.findings]
         if self.healthy:
             parts.append(f"healthy: {tally(self.findings)}")
         else:
-            parts.append(f"{tally(self.findings)}; a mended copy, as far as that is safe: {how_to_fix(self.source)}")
+            command = repair_command(self.source)
+            parts.append(
+                tally(self.findings) + (f"; to repair a copy, as far as that is safe: {command}" if command else "")
+            )
         return "\n\n".join(parts)
 
     def _table(self, split: str) -> str:
@@ -88,7 +92,7 @@ class Checkup:
         return "\n".join([*lines, f"  {'(ignored)':{width}}  {100 * counts.ignored / total:6.2f} %"])
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON knows it, with all files."""
+        """The report for JSON, with all files."""
         return {
             "data": self.source.spec,
             "healthy": self.healthy,

@@ -21,17 +21,12 @@ class Listed(NamedTuple):
     mask: MaskRef
 
 
-class DatasetSource(Protocol):
-    """A dataset on disk: which splits and pairs it has, and how its masks are written."""
+class Described(Protocol):
+    """What messages about a dataset need to know of it."""
 
-    kind: str
-    """The name before the colon of its specification."""
-
-    root: Path
-    """The folder that contains its files."""
-
-    extras: Extras
-    """Further channels and further masks."""
+    @property
+    def kind(self) -> str:
+        """The name before the colon of its specification."""
 
     @property
     def spec(self) -> str:
@@ -41,8 +36,27 @@ class DatasetSource(Protocol):
     def labels_file(self) -> Path | None:
         """The file in which a user can declare how masks are written, if there can be one."""
 
+    @property
+    def root(self) -> Path | None:
+        """The folder that contains its files; None if it is not on disk."""
+
+    @property
+    def repairable(self) -> bool:
+        """Whether a repaired copy of it can be written as a folder."""
+
     def splits(self) -> list[str]:
         """The splits that exist."""
+
+
+class DatasetSource(Described, Protocol):
+    """A dataset on disk: which splits and pairs it has, and how its masks are written."""
+
+    @property
+    def root(self) -> Path:
+        """The folder that contains its files."""
+
+    extras: Extras
+    """Further channels and further masks."""
 
     def list_file(self, split: str) -> Path:
         """The file or folder that lists a split, whether or not it exists."""
@@ -89,6 +103,10 @@ class PublishedSource:
     @property
     def spec(self) -> str:
         return f"{self.kind}:{self.root}"
+
+    @property
+    def repairable(self) -> bool:
+        return not self.extras.folders()
 
     def form(self) -> MaskForm:
         return self.mask_form

@@ -9,6 +9,7 @@ from pathlib import Path
 from atrous.data.extras import Extras
 from atrous.data.files.images import SUFFIXES, ImageError, find_images
 from atrous.data.files.masks import MaskError, MaskFile, MaskForm
+from atrous.data.finding_kinds import FindingKind
 from atrous.data.findings import Finding
 from atrous.data.sources.base import Listed
 from atrous.data.sources.labels_toml import guess_form, read_form, values_seen
@@ -35,6 +36,7 @@ class Folder:
 
     kind = "folder"
     extras = Extras()
+    repairable = True
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -143,7 +145,9 @@ class Folder:
                 return read_form(self.labels_file), []
             except DatasetError as error:
                 found, _, expected = str(error).partition("; expected ")
-                findings.append(Finding("labels-file", "error", found, expected, f"correct {self.labels_file}"))
+                findings.append(
+                    Finding(FindingKind.LABELS_FILE, "error", found, expected, f"correct {self.labels_file}")
+                )
         form, finding = guess_form(self.root, self._values_seen())
         return form, findings + ([finding] if finding else [])
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from atrous.data.files.masks import Encoding, MaskError, MaskFile, MaskForm
 from atrous.data.files.threads import read_all
+from atrous.data.finding_kinds import FindingKind
 from atrous.data.findings import Finding, Item, number
 from atrous.errors import DatasetError, InputError
 from atrous.label_sets import VOC
@@ -163,7 +164,7 @@ def guess_form(root: Path, seen: Mapping[Path, frozenset[int] | MaskError]) -> t
 def _only_0_and_255(root: Path, masks: Iterable[Path]) -> tuple[MaskForm, Finding]:
     form = MaskForm(LabelSet(("background", "foreground")), values=(0, IGNORE))
     return form, Finding(
-        "binary-mask",
+        FindingKind.BINARY_MASK,
         "error",
         f"the masks in {root / 'masks'} hold only 0 and {IGNORE}, but {IGNORE} is ignored everywhere, so there is "
         "nothing to learn",
@@ -179,7 +180,7 @@ def _values_far_apart(root: Path, classes: list[int], seen: Mapping[Path, frozen
     shown = ", ".join(map(str, classes[:12])) + (", …" if len(classes) > 12 else "")
     far = {value for place, value in enumerate(classes) if value != place}
     return form, Finding(
-        "binary-mask" if len(classes) == 2 else "values-far-apart",
+        FindingKind.BINARY_MASK if len(classes) == 2 else FindingKind.VALUES_FAR_APART,
         "error",
         f"the masks in {root / 'masks'} hold the values {shown}; read as class numbers they would make "
         f"{classes[-1] + 1} classes, of which {number(len(classes), 'occurs', 'occur')}",
