@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 import atrous
+from atrous.data.dataset import subset
 from atrous.data.opening import open_dataset
 from atrous.evaluation.report import percent
 from atrous.evaluation.sweep import COUNTED_AT, SweepPoint, multiply_adds, plot, sweep
@@ -50,7 +51,7 @@ def main(
     images: Annotated[int, typer.Option(help="How many of its images, spread evenly.")] = 100,
 ) -> None:
     """Evaluate every row, and write the table."""
-    network, dataset = atrous.load(model), open_dataset(data, split).some(images)
+    network, dataset = atrous.load(model), subset(open_dataset(data, split), images)
     rows, points = [HEADER], []
     for stride, inference, name, published in ROWS:
         (point,) = sweep(network, dataset, "output_stride", [stride], trimap=BANDS, inference=inference)

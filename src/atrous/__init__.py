@@ -34,7 +34,7 @@ _HOMES = {
     "create_model": "atrous.models",
     "evaluate": "atrous.evaluation.evaluate",
     "load": "atrous.models",
-    "open_dataset": "atrous.data.dataset",
+    "open_dataset": "atrous.data.opening",
     "predict": "atrous.inference.predictor",
     "set_output_stride": "atrous.models.surgery.output_stride",
 }

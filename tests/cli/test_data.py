@@ -33,7 +33,7 @@ def test_data_check_fix_checks_the_copy(dataset: Path, tmp_path: Path, run: Run)
     result = run("data", "check", f"folder:{dataset}", *options)
     assert result.exit_code == 0, result.output
     assert "folder:all: 1 of 1 pairs are good" in result.stdout
-    assert json.loads((tmp_path / "facts.json").read_text())["mended"]["splits"] == {"all": 1}
+    assert json.loads((tmp_path / "facts.json").read_text())["repaired"]["splits"] == {"all": 1}
     assert run("data", "check", f"folder:{dataset}", *options).exit_code == 2  # the copy is there already
 
 

@@ -108,7 +108,9 @@ def test_a_layer_of_another_size_or_none_is_an_error_that_names_it(nyud: Path) -
     with pytest.raises(DatasetError, match=r"img_5133.png is 6×4 but .*hha/img_5133.png 6×5; both must have one size"):
         open_dataset(f"nyud-rgb-hha:{nyud}", "test")[0]
     (nyud / "data/hha/img_5133.png").unlink()
-    with pytest.raises(DatasetError, match=r"1 image is missing a file that nyud-rgb-hha needs .* needs .*hha/img_5133.png"):
+    with pytest.raises(
+        DatasetError, match=r"1 image is missing a file that nyud-rgb-hha needs .* needs .*hha/img_5133.png"
+    ):
         open_dataset(f"nyud-rgb-hha:{nyud}", "test")
     assert open_dataset(f"nyud:{nyud}", "test")[0].image.shape == (4, 6, 3)
 
@@ -135,7 +137,9 @@ def test_siftflow_gives_both_of_its_masks(siftflow: Path) -> None:
 
 def test_siftflow_without_its_second_masks_says_which(siftflow: Path) -> None:
     (siftflow / f"GeoLabels/{SIFT}/street_b2.mat").unlink()
-    with pytest.raises(DatasetError, match=r"1 image is missing a file .*street_b2.jpg: needs .*GeoLabels.*street_b2.mat"):
+    with pytest.raises(
+        DatasetError, match=r"1 image is missing a file .*street_b2.jpg: needs .*GeoLabels.*street_b2.mat"
+    ):
         open_dataset(f"siftflow:{siftflow}", "trainval")
 
 

@@ -161,7 +161,8 @@ def _as_uint8(array: NDArray[Any], where: str) -> Pixels:
             f"{where} has values from {low:g} to {high:g}; expected 0 to 1 for floating point. Models normalise their "
             "input themselves: leave normalisation out of the dataset's transforms"
         )
-    return np.rint(array * 255).astype(np.uint8)
+    scaled: Pixels = np.rint(array * 255).astype(np.uint8)
+    return scaled
 
 
 def to_values(value: object, where: str = "mask") -> NDArray[np.int64]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from atrous.data.dataset import Dataset, Sample
+from atrous.data.dataset import Dataset, Sample, dataset_extras, dataset_name
 from atrous.errors import InputError
 from atrous.evaluation.metrics import ConfusionMatrix, Metrics
 from atrous.evaluation.trimap import trimap as near_boundaries
@@ -134,7 +134,7 @@ def evaluate(
     if any(width < 1 for width in trimap):
         raise InputError(f"a band along boundaries is 1 or more pixels wide, not {min(trimap)}")
     if not len(dataset):
-        raise InputError(f"there is no image to evaluate in {dataset.name}")
+        raise InputError(f"there is no image to evaluate in {dataset_name(dataset)}")
     check_classes(model.label_set, dataset.label_set)
     inference = inference or Inference()
     confusion = ConfusionMatrix(dataset.label_set)
@@ -154,12 +154,14 @@ def evaluate(
             if progress:
                 progress(done, len(indices))
     seconds = time.perf_counter() - begin
-    return Evaluation(model.name, dataset.name, confusion, len(dataset), seconds, precision, str(where), bands, heads)
+    return Evaluation(
+        model.name, dataset_name(dataset), confusion, len(dataset), seconds, precision, str(where), bands, heads
+    )
 
 
 def _evaluated_heads(model: SegmentationModel, dataset: Dataset) -> dict[str, LabelSet]:
     """The heads beside ``main`` that the dataset has masks for, and their label sets."""
-    masks = dataset.extras.masks
+    masks = dataset_extras(dataset).masks
     return {name: masks[name].form.label_set for name in model.further_heads if name in masks} if masks else {}
 
 

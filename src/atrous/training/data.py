@@ -38,9 +38,8 @@ def _check_alike(train_set: Dataset, val_set: Dataset) -> None:
         )
     black = (0.0, 0.0, 0.0)
     if dataset_extras(val_set).means(black) != dataset_extras(train_set).means(black):
-        raise RecipeError(
-            f"data.val has images of other channels ({dataset_name(val_set)}) than data.train ({dataset_name(train_set)})"
-        )
+        names = f"data.val has images of other channels ({dataset_name(val_set)}) than data.train"
+        raise RecipeError(f"{names} ({dataset_name(train_set)})")
 
 
 def given_class_weights(recipe: Recipe, dataset: Dataset) -> list[float] | None:

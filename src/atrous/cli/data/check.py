@@ -28,7 +28,7 @@ def check(
     wrongly from; 2: no such dataset. With --fix, the exit code is about the copy.
     """
     from atrous.data.doctor.check import check
-    from atrous.data.doctor.repair import mend
+    from atrous.data.doctor.repair import repair
     from atrous.data.folder_writer import check_target
     from atrous.data.sources.registry import find_source
 
@@ -41,12 +41,12 @@ def check(
     facts = checkup.to_dict()
     if fix:
         with progress_bar("fixing") as progress:
-            mended = mend(checkup, fix, progress)
-        typer.echo(f"\n{mended.text()}\n")
+            repaired = repair(checkup, fix, progress)
+        typer.echo(f"\n{repaired.text()}\n")
         with progress_bar("checking") as progress:
-            checkup = check(f"folder:{fix}", list(mended.splits) if split else (), progress)
+            checkup = check(f"folder:{fix}", list(repaired.splits) if split else (), progress)
         typer.echo(checkup.text())
-        facts |= {"mended": mended.to_dict() | {"healthy": checkup.healthy}}
+        facts |= {"repaired": repaired.to_dict() | {"healthy": checkup.healthy}}
     write_json(json, facts)
     if not checkup.healthy:
         raise typer.Exit(1)
