@@ -14,7 +14,7 @@ from torch import Tensor
 
 from atrous.crf.search import search
 from atrous.crf.settings import Settings, to_card
-from atrous.data.dataset import Dataset, Sample
+from atrous.data.dataset import Dataset, Sample, dataset_name
 from atrous.errors import InputError
 from atrous.evaluation.evaluate import check_classes
 from atrous.evaluation.metrics import ConfusionMatrix
@@ -132,7 +132,7 @@ def search_crf(
     """
     if len(dataset) < 2:
         raise InputError(
-            f"{dataset.name} has {len(dataset)} image(s); a CRF needs some to search on and others held out"
+            f"{dataset_name(dataset)} has {len(dataset)} image(s); a CRF needs some to search on and others held out"
         )
     if images < 1:
         raise InputError(f"a CRF is searched on 1 image or more, not {images}")
@@ -159,7 +159,7 @@ def search_crf(
         held_out_with=_evaluate(model, held_out, replace(plain, crf=best.build())),
         images=(len(searched), len(held_out)),
         tried=mean_ious,
-        data=dataset.name,
+        data=dataset_name(dataset),
     )
 
 
