@@ -13,7 +13,7 @@ from torch import Tensor
 
 from atrous.convert.caffe import convert_caffe
 from atrous.convert.pytorch import convert_pytorch
-from atrous.convert.source import ConversionError
+from atrous.convert.tensors import ConversionError
 from atrous.data.sources.nyud import read_log_depth
 from atrous.label_sets import VOC
 from atrous.labels import LabelSet

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from atrous.convert.caffe import convert_caffe
 from atrous.convert.pytorch import convert_pytorch
-from atrous.convert.source import ConversionError
+from atrous.convert.tensors import ConversionError
 from atrous.label_sets import VOC
 from atrous.labels import LabelSet
 from atrous.models import SegmentationModel, load

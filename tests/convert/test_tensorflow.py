@@ -12,9 +12,9 @@ from torch import Tensor
 from typer.testing import CliRunner, Result
 
 from atrous.cli import app
-from atrous.convert.source import ConversionError
-from atrous.convert.tensorbundle import CheckpointFileError, read_tensor_bundle
+from atrous.convert.formats.tensorbundle import CheckpointFileError, read_tensor_bundle
 from atrous.convert.tensorflow import convert_tensorflow
+from atrous.convert.tensors import ConversionError
 from atrous.models import load
 
 from .conftest import field, varint

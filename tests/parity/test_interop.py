@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from atrous.cli import app
-from atrous.convert.export import export_pytorch
 from atrous.convert.pytorch import convert_pytorch
-from atrous.convert.source import ConversionError
+from atrous.convert.tensors import ConversionError
+from atrous.convert.to_pytorch import export_pytorch
 from atrous.models import SegmentationModel, create_model
 from atrous.models.backbones.weights import read_weights
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from atrous.convert.build import build
-from atrous.convert.caffemodel import Array, CaffeLayer, read_caffemodel
-from atrous.convert.source import ConversionError, Source
+from atrous.convert.formats.caffemodel import Array, CaffeLayer, read_caffemodel
+from atrous.convert.layouts import build_model
+from atrous.convert.tensors import ConversionError, FileTensors
 from atrous.labels import LabelSet
 from atrous.models.base import SegmentationModel
 
@@ -32,7 +32,7 @@ def convert_caffe(
         file: a ``.caffemodel``; no other file is needed.
         architecture: what it holds: an FCN, ``deeplab_largefov`` or ``deeplab_aspp``.
         label_set: names of the classes; when left out, those of the released net with as many, or numbers.
-        inputs: what an FCN looks at, one of ``atrous.convert.fcn.INPUTS``; when left out, what the file tells.
+        inputs: inputs of an FCN, one of ``atrous.convert.architectures.fcn.INPUTS``; found from the file by default.
         rates: of a DeepLab's branches; when left out, the published ones.
         scales: of the image, for a DeepLab's ASPP; when left out, those it was trained with.
 
@@ -45,12 +45,12 @@ def convert_caffe(
         ValueError: an unknown architecture or input, an option of the other family, or a number of labels or rates
             that does not fit.
     """
-    return build(
+    return build_model(
         read_source(Path(file)), architecture, "caffe", label_set=label_set, inputs=inputs, rates=rates, scales=scales
     )
 
 
-def read_source(file: Path) -> Source:
+def read_source(file: Path) -> FileTensors:
     """The tensors of a ``.caffemodel``, each named after its layer.
 
     Raises:
@@ -69,7 +69,7 @@ def read_source(file: Path) -> Source:
             raise ConversionError(f"{file}: {name} should share its parameters with {name.rpartition('_')[0]}")
         del layers[name]
     tensors = {f"{layer.name}.{part}": blob for layer in layers.values() for part, blob in _parts(layer)}
-    return Source(file, tensors, scales)
+    return FileTensors(file, tensors, scales)
 
 
 def _parts(layer: CaffeLayer) -> Iterator[tuple[str, Array]]:

@@ -14,9 +14,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
-from atrous.convert.build import build
-from atrous.convert.kinds import BEGINNING, is_safetensors, other_kind
-from atrous.convert.source import ConversionError, Source, listed
+from atrous.convert.formats.signatures import SIGNATURE_BYTES, describe_signature, is_safetensors
+from atrous.convert.layouts import build_model
+from atrous.convert.tensors import ConversionError, FileTensors, listed
 from atrous.labels import LabelSet
 from atrous.models.backbones.weights import read_weights
 from atrous.models.base import SegmentationModel
@@ -46,9 +46,9 @@ def convert_pytorch(
     Args:
         file: a PyTorch file (nothing in it is run) or safetensors.
         architecture: what it holds.
-        layout: whose names these are, one of ``atrous.convert.build.LAYOUTS``.
+        layout: whose names these are, one of ``atrous.convert.layouts.LAYOUTS``.
         label_set: names of the classes; when left out, those of the released net with as many, or numbers.
-        inputs: what an FCN looks at, one of :data:`atrous.convert.fcn.INPUTS`.
+        inputs: what an FCN looks at, one of :data:`atrous.convert.architectures.fcn.INPUTS`.
         rates: of a DeepLab's branches; when left out, the published ones.
         scales: of the image, for a DeepLab's ASPP; when left out, those it was trained with.
 
@@ -57,14 +57,14 @@ def convert_pytorch(
 
     Raises:
         ConversionError: a file that can't be read, or that holds something else.
-        ValueError: as :func:`atrous.convert.build.build` has it.
+        ValueError: as :func:`atrous.convert.layouts.build_model` has it.
     """
-    return build(
+    return build_model(
         _source(Path(file)), architecture, layout, label_set=label_set, inputs=inputs, rates=rates, scales=scales
     )
 
 
-def _source(file: Path) -> Source:
+def _source(file: Path) -> FileTensors:
     found = _read(file)
     wrapper = next(
         (key for key in _WRAPPERS if isinstance(found, Mapping) and isinstance(found.get(key), Mapping)), None
@@ -79,15 +79,17 @@ def _source(file: Path) -> Source:
         said = listed(others) if others else "nothing"
         raise ConversionError(f"{file} holds no state dict: {_EXPECTED}, found {said}; {_MEND}")
     beside = [str(key) for key in found if key != wrapper] if wrapper else []
-    return Source(file, {name.removeprefix("module."): tensor for name, tensor in weights.items()}, left_out=beside)
+    return FileTensors(
+        file, {name.removeprefix("module."): tensor for name, tensor in weights.items()}, left_out=beside
+    )
 
 
 def _read(file: Path) -> Any:
     with file.open("rb") as stream:
-        beginning = stream.read(BEGINNING)
+        beginning = stream.read(SIGNATURE_BYTES)
     if not beginning:
         raise ConversionError(f"{file} is empty")
-    if kind := other_kind(beginning, _OTHERS):
+    if kind := describe_signature(beginning, _OTHERS):
         raise ConversionError(f"{file} holds no weights of PyTorch: it is {kind}")
     named = file.suffix == ".safetensors"
     if is_safetensors(beginning) and not named:

@@ -17,7 +17,7 @@ def classifier(
     overwrite: Overwrite = False,
 ) -> None:
     """Convert a Caffe ImageNet classifier (.caffemodel) to weights to start a training from."""
-    from atrous.convert.classifier import convert_classifier
+    from atrous.convert.caffe_classifier import convert_classifier
 
     check_file(out, overwrite)
     convert_classifier(file, architecture, out)

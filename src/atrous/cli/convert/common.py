@@ -75,7 +75,7 @@ def check_model_folder(out: Path, overwrite: bool) -> None:
 
 def save_converted(model: SegmentationModel, out: Path) -> None:
     """Write a converted model, and print what it is."""
-    from atrous.convert.source import listed
+    from atrous.convert.tensors import listed
 
     model.save(out)
     size = sum(parameter.numel() for parameter in model.parameters())

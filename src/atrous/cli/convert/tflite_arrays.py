@@ -18,7 +18,7 @@ def tflite_arrays(
     file: Weights, out: ModelFolder, classes: Classes = None, data: ClassesOf = None, overwrite: Overwrite = False
 ) -> None:
     """Convert the arrays of a TFLite network (.npz, and .json of its layers): DeepLabv3 on MobileNetV2."""
-    from atrous.convert.tensorflow import convert_tflite_arrays
+    from atrous.convert.tflite import convert_tflite_arrays
 
     check_model_folder(out, overwrite)
     save_converted(convert_tflite_arrays(file, label_set=read_label_set(classes, data)), out)

@@ -21,7 +21,7 @@ def to_pytorch(
     overwrite: Overwrite = False,
 ) -> None:
     """Write a DeepLabv3, DeepLabv3+ or fcn as a state dict that another program loads."""
-    from atrous.convert.export import check_ending, stride_there, write_pytorch
+    from atrous.convert.to_pytorch import check_ending, stride_there, write_pytorch
     from atrous.models.loading import load
 
     check_ending(out)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-BEGINNING = 16
+SIGNATURE_BYTES = 16
 """How many bytes tell it."""
 _NOT_DOWNLOADED = {
     b"version http": "a pointer of git LFS: `git lfs pull` brings the file itself",
@@ -12,7 +12,7 @@ _NOT_DOWNLOADED = {
 }
 
 
-def other_kind(beginning: bytes, kinds: Mapping[bytes, str]) -> str | None:
+def describe_signature(beginning: bytes, kinds: Mapping[bytes, str]) -> str | None:
     """What stands in a file's place after a download that went wrong, or one of the kinds by how they begin."""
     return next((kind for start, kind in {**_NOT_DOWNLOADED, **kinds}.items() if beginning.startswith(start)), None)
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from atrous.convert.source import ConversionError, Source
+from atrous.convert.tensors import ConversionError, FileTensors
 from atrous.errors import InputError
 from atrous.labels import LabelSet
 from atrous.models.base import Preprocessing, SegmentationModel
@@ -53,7 +53,7 @@ class Naming(NamedTuple):
 
 
 def deeplab_from(
-    source: Source,
+    source: FileTensors,
     architecture: str,
     layout: str,
     label_set: LabelSet | None,
@@ -109,7 +109,7 @@ def deeplab_from(
     return model.eval()
 
 
-def _weights(source: Source, model: DeepLab, naming: Naming) -> dict[str, Tensor]:
+def _weights(source: FileTensors, model: DeepLab, naming: Naming) -> dict[str, Tensor]:
     heads = {
         ours: theirs
         for names, others in zip(model.branches, naming.branches, strict=True)
@@ -129,7 +129,7 @@ def _weights(source: Source, model: DeepLab, naming: Naming) -> dict[str, Tensor
     return weights
 
 
-def _caffe(source: Source) -> Naming:
+def _caffe(source: FileTensors) -> Naming:
     layers = dict.fromkeys(name.rpartition(".")[0] for name in source.names())
     vgg, resnet = ([name for name in layers if re.match(kind, name)] for kind in ("fc8_", "fc1_"))
     if "conv1_1" in layers and vgg:
@@ -170,7 +170,7 @@ _KAZUTO = {
 }
 
 
-def _kazuto(source: Source) -> Naming:
+def _kazuto(source: FileTensors) -> Naming:
     prefix = "base." if "base.layer1.conv1.conv.weight" in source else ""
 
     def backbone_key(layer: str, kind: str) -> str:
@@ -182,14 +182,14 @@ def _kazuto(source: Source) -> Naming:
     return Naming("resnet101", [(f"{prefix}aspp.c{i}",) for i in range(4)], backbone_key, SCALES if prefix else (1.0,))
 
 
-def _isht7(source: Source) -> Naming:
+def _isht7(source: FileTensors) -> Naming:
     prefix = "Scale." if "Scale.conv1.weight" in source else ""
     branches = [(f"{prefix}layer5.conv2d_list.{i}",) for i in range(4)]
     scales = SCALES if prefix else (1.0,)
     return Naming("resnet101", branches, lambda layer, kind: f"{prefix}{layer}.{kind}", scales)
 
 
-def _adaptsegnet(source: Source) -> Naming:
+def _adaptsegnet(source: FileTensors) -> Naming:
     head = "layer6" if "layer6.conv2d_list.0.weight" in source else "layer5"
     summed = [(f"{head}.conv2d_list.{i}",) for i in range(2)]
     heads = [name for name in source.names() if name.startswith(("layer5.", "layer6."))]
@@ -204,7 +204,7 @@ def _place(layer: str) -> tuple[int, int, str]:
     return int(stage), int(block), part
 
 
-LAYOUTS: dict[str, Callable[[Source], Naming]] = {
+LAYOUTS: dict[str, Callable[[FileTensors], Naming]] = {
     "caffe": _caffe,
     "kazuto1011": _kazuto,
     "isht7": _isht7,

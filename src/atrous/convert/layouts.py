@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from atrous.convert.deeplab import deeplab_from
-from atrous.convert.deeplabv3 import deeplabv3_from
-from atrous.convert.deeplabv3_layouts import DEEPLABV3_LAYOUTS
-from atrous.convert.fcn import UPSAMPLING, fcn_from
-from atrous.convert.source import Source
+from atrous.convert.architectures.deeplab import deeplab_from
+from atrous.convert.architectures.deeplabv3 import deeplabv3_from
+from atrous.convert.architectures.deeplabv3_layouts import DEEPLABV3_LAYOUTS
+from atrous.convert.architectures.fcn import UPSAMPLING, fcn_from
+from atrous.convert.tensors import FileTensors
 from atrous.errors import InputError
 from atrous.labels import LabelSet
 from atrous.models.base import SegmentationModel
@@ -33,8 +33,8 @@ nets; that its FCN8sAtOnce scales two features can't be told from a file.
 """
 
 
-def build(
-    source: Source,
+def build_model(
+    source: FileTensors,
     architecture: str,
     layout: str,
     *,
@@ -50,7 +50,7 @@ def build(
         architecture: what the file holds.
         layout: whose names these are, one of ``LAYOUTS``.
         label_set: names of the classes; when left out, those of the released net with as many, or numbers.
-        inputs: what an FCN looks at, one of :data:`atrous.convert.fcn.INPUTS`.
+        inputs: what an FCN looks at, one of :data:`atrous.convert.architectures.fcn.INPUTS`.
         rates: those of a DeepLab's branches; of v3 and v3+ at output stride 16.
         scales: those of the image, for a DeepLab's ASPP.
 
@@ -69,7 +69,7 @@ def build(
         if scales or (rates and architecture == "fcn"):
             raise InputError(f"{architecture} has no {'scales' if scales else 'rates'} of its own")
         names = DEEPLABV3_LAYOUTS[layout]
-        naming = names.naming(architecture, names.backbone_key(source, architecture), source.__contains__)
+        naming = names.naming(architecture, names.find_backbone(source, architecture), source.__contains__)
         model = deeplabv3_from(source, architecture, naming, label_set, rates)
     elif architecture in FCNS:
         if rates or scales:

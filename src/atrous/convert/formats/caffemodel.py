@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.convert.kinds import BEGINNING, is_safetensors, other_kind
-from atrous.convert.protobuf import ProtobufError, fields, part, varint
+from atrous.convert.formats.protobuf import ProtobufError, fields, part, varint
+from atrous.convert.formats.signatures import SIGNATURE_BYTES, describe_signature, is_safetensors
 from atrous.errors import InputError
 
 Array = NDArray[Any]
@@ -66,8 +66,8 @@ def read_caffemodel(file: str | Path) -> list[CaffeLayer]:
         if not stream.read(1):
             raise CaffeModelError(f"{file} is empty")
         data = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
-    beginning = bytes(data[:BEGINNING])
-    kind = f"a safetensors file: {_PYTORCH}" if is_safetensors(beginning) else other_kind(beginning, _OTHERS)
+    beginning = bytes(data[:SIGNATURE_BYTES])
+    kind = f"a safetensors file: {_PYTORCH}" if is_safetensors(beginning) else describe_signature(beginning, _OTHERS)
     if kind:
         raise CaffeModelError(f"{file} is no .caffemodel but {kind}")
     layers: list[CaffeLayer] = []

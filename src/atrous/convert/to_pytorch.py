@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from atrous.convert.build import LAYOUTS
-from atrous.convert.deeplabv3 import Naming, deeplabv3_to
-from atrous.convert.deeplabv3_layouts import DEEPLABV3_LAYOUTS
+from atrous.convert.architectures.deeplabv3 import Naming, deeplabv3_to
+from atrous.convert.architectures.deeplabv3_layouts import DEEPLABV3_LAYOUTS
+from atrous.convert.layouts import LAYOUTS
 from atrous.errors import InputError
 from atrous.files import write_atomically
 from atrous.models.base import SegmentationModel

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from atrous.convert.caffemodel import CaffeModelError, read_caffemodel
+from atrous.convert.formats.caffemodel import CaffeModelError, read_caffemodel
 
 Write = Callable[..., Path]
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from typer.testing import CliRunner
 
 from atrous.cli import app
-from atrous.convert.classifier import convert_classifier
-from atrous.convert.source import ConversionError
+from atrous.convert.caffe_classifier import convert_classifier
+from atrous.convert.tensors import ConversionError
 from atrous.models import create_model
 
 Write = Callable[..., Path]

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.convert.kinds import BEGINNING, other_kind
-from atrous.convert.protobuf import ProtobufError, fields, number, part, varint
-from atrous.convert.source import MissingPartError, listed
+from atrous.convert.formats.protobuf import ProtobufError, fields, number, part, varint
+from atrous.convert.formats.signatures import SIGNATURE_BYTES, describe_signature
+from atrous.convert.tensors import MissingPartError, listed
 from atrous.errors import InputError
 
 _MAGIC = 0xDB4775248B80FB57
@@ -57,7 +57,7 @@ def read_tensor_bundle(prefix: str | Path) -> dict[str, NDArray[Any]]:
             + _beside(prefix)
         )
     table = memoryview(index.read_bytes())
-    if kind := other_kind(bytes(table[:BEGINNING]), {}):
+    if kind := describe_signature(bytes(table[:SIGNATURE_BYTES]), {}):
         raise CheckpointFileError(f"{index} is no checkpoint of TensorFlow but {kind}")
     shards: dict[str, memoryview] = {}
     variables: dict[str, NDArray[Any]] = {}

@@ -13,8 +13,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from atrous.convert.deeplabv3 import MOBILENETV2S, UNIT, Layers, Naming, mobilenetv2, mobilenetv2_place, unit
-from atrous.convert.source import ConversionError, Source
+from atrous.convert.architectures.deeplabv3 import (
+    MOBILENETV2S,
+    UNIT,
+    Layers,
+    Naming,
+    mobilenetv2,
+    mobilenetv2_place,
+    unit,
+)
+from atrous.convert.tensors import ConversionError, FileTensors
 from atrous.models.base import Preprocessing
 
 IMAGENET = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -45,11 +53,11 @@ class Layout(NamedTuple):
     """
 
     backbones: tuple[str, ...]
-    backbone_key: Callable[[Source, str], str]
+    find_backbone: Callable[[FileTensors, str], str]
     naming: Callable[[str, str, Has], Naming]
 
 
-def _torchvision_backbone(source: Source, architecture: str) -> str:
+def _torchvision_backbone(source: FileTensors, architecture: str) -> str:
     if architecture == "fcn":
         return _resnet(source, "backbone.", _BOTTLENECKS)
     if "backbone.0.0.weight" in source:
@@ -106,7 +114,7 @@ def _mobilenetv3(layer: str) -> str:
     return f"backbone.{number}.block.{_MOBILENETV3_PARTS[part].replace('-1', '3' if squeezed else '2')}"
 
 
-def _smp_backbone(source: Source, architecture: str) -> str:  # noqa: ARG001
+def _smp_backbone(source: FileTensors, architecture: str) -> str:  # noqa: ARG001
     return _resnet(source, "encoder.", _RESNETS)
 
 
@@ -130,7 +138,7 @@ def _row(ours: str, convs: str, norm: str) -> Layers:
     return {f"{ours}.0": (f"{convs}.0", f"{convs}.1"), f"{ours}.1": norm}
 
 
-def _transformers_backbone(source: Source, architecture: str) -> str:  # noqa: ARG001
+def _transformers_backbone(source: FileTensors, architecture: str) -> str:  # noqa: ARG001
     return mobilenetv2(source, "mobilenet_v2.layer.15.reduce_1x1.convolution.weight")
 
 
@@ -157,7 +165,7 @@ def _transformers_layer(layer: str) -> str:
     return f"mobilenet_v2.{place}.{'normalization' if norm else 'convolution'}"
 
 
-def _vainf_backbone(source: Source, architecture: str) -> str:  # noqa: ARG001
+def _vainf_backbone(source: FileTensors, architecture: str) -> str:  # noqa: ARG001
     if any(name.startswith("backbone.low_level_features.") for name in source.names()):
         raise ConversionError(
             f"{source.file} has VainF's MobileNetV2, which pads before it expands: the rim of its maps is like that of "
@@ -184,7 +192,7 @@ def _vainf(architecture: str, backbone: str, has: Has) -> Naming:  # noqa: ARG00
     )
 
 
-def _jfzhang95_backbone(source: Source, architecture: str) -> str:  # noqa: ARG001
+def _jfzhang95_backbone(source: FileTensors, architecture: str) -> str:  # noqa: ARG001
     if "backbone.layer4.2.conv3.weight" not in source:
         raise ConversionError(
             f"{source.file} has another backbone than ResNet-101 (no backbone.layer4.2.conv3.weight, but "
@@ -231,7 +239,7 @@ def _aspp(place: str) -> dict[str, str]:
     return head | unit("aspp.project", f"{place}.project")
 
 
-def _resnet(source: Source, prefix: str, known: _ResNets, otherwise: str = "") -> str:
+def _resnet(source: FileTensors, prefix: str, known: _ResNets, otherwise: str = "") -> str:
     """Our name of a ResNet, one of those known by a layout, by how many units its blocks have."""
     names = source.names()
     units = tuple(

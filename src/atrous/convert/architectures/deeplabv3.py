@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from atrous.convert.source import ConversionError, Source
+from atrous.convert.tensors import ConversionError, FileTensors
 from atrous.errors import InputError
 from atrous.labels import LabelSet
 from atrous.models.base import Preprocessing, SegmentationModel
@@ -56,7 +56,7 @@ class Naming(NamedTuple):
 
 
 def deeplabv3_from(
-    source: Source, architecture: str, naming: Naming, label_set: LabelSet | None, rates: Sequence[int] | None
+    source: FileTensors, architecture: str, naming: Naming, label_set: LabelSet | None, rates: Sequence[int] | None
 ) -> SegmentationModel:
     """The model that a file's tensors describe, in eval mode.
 
@@ -114,7 +114,7 @@ def _slots(model: SegmentationModel, naming: Naming) -> Iterator[_Slot]:
                 yield _Slot(f"{path}.{kind}", tuple(tensor.shape), place, path != ours)
 
 
-def _weights(source: Source, model: SegmentationModel, naming: Naming) -> dict[str, Tensor]:
+def _weights(source: FileTensors, model: SegmentationModel, naming: Naming) -> dict[str, Tensor]:
     weights = {}
     for name, shape, theirs, of_backbone in _slots(model, naming):
         if isinstance(theirs, tuple):
@@ -165,7 +165,7 @@ def _change_eps(weights: dict[str, Tensor], name: str, more: float, eps: float) 
     weights[f"{path}.weight"] *= ((weights[name] + eps) / (wanted + eps)).sqrt()
 
 
-def _tensor(source: Source, name: str, shape: tuple[int, ...], narrow: bool) -> Tensor:
+def _tensor(source: FileTensors, name: str, shape: tuple[int, ...], narrow: bool) -> Tensor:
     if name.endswith(".num_batches_tracked"):
         source.drop(name)
         return torch.zeros((), dtype=torch.long)
@@ -177,7 +177,7 @@ def _tensor(source: Source, name: str, shape: tuple[int, ...], narrow: bool) -> 
     return wide
 
 
-def _merged(source: Source, names: tuple[str, str], shape: tuple[int, ...]) -> Tensor:
+def _merged(source: FileTensors, names: tuple[str, str], shape: tuple[int, ...]) -> Tensor:
     """A depthwise convolution and the pointwise one right behind it, as the one that does both."""
     depthwise = source.take(f"{names[0]}.weight", (shape[1], 1, *shape[2:]))
     return source.take(f"{names[1]}.weight", (*shape[:2], 1, 1)) * depthwise.transpose(0, 1)
@@ -207,7 +207,7 @@ _WIDTHS = {112: "035", 160: "050", 240: "075", 320: "100", 448: "140"}
 MOBILENETV2S = tuple(f"mobilenetv2_{width}" for width in _WIDTHS.values())
 
 
-def mobilenetv2(source: Source, last: str) -> str:
+def mobilenetv2(source: FileTensors, last: str) -> str:
     """Our name of a MobileNetV2 by the channels of its last block.
 
     Raises:

@@ -11,8 +11,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from atrous.cli import app
-from atrous.convert.source import ConversionError
-from atrous.convert.tensorflow import convert_tflite_arrays
+from atrous.convert.tensors import ConversionError
+from atrous.convert.tflite import convert_tflite_arrays
 from atrous.models import load
 
 LAYER = {"i": 0, "tensor": "MobilenetV2/Conv/weights", "layout": "OHWI", "stride": [2, 2]}

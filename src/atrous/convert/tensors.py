@@ -30,7 +30,7 @@ class MissingPartError(AtrousError, FileNotFoundError):
     """One of the files that a network lies in is not there; the message says which, and what it belongs to."""
 
 
-class Source:
+class FileTensors:
     """Takes tensors out of a file by their names there, and keeps count.
 
     Args:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atrous.convert.source import ConversionError, Source
+from atrous.convert.tensors import ConversionError, FileTensors
 from atrous.data.sources.nyud import FARTHEST, HHA_MEAN, LOG_DEPTH_MEAN, NEAREST
 from atrous.errors import InputError
 from atrous.labels import LabelSet
@@ -57,7 +57,7 @@ _SKIPS = {"pool4": 0.01, "pool3": 0.0001}  # the Scale layers of the nets traine
 
 
 def fcn_from(
-    source: Source, architecture: str, label_set: LabelSet | None, inputs: str | None, at_once: bool
+    source: FileTensors, architecture: str, label_set: LabelSet | None, inputs: str | None, at_once: bool
 ) -> SegmentationModel:
     """The model that a file's tensors, named as Caffe's layers, describe.
 
@@ -112,7 +112,7 @@ class _Names(NamedTuple):
     counts: list[int]
     orders: list[tuple[int, ...]]
 
-    def take(self, source: Source, key: str, shape: tuple[int, ...]) -> Tensor:
+    def take(self, source: FileTensors, key: str, shape: tuple[int, ...]) -> Tensor:
         *path, layer, kind = key.split(".")
         if layer.startswith("upscore"):
             return self._learned(source, layer, shape)
@@ -124,7 +124,7 @@ class _Names(NamedTuple):
         tensor = source.take(f"{self.first}{self.backbones[backbone]}.{kind}", shape)
         return tensor[:, list(self.orders[backbone])] if kind == "weight" else tensor
 
-    def _scorer(self, source: Source, layer: str, kind: str, shape: tuple[int, ...]) -> Tensor:
+    def _scorer(self, source: FileTensors, layer: str, kind: str, shape: tuple[int, ...]) -> Tensor:
         """One below the other for heads, side by side for backbones, whose scores are averaged."""
         parts = []
         for head, count in zip(self.heads, self.counts, strict=True):
@@ -133,7 +133,7 @@ class _Names(NamedTuple):
             parts.append((torch.cat(both, 1) if kind == "weight" else torch.stack(both).sum(0)) / len(both))
         return torch.cat(parts)
 
-    def _learned(self, source: Source, layer: str, shape: tuple[int, ...]) -> Tensor:
+    def _learned(self, source: FileTensors, layer: str, shape: tuple[int, ...]) -> Tensor:
         weight, begin = torch.zeros(shape), 0
         for head, count in zip(self.heads, self.counts, strict=True):
             part = slice(begin, begin + count)
@@ -142,7 +142,7 @@ class _Names(NamedTuple):
         return weight
 
 
-def _backbone(source: Source, backbones: tuple[str, ...]) -> tuple[str, str]:
+def _backbone(source: FileTensors, backbones: tuple[str, ...]) -> tuple[str, str]:
     """Our name of the backbone, and the file's of its first layer."""
     if "conv1.weight" in source:
         return "caffenet", "conv1"
@@ -155,7 +155,7 @@ def _backbone(source: Source, backbones: tuple[str, ...]) -> tuple[str, str]:
 
 
 def _colors(
-    source: Source, first: str, heads: tuple[str, ...], backbones: tuple[str, ...], inputs: str | None
+    source: FileTensors, first: str, heads: tuple[str, ...], backbones: tuple[str, ...], inputs: str | None
 ) -> list[Colors]:
     channels = source.shape(f"{first}{backbones[0]}.weight")[1]
     if len(backbones) > 1:
@@ -171,7 +171,7 @@ def _colors(
     return [colors]
 
 
-def _options(source: Source, architecture: str, backbone: str, heads: tuple[str, ...]) -> dict[str, Any]:
+def _options(source: FileTensors, architecture: str, backbone: str, heads: tuple[str, ...]) -> dict[str, Any]:
     """What the file says of learned upsampling and of training at once; takes the arrays that a model does without."""
     factors = {f"{layer}{head}.weight": n for layer, n in UPSAMPLING[architecture].items() for head in heads}
     kernels = {n: bilinear_kernel(2 * n - (backbone == "caffenet")).numpy() for n in factors.values()}
