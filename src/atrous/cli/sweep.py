@@ -52,7 +52,10 @@ def sweep(
     crf: Crf = False,
     trimap: Trimap = None,
 ) -> None:
-    """Evaluate a model at several output strides, or with several ways of merging scales: accuracy, time and memory."""
+    """Compare settings of one model: accuracy, time and memory.
+
+    Evaluates the model at several output strides, or with several ways of merging scales.
+    """
     from atrous.data.opening import open_dataset
     from atrous.evaluation import sweep as sweeping
     from atrous.files import write_atomically

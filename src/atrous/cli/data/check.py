@@ -22,10 +22,10 @@ def check(
     ] = None,
     json: JsonFile = None,
 ) -> None:
-    """Read every image and mask of a dataset, list everything that is wrong, and how to fix it.
+    """Find everything that is wrong with a dataset, and how to fix it.
 
-    Exit code 0: healthy, perhaps with warnings and notes; 1: there are errors, which training would refuse or learn
-    wrongly from; 2: no such dataset. With --fix, the exit code is about the copy.
+    Reads every image and mask. Exit code 0: healthy, perhaps with warnings and notes; 1: there are errors, which
+    training would refuse or learn wrongly from; 2: no such dataset. With --fix, the exit code is about the copy.
     """
     from atrous.data.doctor.check import check
     from atrous.data.doctor.repair import repair
