@@ -13,7 +13,7 @@ from atrous.grid import Grid
 from atrous.models import create_model, load
 from atrous.models.base import Output
 from atrous.training.freezing import freeze
-from atrous.training.losses import CrossEntropy, labels_at
+from atrous.training.objective import SegmentationLoss, labels_at
 from atrous.training.optimizer import build_optimizer
 from atrous.training.recipe import RecipeError, check_recipe
 from atrous.training.recipe_file import load_recipe
@@ -21,7 +21,7 @@ from atrous.training.stages import train
 
 from ..conftest import MakeRecipe
 
-NETWORK = CrossEntropy(resolution="network")
+NETWORK = SegmentationLoss(resolution="network")
 
 
 def score_map(size: int, stride: float, name: str = "main", offset: float = 0) -> Output:
@@ -64,7 +64,7 @@ class TestTheLossAtNetworkResolution:
         means = [F.cross_entropy(o.logits, t, ignore_index=255) for o, t in zip(outputs, truths, strict=True)]
         torch.testing.assert_close(total / size, sum(means))
 
-    def test_is_zero_where_nothing_is_judged(self) -> None:
+    def test_is_zero_where_everything_is_ignored(self) -> None:
         outputs = [score_map(9, 8), score_map(5, 16, "scale_0.5")]
         for output in outputs:
             output.logits.requires_grad_()

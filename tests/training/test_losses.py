@@ -1,152 +1,300 @@
-"""The loss: sums and their sizes; exactly zero where nothing is judged; weights, smoothing and hard pixels."""
+"""Losses: against literal implementations in Python loops, gradients against finite differences; the registry."""
 
 import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-import hypothesis.strategies as st
+import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from hypothesis import given, settings
 from torch import Tensor
 
-from atrous.grid import PIXELS
-from atrous.models.base import Output
-from atrous.training.losses import CrossEntropy
+import atrous.registry
+from atrous.errors import InputError
+from atrous.training.losses import (
+    LOSSES,
+    PixelSum,
+    boundary,
+    cross_entropy,
+    dice,
+    focal,
+    lovasz_softmax,
+    register_loss,
+)
+from atrous.training.objective import make_terms
+from atrous.training.recipe import Recipe, check_recipe
+from atrous.training.stages import train
+
+CLASSES = 4
+WEIGHTS = [0.5, 2.0, 0.0, 1.5]
+Array = np.ndarray
 
 
-def summed(loss: CrossEntropy, logits: Tensor, labels: Tensor, easy: float = 0.0) -> tuple[Tensor, Tensor]:
-    return loss([Output("main", logits, PIXELS)], {"main": labels}, easy)
+def example(seed: int, height: int = 5, width: int = 6) -> tuple[Tensor, Tensor]:
+    """Float64 logits ``(2, 4, H, W)`` and labels in patches, some ignored; class 3 is in the second image only."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, 3, (2, height, width)).repeat(2, 1).repeat(2, 2)[:, :height, :width]
+    labels[1, -2:, -2:] = 3
+    labels[random.random(labels.shape) < 0.2] = 255
+    logits = 2 * random.standard_normal((2, CLASSES, height, width))
+    return torch.from_numpy(logits), torch.from_numpy(labels)
 
 
-def mean(loss: CrossEntropy, logits: Tensor, labels: Tensor) -> Tensor:
-    total, size = summed(loss, logits, labels)
+def softmax(logits: Array) -> Array:
+    probabilities = np.zeros_like(logits)
+    for b, y, x in np.ndindex(logits.shape[0], *logits.shape[2:]):
+        powers = [math.exp(value) for value in logits[b, :, y, x]]
+        probabilities[b, :, y, x] = [power / sum(powers) for power in powers]
+    return probabilities
+
+
+def pixels(labels: Array) -> list[tuple[int, int, int]]:
+    return [place for place in np.ndindex(labels.shape) if labels[place] != 255]
+
+
+def literal_cross_entropy(logits: Array, labels: Array, weights: Any = None, smoothing: float = 0.0) -> float:
+    probabilities, weights = softmax(logits), weights or [1.0] * CLASSES
+    total = size = 0.0
+    for b, y, x in pixels(labels):
+        for label in range(CLASSES):
+            target = smoothing / CLASSES + (1 - smoothing) * (label == labels[b, y, x])
+            total -= weights[label] * target * math.log(probabilities[b, label, y, x])
+        size += weights[labels[b, y, x]]
     return total / size
 
 
-def example(seed: int = 0, void_rows: int = 4) -> tuple[Tensor, Tensor]:
-    random = torch.Generator().manual_seed(seed)
-    logits = torch.randn(2, 5, 7, 9, generator=random)
-    labels = torch.randint(0, 5, (2, 7, 9), generator=random).to(torch.uint8)
-    labels[0, :void_rows] = 255
-    return logits, labels
+def literal_focal(logits: Array, labels: Array, weights: Any = None, gamma: float = 2.0) -> float:
+    probabilities, weights = softmax(logits), weights or [1.0] * CLASSES
+    total = size = 0.0
+    for b, y, x in pixels(labels):
+        label = labels[b, y, x]
+        p = probabilities[b, label, y, x]
+        total -= weights[label] * (1 - p) ** gamma * math.log(p)
+        size += weights[label]
+    return total / size
 
 
-LOSSES = {
-    "plain": CrossEntropy(),
-    "weighted": CrossEntropy(torch.tensor([0.5, 0, 1, 2, 3])),
-    "smoothed": CrossEntropy(label_smoothing=0.1),
-    "hard": CrossEntropy(hard_share=0.25),
-    "below": CrossEntropy(hard_share=0.05, hard_below=0.7),
+def literal_dice(logits: Array, labels: Array, smooth: float = 1.0) -> float:
+    probabilities = softmax(logits)
+    scores = []
+    for label in range(CLASSES):
+        overlap = predicted = true = 0.0
+        for b, y, x in pixels(labels):
+            overlap += probabilities[b, label, y, x] * (labels[b, y, x] == label)
+            predicted += probabilities[b, label, y, x]
+            true += labels[b, y, x] == label
+        if true:
+            scores.append((2 * overlap + smooth) / (predicted + true + smooth))
+    return 1 - sum(scores) / len(scores)
+
+
+def literal_lovasz(logits: Array, labels: Array) -> float:
+    """The Lovász extension by its definition: errors in falling order, each times what it adds to the Jaccard loss."""
+    probabilities = softmax(logits)
+    losses, places = [], pixels(labels)
+    for label in range(CLASSES):
+        true = {place for place in places if labels[place] == label}
+        if not true:
+            continue
+        errors = {
+            (b, y, x): abs((labels[b, y, x] == label) - probabilities[b, label, y, x]) for b, y, x in pixels(labels)
+        }
+        wrong: set[tuple[int, int, int]] = set()
+        loss, before = 0.0, 0.0
+        for place in sorted(errors, key=lambda place: -errors[place]):
+            wrong.add(place)
+            predicted = true ^ wrong  # the pixels called this class when exactly these are wrong
+            jaccard = 1 - len(true & predicted) / len(true | predicted)
+            loss, before = loss + errors[place] * (jaccard - before), jaccard
+        losses.append(loss)
+    return sum(losses) / len(losses)
+
+
+def literal_boundary(logits: Array, labels: Array) -> float:
+    probabilities = softmax(logits)
+    total = 0.0
+    for b, y, x in pixels(labels):
+        here = [(v, u) for c, v, u in pixels(labels) if c == b]
+        for label in range(CLASSES):
+            inside = [(v, u) for v, u in here if labels[b, v, u] == label]
+            outside = [(v, u) for v, u in here if labels[b, v, u] != label]
+            if inside and outside:
+                own = labels[b, y, x] == label
+                nearest = min(math.dist((y, x), place) for place in (outside if own else inside))
+                total += probabilities[b, label, y, x] * (1 - nearest if own else nearest)
+    return total / len(pixels(labels))
+
+
+def value(found: Tensor | PixelSum) -> Tensor:
+    return found.mean() if isinstance(found, PixelSum) else found
+
+
+WEIGHTED = torch.tensor(WEIGHTS)
+CASES: dict[str, tuple[Callable[[Tensor, Tensor], Any], Callable[[Array, Array], float]]] = {
+    "cross_entropy": (cross_entropy, literal_cross_entropy),
+    "cross_entropy, weighted": (
+        lambda x, y: cross_entropy(x, y, class_weights=WEIGHTED.to(x), label_smoothing=0.1),
+        lambda x, y: literal_cross_entropy(x, y, WEIGHTS, 0.1),
+    ),
+    "focal": (focal, literal_focal),
+    "focal, weighted": (
+        lambda x, y: focal(x, y, class_weights=WEIGHTED.to(x), gamma=0.5),
+        lambda x, y: literal_focal(x, y, WEIGHTS, 0.5),
+    ),
+    "dice": (dice, literal_dice),
+    "dice, not smooth": (lambda x, y: dice(x, y, smooth=0.0), lambda x, y: literal_dice(x, y, 0.0)),
+    "lovasz_softmax": (lovasz_softmax, literal_lovasz),
+    "boundary": (boundary, literal_boundary),
 }
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("given_as", [torch.uint8, torch.int64])
-@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
-def test_all_ignored_is_exactly_zero_with_zero_gradients(
-    loss: CrossEntropy, dtype: torch.dtype, given_as: torch.dtype
-) -> None:
-    logits = (50 * torch.randn(2, 5, 7, 9)).to(dtype).requires_grad_()
-    total, size = summed(loss, logits, torch.full((2, 7, 9), 255, dtype=given_as))
-    total.backward()
-    assert total.dtype == size.dtype == torch.float32
-    assert total.item() == size.item() == 0
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("seed", range(5))
+def test_the_loss_is_that_of_a_literal_implementation(case: str, seed: int) -> None:
+    loss, literal = CASES[case]
+    logits, labels = example(seed)
+    expected = literal(logits.numpy(), labels.numpy())
+    assert float(value(loss(logits, labels))) == pytest.approx(expected, rel=1e-6, abs=1e-7)
+    assert float(value(loss(logits.float(), labels))) == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_gradient_is_that_of_finite_differences(case: str) -> None:
+    loss, _ = CASES[case]
+    logits, labels = example(7, 3, 4)
+    assert torch.autograd.gradcheck(lambda x: value(loss(x, labels)), logits.requires_grad_(), eps=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_ignored_pixels_change_nothing_and_get_no_gradient(case: str) -> None:
+    loss, _ = CASES[case]
+    logits, labels = example(3)
+    ignored = (labels == 255)[:, None].expand_as(logits)
+    other = torch.where(ignored, 30 * torch.randn_like(logits), logits).requires_grad_()
+    found = value(loss(other, labels))
+    torch.testing.assert_close(found, value(loss(logits, labels)))
+    found.backward()
+    assert other.grad is not None
+    assert not other.grad[ignored].any()
+    assert other.grad[~ignored].any()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_where_every_pixel_is_ignored_loss_and_gradient_are_zero(case: str) -> None:
+    loss, _ = CASES[case]
+    logits = (50 * torch.randn(2, CLASSES, 5, 6)).requires_grad_()
+    found = value(loss(logits, torch.full((2, 5, 6), 255)))
+    found.backward()
+    assert found.item() == 0
     assert logits.grad is not None
-    assert logits.grad.dtype == dtype
     assert not logits.grad.any()
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.2])
-@pytest.mark.parametrize("weights", [None, torch.tensor([0.5, 0, 1, 2, 3])])
-def test_the_mean_is_torchs_over_the_pixels_that_are_not_ignored(weights: Tensor | None, smoothing: float) -> None:
-    logits, labels = example()
-    kept = labels != 255
-    expected = F.cross_entropy(
-        logits.permute(0, 2, 3, 1)[kept], labels[kept].long(), weights, label_smoothing=smoothing
+@pytest.mark.parametrize("case", CASES)
+def test_extreme_logits_give_finite_gradients(case: str) -> None:
+    loss, _ = CASES[case]
+    _, labels = example(3)
+    for sign in (1, -1):
+        right = torch.nn.functional.one_hot(labels.masked_fill(labels == 255, 0), CLASSES).movedim(-1, 1)
+        logits = (sign * 1000.0 * right.float()).requires_grad_()
+        found = value(loss(logits, labels))
+        found.backward()
+        assert logits.grad is not None
+        assert found.isfinite()
+        assert logits.grad.isfinite().all()
+
+
+def test_perfect_predictions_cost_nothing() -> None:
+    _, labels = example(3)
+    logits = 1000.0 * torch.nn.functional.one_hot(labels.masked_fill(labels == 255, 0), CLASSES).movedim(-1, 1).float()
+    for loss in (cross_entropy, focal, dice, lovasz_softmax):
+        assert float(value(loss(logits, labels))) == pytest.approx(0, abs=1e-6)
+
+
+def test_dice_and_lovasz_are_1_minus_dice_and_iou_of_hard_predictions() -> None:
+    labels = torch.tensor([[[0, 0, 0, 1], [255, 1, 1, 1]]])
+    called = torch.tensor([[[0, 0, 1, 1], [0, 1, 1, 0]]])
+    logits = 1000.0 * torch.nn.functional.one_hot(called, 2).movedim(-1, 1).float()
+    assert float(dice(logits, labels, smooth=0.0)) == pytest.approx(1 - (4 / 6 + 6 / 8) / 2)
+    assert float(lovasz_softmax(logits, labels)) == pytest.approx(1 - (2 / 4 + 3 / 5) / 2)
+
+
+def mean_error(logits: Tensor, labels: Tensor, *, power: float, scale: float = 1.0) -> Tensor:
+    labelled = labels != 255
+    true = logits.softmax(1).gather(1, labels.masked_fill(~labelled, 0)[:, None])[:, 0]
+    return scale * ((1 - true) ** power * labelled).sum() / labelled.sum().clamp(min=1)
+
+
+@pytest.fixture
+def registered() -> Any:
+    register_loss("mean_error")(mean_error)
+    yield
+    LOSSES._entries.pop("mean_error")
+    LOSSES._owners.pop("mean_error")
+
+
+def test_a_loss_of_ones_own_is_registered_and_trains(
+    registered: None, make_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    recipe = make_recipe(loss__name="mean_error", loss__options={"power": 2}, training__epochs=0.5)
+    losses: list[float] = []
+    train(recipe, tmp_path / "run", on_step=lambda now: losses.append(now.loss))
+    assert losses[0] == pytest.approx(0.75**2, abs=0.1)  # four classes, all as probable
+    with pytest.raises(InputError, match=r"options\.power: mean_error needs this option"):
+        make_terms("mean_error", {})
+    with pytest.raises(InputError, match="already a loss 'mean_error'"):
+        register_loss("mean_error")(literal_focal)  # type: ignore[type-var]
+
+
+def test_a_loss_is_named_by_module_and_function(
+    make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "my_losses", SimpleNamespace(mean_error=mean_error))
+    loss = make_recipe(loss__name="my_losses:mean_error", loss__options={"power": 1.0}).loss
+    (term,) = make_terms(loss.name, loss.options)
+    assert term.function is mean_error
+
+
+def test_a_loss_comes_from_an_installed_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Point:
+        name, value = "installed", "package.losses:installed"
+
+        def load(self) -> None:
+            register_loss("installed")(mean_error)
+
+    monkeypatch.setattr(atrous.registry, "entry_points", lambda group: [Point()] if group == "atrous.losses" else [])
+    try:
+        assert make_terms("installed", {"power": 1.0})[0].function is mean_error
+    finally:
+        LOSSES._entries.pop("installed", None)
+        LOSSES._owners.pop("installed", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("focal", {"gamma": 1.0}),
+        ("dice", {}),
+        ("lovasz_softmax", {}),
+        ({"cross_entropy": 1.0, "dice": 0.5, "boundary": 0.01}, {"dice": {"smooth": 0.0}}),
+    ],
+)
+def test_a_recipe_trains_with_any_loss(
+    make_recipe: Callable[..., Recipe], tmp_path: Path, name: Any, options: dict[str, Any]
+) -> None:
+    recipe = make_recipe(
+        loss__name=name,
+        loss__options=options,
+        optimizer__name="adamw",
+        optimizer__lr=0.005,
+        training__accumulate=2,
+        training__epochs=6,
     )
-    torch.testing.assert_close(mean(CrossEntropy(weights, smoothing), logits, labels), expected)
-
-
-def test_bfloat16_logits_are_judged_in_float32() -> None:
-    logits, labels = torch.randn(1, 3, 64, 64).bfloat16(), torch.randint(0, 3, (1, 64, 64))
-    assert torch.equal(*(summed(CrossEntropy(), scores, labels)[0] for scores in (logits, logits.float())))
-
-
-@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
-def test_parts_of_a_batch_add_up_to_it(loss: CrossEntropy) -> None:
-    logits, labels = example()
-    whole = summed(loss, logits, labels)
-    parts = [summed(loss, logits[i : i + 1], labels[i : i + 1]) for i in (0, 1)]
-    for number in (0, 1):
-        torch.testing.assert_close(parts[0][number] + parts[1][number], whole[number])
-
-
-@settings(deadline=None)
-@given(st.integers(0, 100), st.floats(0.01, 1), st.integers(0, 7))
-def test_hard_pixels_are_the_least_probable_ones_of_each_image(seed: int, share: float, void_rows: int) -> None:
-    logits, labels = example(seed, void_rows)
-    surprise = F.cross_entropy(logits, labels.long(), ignore_index=255, reduction="none")
-    expected, count = 0.0, 0
-    for image, mask in zip(surprise, labels, strict=True):
-        judged = image[mask != 255].sort(descending=True).values
-        chosen = judged[: math.ceil(torch.tensor(share) * len(judged))]
-        expected, count = expected + float(chosen.sum()), count + len(chosen)
-    total, size = summed(CrossEntropy(hard_share=share), logits, labels)
-    assert size == count
-    assert float(total) == pytest.approx(expected, rel=1e-5)
-
-
-def test_pixels_below_a_probability_are_learned_from_beside_the_hard_share() -> None:
-    logits, labels = example()
-    kept = labels != 255
-    probability = logits.softmax(1).permute(0, 2, 3, 1)[kept].gather(1, labels[kept].long()[:, None])
-    few = CrossEntropy(hard_share=1e-6, hard_below=0.3)
-    assert summed(few, logits, labels)[1] == int((probability < 0.3).sum())
-    assert summed(CrossEntropy(hard_share=0.9, hard_below=0.01), logits, labels)[1] >= int(0.9 * kept.sum())
-
-
-def test_what_is_easy_fades_out() -> None:
-    logits, labels = example(void_rows=0)
-    loss = CrossEntropy(hard_share=0.2)
-    sizes = [float(summed(loss, logits, labels, easy=easy)[1]) for easy in (1.0, 0.5, 0.0)]
-    assert sizes == [2 * 63, 2 * math.ceil(0.6 * 63), 2 * math.ceil(0.2 * 63)]
-
-
-def test_further_maps_count_by_their_weight_on_the_pixels_the_first_finds_hard() -> None:
-    logits, labels = example()
-    other = torch.randn_like(logits)
-    loss = CrossEntropy(hard_share=0.5)
-    maps = [Output("main", logits, PIXELS), Output("aux", other, PIXELS, weight=0.4)]
-    total, size = loss(maps, {"main": labels})
-    assert torch.equal(size, summed(loss, logits, labels)[1])
-    surprise = F.cross_entropy(logits, labels.long(), ignore_index=255, reduction="none")
-    order = [
-        p[m != 255].topk(math.ceil(0.5 * int((m != 255).sum()))).values.min()
-        for p, m in zip(surprise, labels, strict=True)
-    ]
-    hard = torch.stack([(p >= o) & (m != 255) for p, o, m in zip(surprise, order, labels, strict=True)])
-    theirs = F.cross_entropy(other.permute(0, 2, 3, 1)[hard], labels[hard].long(), reduction="sum")
-    torch.testing.assert_close(total, summed(loss, logits, labels)[0] + 0.4 * theirs)
-
-
-def test_each_head_learns_from_labels_of_its_own_and_the_losses_are_added_up() -> None:
-    logits, labels = example()
-    shapes, truth = torch.randn(2, 3, 7, 9), torch.randint(0, 3, (2, 7, 9)).to(torch.uint8)
-    heads = [Output("main", logits, PIXELS), Output("geometric", shapes, PIXELS)]
-    total, size = CrossEntropy()(heads, {"main": labels, "geometric": truth, "nobodys": truth})
-    torch.testing.assert_close(
-        total, summed(CrossEntropy(), logits, labels)[0] + summed(CrossEntropy(), shapes, truth)[0]
-    )
-    assert size == 2 * 63  # whatever any head judges, once
-    assert CrossEntropy()(heads, {"main": torch.full_like(labels, 255), "geometric": truth})[1] == 2 * 63
-    assert CrossEntropy()(heads[:1], {"main": labels, "geometric": truth})[1] == 2 * 63 - 4 * 9
-
-
-def test_class_weights_and_hard_pixels_belong_to_the_labels_they_are_of() -> None:
-    logits, labels = example()
-    shapes, truth = torch.randn(2, 3, 7, 9), torch.randint(0, 3, (2, 7, 9))
-    heads = [Output("main", logits, PIXELS), Output("geometric", shapes, PIXELS)]
-    weights = torch.tensor([0.5, 0, 1, 2, 3])
-    loss, plain = CrossEntropy(weights, hard_share=0.25), CrossEntropy(hard_share=0.25)
-    total, _ = loss(heads, {"main": labels, "geometric": truth})
-    torch.testing.assert_close(total, summed(loss, logits, labels)[0] + summed(plain, shapes, truth)[0])
+    assert check_recipe(recipe.model_dump(mode="json"), "again") == recipe
+    losses: list[float] = []
+    train(recipe, tmp_path / "run", on_step=lambda now: losses.append(now.loss))
+    assert len(losses) == 12
+    assert sum(losses[-3:]) < sum(losses[:3])

@@ -1,4 +1,4 @@
-"""Recipes: the shipped ones are valid; a mistake is named with its place and what was expected."""
+"""Recipes: the shipped ones are valid; every mistake is reported with its setting."""
 
 import tomllib
 from pathlib import Path
@@ -15,7 +15,7 @@ DATA = {"train": "voc:there"}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_every_shipped_recipe_is_valid_and_says_what_it_trains(path: Path) -> None:
+def test_every_shipped_recipe_is_valid_and_described(path: Path) -> None:
     recipe = load_recipe(path)
     assert recipe.description
     assert recipe.data.train.partition(":")[0] in SOURCES
@@ -47,50 +47,87 @@ def test_several_mistakes_are_all_named() -> None:
         {"training": {"epochs": "many", "batch_size": 0}, "optimizer": {"name": "adam", "lr": float("inf")}}
     )
     places = [line.partition(":")[0] for line in lines]
-    assert places == ["data", "optimizer.name", "optimizer.lr", "training.epochs", "training.batch_size"]
-    assert "'many'" in lines[3]
+    assert places == ["optimizer.name", "optimizer.lr", "training.epochs", "training.batch_size"]
+    assert "'many'" in lines[2]
 
 
 @pytest.mark.parametrize(
     ("section", "values", "says"),
     [
-        ("model", {"name": "unet"}, "model.name: there is no such architecture; there are: "),
-        ("model", {"output_stride": 12}, "model.output_stride: output strides are 4, 8, 16, 32 (found: 12)"),
+        ("model", {"name": "unet"}, "model.name: no model 'unet'; there are: "),
+        ("model", {"output_stride": 12}, "model.output_stride: Input should be one of 4, 8, 16, 32, not 12"),
         ("augment", {"scale": [2, 0.5]}, "smallest ≤ largest, not [2.0, 0.5]"),
-        ("augment", {"scale": [1]}, "augment.scale: expected a list of 2 numbers (found: [1])"),
-        ("augment", {"scale_set": "1,0.5"}, "augment.scale_set: expected a list of numbers > 0 (found: '1,0.5')"),
-        ("augment", {"crop": 16}, 'augment.crop: expected an integer ≥ 32, or "whole" (found: 16)'),
-        ("augment", {"flip": "perhaps"}, "augment.flip: expected true or false (found: 'perhaps')"),
-        ("model", {"options": 1}, "model.options: expected a table (found: 1)"),
+        ("augment", {"scale": [1]}, "augment.scale: Field required"),
+        ("augment", {"scale_set": "1,0.5"}, "augment.scale_set: Input should be a valid list, not '1,0.5'"),
+        (
+            "augment",
+            {"crop": 16},
+            "augment.crop: Input should be greater than or equal to 32, not 16, or: Input should be 'whole'",
+        ),
+        (
+            "augment",
+            {"flip": "perhaps"},
+            "augment.flip: Input should be a valid boolean",
+        ),
+        ("model", {"options": 1}, "model.options: Input should be a valid dictionary, not 1"),
         (
             "loss",
             {"class_weights": [1, -2]},
-            '"auto" or "inverse_log", or a list of numbers ≥ 0 (found: [1, -2])',
+            "'none', 'auto' or 'inverse_log', not [1, -2], or: Input should be greater than or equal to 0, not -2",
         ),
         ("training", {"batch_size": 8, "accumulate": 3}, "batch_size 8 does not divide into accumulate = 3"),
-        ("training", {"ema": 1.0}, "training.ema: expected a number > 0 and < 1 (found: 1.0)"),
-        ("training", {"only": "msc."}, "training.only: expected a list of texts (found: 'msc.')"),
+        ("training", {"ema": 1.0}, "training.ema: Input should be less than 1, not 1.0"),
+        ("training", {"only": "msc."}, "training.only: Input should be a valid list, not 'msc.'"),
         ("training", {"seed": 2**40}, "training.seed"),
         ("data", {"workers": -1}, "data.workers"),
+        (
+            "augment",
+            {"function": "numpy:nothing"},
+            "function: 'numpy:nothing': the module numpy has no function",
+        ),
+        ("augment", {"function": "no_such.module:f"}, "can't import 'no_such.module' (No module named 'no_such')"),
+        ("augment", {"function": "flip"}, "augment.function: 'flip' is not of the form module:function"),
+        (
+            "loss",
+            {"name": "hinge"},
+            "loss: no loss 'hinge'; there are: boundary, cross_entropy",
+        ),
+        ("loss", {"name": "no_such:f"}, "can't import 'no_such'"),
+        ("loss", {"name": {}}, "at least one loss is needed"),
+        ("loss", {"name": {"dice": 0}}, "loss.name: Input should be a valid string"),
+        ("loss", {"name": "focal", "options": {"gama": 1}}, "options.gama: focal has no such option; it has: gamma"),
+        ("loss", {"name": "boundary", "options": {"a": 1}}, "options.a: boundary has no such option; it has none"),
+        (
+            "loss",
+            {"name": "focal", "options": {"gamma": -1}},
+            "options.gamma: Input should be greater",
+        ),
+        ("loss", {"name": {"dice": 1, "focal": 1}, "options": {"smooth": 1}}, "options.smooth: with several losses"),
+        ("loss", {"name": {"dice": 1}, "options": {"dice": 1}}, "options.dice: Input should be a table"),
+        ("loss", {"name": "dice", "class_weights": "auto"}, "no loss here takes class weights"),
     ],
 )
-def test_values_that_can_not_be_say_why(section: str, values: dict[str, object], says: str) -> None:
+def test_invalid_values_are_reported_with_the_reason(section: str, values: dict[str, object], says: str) -> None:
     assert says in " ".join(mistakes({"data": DATA} | {section: DATA | values if section == "data" else values}))
 
 
 @pytest.mark.parametrize(
     ("table", "says"),
     [
-        ({}, "data: missing; expected a table"),
-        ({"data": "voc:there"}, "data: expected a table (found: 'voc:there')"),
-        ({"data": {}}, "data.train: missing; expected a text"),
-        ({"data": DATA, "model": 1}, "model: expected a table (found: 1)"),
-        ({"data": DATA, "stages": [3]}, "stages.0: expected a table (found: 3)"),
-        ({"data": DATA, "stages": [{"name": "a b"}]}, "stages.0.name: a stage's name is of letters, digits"),
-        ({"data": DATA, "stages": [{"name": "a", "changes": {"model": 1}}]}, "model: expected a table (found: 1)"),
+        ({"data": "voc:there"}, "data: Input should be a valid dictionary or instance of DataSection, not 'voc:there'"),
+        ({"data": DATA, "model": 1}, "model: Input should be a valid dictionary or instance of ModelSection, not 1"),
+        (
+            {"data": DATA, "stages": [3]},
+            "stages.0: Input should be a valid dictionary or instance of StageSection",
+        ),
+        ({"data": DATA, "stages": [{"name": "a b"}]}, "stages.0.name: a stage's name consists of letters, digits"),
+        (
+            {"data": DATA, "stages": [{"name": "a", "changes": {"model": 1}}]},
+            "model: Input should be a valid dictionary",
+        ),
     ],
 )
-def test_a_section_that_is_none_says_so_in_plain_words(table: dict[str, object], says: str) -> None:
+def test_a_missing_or_malformed_section_is_reported(table: dict[str, object], says: str) -> None:
     assert says in mistakes(table)[-1]
 
 
@@ -129,13 +166,16 @@ def test_overrides_are_toml_values_and_else_strings(file: Path) -> None:
         ("training..epochs=3", "takes section.key=value"),
         ("training.epochs.more=3", "'epochs' is a value, not a section"),
         ("training.epoch=3", "training.epoch (by --set): there is no such setting; did you mean epochs?"),
-        ("training.epochs=three", "(found: 'three')"),
-        ("model.output_stride=5", "model.output_stride (by --set): output strides are 4, 8, 16, 32 (found: 5)"),
+        ("training.epochs=three", "not 'three'"),
+        (
+            "model.output_stride=5",
+            "model.output_stride (by --set): Input should be one of 4, 8, 16, 32",
+        ),
         ("stages.fine.training.epochs=3", "no such stage; there are: none"),
         ("stages.*.training.epochs=3", "no such stage; there are: none"),
     ],
 )
-def test_an_override_that_can_not_be_says_why(file: Path, override: str, says: str) -> None:
+def test_an_invalid_override_is_reported_with_the_reason(file: Path, override: str, says: str) -> None:
     with pytest.raises(RecipeError) as caught:
         load_recipe(file, [override])
     assert says in str(caught.value)
@@ -162,7 +202,7 @@ def test_epochs_are_refused_where_steps_are_the_length(tmp_path: Path) -> None:
     path.write_text(STAGED.replace('"training.epochs" = 3', '"training.steps" = 3'))
     for override in ("stages.b.training.epochs=2", "stages.*.training.epochs=2", "training.epochs=2"):
         with pytest.raises(
-            RecipeError, match=r"training\.steps = 3 is the length; --set .*training\.steps= \(nothing\)"
+            RecipeError, match=r"training\.steps = 3 is the length; --set .*training\.steps= \(no value\)"
         ):
             load_recipe(path, [override])
     load_recipe(path, ["stages.a.training.epochs=2"])
@@ -194,7 +234,7 @@ def test_an_override_reaches_one_stage_or_all_and_never_less_than_it_says(tmp_pa
         ("stages.c.optimizer.lr=1", "no such stage; there are: a, b"),
         ("stages.b.optimizer={}", "changed one by one, section.key=value"),
         ("stages.b=5", "changed one by one, section.key=value"),
-        ("stages.b.stages.x=5", "a stage has no stages of its own"),
+        ("stages.b.stages.x=5", "a stage can't have stages of its own"),
     ):
         with pytest.raises(RecipeError, match=says):
             load_recipe(path, [override])
@@ -216,7 +256,7 @@ def test_an_override_reaches_one_stage_or_all_and_never_less_than_it_says(tmp_pa
         load_recipe(path)
 
 
-def test_a_recipe_that_can_not_be_read_names_the_file(tmp_path: Path) -> None:
+def test_an_unreadable_recipe_is_an_error_with_its_file(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"there is no recipe .*none\.toml"):
         load_recipe(tmp_path / "none.toml")
     (tmp_path / "bad.toml").write_text("[data\n")

@@ -356,13 +356,13 @@ def test_a_non_finite_gradient_stops_the_run_before_a_weight_changes(
         def backward(_: Any, *gradients: Tensor) -> Tensor:
             return gradients[0] * float("inf")
 
-    true = trainer_module.CrossEntropy.__call__
+    true = trainer_module.SegmentationLoss.__call__
 
     def spoilt(*given: Any) -> tuple[Tensor, Tensor]:
         loss, size = true(*given)
         return Spoilt.apply(loss), size
 
-    monkeypatch.setattr(trainer_module.CrossEntropy, "__call__", spoilt)
+    monkeypatch.setattr(trainer_module.SegmentationLoss, "__call__", spoilt)
     with pytest.raises(NonFiniteLossError, match=r"the norm of the gradient is (nan|inf) at step 1"):
         train(make_recipe(), tmp_path / "run")
 

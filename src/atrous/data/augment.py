@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from atrous.data.dataset import Sample
 from atrous.labels import IGNORE, Mask
+
+Augment = Callable[[Sample, np.random.Generator], Sample]
+"""Makes of a sample, with random numbers, the one that is trained on; :class:`Augmentation` is the usual one."""
 
 
 @dataclass(frozen=True)

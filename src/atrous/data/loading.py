@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from atrous.data.augment import Augmentation
+from atrous.data.augment import Augment
 from atrous.data.dataset import Dataset
 from atrous.errors import InputError
 
@@ -38,7 +38,7 @@ Example = tuple[Tensor, Tensor, str, dict[str, Tensor]]
 class _Examples(TorchDataset[Example | Exception]):
     """Augmented examples; their random numbers come from (seed, epoch, number), whichever worker makes them."""
 
-    def __init__(self, dataset: Dataset, augmentation: Augmentation, seed: int) -> None:
+    def __init__(self, dataset: Dataset, augmentation: Augment, seed: int) -> None:
         self.dataset, self.augmentation, self.seed = dataset, augmentation, seed
 
     def __getitem__(self, place: Place) -> Example | Exception:
@@ -116,7 +116,7 @@ def _quiet_worker(_: int) -> None:
 
 def batches(
     dataset: Dataset,
-    augmentation: Augmentation,
+    augmentation: Augment,
     *,
     batch_size: int,
     seed: int,

@@ -1,33 +1,76 @@
-"""The data of a training: what a recipe trains and validates on, and the class weights counted from it."""
+"""The data of a training: what it trains and validates on, its augmentation, and the class weights."""
 
 from __future__ import annotations
 
+import numpy as np
+
+from atrous.data.augment import Augment, Augmentation
 from atrous.data.dataset import Dataset, dataset_extras, dataset_name, subset
-from atrous.data.doctor.check import require_healthy
+from atrous.data.doctor.check import SAMPLE, require_healthy
+from atrous.data.doctor.in_memory import check_datasets
+from atrous.data.findings import errors_of, tally
 from atrous.data.opening import open_dataset
 from atrous.data.stats import count_classes, inverse_log, median_frequency
+from atrous.errors import DatasetError
+from atrous.training.functions import import_function
 from atrous.training.recipe import Recipe, RecipeError
 
 
-def open_data(recipe: Recipe) -> tuple[Dataset, Dataset | None]:
+def open_data(
+    recipe: Recipe, train_data: Dataset | None = None, val_data: Dataset | None = None
+) -> tuple[Dataset, Dataset | None]:
     """Check and open the data that a recipe trains on, and those it validates on, if any.
+
+    Args:
+        recipe: of the training.
+        train_data: training data in place of the recipe's. Without ``val_data`` and ``data.val`` there is then no
+            validation.
+        val_data: validation data in place of the recipe's.
 
     Raises:
         DatasetError: the data can't be used as they are.
-        RecipeError: the validation data have other classes or channels.
+        RecipeError: there are no training data, or the validation data have other classes or channels.
     """
     data = recipe.data
-    val = None if data.val_split == "none" else data.val or data.train
-    together = [data.train_split, data.val_split] if val == data.train else [data.train_split]
-    require_healthy(data.train, together)
-    train_set = open_dataset(data.train, data.train_split)
-    if val is None:
+    if train_data is None and not data.train:
+        raise RecipeError("data.train: no training data; set it, for example to folder:PATH")
+    val_spec = "" if data.val_split == "none" else data.val or (data.train if train_data is None else "")
+    if train_data is None:
+        require_healthy(data.train, [data.train_split, *([data.val_split] if val_spec == data.train else [])])
+        train_set = open_dataset(data.train, data.train_split)
+    else:
+        train_set = _require_healthy(train_data, "train_data")
+    if val_data is not None:
+        val_set = _require_healthy(val_data, "val_data")
+    elif val_spec:
+        if train_data is not None or val_spec != data.train:
+            require_healthy(val_spec, [data.val_split])
+        val_set = open_dataset(val_spec, data.val_split)
+    else:
         return train_set, None
-    if val != data.train:
-        require_healthy(val, [data.val_split])
-    val_set = open_dataset(val, data.val_split)
     _check_alike(train_set, val_set)
     return train_set, subset(val_set, data.val_images) if data.val_images else val_set
+
+
+def _require_healthy(dataset: Dataset, argument: str) -> Dataset:
+    """Look at some samples of a dataset that was given as an object.
+
+    Raises:
+        DatasetError: it is not a dataset, or has errors, as the doctor reports them.
+    """
+    if missing := [name for name in ("label_set", "__len__", "__getitem__") if not hasattr(dataset, name)]:
+        raise DatasetError(
+            f"{argument}: a dataset has label_set, __len__ and __getitem__; {type(dataset).__name__} has no "
+            + " and no ".join(missing)
+        )
+    findings = check_datasets({argument: dataset}, most=SAMPLE).findings
+    if errors := errors_of(findings):
+        blocks = "\n\n".join(finding.block() for finding in errors)
+        raise DatasetError(f"{argument} ({dataset_name(dataset)}) can't be used, {tally(errors)}:\n\n{blocks}")
+    channels, expected = np.shape(dataset[0].image)[2], dataset_extras(dataset).channels
+    if channels != expected:
+        raise DatasetError(f"{argument}: images have {channels} channels; without `extras`, {expected} are expected")
+    return dataset
 
 
 def _check_alike(train_set: Dataset, val_set: Dataset) -> None:
@@ -42,8 +85,24 @@ def _check_alike(train_set: Dataset, val_set: Dataset) -> None:
         raise RecipeError(f"{names} ({dataset_name(train_set)})")
 
 
+def make_augmentation(recipe: Recipe, dataset: Dataset, fill: tuple[float, ...]) -> Augment:
+    """The recipe's augmentation.
+
+    Args:
+        recipe: of the training.
+        dataset: that it is for.
+        fill: value of padding, 0–255, one per channel.
+    """
+    if recipe.augment.function:
+        return import_function(recipe.augment.function)
+    settings = recipe.augment.model_dump(exclude={"function"})
+    if recipe.augment.crop == "whole":
+        settings["crop"] = None
+    return Augmentation(**settings, fill=fill, colored=not dataset_extras(dataset).uncolored)
+
+
 def given_class_weights(recipe: Recipe, dataset: Dataset) -> list[float] | None:
-    """The class weights that a recipe lists; None where it lists none.
+    """The class weights that a recipe lists; None if it lists none.
 
     Raises:
         RecipeError: not one weight per class.
@@ -57,7 +116,7 @@ def given_class_weights(recipe: Recipe, dataset: Dataset) -> list[float] | None:
 
 
 def count_class_weights(rule: str, dataset: Dataset) -> list[float]:
-    """Class weights from the class frequencies in a dataset, of which every mask is read.
+    """Class weights from the class frequencies in a dataset; every mask is read.
 
     Args:
         rule: ``auto`` (median frequency) or ``inverse_log``.

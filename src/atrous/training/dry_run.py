@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from atrous.data.augment import Augment
+from atrous.data.dataset import Dataset
 from atrous.data.loading import Batch
 from atrous.files import write_atomically
 from atrous.labels import LabelSet
@@ -50,13 +52,24 @@ class DryRun:
     image: Path
 
 
-def dry_run(recipe: Recipe, out: Path, on_message: OnMessage | None = None) -> Iterator[DryRun]:
+def dry_run(
+    recipe: Recipe,
+    out: Path,
+    on_message: OnMessage | None = None,
+    *,
+    train_data: Dataset | None = None,
+    val_data: Dataset | None = None,
+    augmentation: Augment | None = None,
+) -> Iterator[DryRun]:
     """Build everything that a recipe describes and take two steps; of each stage, from the network of the one before.
 
     Args:
         recipe: the training.
         out: where ``dry-run.jpg`` is written, or ``dry-run-NAME.jpg`` for a stage; nothing else is written.
         on_message: called with the lines that :func:`atrous.training.stages.train` begins with.
+        train_data: as for :func:`atrous.training.stages.train`.
+        val_data: likewise.
+        augmentation: likewise.
 
     Yields:
         A result for each stage.
@@ -70,7 +83,15 @@ def dry_run(recipe: Recipe, out: Path, on_message: OnMessage | None = None) -> I
                 on_message(stage.title)
             image = out / ("-".join(filter(None, ("dry-run", stage.name))) + ".jpg")
             best = begun.folder / "best" if stage.folder != out else None
-            yield _try(Trainer(begun.recipe, stage.folder, on_message=on_message), image, best)
+            trainer = Trainer(
+                begun.recipe,
+                stage.folder,
+                train_data=train_data,
+                val_data=val_data,
+                augmentation=augmentation,
+                on_message=on_message,
+            )
+            yield _try(trainer, image, best)
 
 
 def _try(trainer: Trainer, image: Path, best: Path | None) -> DryRun:

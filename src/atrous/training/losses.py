@@ -1,139 +1,227 @@
-"""Losses over logits, at the image's own size or the network's."""
+"""Losses between logits and labels, and the registry that recipes find them in.
+
+Each takes float logits ``(B, C, H, W)`` and int64 labels ``(B, H, W)`` in which 255 is ignored, and returns a scalar
+(the mean over what it was given) or a :class:`PixelSum`. Where every pixel is ignored, value and gradient are exactly
+zero.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable
+from typing import Annotated, NamedTuple, TypeVar
 
+import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 
 from atrous.labels import IGNORE
-from atrous.models.base import Output
+from atrous.registry import Registry
 
-MAIN = "main"
-"""The labels that outputs without labels of their own are compared with, and the output that a model predicts with."""
+__all__ = ["PixelSum", "boundary", "cross_entropy", "dice", "focal", "lovasz_softmax", "register_loss"]
 
 
-@dataclass(frozen=True)
-class CrossEntropy:
-    """Softmax cross entropy over the pixels that are judged (SPEC §7.2).
+class PixelSum(NamedTuple):
+    """A loss as a sum over pixels, and what to divide it by.
 
-    It gives a sum and what to divide it by, apart from each other, so that batches made of several parts or shared by
-    several processes are averaged once, over everything.
+    Kept apart, several parts of a batch (``training.accumulate``) and several processes are averaged once, over all
+    pixels, so that their number changes nothing.
 
     Args:
-        class_weights: float32 ``(C,)``, of the main labels; the average is then weighted too.
-        label_smoothing: share of each pixel's target that is spread evenly over the classes.
-        hard_below: pixels whose probability of the true class is below this are learned from; beside them
-        hard_share: this share of each image's judged pixels, those whose true class is least probable.
-        resolution: ``image`` interpolates scores; ``network`` takes them as they are, and the labels of their places.
+        total: scalar, the sum over all pixels that are not ignored.
+        pixels: scalar, the number of these pixels, or the sum of their class weights.
     """
 
-    class_weights: Tensor | None = None
-    label_smoothing: float = 0.0
-    hard_share: float = 1.0
-    hard_below: float | None = None
-    resolution: Literal["image", "network"] = "image"
+    total: Tensor
+    pixels: Tensor
 
-    def __call__(
-        self, outputs: Sequence[Output], labels: Mapping[str, Tensor], easy: float = 0.0
-    ) -> tuple[Tensor, Tensor]:
-        """Sum up the losses of the score maps of a network, each by its weight.
-
-        Args:
-            outputs: score maps, the model's prediction first; computed in float32 whatever they come in.
-            labels: uint8 or int64 ``(B, H, W)``, 255 ignored: ``main``, and further ones by name. An output is
-                compared with the labels of its name, or if there are none with ``main``; labels without an output are
-                left aside. Which pixels are hard is decided, for each of the labels, by the first output of theirs.
-            easy: moves the share of hard pixels towards all of them: 0 leaves it, 1 takes every pixel.
-
-        Returns:
-            Two float32 scalars: the sum, and the number of pixels that any of its labels judge (main labels count by
-            their class weights). Both are zero where nothing is judged.
-        """
-        share = self.hard_share + easy * (1 - self.hard_share)
-        total = size = outputs[0].logits.new_zeros((), dtype=torch.float32)
-        seen: Tensor | None = None
-        for name, truth in labels.items():
-            mine = [output for output in outputs if (output.name if output.name in labels else MAIN) == name]
-            if mine:
-                weights = self.class_weights if name == MAIN else None
-                loss, judged = self._compare(mine, truth.long(), weights, share)
-                new = judged if seen is None else judged.masked_fill(seen, IGNORE)
-                total, size = total + loss, size + _size(new, weights)
-                seen = judged != IGNORE if seen is None else seen | (judged != IGNORE)
-        return total, size
-
-    def _compare(
-        self, outputs: Sequence[Output], labels: Tensor, class_weights: Tensor | None, share: float
-    ) -> tuple[Tensor, Tensor]:
-        """The loss of outputs of the same labels, and the labels that it is of: int64 ``(B, H, W)``, else 255."""
-        if self.resolution == "network":
-            maps = [output.logits.float() for output in outputs]
-            truths = [labels_at(output, labels) for output in outputs]
-        else:
-            maps = [output.at((labels.shape[-2], labels.shape[-1])) for output in outputs]
-            if share < 1:
-                labels = labels.masked_fill(~self._hard(maps[0].detach(), labels, share), IGNORE)
-            truths = [labels] * len(outputs)
-        losses = []
-        for output, scores, truth in zip(outputs, maps, truths, strict=True):
-            loss = output.weight * F.cross_entropy(
-                scores,
-                truth,
-                class_weights,
-                ignore_index=IGNORE,
-                reduction="sum",
-                label_smoothing=self.label_smoothing,
-            )
-            if truth is not truths[0]:  # another map, another number of positions: each is averaged over its own
-                loss = loss * (_size(truths[0], class_weights) / _size(truth, class_weights).clamp(min=1e-6))
-            losses.append(loss)
-        return torch.stack(losses).sum(), truths[0]
-
-    def _hard(self, logits: Tensor, labels: Tensor, share: float) -> Tensor:
-        """Bool ``(B, H, W)``: the pixels to learn from."""
-        surprise = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none").flatten(1)
-        judged = (labels != IGNORE).flatten(1)
-        hardest_first = surprise.masked_fill(~judged, -1.0).argsort(dim=1, descending=True, stable=True)
-        wanted = (share * judged.sum(1, keepdim=True)).ceil()
-        chosen = torch.zeros_like(judged).scatter_(
-            1, hardest_first, torch.arange(judged.shape[1], device=judged.device) < wanted
-        )
-        if self.hard_below is not None:
-            chosen |= surprise > -math.log(self.hard_below)
-        return chosen.view_as(labels)
+    def mean(self) -> Tensor:
+        """The average loss; 0 where every pixel is ignored."""
+        return self.total / self.pixels.clamp(min=1e-6)
 
 
-def labels_at(output: Output, labels: Tensor) -> Tensor:
-    """The labels at the positions of a score map: those of the pixels that they sit on (of the nearest, where they sit
-    between), 255 beside the image. At a stride of 8 from the first pixel on, ``labels[:, ::8, ::8]``.
+Loss = Callable[..., Tensor | PixelSum]
+AnyLoss = TypeVar("AnyLoss", bound=Loss)
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+LOSSES: Registry[Loss] = Registry("loss", "atrous.losses")
+"""Every loss that a recipe can name."""
+
+
+def register_loss(name: str) -> Callable[[AnyLoss], AnyLoss]:
+    """Make a loss known to recipes, as ``loss.name``.
+
+    The decorated function takes logits and labels, and its options by keyword; the annotations of these are checked
+    against ``loss.options``. If it has a parameter ``class_weights``, it gets the recipe's: float32 ``(C,)`` or None. A
+    scalar that it returns counts, in a batch of several parts or processes, by the number of pixels that are not
+    ignored. A package can list it as an entry point of the same name in the group ``atrous.losses``. ::
+
+        @atrous.register_loss("mean_error")
+        def mean_error(logits: Tensor, labels: Tensor, *, power: float = 1.0) -> Tensor:
+            labelled = labels != 255
+            true = logits.softmax(1).gather(1, labels.masked_fill(~labelled, 0)[:, None])[:, 0]
+            return ((1 - true) ** power * labelled).sum() / labelled.sum().clamp(min=1)
 
     Args:
-        output: score map ``(B, C, h, w)``.
-        labels: ``(B, H, W)``.
+        name: of the loss.
+
+    Raises:
+        InputError: another loss has the name.
+    """
+
+    def enter(function: AnyLoss) -> AnyLoss:
+        LOSSES.add(name, function, function)
+        return function
+
+    return enter
+
+
+@register_loss("cross_entropy")
+def cross_entropy(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    class_weights: Tensor | None = None,
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+) -> PixelSum:
+    """Softmax cross entropy.
+
+    Args:
+        logits: ``(B, C, H, W)``.
+        labels: int64 ``(B, H, W)``, 255 ignored.
+        class_weights: ``(C,)``; the average is weighted too.
+        label_smoothing: share of each pixel's target that is spread evenly over the classes.
+    """
+    total = F.cross_entropy(
+        logits, labels, class_weights, ignore_index=IGNORE, reduction="sum", label_smoothing=label_smoothing
+    )
+    return PixelSum(total, count_pixels(labels, class_weights))
+
+
+@register_loss("focal")
+def focal(logits: Tensor, labels: Tensor, *, class_weights: Tensor | None = None, gamma: NotNegative = 2.0) -> PixelSum:
+    """Focal loss ``−(1 − p)^γ log p``, p being the probability of the true class (Lin et al. 2017, arXiv 1708.02002,
+    §3.2).
+
+    Args:
+        logits: ``(B, C, H, W)``.
+        labels: int64 ``(B, H, W)``, 255 ignored.
+        class_weights: ``(C,)``, the paper's α; the average is weighted too.
+        gamma: focusing parameter; 0 is cross entropy.
+    """
+    labelled = labels != IGNORE
+    target = labels.masked_fill(~labelled, 0)
+    log_p = logits.log_softmax(1).gather(1, target[:, None])[:, 0]
+    # Clamped because a power below 1 has an infinite slope at 0.
+    losses = -((-torch.expm1(log_p)).clamp(min=1e-12) ** gamma) * log_p * labelled
+    if class_weights is not None:
+        losses = losses * class_weights[target]
+    return PixelSum(losses.sum(), count_pixels(labels, class_weights))
+
+
+@register_loss("dice")
+def dice(logits: Tensor, labels: Tensor, *, smooth: NotNegative = 1.0) -> Tensor:
+    """Soft Dice loss: 1 minus the mean, over the classes in the labels, of ``(2 Σpt + s) / (Σp + Σt + s)``
+    (after Milletari et al. 2016, arXiv 1606.04797, §3, without squares).
+
+    The sums run over all pixels that are not ignored of all images given, so this is not a sum over pixels: of a batch
+    in several parts or processes each has a loss of its own, and their average, weighted by pixels, is minimised.
+
+    Args:
+        logits: ``(B, C, H, W)``; p are their softmax.
+        labels: int64 ``(B, H, W)``, 255 ignored.
+        smooth: s, in pixels; with 0 a class of few pixels has the steepest loss.
 
     Returns:
-        ``(B, h, w)`` in the type of ``labels``.
+        Scalar, 0 to 1.
     """
-    places = []
-    for positions, pixels in zip(output.logits.shape[-2:], labels.shape[-2:], strict=True):
-        numbers = torch.arange(positions, dtype=torch.float64, device=labels.device)
-        nearest = (numbers * output.grid.stride + output.grid.offset + 0.5).floor().long()
-        places.append((nearest.clamp(0, pixels - 1), (nearest >= 0) & (nearest < pixels)))
-    (rows, rows_inside), (columns, columns_inside) = places
-    inside = rows_inside[:, None] & columns_inside
-    return labels[:, rows][:, :, columns].masked_fill(~inside, IGNORE)
+    truth = labels[:, None] == torch.arange(logits.shape[1], device=labels.device)[:, None, None]
+    probabilities = logits.softmax(1) * (labels != IGNORE)[:, None]
+    dims = (0, 2, 3)
+    overlap, size = (probabilities * truth).sum(dims), probabilities.sum(dims) + truth.sum(dims)
+    score = (2 * overlap + smooth) / (size + smooth).clamp(min=1e-12)
+    present = truth.any(3).any(2).any(0)
+    return ((1 - score) * present).sum() / present.sum().clamp(min=1)
 
 
-def _size(labels: Tensor, class_weights: Tensor | None) -> Tensor:
-    """The number of judged positions, or the sum of their classes' weights."""
-    judged = labels != IGNORE
+@register_loss("lovasz_softmax")
+def lovasz_softmax(logits: Tensor, labels: Tensor) -> Tensor:
+    """Lovász-softmax, a surrogate of 1 − mean IoU over the classes in the labels (Berman et al. 2018, arXiv 1705.08790,
+    §3.1 and algorithm 1).
+
+    The IoU is of all images given, so this is not a sum over pixels: of a batch in several parts or processes each has
+    a loss of its own, and their average, weighted by pixels, is minimised. Errors are sorted once for each class in
+    the labels; to know which these are, the host waits for a GPU.
+
+    Args:
+        logits: ``(B, C, H, W)``.
+        labels: int64 ``(B, H, W)``, 255 ignored.
+
+    Returns:
+        Scalar, 0 to 1.
+    """
+    labelled = labels != IGNORE
+    probabilities, target = logits.softmax(1).movedim(1, -1)[labelled], labels[labelled]
+    if not len(target):
+        return probabilities.sum()
+    losses = []
+    for label in torch.unique(target):
+        truth = (target == label).to(probabilities.dtype)
+        errors = (truth - probabilities[:, label]).abs()
+        errors, order = errors.sort(descending=True)
+        losses.append(errors @ _jaccard_steps(truth[order]))
+    return torch.stack(losses).mean()
+
+
+def _jaccard_steps(truth: Tensor) -> Tensor:
+    """How much the Jaccard loss of a class grows with each pixel that becomes an error, ``(N,)``; truth is 0 or 1."""
+    intersection = truth.sum() - truth.cumsum(0)
+    union = truth.sum() + (1 - truth).cumsum(0)
+    return (1 - intersection / union).diff(prepend=truth.new_zeros(1))
+
+
+@register_loss("boundary")
+def boundary(logits: Tensor, labels: Tensor) -> PixelSum:
+    """Boundary loss: the sum over classes of each probability times the signed distance to the class's boundary
+    (Kervadec et al. 2019, arXiv 1812.07032, §2).
+
+    Distances, in pixels, are negative inside a class, and measured between pixels that are not ignored; a class that an
+    image does not have, or that fills it, adds nothing. The loss can be negative and has no minimum of its own over all
+    pixels of an image: use it beside another, with a small weight (``{ cross_entropy = 1.0, boundary = 0.01 }``).
+    Distances are computed on the CPU, so the host waits for a GPU.
+
+    Args:
+        logits: ``(B, C, H, W)``.
+        labels: int64 ``(B, H, W)``, 255 ignored.
+    """
+    distances = np.stack([_signed_distances(mask, logits.shape[1]) for mask in labels.cpu().numpy()])
+    weights = torch.from_numpy(distances).to(logits)
+    return PixelSum((logits.softmax(1) * weights).sum(), count_pixels(labels, None))
+
+
+def _signed_distances(labels: NDArray[np.int64], num_classes: int) -> NDArray[np.float32]:
+    """The signed distance to the boundary of each class, ``(C, H, W)``; 0 for ignored pixels."""
+    labelled = labels != IGNORE
+    distances = np.zeros((num_classes, *labels.shape), np.float32)
+    for label in np.unique(labels[labelled]):
+        inside = labels == label
+        outside = labelled & ~inside
+        if outside.any():
+            distances[label] = np.where(inside, 1 - _distance_to(outside), _distance_to(inside)) * labelled
+    return distances
+
+
+def _distance_to(pixels: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """The Euclidean distance of every pixel to the nearest of some."""
+    return np.asarray(cv2.distanceTransform((~pixels).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE), np.float32)
+
+
+def count_pixels(labels: Tensor, class_weights: Tensor | None) -> Tensor:
+    """The number of pixels that are not ignored, or the sum of their class weights; a float32 scalar."""
+    labelled = labels != IGNORE
     if class_weights is None:
-        return judged.sum().float()
-    # Not class_weights[labels[judged]]: to know how many they are, the host would wait for the GPU.
-    return (class_weights[labels.masked_fill(~judged, 0)] * judged).sum()
+        return labelled.sum().float()
+    # Not class_weights[labels[labelled]]: to know how many they are, the host would wait for the GPU.
+    return (class_weights[labels.masked_fill(~labelled, 0)] * labelled).sum()

@@ -1,13 +1,11 @@
-"""Recipes: everything that fixes a training, as typed TOML. The descriptions here are the documentation."""
+"""Recipes: everything that defines a training, as typed TOML. The docstrings here are the documentation."""
 
 from __future__ import annotations
 
 import difflib
 import re
 from collections.abc import Sequence
-from functools import reduce
-from operator import getitem
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -20,13 +18,14 @@ from pydantic import (
 )
 
 from atrous.errors import InputError
-from atrous.expected import expected
 from atrous.models.registry import ARCHITECTURES
 from atrous.models.surgery.output_stride import OUTPUT_STRIDES
+from atrous.training.functions import import_function
+from atrous.training.objective import make_terms
 
 
 class RecipeError(InputError):
-    """A recipe that can't be used; the message lists every mistake, where it stands and what was expected."""
+    """A recipe that can't be used; the message lists every mistake with its setting."""
 
 
 class _Section(BaseModel):
@@ -39,174 +38,188 @@ class ModelSection(_Section):
     name: str = "deeplabv3plus"
     """Architecture: one of `atrous models`."""
     backbone: str = "tf_efficientnet_lite0"
-    """Any convolutional timm model."""
+    """A timm model, or one of the architecture's own."""
     output_stride: int | None = None
-    """4, 8, 16 or 32, in training, the trained model can run at any of them; the architecture's own when left out."""
+    """Output stride in training: 4, 8, 16 or 32; the architecture's if not set. A trained model runs at any of them."""
     pretrained: bool | str = True
     """Backbone weights: true (an installed package, else timm's hub), a file, or false for random weights."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Arguments of the architecture, for example separable = true."""
+    """Arguments of the architecture, for example { separable = true }."""
     start_from: str | None = None
-    """A model folder or bundled name whose weights the training starts from; its classes may be others."""
+    """A model folder or bundled name whose weights the training starts from; it may have other classes."""
 
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
-        if name not in ARCHITECTURES:
-            raise InputError(f"there is no such architecture; there are: {', '.join(sorted(ARCHITECTURES))}")
+        ARCHITECTURES.find(name)
         return name
 
     @field_validator("output_stride")
     @classmethod
     def _possible(cls, stride: int | None) -> int | None:
         if stride not in (None, *OUTPUT_STRIDES):
-            raise InputError(f"output strides are {', '.join(map(str, OUTPUT_STRIDES))}")
+            raise InputError(f"Input should be one of {', '.join(map(str, OUTPUT_STRIDES))}, not {stride}")
         return stride
 
 
 class DataSection(_Section):
     """The images."""
 
-    train: str
-    """Data specification: a reader and a place, as folder:PATH or voc:PATH (all of them: docs/data.md); a relative path
-    starts where the command is run."""
+    train: str = ""
+    """Training data: a dataset source and a path, such as folder:PATH or voc:PATH (all of them: docs/data.md). A
+    relative path starts from the current directory. Not needed if train() is given the data."""
     train_split: str = "train"
-    """Split to train on; several joined by + make one."""
+    """Split to train on; several are joined by +."""
     val: str | None = None
-    """Data to validate on; the training data's specification when left out."""
+    """Validation data; those of `train` if not set."""
     val_split: str = "val"
     """Split to validate on; "none" for no validation."""
     val_images: int | None = Field(default=None, ge=1)
-    """Validate on so many images of the split, spread evenly; on all when left out."""
+    """Number of images of the split to validate on, spread evenly; all if not set."""
     workers: int = Field(default=2, ge=0)
-    """Processes that decode and augment; the numbers of a run do not depend on it."""
+    """Processes that decode and augment images; they do not change any number."""
 
 
 class AugmentSection(_Section):
-    """What happens to each image on its way into a batch."""
+    """How images are augmented."""
 
     crop: Annotated[int, Field(ge=32)] | Literal["whole"] = 513
-    """Side of the square crop, 32k + 1 suits DeepLab; or "whole" images, each at its own size, one in each part of a
-    batch."""
+    """Side of the square crop (32k + 1 suits DeepLab), or "whole" for whole images at their own sizes, one in each part
+    of a batch."""
     scale: tuple[float, float] = (0.5, 2.0)
     """Smallest and largest scale factor, drawn uniformly."""
     scale_set: list[Annotated[float, Field(gt=0)]] = Field(default_factory=list)
-    """Scale factors of which each is as likely, in place of scale (DeepLab v2: [0.5, 0.75, 1.0, 1.25, 1.5])."""
+    """Scale factors to draw from, instead of scale (DeepLab v2: [0.5, 0.75, 1.0, 1.25, 1.5])."""
     flip: bool = True
-    """Mirror every second image."""
+    """Mirror half of the images."""
     brightness: float = Field(default=0.0, ge=0, lt=1)
-    """Largest change of brightness, as a share."""
+    """Largest relative change of brightness."""
     contrast: float = Field(default=0.0, ge=0, lt=1)
-    """Largest change of contrast, as a share."""
+    """Largest relative change of contrast."""
     saturation: float = Field(default=0.0, ge=0, le=1)
-    """Largest change of saturation, as a share."""
+    """Largest relative change of saturation."""
     hue: float = Field(default=0.0, ge=0, le=180)
-    """Largest turn of hue, in degrees."""
+    """Largest rotation of hue, in degrees."""
+    function: str | None = None
+    """Your own augmentation as "module:function", in place of all settings above. It takes a Sample and a numpy
+    Generator and returns a Sample; within a batch these must have the same size."""
+
+    @field_validator("function")
+    @classmethod
+    def _importable(cls, name: str | None) -> str | None:
+        if name is not None:
+            import_function(name)
+        return name
 
     @model_validator(mode="after")
     def _ordered(self) -> AugmentSection:
         if not 0 < self.scale[0] <= self.scale[1]:
-            raise InputError(f"scale is [smallest, largest] with 0 < smallest ≤ largest, not {list(self.scale)}")
+            raise InputError(f"scale must be [smallest, largest] with 0 < smallest ≤ largest, not {list(self.scale)}")
         return self
 
 
 class OptimizerSection(_Section):
-    """How weights change."""
+    """The optimizer."""
 
     name: Literal["sgd", "adamw"] = "sgd"
-    """sgd (momentum) or adamw."""
+    """sgd (with momentum) or adamw."""
     lr: float = Field(default=0.007, gt=0)
     """Learning rate of the new layers."""
     backbone_lr: float | None = Field(default=None, ge=0)
-    """Learning rate of what comes from a classifier: the backbone, and DeepLab's fc6 and fc7 on VGG; that of the new
-    layers when left out."""
+    """Learning rate of the pretrained layers: the backbone, and DeepLab's fc6 and fc7 on VGG; `lr` if not set."""
     bias_factor: float = Field(default=1.0, gt=0)
-    """Learning rate of convolutions' biases, as a multiple of their weights' (Caffe's recipes: 2)."""
+    """Learning rate of the convolutions' biases as a multiple of that of their weights (Caffe's solvers: 2)."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Momentum of sgd, first beta of adamw."""
     weight_decay: float = Field(default=1e-4, ge=0)
     """Weight decay of convolution weights; norms and biases have none."""
     depthwise_decay: bool = True
-    """Whether depthwise convolutions have it too; the authors' DeepLabv3+ spares them."""
+    """Whether depthwise convolutions have weight decay; in the authors' DeepLabv3+ they do not."""
     clip_norm: float | None = Field(default=None, gt=0)
-    """Gradients are scaled down to this norm."""
+    """Largest norm of the gradient, to which it is scaled down; no clipping if not set."""
 
 
 class ScheduleSection(_Section):
-    """The learning rate over the steps."""
+    """The learning rate schedule."""
 
     policy: Literal["poly", "step"] = "poly"
     """poly: lr · (1 − step / steps) ^ power; step: lr · gamma ^ (step // step_size)."""
     power: float = Field(default=0.9, ge=0)
-    """Of the poly policy; 0 keeps the rate constant."""
+    """Power of the poly policy; 0 keeps the rate constant."""
     step_size: int = Field(default=2000, ge=1)
-    """Of the step policy: steps until the rate changes."""
+    """Steps between two changes of the rate in the step policy."""
     gamma: float = Field(default=0.1, gt=0)
-    """Of the step policy: what the rate is then multiplied by."""
+    """Factor on the rate at each change in the step policy."""
     warmup: int = Field(default=0, ge=0)
-    """Steps over which the rate first rises linearly."""
+    """Steps of linear warm-up at the beginning."""
 
 
 class LossSection(_Section):
-    """What is minimised: softmax cross entropy over the pixels that are not 255."""
+    """What is minimised, over the pixels that are not ignored (255)."""
 
+    name: str | dict[str, Annotated[float, Field(gt=0)]] = "cross_entropy"
+    """cross_entropy, focal, dice, lovasz_softmax, boundary, a registered loss of your own, or "module:function". To add
+    up several, their weights: { cross_entropy = 1.0, dice = 0.5 }."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the loss, such as { label_smoothing = 0.1 } of cross_entropy or { gamma = 2.0 } of focal; of several
+    losses, by name: { dice = { smooth = 0.0 } }."""
     reduction: Literal["mean", "sum"] = "mean"
-    """mean over the judged pixels of a step; sum (FCN's "heavy" learning) needs rates about 1e-6 times as large."""
+    """mean over the labelled pixels of a step; sum (FCN's "heavy" learning) needs rates about 1e-6 times as large."""
     resolution: Literal["image", "network"] = "image"
-    """Where scores meet labels: at each pixel of the image, scores interpolated; or at the network's own positions,
-    with the label that lies there (DeepLab v1 and v2), each output averaged over its own."""
+    """Where logits and labels are compared: at each pixel of the image, with interpolated logits, or at the network's
+    own positions with the labels there (DeepLab v1 and v2), where each output is averaged over its own positions."""
     class_weights: Literal["none", "auto", "inverse_log"] | list[NonNegativeFloat] = "none"
-    """One weight a class, or auto: median frequency over that of the class; inverse_log is milder. Counted once in the
-    training split."""
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    """Share of each pixel's target that is spread evenly over the classes."""
+    """One weight per class; or auto (median frequency divided by the frequency of the class) or the milder inverse_log,
+    counted once in the training split. For cross_entropy and focal."""
     hard_share: float = Field(default=1.0, gt=0, le=1)
-    """Learn only from this share of each image's pixels, the hardest (top-k, online hard example mining)."""
+    """Train only on this share of each image's pixels, the hardest (top-k, online hard example mining)."""
     hard_below: float | None = Field(default=None, gt=0, lt=1)
-    """Beside the hard share, learn from every pixel whose true class is less probable than this (usual: 0.7)."""
+    """Besides the hard share, train on every pixel whose true class is less probable than this (usual: 0.7)."""
     hard_warmup: int = Field(default=0, ge=0)
-    """Steps over which the share falls from everything to hard_share."""
+    """Steps over which the share falls from 1 to hard_share."""
 
     @model_validator(mode="after")
-    def _meant(self) -> LossSection:
+    def _consistent(self) -> LossSection:
         if self.hard_share == 1 and (self.hard_below is not None or self.hard_warmup):
             raise InputError("hard_below and hard_warmup need a hard_share below 1 (usual: 0.0625)")
         if self.hard_share < 1 and self.resolution == "network":
-            raise InputError('hard pixels (hard_share below 1) are those of the image: resolution = "image"')
+            raise InputError('hard pixels (hard_share below 1) need resolution = "image"')
+        terms = make_terms(self.name, self.options)
+        if self.class_weights != "none" and not any(term.takes_class_weights for term in terms):
+            raise InputError("class_weights: no loss here takes class weights; cross_entropy and focal do")
         return self
 
 
 class TrainingSection(_Section):
-    """The run."""
+    """Length, batches and precision of the training, and what is trained."""
 
     epochs: float = Field(default=50, gt=0)
-    """Length, in passes over the training split; may be a fraction."""
+    """Length in passes over the training split; may be fractional."""
     steps: int | None = Field(default=None, ge=1)
-    """Length in steps, in place of epochs."""
+    """Length in steps, instead of epochs."""
     batch_size: int = Field(default=16, ge=1)
-    """Images a step, over all processes and accumulated parts."""
+    """Images per step, over all processes and accumulated parts."""
     accumulate: int = Field(default=1, ge=1)
-    """Parts in which a batch goes through the network, where memory is short."""
+    """Parts in which a batch goes through the network, to save memory."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     """Type of the network's arithmetic; weights and losses are float32."""
     ema: float | None = Field(default=None, gt=0, lt=1)
-    """Decay of the moving average of the weights, which is then what is judged and kept."""
+    """Decay of an exponential moving average of the weights, which is then what is validated and saved."""
     batch_norm: Literal["synchronised", "local", "frozen", "all_frozen"] = "synchronised"
-    """Statistics over the images of all processes, or of each on its own; frozen keeps those of the backbone, and
-    its norms' weights, as they came (small batches); all_frozen also those of the head, which must have learned before
+    """Statistics over the images of all processes, or of each process alone. frozen keeps the backbone's pretrained
+    statistics and norm weights (small batches); all_frozen also those of the head, which must have been trained before
     (a second stage)."""
     batch_norm_momentum: float | None = Field(default=None, gt=0, le=1)
-    """The share of a batch in the running statistics; that of each layer (usually 0.1) when left out. The authors'
+    """Weight of each batch in the running statistics; that of each layer (usually 0.1) if not set. The authors'
     DeepLabv3+: 0.0003 (a decay of 0.9997), for long runs."""
     freeze_until_stride: int = Field(default=0, ge=0)
-    """Backbone layers that work up to this stride stay as they came; 0 trains everything."""
+    """Freeze the backbone's layers up to this stride; 0 trains everything."""
     only: list[str] = Field(default_factory=list)
-    """What learns, by the beginnings of its tensors' names (DeepLab-MSc: ["msc."]), the rest stays as it came; none is
-    everything."""
+    """Train only the parameters whose names begin with one of these (DeepLab-MSc: ["msc."]); all if empty."""
     validate_every: float = Field(default=1, gt=0)
-    """Epochs between two validations."""
+    """Epochs between validations."""
     seed: int = Field(default=0, ge=0, lt=2**32)
-    """Fixes order, augmentation, dropout and new weights."""
+    """Seed of order, augmentation, dropout and new weights."""
 
     @model_validator(mode="after")
     def _divisible(self) -> TrainingSection:
@@ -216,51 +229,51 @@ class TrainingSection(_Section):
 
 
 class LogSection(_Section):
-    """What a run keeps and tells; none of it changes the numbers."""
+    """What a run logs and saves; none of it changes any number of the training."""
 
     every: int = Field(default=10, ge=1)
-    """Steps between two lines of log.jsonl and of the trackers."""
+    """Steps between lines of log.jsonl and values in the trackers."""
     save_minutes: float = Field(default=10, ge=0)
-    """Longest time whose work a killed run may lose; 0 keeps every step. Validations and Ctrl-C keep the state too."""
+    """Minutes of work that a killed run may lose; 0 saves every step. Validations and Ctrl-C save the state too."""
     samples: int = Field(default=4, ge=0)
-    """Validation images that are shown with truth and prediction after each validation."""
+    """Number of validation images drawn with ground truth and prediction after each validation."""
     trackers: list[str] = Field(default_factory=list)
-    """Where else to tell it: tensorboard, wandb, mlflow, ... (whatever Accelerate knows and is installed)."""
+    """Experiment trackers: tensorboard, wandb, mlflow, ... (those that Accelerate supports and are installed)."""
     project: str = "atrous"
-    """The project's name for trackers that have one."""
+    """Project name in the trackers."""
 
 
 class StageSection(_Section):
-    """One of several trainings in a row, each from the best weights of the one before."""
+    """One of several trainings in a row; each starts from the best weights of the one before."""
 
     name: str
-    """Its folder, OUT/stages/NAME; the last stage's results stand in OUT itself."""
+    """Name of its folder, OUT/stages/NAME; the results of the last stage are in OUT itself."""
     changes: dict[str, Any] = Field(default_factory=dict)
-    """What is other than in the rest of the recipe, for example { "model.name" = "fcn16s", "optimizer.lr" = 1e-12 }. On
+    """Settings that differ from the rest of the recipe, such as { "model.name" = "fcn16s", "optimizer.lr" = 1e-12 }. On
     the command line: `--set stages.NAME.optimizer.lr=1e-3`."""
 
     @field_validator("name")
     @classmethod
     def _of_a_folder(cls, name: str) -> str:
         if not re.fullmatch(r"[\w.-]+", name):
-            raise InputError("a stage's name is of letters, digits, '_', '.' and '-'")
+            raise InputError("a stage's name consists of letters, digits, '_', '.' and '-'")
         return name
 
     @field_validator("changes")
     @classmethod
     def _flat(cls, changes: dict[str, Any]) -> dict[str, Any]:
         if "stages" in changes or any(key.startswith("stages.") for key in changes):
-            raise InputError("a stage has no stages of its own")
-        return by_setting(changes)
+            raise InputError("a stage can't have stages of its own")
+        return flat_changes(changes)
 
 
 class Recipe(_Section):
-    """A training, whole."""
+    """A complete training."""
 
     description: str = ""
-    """One line that says what this trains."""
+    """One line about what this trains."""
     model: ModelSection = ModelSection()
-    data: DataSection
+    data: DataSection = DataSection()
     augment: AugmentSection = AugmentSection()
     optimizer: OptimizerSection = OptimizerSection()
     schedule: ScheduleSection = ScheduleSection()
@@ -268,10 +281,10 @@ class Recipe(_Section):
     training: TrainingSection = TrainingSection()
     log: LogSection = LogSection()
     stages: list[StageSection] = Field(default_factory=list)
-    """Trainings in a row, as [[stages]]; none is one training."""
+    """Trainings in a row, as [[stages]]; without any, there is one training."""
 
     @model_validator(mode="after")
-    def _stages_stand(self) -> Recipe:
+    def _stages_valid(self) -> Recipe:
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
             raise InputError(f"two stages have the same name: {', '.join(names)}")
@@ -280,20 +293,20 @@ class Recipe(_Section):
         return self
 
     def at_stage(self, stage: StageSection, start_from: str | None = None) -> Recipe:
-        """The training of one stage, from the weights of another one.
+        """The recipe of one stage, from the weights of another one.
 
         Raises:
-            RecipeError: the stage's changes can't be.
+            RecipeError: the stage's changes are not valid.
         """
         table = self.model_dump(mode="json", exclude={"stages"})
         for key, value in stage.changes.items():
-            set_in(table, key, value)
+            set_value(table, key, value)
         if start_from:
-            set_in(table, "model.start_from", start_from)
+            set_value(table, "model.start_from", start_from)
         return check_recipe(table, f"stage {stage.name}")
 
     def differences(self, other: Recipe) -> list[str]:
-        """The settings in which another recipe differs and on which a run's numbers depend, stages aside, in words."""
+        """The settings that change a run's numbers and differ in another recipe, stages aside, for a message."""
         left_out: Any = {"description": True, "data": {"workers"}, "log": True, "stages": True}
         one, two = (recipe.model_dump(mode="json", exclude=left_out) for recipe in (self, other))
         return [
@@ -307,65 +320,59 @@ class Recipe(_Section):
     def input_size(self) -> str:
         """The size of a training image, for messages."""
         crop = self.augment.crop
+        if self.augment.function:
+            return f"the size of {self.augment.function}"
         return "their own size" if crop == "whole" else f"{crop}×{crop}"
 
 
 def check_recipe(table: dict[str, Any], source: str, overridden: Sequence[str] = ()) -> Recipe:
-    """Validate a recipe given as a table; ``source`` names it in errors, ``overridden`` the settings that are not from
-    there.
+    """Validate a recipe given as a table; ``source`` names it in errors, ``overridden`` lists the settings that do not
+    come from there.
+
+    Raises:
+        RecipeError: it is not valid; the message lists every mistake.
     """
     try:
         return Recipe.model_validate(table)
     except ValidationError as error:
-        lines: dict[str, str] = {}
+        messages: dict[str, list[str]] = {}
         for mistake in error.errors():
-            # What may be a number or a word is refused once for each; beyond the setting, the place is pydantic's own.
+            # Beyond the setting, the location is pydantic's: a value of several types has a mistake for each.
             place = mistake["loc"][: 3 if mistake["loc"][:1] == ("stages",) else 2]
-            name = ".".join(map(str, place))
+            found = _unknown(place) if mistake["type"] == "extra_forbidden" else _message(mistake)
+            messages.setdefault(".".join(map(str, place)), []).append(found)
+        lines = []
+        for name, several in messages.items():
             origin = f"{name}{' (by --set)' if name in overridden else ''}: " if name else ""
-            lines[name] = f"  {origin}{_said(mistake, place, table)}"
-        raise RecipeError(f"{source}:\n" + "\n".join(lines.values())) from error
+            lines.append(f"  {origin}{', or: '.join(several)}")
+        raise RecipeError(f"{source}:\n" + "\n".join(lines)) from error
 
 
-_Place = tuple[str | int, ...]
+def _message(mistake: Any) -> str:
+    """Pydantic's message, with the value that it is about."""
+    message, value = str(mistake["msg"]), mistake["input"]
+    if mistake["type"] == "value_error":  # of a validator here
+        return message.removeprefix("Value error, ")
+    return message if mistake["type"] == "missing" else f"{message}, not {value!r}"
 
 
-def _said(mistake: Any, place: _Place, table: Any) -> str:
-    """What is wrong at a place of a recipe: what was expected there, and what was found."""
-    if mistake["type"] == "extra_forbidden":
-        return _unknown(place)
-    if mistake["type"] == "missing" and mistake["loc"] == place:
-        return f"missing; expected {expected(_schema(place))}"
-    found = reduce(getitem, place, table)
-    if mistake["type"] != "value_error":
-        return f"expected {expected(_schema(place))} (found: {found!r})"
-    said = str(mistake["msg"]).removeprefix("Value error, ")  # of a validator here
-    return said if isinstance(found, dict) else f"{said} (found: {found!r})"
-
-
-def _unknown(place: _Place) -> str:
-    known = list(_schema(place[:-1])["properties"])
+def _unknown(place: tuple[str | int, ...]) -> str:
+    section: Any = Recipe
+    for part in place[:-1]:
+        if isinstance(part, str):
+            annotation = section.model_fields[part].annotation
+            section = get_args(annotation)[0] if get_origin(annotation) is list else annotation
+    known = list(section.model_fields)
     near = difflib.get_close_matches(str(place[-1]), known, 1)
     meant = f"; did you mean {near[0]}?" if near else ""
     return f"there is no such setting{meant} (this section has: {', '.join(known)})"
 
 
-def _schema(place: _Place) -> dict[str, Any]:
-    """The JSON schema of a section or a setting."""
-    whole = Recipe.model_json_schema()
-    found: dict[str, Any] = whole
-    for part in place:
-        found = found["items"] if isinstance(part, int) else found["properties"][part]
-        if reference := found.get("$ref"):
-            found = whole["$defs"][reference.rpartition("/")[2]]
-    return found
-
-
-def by_setting(changes: dict[str, Any]) -> dict[str, Any]:
-    """Changes by ``section.key``, where TOML's unquoted dots have made tables of them.
+def flat_changes(changes: dict[str, Any]) -> dict[str, Any]:
+    """Changes by ``section.key``, also where TOML's unquoted dots have made tables of them.
 
     Raises:
-        RecipeError: a table in a section, which may be all of it or a part.
+        RecipeError: a table in a section, which could replace a setting or be a part of it.
     """
     found: dict[str, Any] = {}
     for key, value in changes.items():
@@ -383,8 +390,8 @@ def by_setting(changes: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def set_in(table: dict[str, Any], key: str, value: Any) -> None:
-    """Set ``section.key`` of a table; None is the default."""
+def set_value(table: dict[str, Any], key: str, value: Any) -> None:
+    """Set ``section.key`` in a table; None restores the default."""
     *sections, last = key.split(".")
     for section in sections:
         table = table.setdefault(section, {})

@@ -1,4 +1,4 @@
-"""Recipes as TOML files, and what a command line changes of them."""
+"""Recipes as TOML files, with overrides from the command line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from atrous.training.recipe import Recipe, RecipeError, by_setting, check_recipe, set_in
+from atrous.training.recipe import Recipe, RecipeError, check_recipe, flat_changes, set_value
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 SHIPPED = next((f for f in (_PACKAGE / "recipes", _PACKAGE.parent.parent / "recipes") if f.is_dir()), None)
@@ -19,13 +19,14 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Args:
         path: a TOML file, or the name of a recipe that comes with atrous (``folder_deeplabv3plus_lite0``).
-        overrides: changes as ``section.key=value``; values are TOML, what is no TOML is a string, and no value at all
-            is the default. ``stages.NAME.section.key=value`` changes one stage, ``stages.*.section.key=value`` all.
+        overrides: changes as ``section.key=value``; values are TOML, or strings if they are not valid TOML; no
+            value restores the default. ``stages.NAME.section.key=value`` changes one stage,
+            ``stages.*.section.key=value`` all.
 
     Raises:
-        RecipeError: the file can't be read, or something in it or in the overrides is not as expected.
+        RecipeError: the file can't be read, or it or an override is not valid.
     """
-    path = _found(Path(path))
+    path = _locate(Path(path))
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -41,14 +42,14 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def _check_length(recipe: Recipe, overridden: Sequence[str]) -> None:
-    """Refuse epochs where they would not count."""
+    """Reject an override of epochs where steps are the length."""
     for key in (key for key in overridden if key.endswith("training.epochs")):
         name = key.removeprefix("stages.").removesuffix("training.epochs").rstrip(".")
         parts = [recipe.at_stage(stage) for stage in recipe.stages if name in ("", "*", stage.name)] or [recipe]
         if steps := [part.training.steps for part in parts if part.training.steps is not None]:
             raise RecipeError(
                 f"--set {key}: training.steps = {steps[0]} is the length; "
-                f"--set {key.replace('epochs', 'steps')}= (nothing) takes it away"
+                f"--set {key.replace('epochs', 'steps')}= (no value) removes it"
             )
 
 
@@ -57,7 +58,7 @@ def shipped() -> list[str]:
     return sorted(p.stem for p in SHIPPED.glob("*_*.toml")) if SHIPPED else []
 
 
-def _found(path: Path) -> Path:
+def _locate(path: Path) -> Path:
     if SHIPPED and not path.exists() and path.name in (path.stem, f"{path.stem}.toml") and path.stem in shipped():
         return SHIPPED / f"{path.stem}.toml"
     return path
@@ -76,18 +77,18 @@ def _apply(table: dict[str, Any], override: str) -> None:
         _apply_to_stages(table, key.removeprefix("stages."), value)
         return
     changes = [(name, k, v) for name, change in _stages(table).items() for k, v in change.items()]
-    if own := [f"{name} ({k} = {v!r})" for name, k, v in changes if _lies_in(k, key) or _lies_in(key, k)]:
+    if own := [f"{name} ({k} = {v!r})" for name, k, v in changes if _within(k, key) or _within(key, k)]:
         meant = f"{key}={text}" if "." in key else f"{key}.KEY=VALUE"
         raise RecipeError(
-            f"--set {key}: stages have their own, {', '.join(own)}; say what is meant: "
+            f"--set {key}: stages have their own, {', '.join(own)}; be specific: "
             f"--set stages.NAME.{meant} for one, --set 'stages.*.{meant}' for all"
         )
-    set_in(table, key, value)
+    set_value(table, key, value)
 
 
 def _apply_to_stages(table: dict[str, Any], key: str, value: Any) -> None:
-    """Change ``NAME.section.key``, or ``*.section.key``: in every stage, and in what they start from. No value takes a
-    stage's own away.
+    """Change ``NAME.section.key``, or ``*.section.key``: in every stage, and in the recipe itself. No value
+    removes a stage's own.
     """
     stages = _stages(table)
     name = max((name for name in ("*", *stages) if key == name or key.startswith(f"{name}.")), key=len, default=None)
@@ -97,24 +98,24 @@ def _apply_to_stages(table: dict[str, Any], key: str, value: Any) -> None:
     if "." not in key:
         raise RecipeError(f"--set stages.{name}.{key}: a stage's settings are changed one by one, section.key=value")
     for change in stages.values() if name == "*" else [stages[name]]:
-        for own in [own for own in change if _lies_in(own, key)]:
+        for own in [own for own in change if _within(own, key)]:
             del change[own]
         if value is not None:
             change[key] = value
     if name == "*":
-        set_in(table, key, value)
+        set_value(table, key, value)
 
 
 def _stages(table: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """What each stage of an unchecked table changes, by its name."""
     try:
         for stage in table.get("stages", []):
-            stage["changes"] = by_setting(stage.get("changes", {}))
+            stage["changes"] = flat_changes(stage.get("changes", {}))
         return {stage["name"]: stage["changes"] for stage in table.get("stages", [])}
     except (TypeError, KeyError, AttributeError):
-        return {}  # told when the recipe is checked
+        return {}  # reported when the recipe is checked
 
 
-def _lies_in(one: str, other: str) -> bool:
+def _within(one: str, other: str) -> bool:
     """Whether a setting is another one, or a part of it."""
     return f"{one}.".startswith(f"{other}.")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from atrous.data.augment import Augment
+from atrous.data.dataset import Dataset
 from atrous.training.parallel import is_first_process, process_group
 from atrous.training.recipe import Recipe, RecipeError
 from atrous.training.run_folder import find_state, load_state
@@ -16,18 +18,32 @@ def train(
     recipe: Recipe,
     out: str | Path,
     *,
+    train_data: Dataset | None = None,
+    val_data: Dataset | None = None,
+    augmentation: Augment | None = None,
     resume: bool = False,
     on_step: OnStep | None = None,
     on_validation: OnValidation | None = None,
     on_message: OnMessage | None = None,
 ) -> Result:
-    """Train a model from a recipe.
+    """Train a model from a recipe. ::
+
+        from atrous.training.recipe_file import load_recipe
+
+        recipe = load_recipe("folder_deeplabv3plus_lite0", ["data.train=folder:my-images"])
+        result = train(recipe, "runs/mine")
+        model = atrous.load(result.best)
 
     Args:
         recipe: the complete training.
         out: folder of the run: ``best/`` and ``last/`` are model folders, ``state/`` holds what resuming needs,
             ``log.jsonl`` has a line for every tenth step and each validation, ``run.json`` holds what repeating the run
             needs, ``samples/`` predictions on images after each validation.
+        train_data: any dataset with ``__len__``, ``__getitem__`` (a :class:`atrous.data.dataset.Sample`) and
+            ``label_set``, in place of ``data.train``.
+        val_data: likewise, in place of ``data.val``; without both, your own training data have no validation.
+        augmentation: called with a sample and a numpy Generator, returns the sample that is trained on, in place of the
+            recipe's section ``augment``. Within a batch, samples must have the same size.
         resume: continue the run in ``out``; it must have the same recipe.
         on_step: called after each step; like the others, in the main process only.
         on_validation: called with the step and its evaluation.
@@ -57,6 +73,9 @@ def train(
             trainer = Trainer(
                 stage.recipe,
                 stage.folder,
+                train_data=train_data,
+                val_data=val_data,
+                augmentation=augmentation,
                 fresh=not saved,
                 on_step=on_step,
                 on_validation=on_validation,

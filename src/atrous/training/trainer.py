@@ -18,18 +18,23 @@ from accelerate.utils import ProjectConfiguration, broadcast_object_list, gather
 from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
-from atrous.data.augment import Augmentation
-from atrous.data.dataset import dataset_extras, dataset_name
+from atrous.data.augment import Augment
+from atrous.data.dataset import Dataset, dataset_name
 from atrous.data.loading import Batch, batches, steps_per_epoch
 from atrous.evaluation.evaluate import Evaluation
 from atrous.labels import IGNORE
 from atrous.models.base import Output, SegmentationModel
 from atrous.training.building import build_model
-from atrous.training.data import count_class_weights, given_class_weights, open_data
+from atrous.training.data import (
+    count_class_weights,
+    given_class_weights,
+    make_augmentation,
+    open_data,
+)
 from atrous.training.ema import update_ema
 from atrous.training.freezing import batch_norms, freeze
-from atrous.training.losses import MAIN, CrossEntropy
 from atrous.training.messages import diverged, draw_diverged, introduction, out_of_memory
+from atrous.training.objective import MAIN, SegmentationLoss, make_terms
 from atrous.training.optimizer import build_optimizer, optimizer_tensors, restore_optimizer
 from atrous.training.parallel import SynchronisedBatchNorm
 from atrous.training.recipe import Recipe, RecipeError, check_recipe
@@ -72,6 +77,9 @@ class Trainer:
         recipe: Recipe,
         out: Path,
         *,
+        train_data: Dataset | None = None,
+        val_data: Dataset | None = None,
+        augmentation: Augment | None = None,
         fresh: bool = True,
         on_step: OnStep | None = None,
         on_validation: OnValidation | None = None,
@@ -85,13 +93,14 @@ class Trainer:
         # Precision is set by autocast in _loss: Accelerate keeps its own setting for the life of the process.
         self.accelerator = Accelerator(
             mixed_precision="no",
-            cpu=not torch.cuda.is_available(),
+            cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()),
             log_with=recipe.log.trackers or None,
             project_config=ProjectConfiguration(project_dir=str(out), logging_dir=str(out / "trackers")),
         )
         self.device, self.world = self.accelerator.device, self.accelerator.num_processes
         self.main = self.accelerator.is_main_process
-        self.train_set, self.val_set = open_data(recipe)
+        self.train_set, self.val_set = open_data(recipe, train_data, val_data)
+        self.augmentation = augmentation
         torch.manual_seed(options.seed)
         self.model = build_model(recipe if fresh else _without_pretrained(recipe), self.train_set)
         norms_of = {"frozen": self.model.backbone, "all_frozen": self.model}.get(options.batch_norm)
@@ -103,7 +112,8 @@ class Trainer:
         self.optimizer = build_optimizer(recipe, self.model)
         self.network: nn.Module = self.accelerator.prepare_model(_AllOutputs(self.model))
         loss = recipe.loss
-        self.loss = CrossEntropy(None, loss.label_smoothing, loss.hard_share, loss.hard_below, loss.resolution)
+        terms = make_terms(loss.name, loss.options)
+        self.loss = SegmentationLoss(None, terms, loss.hard_share, loss.hard_below, loss.resolution)
         self.signals = StopSignals()
         self.per_epoch = steps_per_epoch(len(self.train_set), options.batch_size)
         self.steps = options.steps or max(1, round(options.epochs * self.per_epoch))
@@ -212,19 +222,18 @@ class Trainer:
     def batches(self, start: int) -> Iterator[Batch]:
         """The share of this process in the batches, from a step on."""
         recipe = self.recipe
-        settings = recipe.augment.model_dump()
-        if recipe.augment.crop == "whole":
-            settings["crop"] = None
-            if recipe.training.batch_size != recipe.training.accumulate * self.world:
-                raise RecipeError(
-                    'augment.crop = "whole": images differ in size, so each part of a batch holds one: '
-                    f"training.accumulate = batch_size / processes = {recipe.training.batch_size // self.world}"
-                )
+        own = self.augmentation or recipe.augment.function
+        single = recipe.training.batch_size == recipe.training.accumulate * self.world
+        if recipe.augment.crop == "whole" and not own and not single:
+            raise RecipeError(
+                'augment.crop = "whole": images differ in size, so each part of a batch holds one: '
+                f"training.accumulate = batch_size / processes = {recipe.training.batch_size // self.world}"
+            )
         fill = tuple(255 * share for share in self.model.preprocessing.mean)
         try:
             return batches(
                 self.train_set,
-                Augmentation(**settings, fill=fill, colored=not dataset_extras(self.train_set).uncolored),
+                self.augmentation or make_augmentation(recipe, self.train_set, fill),
                 batch_size=recipe.training.batch_size,
                 parts=recipe.training.accumulate,
                 seed=recipe.training.seed,
