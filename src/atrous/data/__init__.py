@@ -5,7 +5,7 @@ from atrous.data.doctor.check import check
 from atrous.data.doctor.in_memory import check_dataset, check_datasets
 from atrous.data.extras import Extras
 from atrous.data.opening import open_dataset
-from atrous.data.registered import register_dataset
+from atrous.data.sources.registry import register_dataset
 from atrous.data.wrap import wrap
 from atrous.errors import DatasetError
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.data.extras import Extras
+from atrous.data.extras import Extras, Layer
 from atrous.data.files.images import DecodedImage, Pixels, open_image, turn
 from atrous.data.files.masks import MaskForm, MaskRef, read_mask
 from atrous.data.files.orientation import agreement, disagreement, shown, size_of
@@ -20,13 +22,13 @@ from atrous.labels import LabelSet, Mask
 
 @dataclass(frozen=True)
 class Sample:
-    """An image, what it shows, and its name.
+    """An image with its ground truth.
 
     Args:
-        image: uint8 ``(H, W, C)``: RGB, or other channels (:class:`atrous.data.extras.Extras`).
-        mask: uint8 ``(H, W)``, 255 for ignored pixels.
-        name: of the image's file.
-        further: more masks of the same form by the names of what they tell apart, for models of several heads.
+        image: uint8 ``(H, W, C)``: RGB, or other channels (:class:`atrous.data.Extras`).
+        mask: uint8 ``(H, W)``: the class of each pixel, 255 to ignore it.
+        name: for reports, for example that of the image's file.
+        further: further masks like ``mask``, by the name of the head that learns them.
     """
 
     image: NDArray[np.uint8]
@@ -36,7 +38,7 @@ class Sample:
 
     @property
     def shown(self) -> Pixels:
-        """The first three channels, for people: uint8 ``(H, W, 3)``."""
+        """The first three channels, to be shown: uint8 ``(H, W, 3)``."""
         return np.ascontiguousarray(self.image[..., :3])
 
 
@@ -62,8 +64,8 @@ def dataset_name(dataset: Dataset) -> str:
 
 def dataset_extras(dataset: Dataset) -> Extras:
     """The further channels and masks of a dataset: its ``extras``, or none."""
-    extras = getattr(dataset, "extras", None)
-    return extras if isinstance(extras, Extras) else Extras()
+    extras: Extras | None = getattr(dataset, "extras", None)
+    return Extras() if extras is None else extras
 
 
 @dataclass(frozen=True)
@@ -105,15 +107,50 @@ def subset(dataset: Dataset, count: int) -> Dataset:
     return Subset(dataset, tuple(round(i * last / max(1, count - 1)) for i in range(count)))
 
 
-@dataclass(frozen=True)
-class PairedDataset:
-    """Images and masks as pairs of files.
+class Joined:
+    """Datasets of the same classes, one after the other.
 
     Args:
-        name: what it is called in reports, for example ``voc:val``.
-        form: its classes, and how its masks are written.
-        pairs: image and mask of each item.
-        extras: more channels, and more masks.
+        name: for reports.
+        parts: at least one.
+
+    Raises:
+        DatasetError: the classes differ.
+    """
+
+    def __init__(self, name: str, parts: Sequence[Dataset]) -> None:
+        self.name, self.parts = name, parts
+        self._ends = list(accumulate(len(part) for part in parts))
+        if len({part.label_set.names for part in parts}) > 1:
+            raise DatasetError(f"the splits of {name} have different classes")
+
+    @property
+    def label_set(self) -> LabelSet:
+        return self.parts[0].label_set
+
+    @property
+    def extras(self) -> Extras:
+        return dataset_extras(self.parts[0])
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        part = bisect_right(self._ends, index)
+        return self.parts[part][index - (self._ends[part - 1] if part else 0)]
+
+
+@dataclass(frozen=True)
+class PairedDataset:
+    """Pairs of image and mask files.
+
+    Args:
+        name: for reports, for example ``voc:val``.
+        form: the classes, and how the masks are written.
+        pairs: image and mask of each sample.
+        extras: further channels and masks.
     """
 
     name: str
@@ -129,31 +166,38 @@ class PairedDataset:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> Sample:
-        """The image and mask of an item, with what else belongs to it.
+        """Read the image and the mask of a sample, with its further channels and masks.
 
         Raises:
-            DatasetError: two of its files differ in size or in orientation, or it can't be told whether they do.
+            DatasetError: two of its files differ in size or in orientation, or it is unclear whether they do.
             ImageError, MaskError: one of them can't be read.
         """
-        image_file, mask_ref = self.pairs[index]
+        image_file, mask = self.pairs[index]
         image = open_image(image_file)
-        pixels = [image.pixels]
-        for layer in self.extras.layers:
-            file = layer.folder / image_file.name
-            pixels.append(layer.read(file))
-            if size_of(pixels[-1]) != size_of(image.pixels):
-                sizes = f"{image_file} is {shown(size_of(image.pixels))} but {file} {shown(size_of(pixels[-1]))}"
-                raise DatasetError(f"{sizes}; both must have one size")
+        layers = [
+            _fitting_layer(layer, layer.folder, image_file, image) for layer in self.extras.layers if layer.folder
+        ]
         further = {
-            name: _fitting(mask_ref.beside(masks.folder), masks.form, image_file, image)
+            name: _fitting(mask.beside(masks.folder), masks.form, image_file, image)
             for name, masks in self.extras.masks.items()
+            if masks.folder
         }
-        whole = np.dstack(pixels) if len(pixels) > 1 else image.pixels
-        return Sample(whole, _fitting(mask_ref, self.form, image_file, image), image_file.name, further)
+        pixels = np.dstack([image.pixels, *layers]) if layers else image.pixels
+        return Sample(pixels, _fitting(mask, self.form, image_file, image), image_file.name, further)
+
+
+def _fitting_layer(layer: Layer, folder: Path, image_file: Path, image: DecodedImage) -> Pixels:
+    """Read further channels of an image, which must have its size."""
+    file, size = folder / image_file.name, size_of(image.pixels)
+    pixels = layer.read(file)
+    if size_of(pixels) != size:
+        sizes = f"{image_file} is {shown(size)} but {file} {shown(size_of(pixels))}"
+        raise DatasetError(f"{sizes}; both must have the same size")
+    return pixels
 
 
 def _fitting(ref: MaskRef, form: MaskForm, image_file: Path, image: DecodedImage) -> Mask:
-    """Read a mask as it lies on its image."""
+    """Read a mask, turned as its image."""
     mask = read_mask(ref, form)
     size, drawn = size_of(image.pixels), size_of(mask)
     found = agreement(drawn, size, image.orientation, form.orientation)

@@ -7,23 +7,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from atrous.data.files.images import Pixels
+from atrous.data.files.images import Pixels, read_image
 from atrous.data.files.masks import MaskForm
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Files that add channels to the images.
+    """Further channels of the images.
 
     Args:
-        folder: their folder; each has its image's name.
         mean: mean of each channel, 0–255.
+        folder: of the files that contain them, each with its image's name; None if samples have them already.
         read: a file → uint8 ``(H, W, C)``.
     """
 
-    folder: Path
     mean: tuple[float, ...]
-    read: Callable[[Path], Pixels]
+    folder: Path | None = None
+    read: Callable[[Path], Pixels] = read_image
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ class FurtherMasks:
     """A second set of masks of the same images, with classes of its own.
 
     Args:
-        folder: their folder; each has the name of the image's main mask.
-        form: how they are written.
+        form: their classes, and how they are written.
+        folder: of the files, each with the name of the image's main mask; None if samples have them already.
     """
 
-    folder: Path
     form: MaskForm
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -65,5 +65,6 @@ class Extras:
 
     def folders(self) -> dict[Path, Literal["image", "mask"]]:
         """The folders of its files, and whether these are named after the image or after the mask."""
-        masks: dict[Path, Literal["image", "mask"]] = {further.folder: "mask" for further in self.masks.values()}
-        return masks | {layer.folder: "image" for layer in self.layers}
+        folders: dict[Path, Literal["image", "mask"]] = {}
+        folders |= {further.folder: "mask" for further in self.masks.values() if further.folder}
+        return folders | {layer.folder: "image" for layer in self.layers if layer.folder}

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from atrous.data.dataset import Dataset, PairedDataset
 from atrous.data.doctor.list_rules import absent_files
-from atrous.data.registered import find_opener, open_registered
 from atrous.data.sources.base import list_pairs
-from atrous.data.sources.registry import find_source
+from atrous.data.sources.registry import find_opener, find_source, open_registered
 from atrous.errors import DatasetError
 
 

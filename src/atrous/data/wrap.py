@@ -53,8 +53,8 @@ class WrappedDataset:
             raise IndexError(index)
         name = f"{self.name}[{index}]"
         row = self.dataset[index]
-        image = to_image(_part(row, self.image, name), f"{name}: image")
         mask = self._labels(to_values(_part(row, self.mask, name), f"{name}: mask"), f"{name}: mask")
+        image = to_image(_part(row, self.image, name), f"{name}: image", mask.shape)
         if mask.shape != image.shape[:2]:
             raise InputError(f"{name}: image {image.shape[:2]} and mask {mask.shape} differ in size (H, W)")
         return Sample(image, mask, name)
@@ -123,13 +123,15 @@ def wrap(
     return WrappedDataset(dataset, classes, image, mask, title, extras or Extras(), tuple(ignore), offset)
 
 
-def to_image(value: object, where: str = "image") -> Pixels:
+def to_image(value: object, where: str = "image", size: tuple[int, ...] = ()) -> Pixels:
     """An image of another library as uint8 ``(H, W, C)``.
 
     Args:
         value: a PIL image; or an array or tensor ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)``, uint8, or floating point
             from 0 to 1.
         where: what to call it in an error.
+        size: height and width, where known, by which ``(H, W, C)`` and ``(C, H, W)`` are told apart; if both fit,
+            tensors are ``(C, H, W)`` and arrays ``(H, W, C)``.
 
     Raises:
         InputError: anything else.
@@ -147,6 +149,13 @@ def to_image(value: object, where: str = "image") -> Pixels:
         array = array.transpose(1, 2, 0)
     pixels = _as_uint8(array, where)
     return np.ascontiguousarray(pixels.repeat(3, axis=2) if pixels.shape[2] == 1 else pixels)
+
+
+def _channels_first(shape: tuple[int, ...], size: tuple[int, ...], *, tensor: bool) -> bool:
+    first, last = shape[1:] == size, shape[:2] == size
+    if first == last:  # both or neither: by the number of channels
+        first, last = shape[0] in (1, 3, 4), shape[2] in (1, 3, 4)
+    return tensor if first and last else first
 
 
 def _as_uint8(array: NDArray[Any], where: str) -> Pixels:

@@ -20,9 +20,8 @@ from atrous.data.doctor.remedies import findings_about
 from atrous.data.doctor.report import Checkup
 from atrous.data.files.threads import Progress, read_all
 from atrous.data.findings import Finding, Item, errors_of, tally, worst_first
-from atrous.data.registered import find_opener, open_registered
 from atrous.data.sources.base import Listed
-from atrous.data.sources.registry import find_source
+from atrous.data.sources.registry import find_opener, find_source, open_registered
 from atrous.errors import DatasetError
 
 SAMPLE = 64

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from atrous.data.extras import Extras, Layer
-from atrous.data.files.images import ImageError, Pixels, read_image
+from atrous.data.files.images import ImageError, Pixels
 from atrous.data.files.masks import MaskForm
 from atrous.data.sources.base import MatlabSource
 from atrous.errors import DatasetError
@@ -78,7 +78,7 @@ class Nyud(MatlabSource):
                     "data/images, data/hha, data/depth and segmentation in it"
                 )
         self.require_scipy()
-        hha, depth = Layer(data / "hha", HHA_MEAN, read_image), Layer(data / "depth", _depth_mean(), read_log_depth)
+        hha, depth = Layer(HHA_MEAN, data / "hha"), Layer(_depth_mean(), data / "depth", read_log_depth)
         extras = {
             "nyud-hha": Extras(uncolored=HHA_MEAN),
             "nyud-rgbd": Extras((depth,)),

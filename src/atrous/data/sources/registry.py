@@ -1,11 +1,14 @@
-"""The dataset sources by name, and opening one by its specification."""
+"""Datasets by name: the sources of Atrous, and those that users and other packages register."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
+from importlib.metadata import entry_points
 from pathlib import Path
+from typing import TypeVar
 
+from atrous.data.dataset import Dataset, Joined
 from atrous.data.sources import coco, nyud
 from atrous.data.sources.ade20k import Ade20k
 from atrous.data.sources.base import DatasetSource
@@ -17,7 +20,7 @@ from atrous.data.sources.pascal_context import PascalContext
 from atrous.data.sources.person_part import PersonPart
 from atrous.data.sources.siftflow import SiftFlow
 from atrous.data.sources.voc import Voc
-from atrous.errors import DatasetError
+from atrous.errors import DatasetError, InputError
 
 SOURCES: dict[str, Callable[[Path], DatasetSource]] = {
     "voc": Voc,
@@ -33,22 +36,88 @@ SOURCES: dict[str, Callable[[Path], DatasetSource]] = {
 }
 """The dataset sources, by the name before the colon of a data specification."""
 
+Opener = Callable[[str, str], Dataset]
+"""(path, split) → dataset; raises a :class:`~atrous.errors.DatasetError` for a split that does not exist."""
+ENTRY_POINTS = "atrous.datasets"
+OPENERS: dict[str, Opener] = {}
+"""The registered datasets by name."""
+
+F = TypeVar("F", bound=Opener)
+
+
+def register_dataset(name: str) -> Callable[[F], F]:
+    """Register a function that opens a split of a dataset under a name.
+
+    Afterwards ``NAME:PATH`` is a dataset for :func:`~atrous.data.open_dataset`, the doctor, training and the command
+    line. A package can do the same for all its users with an entry point of the group ``atrous.datasets``.
+
+    Args:
+        name: what stands before the colon.
+
+    Raises:
+        InputError: a dataset source of Atrous has this name, or it contains a colon.
+
+    Example:
+        >>> @register_dataset("fields")
+        ... def open_fields(path: str, split: str) -> Dataset:
+        ...     return Fields(path, split)
+    """
+    if name in SOURCES or ":" in name or not name:
+        raise InputError(f"a dataset can't be registered as '{name}'; choose a name without a colon, none of Atrous's")
+
+    def register(opener: F) -> F:
+        OPENERS[name] = opener
+        return opener
+
+    return register
+
+
+def find_opener(spec: str) -> Opener | None:
+    """The function that opens ``NAME:PATH``, if the name is registered, by a decorator or by an installed package."""
+    name, colon, _ = spec.partition(":")
+    if not colon or name in SOURCES:
+        return None
+    if name not in OPENERS:
+        for entry in entry_points(group=ENTRY_POINTS, name=name):
+            OPENERS[name] = entry.load()
+    return OPENERS.get(name)
+
+
+def open_registered(spec: str, split: str) -> Dataset:
+    """Open a split of a registered dataset, or several joined by ``+``.
+
+    Raises:
+        DatasetError: the name is not registered, or what its function raises.
+    """
+    opener = find_opener(spec)
+    if opener is None:
+        raise DatasetError(f"'{spec}' is not of a registered dataset")
+    path = spec.partition(":")[2]
+    parts = [opener(path, part) for part in split.split("+")]
+    return Joined(f"{spec.partition(':')[0]}:{split}", parts)
+
 
 def find_source(spec: str) -> DatasetSource:
     """Find a dataset on disk by its specification, ``SOURCE:PATH`` with one of :data:`SOURCES`.
 
     Raises:
-        DatasetError: an unknown source, the path does not contain such a dataset, or a package it needs is missing.
+        DatasetError: an unknown source, the path does not contain such a dataset, or a package it needs is missing; or
+            a registered dataset, which Atrous does not know the files of.
         ImageError: a folder without images.
     """
-    kind, colon, place = spec.partition(":")
-    if not colon or kind not in SOURCES:
-        near = f"folder:{spec}" if Path(spec).is_dir() else f"{closest(kind, SOURCES)}:{place}"
+    kind, _, place = spec.partition(":")
+    if find_opener(spec):
+        raise DatasetError(f"'{spec}' is a registered dataset; this needs one of {_known(SOURCES)}")
+    if kind not in SOURCES or kind == spec:
+        near = f"folder:{spec}" if Path(spec).is_dir() else f"{closest(kind, [*SOURCES, *OPENERS])}:{place}"
         meant = "" if near.startswith("None") or near.endswith(":") else f" (did you mean {near}?)"
-        known = ", ".join(f"{kind}:PATH" for kind in SOURCES)
-        raise DatasetError(f"'{spec}' is not a dataset{meant}; expected one of {known}")
+        raise DatasetError(f"'{spec}' is not a dataset{meant}; expected one of {_known([*SOURCES, *OPENERS])}")
     root = Path(place).expanduser()
     if not root.is_dir():
         near = did_you_mean(root.name, folders_in(root.parent))
         raise DatasetError(f"'{spec}': the folder {root} does not exist{near}")
     return SOURCES[kind](root)
+
+
+def _known(kinds: Iterable[str]) -> str:
+    return ", ".join(f"{kind}:PATH" for kind in kinds)

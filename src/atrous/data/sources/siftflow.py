@@ -33,4 +33,4 @@ class SiftFlow(MatlabSource):
                 )
         self.require_scipy()
         form = MaskForm(GEOMETRIC, values=(1, 2, 3), ignore=(0,))
-        self.extras = Extras(masks={"geometric": FurtherMasks(geometric, form)})
+        self.extras = Extras(masks={"geometric": FurtherMasks(form, geometric)})
