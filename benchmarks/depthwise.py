@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
-from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +12,7 @@ from torch import Tensor
 
 import atrous
 from atrous.models import base
+from atrous.ops.depthwise import op as depthwise
 from atrous.ops.depthwise.op import compiled_depthwise
 from benchmarks._compare import Comparison, compare, copy_bandwidth, write_comparisons
 
@@ -84,8 +84,11 @@ def without(work: Callable[[], None]) -> Callable[[], None]:
     """The same network with PyTorch's layers only."""
 
     def run() -> None:
-        with patch.object(base, "compiled_depthwise", lambda _: nullcontext()):
+        try:
+            base.compiled_depthwise = lambda _: nullcontext()  # type: ignore[assignment]
             work()
+        finally:
+            base.compiled_depthwise = depthwise.compiled_depthwise
 
     return run
 

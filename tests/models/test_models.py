@@ -363,11 +363,12 @@ def test_the_public_names_are_frozen() -> None:
             {"name": "attention_to_scale", "base": "deeplab_aspp", "backbone": "caffenet"},
             "'deeplab_aspp' has no backbone 'caffenet', which is for fcn16s",
         ),
-        ({"backbone": "vit_tiny_patch16_224"}, "is a transformer; atrous takes convolutional networks"),
+        ({"backbone": "test_vit"}, r"features at strides \[16\], none at 4 .*low_level_strides, such as \[16\]"),
+        ({"backbone": 3}, "backbone is a name, a Backbone or a plain nn.Module, not a int"),
     ],
 )
 def test_an_argument_that_can_not_be_is_named(arguments, said):
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises((ValueError, TypeError), match=said):
         atrous.create_model(**{"name": "deeplabv3plus", "backbone": "test_resnet", "num_classes": 3} | arguments)
 
 

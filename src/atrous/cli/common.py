@@ -61,9 +61,7 @@ Precision = Annotated[
 ]
 Scales = Annotated[
     str | None,
-    typer.Option(
-        "--scales", help="Run at several scales of the image, 0.125 to 8, such as 0.75,1,1.25: slower, more accurate."
-    ),
+    typer.Option("--scales", help="Test-time scales of the image, 0.125 to 8: 0.75,1,1.25; slower, more accurate."),
 ]
 Flip = Annotated[bool, typer.Option("--flip", help="Run on the mirror image too.")]
 Merge = Annotated[

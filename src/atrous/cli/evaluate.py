@@ -41,10 +41,7 @@ def evaluate(
     crf: Crf = False,
     trimap: Trimap = None,
 ) -> None:
-    """Evaluate a model on a dataset.
-
-    All metrics come from one confusion matrix over the split, with every image at its own size.
-    """
+    """Evaluate a model: one confusion matrix over the split, every image at its own size."""
     from atrous.data.opening import open_dataset
     from atrous.evaluation.evaluate import evaluate
     from atrous.evaluation.report import table

@@ -6,7 +6,7 @@ import typer
 
 
 def models() -> None:
-    """List architectures, recipes and bundled models."""
+    """List the architectures, the recipes, and the bundled models with their cards."""
     from json import loads
 
     from atrous.models import ARCHITECTURES, loading

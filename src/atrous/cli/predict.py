@@ -47,10 +47,7 @@ def predict(
     no_overlay: NoOverlay = False,
     overwrite: OverwriteResults = False,
 ) -> None:
-    """Segment images into masks and overlays.
-
-    Each image gets a palette PNG of its classes, and an overlay with a legend. Exit code 1: some images failed.
-    """
+    """Segment images: a mask (palette PNG) and an overlay for each; exit code 1 if some images failed."""
     from atrous.inference.batch import predict_files
     from atrous.inference.results import OutputOptions
 

@@ -52,10 +52,7 @@ def sweep(
     crf: Crf = False,
     trimap: Trimap = None,
 ) -> None:
-    """Compare settings of one model: accuracy, time and memory.
-
-    Evaluates the model at several output strides, or with several ways of merging scales.
-    """
+    """Evaluate a model at several output strides, or with several ways of merging scales: accuracy, time and memory."""
     from atrous.data.opening import open_dataset
     from atrous.evaluation import sweep as sweeping
     from atrous.files import write_atomically

@@ -19,6 +19,7 @@ from atrous.labels import LabelSet
 from atrous.models.backbones.base import Backbone
 from atrous.models.checkpoint import FORMAT, write_folder
 from atrous.models.layers import FCNHead, full_precision
+from atrous.models.registry import is_known_backbone
 from atrous.ops.depthwise.op import compiled_depthwise, has_depthwise
 
 
@@ -325,13 +326,16 @@ class SegmentationModel(nn.Module):
             notes: what else belongs to the model (recipe, metrics, ...), as JSON values.
 
         Raises:
-            ValueError: a note has the name of what builds the model again.
+            ValueError: a note has the name of what builds the model again, or the backbone has no name by which it can
+                be built again.
             FileExistsError: the folder is there and no model of this package's; what it holds would be lost.
         """
+        self._check_rebuildable()
         own = {
             "format": FORMAT,
             "library": "atrous",
             **self.config,
+            "backbone": self.backbone.name,
             **self.settings,
             "label_set": self.label_set.to_dict(),
             "preprocessing": asdict(self.preprocessing),
@@ -340,3 +344,13 @@ class SegmentationModel(nn.Module):
             raise InputError(f"notes can't be called {', '.join(taken)}: the model's own facts are")
         config = own | {key: value for key, value in (self.card | notes).items() if key not in own}
         return write_folder(Path(folder), config, self.state_dict(), dtype)
+
+    def _check_rebuildable(self) -> None:
+        backbone = self.backbone.name
+        base = self.config["options"].get("base", self.name)
+        if not is_known_backbone(base, backbone):
+            raise InputError(
+                f"the backbone {backbone} was given as an object, and a model folder needs a name to build it by. "
+                "Register the function that makes it, atrous.register_backbone('my_net')(make), and set "
+                "model.backbone.name = 'my_net'; or keep the weights alone: torch.save(model.state_dict(), 'model.pth')"
+            )

@@ -9,21 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import timm
+from torch import nn
 
 from atrous.errors import InputError, InputTypeError
 from atrous.labels import LabelSet
 from atrous.models.backbones.base import Backbone
 from atrous.models.backbones.fused import FusedBackbone
 from atrous.models.backbones.timm import TimmBackbone
+from atrous.models.backbones.traced import TracedBackbone
+from atrous.models.backbones.transformer import TransformerBackbone
 from atrous.models.base import SegmentationModel
 from atrous.models.options import check_options
 from atrous.models.registry import ARCHITECTURES, BACKBONES, BackboneBuilder
+from atrous.models.surgery.trace import GeometryError
 
 
 def create_model(
     name: str,
     *,
-    backbone: str | Backbone,
+    backbone: str | nn.Module,
     num_classes: int | None = None,
     label_set: LabelSet | Sequence[str] | None = None,
     output_stride: int | None = None,
@@ -37,12 +41,15 @@ def create_model(
         name: one of ``atrous.models.ARCHITECTURES``, for example ``deeplabv3plus``.
         backbone: the name of a timm model, of one of the paper's own backbones, or of one that
             :func:`atrous.register_backbone` made known; names joined by ``+`` are backbones side by side, each with its
-            share of the channels. Or a :class:`Backbone`, used as it is: it has its own ``in_channels`` and weights,
-            and keeps its output stride when none is given.
+            share of the channels. Transformers of timm's stay at their native strides
+            (:class:`~atrous.models.backbones.TransformerBackbone`). Or a :class:`Backbone`, used as it is: it has its
+            own ``in_channels`` and weights, and keeps its output stride when none is given. Or any plain convolutional
+            network, of which a copy is taken (:class:`~atrous.models.backbones.TracedBackbone`).
         num_classes: number of real classes; not needed beside ``label_set``.
         label_set: class names, or a :class:`LabelSet`.
         output_stride: 4, 8, 16 or 32; the architecture's own when left out (16; 32 for FCNs with skips; 8 for ``fcn``
-            and DeepLab v1 and v2). ``model.output_stride`` changes it later.
+            and DeepLab v1 and v2), or the backbone's where it is finer or fixed. ``model.output_stride`` changes it
+            later.
         in_channels: channels of the images; 3 when left out.
         pretrained: backbone weights: ``True`` (an installed package, else timm's hub), a file, or ``False``.
         options: arguments of the architecture (``separable``, ``rates``, ...).
@@ -63,14 +70,18 @@ def create_model(
         if count is not None and (not isinstance(count, int) or count < 1):
             raise InputError(f"{key} is an integer ≥ 1, not {count!r}")
     classes = _label_set(label_set, num_classes)
-    if isinstance(backbone, Backbone):
-        _use_as_is(backbone, in_channels, pretrained, output_stride)
-    elif isinstance(backbone, str):
+    if isinstance(backbone, str):
         base = options.get("base", name)  # attention_to_scale takes the backbones of the network it shares
-        backbone = _build_backbone(base, backbone, in_channels, pretrained, output_stride)
+        used = _build_backbone(base, backbone, in_channels, pretrained, output_stride)
+    elif isinstance(backbone, nn.Module):
+        used = _use_module(
+            backbone, in_channels, pretrained, ARCHITECTURES.find(options.get("base", name)).output_stride
+        )
     else:
-        raise InputTypeError(f"backbone is a name or a Backbone, not a {type(backbone).__name__}")
-    return build_on(backbone, name, classes, options)
+        raise InputTypeError(f"backbone is a name, a Backbone or a plain nn.Module, not a {type(backbone).__name__}")
+    if output_stride is not None:
+        used.output_stride = output_stride
+    return build_on(used, name, classes, options)
 
 
 def build_on(backbone: Backbone, name: str, label_set: LabelSet, options: dict[str, Any]) -> SegmentationModel:
@@ -109,15 +120,28 @@ def _label_set(label_set: LabelSet | Sequence[str] | None, num_classes: int | No
     return label_set
 
 
-def _use_as_is(
-    backbone: Backbone, in_channels: int | None, pretrained: bool | str | Path, output_stride: int | None
-) -> None:
+def _use_module(net: nn.Module, in_channels: int | None, pretrained: bool | str | Path, output_stride: int) -> Backbone:
     if pretrained is not False:
         raise InputError("pretrained is for a backbone given by name; load the weights into the backbone beforehand")
+    backbone = net if isinstance(net, Backbone) else _traced(net, None, in_channels, output_stride)
     if in_channels not in (None, backbone.in_channels):
         raise InputError(f"in_channels is {in_channels}, but the backbone takes {backbone.in_channels} channels")
-    if output_stride is not None:
-        backbone.output_stride = output_stride
+    return backbone
+
+
+def _traced(net: nn.Module, name: str | None, in_channels: int | None, output_stride: int) -> Backbone:
+    """A plain network as a backbone, at an output stride or at its own where that is finer."""
+    backbone = TracedBackbone(net, name, in_channels=in_channels)
+    backbone.output_stride = min(output_stride, backbone.output_stride)
+    return backbone
+
+
+def _timm_backbone(name: str, *, in_channels: int, pretrained: bool | str | Path, output_stride: int) -> Backbone:
+    """A network of timm's: at an output stride where it is convolutional, else at its own."""
+    try:
+        return TimmBackbone(name, in_channels=in_channels, pretrained=pretrained, output_stride=output_stride)
+    except GeometryError:
+        return TransformerBackbone(name, in_channels=in_channels, pretrained=pretrained)
 
 
 def _build_backbone(
@@ -130,11 +154,9 @@ def _build_backbone(
         raise InputError(f"{channels} channels can't be shared out evenly to {len(names)} backbones ({name})")
     backbones = []
     for part, build in zip(names, builders, strict=True):
-        backbone = build(
-            in_channels=channels // len(names),
-            pretrained=pretrained,
-            output_stride=owner.output_stride if output_stride is None else output_stride,
-        )
+        stride = owner.output_stride if output_stride is None else output_stride
+        net = build(in_channels=channels // len(names), pretrained=pretrained, output_stride=stride)
+        backbone = net if isinstance(net, Backbone) else _traced(net, part, channels // len(names), stride)
         backbone.name = part  # by which it is built again
         backbones.append(backbone)
     return FusedBackbone(backbones) if len(backbones) > 1 else backbones[0]
@@ -148,7 +170,7 @@ def _backbone_builder(architecture: str, name: str, published: Mapping[str, Back
     owners = sorted(other for other, kind in ARCHITECTURES.items() if name in kind.backbones)
     if owners and not timm.is_model(name):
         raise InputError(
-            f"'{architecture}' has no backbone '{name}', which is for {', '.join(owners)}; it takes any convolutional "
+            f"'{architecture}' has no backbone '{name}', which is for {', '.join(owners)}; it takes any "
             "network of timm's, such as resnet50"
         )
-    return partial(TimmBackbone, name)
+    return partial(_timm_backbone, name)

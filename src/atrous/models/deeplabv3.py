@@ -173,6 +173,12 @@ class DeepLabV3Plus(DeepLabV3):
                 f"a decoder has 1 or more convolutions of side 1 or 3 (decoder_convs, decoder_kernel), "
                 f"not {convs} of side {kernel}"
             )
+        if missing := sorted(set(strides) - set(backbone.strides)):
+            raise InputError(
+                f"backbone '{backbone.name}' has features at strides {list(backbone.strides)}, none at {missing[0]} "
+                f"for the decoder: choose among them with low_level_strides, such as [{backbone.strides[0]}], or "
+                "take deeplabv3, which has no decoder"
+            )
         super().__init__(backbone, label_set, aspp, aux=aux, width=channels)
         self.steps: list[tuple[int, str, str]] = []
         inputs = aspp.channels

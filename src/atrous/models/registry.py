@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from atrous.models.backbones.base import Backbone
-from atrous.models.base import SegmentationModel
+import timm
+from torch import nn
+
 from atrous.registry import Registry
 
-Builder = Callable[..., SegmentationModel]
-BackboneBuilder = Callable[..., Backbone]
-"""Takes ``in_channels``, ``pretrained`` (as :func:`create_model` has it) and ``output_stride`` by keyword."""
+if TYPE_CHECKING:
+    from atrous.models.base import SegmentationModel
+
+Builder = Callable[..., "SegmentationModel"]
+BackboneBuilder = Callable[..., nn.Module]
+"""Takes ``in_channels``, ``pretrained`` (as :func:`create_model` has it) and ``output_stride`` by keyword; returns a
+:class:`Backbone` or a plain network.
+"""
 AnyBuilder = TypeVar("AnyBuilder", bound=Builder)
 AnyBackboneBuilder = TypeVar("AnyBackboneBuilder", bound=BackboneBuilder)
 
@@ -76,8 +82,12 @@ def register_backbone(name: str) -> Callable[[AnyBackboneBuilder], AnyBackboneBu
     """Make a backbone known by name to every model, to recipes and the command line.
 
     The decorated function takes ``in_channels``, ``pretrained`` (``True``, a file or ``False``) and ``output_stride``
-    by keyword, and returns a :class:`Backbone`. A package can list it as an entry point of the same name in the group
-    ``atrous.backbones``.
+    by keyword, and returns a :class:`Backbone`, or any plain convolutional network as :func:`create_model` takes it. A
+    package can list it as an entry point of the same name in the group ``atrous.backbones``. ::
+
+        @atrous.register_backbone("small_net")
+        def small_net(*, in_channels: int, pretrained: bool | str, output_stride: int) -> nn.Module:
+            return SmallNet(in_channels)
 
     Raises:
         InputError: another backbone has the name.
@@ -88,3 +98,9 @@ def register_backbone(name: str) -> Callable[[AnyBackboneBuilder], AnyBackboneBu
         return build
 
     return enter
+
+
+def is_known_backbone(architecture: str, name: str) -> bool:
+    """Whether an architecture can build a backbone by this name."""
+    published = ARCHITECTURES.find(architecture).backbones
+    return all(part in published or part in BACKBONES or timm.is_model(part) for part in name.split("+"))

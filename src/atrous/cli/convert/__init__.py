@@ -18,7 +18,4 @@ for command in (caffe, pytorch, classifier, tensorflow, tflite_arrays, to_pytorc
 
 @convert_app.callback()
 def _convert() -> None:
-    """Convert other programs' weights to models.
-
-    Every tensor of a file is used, or reported.
-    """
+    """Convert weights of other programs to model folders; every tensor of a file is used, or reported."""

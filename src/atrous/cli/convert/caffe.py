@@ -34,7 +34,7 @@ def caffe(
     inputs: FCNInputs = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Convert a released Caffe FCN or DeepLab (.caffemodel)."""
+    """Convert a released Caffe network (.caffemodel): an FCN or a DeepLab."""
     from atrous.convert.caffe import convert_caffe
 
     check_model_folder(out, overwrite)

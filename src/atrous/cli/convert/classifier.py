@@ -16,7 +16,7 @@ def classifier(
     out: Annotated[Path, typer.Option("--out", help="The .safetensors to write, for model.pretrained.")],
     overwrite: Overwrite = False,
 ) -> None:
-    """Convert a Caffe classifier to pretrained weights."""
+    """Convert a Caffe ImageNet classifier (.caffemodel) to weights to start a training from."""
     from atrous.convert.caffe_classifier import convert_classifier
 
     check_file(out, overwrite)

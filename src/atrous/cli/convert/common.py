@@ -26,7 +26,7 @@ Rates = Annotated[
 ]
 BuiltInScales = Annotated[
     str | None,
-    typer.Option("--scales", help="A DeepLab v2's own scales, if not those of its training: 1 is three times as fast."),
+    typer.Option("--scales", help="A DeepLab v2's own scales, if other than trained with: 1 is three times as fast."),
 ]
 FCNInputs = Annotated[
     str | None, typer.Option("--inputs", help="An FCN's inputs, if the file does not specify them: nyud-hha.")

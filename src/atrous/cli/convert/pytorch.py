@@ -41,7 +41,7 @@ def pytorch(
     inputs: FCNInputs = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Convert a PyTorch state dict (.pth or .safetensors)."""
+    """Convert the state dict (.pth or .safetensors) of a PyTorch implementation."""
     from atrous.convert.pytorch import convert_pytorch
 
     check_model_folder(out, overwrite)

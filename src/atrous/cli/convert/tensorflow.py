@@ -29,10 +29,7 @@ def tensorflow(
     rates: Rates = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Convert a checkpoint of TensorFlow's DeepLab.
-
-    The backbone is Xception, ResNet (beta) or MobileNetV2.
-    """
+    """Convert a checkpoint of TensorFlow's DeepLab: Xception, ResNet (beta), MobileNetV2."""
     from atrous.convert.tensorflow import convert_tensorflow
 
     check_model_folder(out, overwrite)

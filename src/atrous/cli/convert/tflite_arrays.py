@@ -17,10 +17,7 @@ from atrous.cli.convert.common import (
 def tflite_arrays(
     file: Weights, out: ModelFolder, classes: Classes = None, data: ClassesOf = None, overwrite: Overwrite = False
 ) -> None:
-    """Convert the arrays of a TFLite DeepLabv3.
-
-    The arrays are an .npz, with a .json of the layers beside it; the backbone is MobileNetV2.
-    """
+    """Convert the arrays of a TFLite network (.npz, and .json of its layers): DeepLabv3 on MobileNetV2."""
     from atrous.convert.tflite import convert_tflite_arrays
 
     check_model_folder(out, overwrite)

@@ -20,10 +20,7 @@ def to_pytorch(
     out: Annotated[Path, typer.Option("--out", help="The .pth or .safetensors to write.")],
     overwrite: Overwrite = False,
 ) -> None:
-    """Write a model as another program's state dict.
-
-    DeepLabv3, DeepLabv3+ and fcn can be written.
-    """
+    """Write a DeepLabv3, DeepLabv3+ or fcn as a state dict that another program loads."""
     from atrous.convert.to_pytorch import check_ending, stride_there, write_pytorch
     from atrous.models.loading import load
 

@@ -14,4 +14,4 @@ for command in (refine, tune):
 
 @crf_app.callback()
 def _crf() -> None:
-    """Refine predictions with a dense CRF, or tune one."""
+    """Refine any program's class predictions with a dense CRF, or tune the CRF of a model."""

@@ -36,31 +36,18 @@ def refine(
     published: Annotated[
         str | None, typer.Option("--published", help="Use a published set of parameters: deeplab_largefov, ...")
     ] = None,
-    weight: Annotated[
-        float | None, typer.Option("--weight", min=0, help="Weight of the appearance kernel; default 4.")
-    ] = None,
-    sxy: Annotated[
-        float | None, typer.Option("--sxy", help="Range of the appearance kernel in pixels; default 67.")
-    ] = None,
-    srgb: Annotated[
-        float | None, typer.Option("--srgb", help="Range of the appearance kernel in colour, of 255; default 3.")
-    ] = None,
+    weight: Annotated[float | None, typer.Option("--weight", min=0, help="Weight of the appearance kernel: 4.")] = None,
+    sxy: Annotated[float | None, typer.Option("--sxy", help="Its range in pixels: 67.")] = None,
+    srgb: Annotated[float | None, typer.Option("--srgb", help="Its range in colour, of 255: 3.")] = None,
     smoothness: Annotated[
-        float | None, typer.Option("--smoothness", min=0, help="Weight of the smoothness kernel; default 3.")
+        float | None, typer.Option("--smoothness", min=0, help="Weight of the smoothness kernel: 3.")
     ] = None,
-    smoothness_sxy: Annotated[
-        float | None, typer.Option("--smoothness-sxy", help="Range of the smoothness kernel in pixels; default 3.")
-    ] = None,
-    iterations: Annotated[
-        int | None, typer.Option("--iterations", min=0, help="Mean-field iterations; default 10.")
-    ] = None,
+    smoothness_sxy: Annotated[float | None, typer.Option("--smoothness-sxy", help="Its range in pixels: 3.")] = None,
+    iterations: Annotated[int | None, typer.Option("--iterations", min=0, help="Mean-field iterations: 10.")] = None,
     no_overlay: NoOverlay = False,
     overwrite: OverwriteResults = False,
 ) -> None:
-    """Refine any program's class predictions.
-
-    Each image gets a mask and an overlay. Exit code 1: some images failed.
-    """
+    """Refine any program's class predictions: a mask and an overlay for each image; exit code 1 if some failed."""
     from atrous.crf.dense_crf import DenseCRF
     from atrous.crf.settings import Settings, changed
     from atrous.inference.crf_files import refine_files

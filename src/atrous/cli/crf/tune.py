@@ -40,10 +40,7 @@ def tune(
     json: JsonFile = None,
     device: Device = None,
 ) -> None:
-    """Search the CRF parameters of a model.
-
-    The search goes from coarse to fine on some images; the best parameters are evaluated on the others.
-    """
+    """Search the CRF parameters of a model, coarse to fine, and evaluate the best ones on held-out images."""
     from atrous.data.opening import open_dataset
     from atrous.evaluation.crf_search import search_crf
 

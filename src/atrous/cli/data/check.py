@@ -22,10 +22,10 @@ def check(
     ] = None,
     json: JsonFile = None,
 ) -> None:
-    """Find everything that is wrong with a dataset, and how to fix it.
+    """Read every image and mask of a dataset, list everything that is wrong, and how to fix it.
 
-    Reads every image and mask. Exit code 0: healthy, perhaps with warnings and notes; 1: there are errors, which
-    training would refuse or learn wrongly from; 2: no such dataset. With --fix, the exit code is about the copy.
+    Exit code 0: healthy, perhaps with warnings and notes; 1: there are errors, which training would refuse or learn
+    wrongly from; 2: no such dataset. With --fix, the exit code is about the copy.
     """
     from atrous.data.doctor.check import check
     from atrous.data.doctor.repair import repair

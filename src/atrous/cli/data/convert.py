@@ -19,7 +19,7 @@ def convert(
     ] = None,
     link: Annotated[bool, typer.Option("--link", help="Hard-link the images instead of copying them.")] = False,
 ) -> None:
-    """Write any dataset as a folder: dataset with palette PNG masks."""
+    """Write any dataset as a folder: dataset, with palette PNG masks whose values are the classes."""
     from atrous.data.export import convert
 
     with progress_bar("converting") as progress:

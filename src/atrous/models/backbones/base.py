@@ -64,9 +64,8 @@ class Backbone(nn.Module):
 
     @output_stride.setter
     def output_stride(self, value: int) -> None:
-        value = whole_stride(value)
         if value != self.output_stride:
-            self._set_output_stride(value)
+            self._set_output_stride(whole_stride(value))
 
     def _set_output_stride(self, value: int) -> None:
         """Change the network to another output stride and update ``grids``.

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from atrous.models.backbones.base import IMAGENET_MEAN, IMAGENET_STD, NATIVE_STRIDE, Backbone
-from atrous.models.surgery.output_stride import SurgeryError, set_multi_grid, set_output_stride
+from atrous.models.surgery.output_stride import set_multi_grid, set_output_stride
 from atrous.models.surgery.trace import GeometryError, trace
 
 
@@ -95,7 +95,7 @@ def find_size_remainder(net: nn.Module, name: str, in_channels: int) -> int | No
         in_channels: channels of the image.
 
     Raises:
-        SurgeryError: a network that can't be traced.
+        GeometryError: a network that can't be traced.
     """
     traces = {}
     reasons = []
@@ -105,12 +105,7 @@ def find_size_remainder(net: nn.Module, name: str, in_channels: int) -> int | No
         except (GeometryError, RuntimeError, AssertionError) as error:
             reasons.append(str(error))
     if not traces:
-        if any(part.endswith("patch_embed") for part, _ in net.named_modules()):
-            raise SurgeryError(
-                f"backbone '{name}' is a transformer; atrous takes convolutional networks, whose strides it can "
-                "change: resnet50, mobilenetv2_100, efficientnet_b0, convnext_tiny, ..."
-            )
-        raise SurgeryError(f"backbone '{name}' can't be used: {reasons[0]}")
+        raise GeometryError(f"the features of backbone '{name}' can't be followed: {reasons[0]}")
     if len(traces) == 1:
         return next(iter(traces))
     if traces[0].outputs != traces[1].outputs:

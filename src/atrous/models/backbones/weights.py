@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -23,7 +24,9 @@ class WeightsNotFoundError(AtrousError, RuntimeError):
     """Pretrained weights that could not be had; the message names the ways to bring them."""
 
 
-def timm_network(name: str, in_channels: int, pretrained: bool | str | Path, *, features_only: bool) -> nn.Module:
+def timm_network(
+    name: str, in_channels: int, pretrained: bool | str | Path, *, features_only: bool, **settings: Any
+) -> nn.Module:
     """A network of timm's, whole or as a source of features.
 
     Args:
@@ -31,9 +34,11 @@ def timm_network(name: str, in_channels: int, pretrained: bool | str | Path, *, 
         in_channels: channels of the image.
         pretrained: as for :class:`Backbone`.
         features_only: it gives a list of feature maps; else it is the classifier.
+        settings: further arguments of timm's.
 
     Raises:
         ValueError: no such timm model, or one without feature maps.
+        TypeError: a setting that the network does not have.
         WeightsNotFoundError: pretrained weights asked for that can't be had.
     """
     if not timm.is_model(name):
@@ -49,6 +54,7 @@ def timm_network(name: str, in_channels: int, pretrained: bool | str | Path, *, 
                 pretrained_cfg_overlay=overlay,
                 features_only=features_only,
                 in_chans=in_channels,
+                **settings,
             )
     except AttributeError as error:  # timm's answer for networks without feature maps
         raise InputError(f"timm's '{name}' offers no feature maps, so it can't be a backbone: {error}") from error

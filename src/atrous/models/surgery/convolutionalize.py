@@ -7,7 +7,6 @@ whole input, so the scores of every place of a large image come at the price of 
 from __future__ import annotations
 
 import math
-import weakref
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from timm.layers.adaptive_avgmax_pool import SelectAdaptivePool2d
 from torch import Tensor, fx, nn
 
 from atrous.errors import InputError
+from atrous.models.surgery.graph import dropout, functions_to_layers, graph_of
 from atrous.models.surgery.trace import evaluating
 
 
@@ -112,8 +112,8 @@ def _graph(net: nn.Module, in_channels: int, size: int) -> tuple[fx.GraphModule,
     hooks = [layer.register_forward_pre_hook(note) for layer in layers]
     try:
         _run_without_data(net, in_channels, size)
-        result = _followed(net, _Tracer(connected or set(resizing[-1:])))
-        _keep_dropout(result)
+        result = graph_of(net, _Tracer(connected or set(resizing[-1:])))
+        functions_to_layers(result, {F.dropout: dropout})
         return result, _shapes(result, in_channels, size)
     except Exception as error:  # whatever a network's own code, or torch.fx, has to say
         reason = str(error).partition("\n")[0]
@@ -121,27 +121,6 @@ def _graph(net: nn.Module, in_channels: int, size: int) -> tuple[fx.GraphModule,
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _followed(net: nn.Module, tracer: fx.Tracer) -> fx.GraphModule:
-    """What a tracer sees, without the two circles of references in which torch.fx leaves the network: all its weights
-    would stay until garbage is collected.
-    """
-    graph = tracer.trace(net)
-    result = fx.GraphModule(net, graph, type(net).__name__)
-    vars(tracer).clear()  # held by functions that hold themselves
-    graph.owning_module = weakref.proxy(result)  # type: ignore[assignment]
-    return result
-
-
-def _keep_dropout(graph: fx.GraphModule) -> None:
-    """Put layers for calls of dropout, which would stay in the mode that they were traced in."""
-    for node in graph.graph.find_nodes(op="call_function", target=F.dropout):
-        rate = node.args[1] if len(node.args) > 1 else node.kwargs.get("p", 0.5)
-        graph.add_submodule(node.name, nn.Dropout(rate))
-        with graph.graph.inserting_before(node):
-            node.replace_all_uses_with(graph.graph.call_module(node.name, node.args[:1]))
-        graph.graph.erase_node(node)
 
 
 def _shapes(graph: fx.GraphModule, in_channels: int, size: int) -> Shapes:

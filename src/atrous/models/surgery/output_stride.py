@@ -179,7 +179,9 @@ def _check(name: str, layer: nn.Module, native: _Native, change: tuple[Any, Any,
 
 
 def _needs_atrous_pool(layer: nn.AvgPool2d | nn.MaxPool2d, native: _Native, change: tuple[Any, Any, Any]) -> bool:
-    stride, _, dilation = change
+    stride, padding, dilation = change
+    if isinstance(layer, nn.MaxPool2d) and 2 * _largest(padding) > _largest(layer.kernel_size):
+        return True  # PyTorch pads a pool by half its kernel at most, dilated or not
     return _largest(stride) < _largest(native.stride) or (_largest(dilation) > 1 and isinstance(layer, nn.AvgPool2d))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,6 +60,16 @@ def evaluating(net: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+def skeleton(net: nn.Module) -> nn.Module:
+    """A copy of a network without its weights: on the meta device, in eval mode. The network itself is not touched."""
+    memo: dict[int, Any] = {}
+    for weight in net.parameters():
+        memo[id(weight)] = nn.Parameter(torch.empty_like(weight, device="meta"), requires_grad=False)
+    for buffer in net.buffers():
+        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+    return copy.deepcopy(net, memo).eval()
+
+
 def trace(net: nn.Module, in_channels: int = 3, size: int = 129) -> Trace:
     """Follow the grid through a network by running it once on tensors without data (no arithmetic is done).
 
@@ -96,41 +107,49 @@ def trace_windows(net: nn.Module, in_channels: int = 3, size: int = 129) -> tupl
     return tuple(tracker.windows)
 
 
-def _run(net: nn.Module, in_channels: int, size: int) -> tuple[Any, _Tracker]:
-    """One forward without arithmetic, watched."""
-    tracker = _Tracker()
-    hooks = []
-    for name, module in net.named_modules():
-        hooks.append(module.register_forward_pre_hook(tracker.enter(name, module)))
-        hooks.append(module.register_forward_hook(tracker.leave))
-    state = {k: v.detach().to("meta") for k, v in (*net.named_parameters(), *net.named_buffers())}
+def _run(net: nn.Module, in_channels: int, size: int) -> tuple[Any, Tracker]:
+    """One forward of a network's skeleton, watched."""
+    bare = skeleton(net)
     image = torch.empty(1, in_channels, size, size, device="meta")
-    tracker.put(image, PIXELS, (2, 3))
-    try:
-        with evaluating(net), torch.no_grad(), tracker:
-            result = torch.func.functional_call(net, state, (image,))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with tracking(bare, image) as tracker:
+        result = bare(image)
     return result, tracker
+
+
+@contextmanager
+def tracking(bare: nn.Module, image: Tensor) -> Iterator[Tracker]:
+    """Watch what is computed from an image in the layers of a :func:`skeleton`.
+
+    Args:
+        bare: the skeleton.
+        image: ``(1, C, H, W)`` on the meta device.
+    """
+    tracker = Tracker(bare)
+    for name, module in bare.named_modules():
+        module.register_forward_pre_hook(tracker.enter(name, type(module).__name__))
+        module.register_forward_hook(tracker.leave)
+    tracker.put(image, PIXELS, (2, 3))
+    with torch.no_grad(), tracker:
+        yield tracker
 
 
 Axes = tuple[int, int]
 
 
-class _Tracker(TorchFunctionMode):
+class Tracker(TorchFunctionMode):
     """Watches each torch function of a forward and writes down where its result sits."""
 
-    def __init__(self) -> None:
+    def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.windows: list[Window] = []
         self.lost: Lost | None = None  # the first window over a map that could not be followed
-        self._stack: list[tuple[str, nn.Module]] = []
+        self._stack = [("", type(net).__name__)]
         # Keyed by identity; the tensor is kept so that its identity stays its own. Without data that costs nothing.
         self._places: dict[int, tuple[Tensor, Grid | Lost, Axes]] = {}
 
-    def enter(self, name: str, module: nn.Module) -> Callable[..., None]:
-        return lambda *_: self._stack.append((name, module))
+    def enter(self, name: str, kind: str) -> Callable[..., None]:
+        """A hook that notes that a layer of this name and class begins."""
+        return lambda *_: self._stack.append((name, kind))
 
     def leave(self, *_: Any) -> None:
         self._stack.pop()
@@ -146,11 +165,11 @@ class _Tracker(TorchFunctionMode):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         name = getattr(func, "__name__", str(func))
-        inputs = [t for t in _tensors((args, tuple(kwargs.values()))) if id(t) in self._places]
-        if name in _WINDOWS:  # weights have no place
+        inputs = [t for t in tensors_in((args, tuple(kwargs.values()))) if id(t) in self._places]
+        if name in WINDOWS:  # weights have no place
             inputs = [t for t in inputs if t is args[0]]
         if inputs and not name.startswith("new_"):
-            for output in _tensors((result,)):
+            for output in tensors_in((result,)):
                 self._follow(name, args, kwargs, inputs, output)
         return result
 
@@ -158,9 +177,9 @@ class _Tracker(TorchFunctionMode):
         grid, axes = self.get(inputs[0])
         for other in inputs[1:]:
             grid, axes = self._merge(grid, axes, other)
-        if isinstance(grid, Lost) and name in _WINDOWS:
+        if isinstance(grid, Lost) and name in WINDOWS:
             self.lost = self.lost or grid
-        if isinstance(grid, Grid) and name in _WINDOWS:
+        if isinstance(grid, Grid) and name in WINDOWS:
             self.put(output, self._window(name, args, kwargs, grid), axes)
         elif isinstance(grid, Grid) and name == "pad":
             left, _, top, _ = (*_argument(args, kwargs, 1, "pad"), 0, 0, 0, 0)[:4]  # what is added behind moves nothing
@@ -194,7 +213,7 @@ class _Tracker(TorchFunctionMode):
         return Grid(grid.stride, (grid.offset + more.offset) / 2), axes
 
     def _window(self, name: str, args: Any, kwargs: Any, grid: Grid) -> Grid | Lost:
-        sides = _WINDOWS[name](args, kwargs)
+        sides = WINDOWS[name](args, kwargs)
         places = []
         for kernel, stride, padding, dilation in sides:
             places.append(
@@ -217,16 +236,17 @@ class _Tracker(TorchFunctionMode):
         return order.index(axes[0]), order.index(axes[1])
 
     def _lost(self, why: str) -> Lost:
-        name, module = self._stack[-1] if self._stack else ("the network", None)
-        return Lost(f"in layer '{name}' ({type(module).__name__}) {why}")
+        name, kind = self._stack[-1]
+        return Lost(f"in layer '{name}' ({kind}) {why}" if name else f"in {kind}.forward {why}")
 
 
-def _tensors(values: Any) -> Iterator[Tensor]:
+def tensors_in(values: Any) -> Iterator[Tensor]:
+    """The tensors of nested tuples and lists."""
     for value in values:
         if isinstance(value, Tensor):
             yield value
         elif isinstance(value, (tuple, list)):
-            yield from _tensors(value)
+            yield from tensors_in(value)
 
 
 def _argument(args: Sequence[Any], kwargs: dict[str, Any], index: int, name: str, default: Any = None) -> Any:
@@ -271,9 +291,10 @@ def _pool(dilated: bool) -> Callable[[Any, Any], list[Side]]:
     return sides
 
 
-_WINDOWS: dict[str, Callable[[Any, Any], list[Side]]] = {
+WINDOWS: dict[str, Callable[[Any, Any], list[Side]]] = {
     "conv2d": _conv,
     "conv_transpose2d": _transposed_conv,
     "max_pool2d": _pool(dilated=True),
     "avg_pool2d": _pool(dilated=False),
 }
+"""The functions that slide a window, and how each is called: kernel, stride, padding and dilation of rows, columns."""

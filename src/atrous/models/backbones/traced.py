@@ -1,0 +1,98 @@
+"""Any plain convolutional network as a backbone: its feature maps are found by tracing its forward."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from atrous.errors import InputError
+from atrous.models.backbones.base import IMAGENET_MEAN, IMAGENET_STD
+from atrous.models.backbones.convolutional import ConvolutionalBackbone, find_size_remainder
+from atrous.models.surgery.convolutionalize import input_channels
+from atrous.models.surgery.features import feature_network
+from atrous.models.surgery.trace import skeleton
+
+LARGEST_SIDE = 1024
+"""A network that takes no image of this side is refused."""
+
+
+class TracedBackbone(ConvolutionalBackbone):
+    """A copy of a convolutional network without what follows its last feature map.
+
+    Its features are the deepest map before each change of stride, or the maps that it returns if it returns several.
+    Tensors keep their names.
+
+    Args:
+        net: a classifier or feature extractor ``(B, in_channels, H, W)``; it is copied, weights and mode included.
+        name: identifies it in messages and, if registered under this name, in model folders; its class by default.
+        in_channels: channels of the image; those of its first convolution by default.
+        mean, std: what its images are normalised by, in units of the full range; timm's where it is timm's, ImageNet's
+            by default.
+        output_stride: 4, 8, 16 or 32; its own by default.
+
+    Raises:
+        SurgeryError: a forward that can't be traced, or a layer that can't be dilated; the message names it.
+
+    Example:
+        >>> backbone = TracedBackbone(torchvision.models.resnet18())
+        >>> backbone.strides, backbone.channels
+        ((2, 4, 8, 16, 32), (64, 64, 128, 256, 512))
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        name: str | None = None,
+        *,
+        in_channels: int | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        output_stride: int | None = None,
+    ) -> None:
+        name, first = name or type(net).__name__, input_channels(net)
+        if in_channels not in (None, first):
+            raise InputError(
+                f"in_channels is {in_channels}, but the first convolution of {name} takes {first} channels"
+            )
+        features = feature_network(net, first)
+        config: Any = getattr(net, "pretrained_cfg", None) or {}
+        super().__init__(
+            features.net,
+            name,
+            in_channels=first,
+            channels=features.channels,
+            strides=features.strides,
+            mean=mean or config.get("mean", IMAGENET_MEAN),
+            std=std or config.get("std", IMAGENET_STD),
+            output_stride=output_stride or features.strides[-1],
+            size_remainder=find_size_remainder(features.net, name, first),
+        )
+        self._smallest = _smallest_side(self.net, first)
+
+    def _update_grids(self) -> None:
+        super()._update_grids()
+        self._smallest = _smallest_side(self.net, self.in_channels)
+
+    def fitting_size(self, size: int) -> int:
+        """The smallest image side, not below ``size``, that the network covers evenly and that leaves a position in
+        each map: without padding, convolutions need some pixels.
+        """
+        return super().fitting_size(max(size, getattr(self, "_smallest", 1)))
+
+
+def _smallest_side(net: nn.Module, in_channels: int) -> int:
+    """The smallest square image that a network takes, to the next power of two above some sides of 32."""
+    bare = skeleton(net)
+
+    def passes(side: int) -> bool:
+        try:
+            bare(torch.empty(1, in_channels, side, side, device="meta"))
+        except RuntimeError:
+            return False
+        return True
+
+    return next((side for side in (2**n for n in range(int(math.log2(LARGEST_SIDE)) + 1)) if passes(side)), 1)
