@@ -87,7 +87,7 @@ def test_a_torch_dataset_and_rows_with_columns_are_wrapped_by_one_call() -> None
     data = wrap(rows, LABELS, image="pixel_values", mask="annotation", name="rows")
     np.testing.assert_array_equal(data[0].mask, MASK)
     with pytest.raises(InputError, match=r"rows\[0\] has no 'image', but columns pixel_values, annotation"):
-        wrap(rows, LABELS, image="image", name="rows")[0]
+        wrap(rows, LABELS, image="image", mask="annotation", name="rows")[0]
 
 
 def test_values_are_shifted_and_ignored_as_asked() -> None:

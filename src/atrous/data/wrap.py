@@ -139,13 +139,11 @@ def to_image(value: object, where: str = "image", size: tuple[int, ...] = ()) ->
     if isinstance(value, Image.Image):
         return to_rgb(value).pixels
     array = _array(value, where)
-    if array.ndim == 2:
-        array = array[..., None].repeat(3, axis=2)
-    if array.ndim != 3 or 0 in array.shape:
+    if array.ndim not in (2, 3) or 0 in array.shape:
         raise InputError(f"{where} has the shape {array.shape}; expected (H, W), (H, W, C) or (C, H, W)")
-    if (array.shape[0] in (1, 3, 4) and array.shape[2] not in (1, 3, 4)) or (
-        _is_tensor(value) and array.shape[0] in (1, 3, 4)
-    ):
+    if array.ndim == 2:
+        array = array[..., None]
+    elif _channels_first(array.shape, size, tensor=_is_tensor(value)):
         array = array.transpose(1, 2, 0)
     pixels = _as_uint8(array, where)
     return np.ascontiguousarray(pixels.repeat(3, axis=2) if pixels.shape[2] == 1 else pixels)
