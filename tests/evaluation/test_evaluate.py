@@ -175,7 +175,7 @@ def test_a_network_of_several_heads_runs_once_per_image(monkeypatch):
     shapes = LabelSet(("flat", "round"))
 
     class TwoMasks(Blocks):
-        extras = SimpleNamespace(masks={"shape": SimpleNamespace(form=SimpleNamespace(label_set=shapes))})
+        extras = Extras(masks={"shape": SimpleNamespace(form=SimpleNamespace(label_set=shapes))})
 
         def __getitem__(self, index):
             sample = super().__getitem__(index)

@@ -187,16 +187,13 @@ def check_classes(model: LabelSet, data: LabelSet) -> None:
     unnamed = LabelSet.numbered(len(model)).names
     if len(model) == len(data) and model.names in (data.names, unnamed):
         return
-    nameless = data.names == LabelSet.numbered(len(data)).names
-    fix = (
-        "; the classes of the data have no names: write labels.toml with names = [...] in its folder"
-        if nameless
-        else ""
-    )
-    raise InputError(
+    message = (
         f"the model has {len(model)} classes ({', '.join(model.names)}), "
-        f"but the data have {len(data)} ({', '.join(data.names)}); classes must be the same and in the same order{fix}"
+        f"but the data have {len(data)} ({', '.join(data.names)}); classes must be the same and in the same order"
     )
+    if data.names == LabelSet.numbered(len(data)).names:
+        message += "; the data's classes have no names: write labels.toml with names = [...] in its folder"
+    raise InputError(message)
 
 
 def _defined(value: float) -> float | None:

@@ -90,15 +90,14 @@ class Writer:
     def write(self, image: FoundImage, stem: Path, segmentation: Segmentation) -> Done | Failed:
         """Write the results of an image below ``OUT/stem``."""
         base = self.out / stem
-        encoders = {base.with_name(base.name + ending): make for ending, make in self._encoders(image, segmentation)}
-        mask = next(iter(encoders))
         try:
-            self._check(image.path, mask, list(encoders))
-            for path, encode in encoders.items():
+            files = {base.with_name(base.name + ending): make for ending, make in self._encoders(image, segmentation)}
+            self._check(image.path, list(files))
+            for path, encode in files.items():
                 write_atomically(path, encode())
         except (OSError, ValueError) as error:
             return failure(image, error)
-        return Done(image.path, mask, segmentation.fractions())
+        return Done(image.path, next(iter(files)), segmentation.fractions())
 
     def _encoders(self, image: FoundImage, found: Segmentation) -> list[tuple[str, Callable[[], bytes]]]:
         """Ending and content of each file; the mask comes first, since it marks the others as results."""
@@ -114,22 +113,21 @@ class Writer:
             encoders += _draw_attention(found)
         return encoders
 
-    def _check(self, source: Path, mask: Path, targets: Sequence[Path]) -> None:
+    def _check(self, source: Path, targets: Sequence[Path]) -> None:
+        """Refuse to replace an input, or a file that is not a result of this image; the first target is its mask."""
         for target in targets:
             if os.path.realpath(target) in self.inputs:
                 raise InputError(f"its result {target} would replace an input; choose another folder for --out")
-        if self.options.overwrite or _source_of(mask) == _source(source):
+        if self.options.overwrite or _source_of(targets[0]) == _source(source):
             return
         for target in targets:
             if target.exists():
                 origin = _source_of(target)
-                what = (
-                    f"is the mask of another image, {origin.split(' #')[0]}"
-                    if origin
-                    else "is not a result of this image"
+                other = (
+                    f"the mask of another image, {origin.split(' #')[0]}" if origin else "not a result of this image"
                 )
                 raise OutputExistsError(
-                    f"{target} exists and {what}; choose another folder for --out, or use --overwrite"
+                    f"{target} exists and is {other}; choose another folder for --out, or use --overwrite"
                 )
 
 
