@@ -11,11 +11,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 import atrous
-from atrous.data.files.images import FoundImage, ImageError
+from atrous.data.files.images import DecodedImage, FoundImage, ImageError
 from atrous.grid import Grid
 from atrous.inference import results
-from atrous.inference.batch import Report, predict_files
+from atrous.inference.batch import Report, label_files, predict_files
 from atrous.inference.output_names import unique_stems
+from atrous.inference.predictor import Segmentation
 from atrous.inference.results import OutputOptions
 from atrous.inference.test_time import Inference
 from atrous.labels import LabelSet
@@ -307,3 +308,18 @@ def test_attention_maps_need_a_single_view_with_attention(tmp_path):
     with pytest.raises(ValueError, match="built with merge 'attention'; this is dark_or_light"):
         predict_files(DarkOrLight(), [source], out, outputs=ATTENTION)
     assert not out.exists()
+
+
+def test_a_mask_names_its_image_in_a_png_text_field(tmp_path: Path) -> None:
+    run([image(tmp_path / "ä.jpg")], tmp_path / "out")
+    with Image.open(tmp_path / "out/ä.png") as mask:
+        assert mask.info["atrous-source"].startswith(r"\xe4.jpg #")
+
+
+def test_class_probabilities_that_were_not_kept_fail_alone(tmp_path: Path) -> None:
+    def label(found: FoundImage, decoded: DecodedImage) -> Segmentation:
+        return Segmentation(np.zeros((6, 8), np.uint8), decoded.pixels, DarkOrLight.label_set)
+
+    for outputs, reason in ((OutputOptions(probabilities=True), "were not kept"), (ATTENTION, "has no attention")):
+        report = label_files([image(tmp_path / "a.jpg")], tmp_path / "out", label, outputs=outputs)
+        assert reason in report.failed[0].reason

@@ -178,3 +178,8 @@ def test_a_network_of_other_channels_takes_arrays_of_them(channels: int) -> None
     assert result.overlay(legend=False).shape == (20, 30, 3)
     with pytest.raises(ValueError, match=rf"expected an image as uint8 \(H, W, {channels}\)"):
         predict(model, np.zeros((20, 30), np.uint8))
+
+
+def test_an_unknown_precision_is_refused(model: ByChannel) -> None:
+    with pytest.raises(ValueError, match="precision is one of float32, bfloat16, not 'float16'"):
+        predict(model, HALVES, precision="float16")  # type: ignore[arg-type]

@@ -160,14 +160,14 @@ def find_device(name: str | None) -> Any:
     """The device of a name, or by default a GPU if there is one."""
     import torch
 
-    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-    gpus += ["mps"] if torch.backends.mps.is_available() else []
+    mps = torch.backends.mps.is_available()
     if name is None:
-        return torch.device(gpus[0] if gpus else "cpu")
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"no device '{name}' on this machine; there are: {', '.join(['cpu', *gpus])}") from error
+        there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count())), *(["mps"] if mps else [])]
+        raise InputError(f"no device '{name}' on this machine; there are: {', '.join(there)}") from error
 
 
 def print_note(note: str) -> None:
