@@ -25,6 +25,7 @@ from atrous.evaluation.trimap import trimap
 from atrous.inference.predictor import predict
 from atrous.labels import LabelSet, Mask
 from atrous.models import SegmentationModel
+from studies.options import MODEL, VOC, Data, Model, Split
 from studies.results import RESULTS, ROOT, Result, Section, command_line, origin_of
 from studies.samples import side_by_side
 
@@ -70,9 +71,9 @@ class Bands:
 
 
 def main(
-    model: Annotated[str, typer.Option(help="A bundled name or a folder.")] = "deeplabv3plus_lite0_voc",
-    data: Annotated[str, typer.Option(help="voc:PATH, ...")] = "voc:../shared/data/VOCdevkit/VOC2012",
-    split: Annotated[str, typer.Option(help="Split to search and evaluate on.")] = "val",
+    model: Model = MODEL,
+    data: Data = VOC,
+    split: Split = "val",
     images: Annotated[int, typer.Option(help="How many to search on.")] = 100,
 ) -> None:
     """Tune, evaluate, draw, and write the table."""

@@ -22,6 +22,7 @@ from atrous.files import write_atomically
 from atrous.inference.test_time import Inference
 from atrous.models import SegmentationModel
 from atrous.models.multi_scale import scaled_size
+from studies.options import MODEL, VOC, Data, Model, Split
 from studies.results import RESULTS, Result, Section, command_line, origin_of
 
 BANDS = (1, 3, 5, 10)
@@ -45,9 +46,9 @@ HEADER = [
 
 
 def main(
-    model: Annotated[str, typer.Option(help="A bundled name or a folder.")] = "deeplabv3plus_lite0_voc",
-    data: Annotated[str, typer.Option(help="voc:PATH, ...")] = "voc:../shared/data/VOCdevkit/VOC2012",
-    split: Annotated[str, typer.Option(help="Split to evaluate on.")] = "val",
+    model: Model = MODEL,
+    data: Data = VOC,
+    split: Split = "val",
     images: Annotated[int, typer.Option(help="How many of its images, spread evenly.")] = 100,
 ) -> None:
     """Evaluate every row, and write the table."""

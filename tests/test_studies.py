@@ -12,7 +12,7 @@ import benchmarks
 import studies
 from atrous.errors import InputError
 from atrous.training.recipe import check_recipe
-from atrous.training.recipe_file import load_recipe
+from atrous.training.recipe_file import load_recipe, shipped
 from benchmarks._compare import Comparison, write_comparisons
 from studies import page, results
 from studies import study as study_module
@@ -49,6 +49,12 @@ def test_every_row_is_a_recipe(name):
         for data in study.data:
             for settings in ([*data.set, *row.set], [*data.gpu, *row.set, *row.gpu]):
                 load_recipe(RECIPES / data.recipe, settings)
+
+
+def test_the_folder_that_is_shipped_as_recipes_contains_nothing_else():
+    files = [file for file in RECIPES.rglob("*") if file.is_file()]
+    assert all(load_recipe(file).description for file in files)
+    assert sorted(file.stem for file in files) == sorted(shipped())
 
 
 def test_an_unknown_study_is_refused():
