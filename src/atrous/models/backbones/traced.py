@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -12,12 +12,12 @@ from torch import nn
 from atrous.errors import InputError
 from atrous.models.backbones.base import IMAGENET_MEAN, IMAGENET_STD
 from atrous.models.backbones.convolutional import ConvolutionalBackbone, find_size_remainder
-from atrous.models.surgery.convolutionalize import input_channels
+from atrous.models.surgery.convolutionalize import SurgeryError, input_channels
 from atrous.models.surgery.features import feature_network
 from atrous.models.surgery.trace import skeleton
 
-LARGEST_SIDE = 1024
-"""A network that takes no image of this side is refused."""
+SIDES = tuple(2**n for n in range(11))
+"""Sides of square images that are tried to find the smallest that a network takes."""
 
 
 class TracedBackbone(ConvolutionalBackbone):
@@ -42,6 +42,8 @@ class TracedBackbone(ConvolutionalBackbone):
         >>> backbone.strides, backbone.channels
         ((2, 4, 8, 16, 32), (64, 64, 128, 256, 512))
     """
+
+    _smallest = 1
 
     def __init__(
         self,
@@ -81,18 +83,14 @@ class TracedBackbone(ConvolutionalBackbone):
         """The smallest image side, not below ``size``, that the network covers evenly and that leaves a position in
         each map: without padding, convolutions need some pixels.
         """
-        return super().fitting_size(max(size, getattr(self, "_smallest", 1)))
+        return super().fitting_size(max(size, self._smallest))
 
 
 def _smallest_side(net: nn.Module, in_channels: int) -> int:
-    """The smallest square image that a network takes, to the next power of two above some sides of 32."""
+    """The first of ``SIDES`` that a network takes; any where it pads, some pixels where its kernels have to fit in."""
     bare = skeleton(net)
-
-    def passes(side: int) -> bool:
-        try:
+    for side in SIDES:
+        with suppress(RuntimeError):
             bare(torch.empty(1, in_channels, side, side, device="meta"))
-        except RuntimeError:
-            return False
-        return True
-
-    return next((side for side in (2**n for n in range(int(math.log2(LARGEST_SIDE)) + 1)) if passes(side)), 1)
+            return side
+    raise SurgeryError(f"{type(net).__name__} takes no image of {SIDES[0]} to {SIDES[-1]} pixels a side")
