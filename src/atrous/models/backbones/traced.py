@@ -16,7 +16,7 @@ from atrous.models.surgery.convolutionalize import SurgeryError, input_channels
 from atrous.models.surgery.features import feature_network
 from atrous.models.surgery.trace import skeleton
 
-SIDES = tuple(2**n for n in range(11))
+SIDES: tuple[int, ...] = tuple(2**n for n in range(11))
 """Sides of square images that are tried to find the smallest that a network takes."""
 
 
