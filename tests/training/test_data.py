@@ -105,7 +105,9 @@ def test_an_augmentation_of_ones_own_is_an_argument_or_named_in_the_recipe(
     plain = make_recipe(training__steps=2)
     named = make_recipe(training__steps=2, augment__function="my_augmentations:corner")
     messages: list[str] = []
-    first = losses(plain, tmp_path / "argument", train_data=Halves(), augmentation=corner)
+    first = losses(plain, tmp_path / "argument", train_data=Halves(), augmentation=corner, on_message=messages.append)
+    assert "4 images at the size of corner" in messages[2]
+    messages.clear()
     second = losses(named, tmp_path / "named", train_data=Halves(), on_message=messages.append)
     assert first == second
     assert first != losses(plain, tmp_path / "plain", train_data=Halves())

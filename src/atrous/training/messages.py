@@ -30,6 +30,7 @@ def introduction(
     hardware: tuple[torch.device, int],
     steps: int,
     per_epoch: int,
+    input_size: str,
     class_weights: Sequence[float] | None,
 ) -> Iterator[str]:
     """Lines about what is trained, and on what.
@@ -41,6 +42,7 @@ def introduction(
         hardware: the device, and the number of processes.
         steps: length of the training.
         per_epoch: steps in a pass over the training data.
+        input_size: of a training image.
         class_weights: of the loss.
     """
     training, (train_set, val_set), (device, world) = recipe.training, sets, hardware
@@ -58,7 +60,7 @@ def introduction(
     epochs = float(f"{steps / per_epoch:.3g}")
     where = f"{device}{f', {world} processes' if world > 1 else ''}, {_cores()} cores"
     yield (
-        f"{_count(steps, 'step')} of {_count(training.batch_size, 'image')} at {recipe.input_size} "
+        f"{_count(steps, 'step')} of {_count(training.batch_size, 'image')} at {input_size} "
         f"({_count(epochs, 'epoch')}), {training.precision} on {where}, "
         f"{_count(recipe.data.workers, 'worker')}"
     )
@@ -77,12 +79,12 @@ def introduction(
         )
 
 
-def out_of_memory(recipe: Recipe, device: torch.device, world: int) -> str:
+def out_of_memory(recipe: Recipe, device: torch.device, world: int, input_size: str) -> str:
     """The message about a batch that does not fit into the device's memory."""
     training = recipe.training
     here = training.batch_size // (world * training.accumulate)
     return (
-        f"{here} images of {recipe.input_size} do not fit into the memory of {device}; the same numbers "
+        f"{here} images of {input_size} do not fit into the memory of {device}; the same numbers "
         f"with less memory: --set training.accumulate={2 * training.accumulate}; else a smaller batch_size or crop"
     )
 

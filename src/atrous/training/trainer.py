@@ -125,6 +125,13 @@ class Trainer:
         """The model that is validated and saved: with averaged weights if the recipe asks for them."""
         return self.ema or self.model
 
+    @property
+    def input_size(self) -> str:
+        """The size of a training image, for messages."""
+        if self.augmentation is None:
+            return self.recipe.input_size
+        return f"the size of {getattr(self.augmentation, '__name__', type(self.augmentation).__name__)}"
+
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Keep other runs out of the folder, and close what this run has opened."""
@@ -265,7 +272,7 @@ class Trainer:
         try:
             sums = self._backward(parts, step)
         except torch.OutOfMemoryError as error:
-            raise MemoryShortageError(out_of_memory(self.recipe, self.device, self.world)) from error
+            raise MemoryShortageError(out_of_memory(self.recipe, self.device, self.world, self.input_size)) from error
         loss, size, labelled_parts, stops, norm = self._fetch(torch.cat([sums, self._gradient_norm()[None]]))
         if options.loss.reduction == "mean" and size:
             loss /= size
@@ -366,7 +373,8 @@ class Trainer:
     def introduce(self, class_weights: list[float] | None) -> None:
         """Report what is trained and on what, and pass the class weights to the loss."""
         sets, hardware = (self.train_set, self.val_set), (self.device, self.world)
-        for line in introduction(self.recipe, self.model, sets, hardware, self.steps, self.per_epoch, class_weights):
+        length = self.steps, self.per_epoch
+        for line in introduction(self.recipe, self.model, sets, hardware, *length, self.input_size, class_weights):
             self._message(line)
         if class_weights is not None:
             self.loss = replace(self.loss, class_weights=torch.tensor(class_weights, device=self.device))
