@@ -132,7 +132,7 @@ def test_siftflow_gives_both_of_its_masks(siftflow: Path) -> None:
     assert (len(data), data.label_set, data.extras.masks["geometric"].form.label_set) == (2, SIFT_FLOW, GEOMETRIC)
     sample = data[0]
     assert sample.mask[0].tolist() == [IGNORE, 5, 11, 17, 23, 29]
-    assert sample.further["geometric"][0].tolist() == [IGNORE, IGNORE, 0, 1, 2, 2]
+    assert sample.auxiliary_masks["geometric"][0].tolist() == [IGNORE, IGNORE, 0, 1, 2, 2]
 
 
 def test_siftflow_without_its_second_masks_says_which(siftflow: Path) -> None:

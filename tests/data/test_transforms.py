@@ -146,7 +146,7 @@ def test_further_masks_and_channels_go_with_the_image_and_keep_their_colours() -
     colored = warped(sample, 3, **{**jitter, "fill": FILL})
     np.testing.assert_array_equal(result.image[..., :3], colored.image)
     inside = result.mask != IGNORE
-    np.testing.assert_array_equal(result.further["shape"][inside], result.mask[inside] // 2)
-    assert (result.further["shape"][~inside] == IGNORE).all()
+    np.testing.assert_array_equal(result.auxiliary_masks["shape"][inside], result.mask[inside] // 2)
+    assert (result.auxiliary_masks["shape"][~inside] == IGNORE).all()
     uncolored = warped(Sample(deep, sample.mask, "deep"), 3, **{**jitter, "fill": (7.0, 8.0, 9.0)}, colored=False)
     np.testing.assert_array_equal(uncolored.image, result.image[..., 3:])

@@ -68,8 +68,8 @@ class Augmentation:
             result[:bottom, :right] = labels[:, ::mirror]
             return result
 
-        further = {name: warped(mask) for name, mask in sample.further.items()}
-        return Sample(image, warped(sample.mask), sample.name, further)
+        auxiliary = {name: warped(mask) for name, mask in sample.auxiliary_masks.items()}
+        return Sample(image, warped(sample.mask), sample.name, auxiliary)
 
     def _window(self, side: int, factor: float, random: np.random.Generator) -> tuple[int, int, int]:
         """Where the crop begins in the source, how much of it it shows, and the size this has when scaled."""

@@ -28,13 +28,13 @@ class Sample:
         image: uint8 ``(H, W, C)``: RGB, or other channels (:class:`atrous.data.Extras`).
         mask: uint8 ``(H, W)``: the class of each pixel, 255 to ignore it.
         name: for reports, for example that of the image's file.
-        further: further masks like ``mask``, by the name of the head that learns them.
+        auxiliary_masks: masks of auxiliary label sets, like ``mask``, by the name of the head that learns them.
     """
 
     image: NDArray[np.uint8]
     mask: Mask
     name: str
-    further: Mapping[str, Mask] = field(default_factory=dict)
+    auxiliary_masks: Mapping[str, Mask] = field(default_factory=dict)
 
     @property
     def shown(self) -> Pixels:
@@ -63,7 +63,7 @@ def dataset_name(dataset: Dataset) -> str:
 
 
 def dataset_extras(dataset: Dataset) -> Extras:
-    """The further channels and masks of a dataset: its ``extras``, or none."""
+    """The additional channels and auxiliary masks of a dataset: its ``extras``, or none."""
     extras: Extras | None = getattr(dataset, "extras", None)
     return Extras() if extras is None else extras
 
@@ -150,7 +150,7 @@ class PairedDataset:
         name: for reports, for example ``voc:val``.
         form: the classes, and how the masks are written.
         pairs: image and mask of each sample.
-        extras: further channels and masks.
+        extras: additional channels and auxiliary masks.
     """
 
     name: str
@@ -166,7 +166,7 @@ class PairedDataset:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> Sample:
-        """Read the image and the mask of a sample, with its further channels and masks.
+        """Read the image and the mask of a sample, with its additional channels and auxiliary masks.
 
         Raises:
             DatasetError: two of its files differ in size or in orientation, or it is unclear whether they do.
@@ -177,17 +177,17 @@ class PairedDataset:
         layers = [
             _fitting_layer(layer, layer.folder, image_file, image) for layer in self.extras.layers if layer.folder
         ]
-        further = {
+        auxiliary = {
             name: _fitting(mask.beside(masks.folder), masks.form, image_file, image)
             for name, masks in self.extras.masks.items()
             if masks.folder
         }
         pixels = np.dstack([image.pixels, *layers]) if layers else image.pixels
-        return Sample(pixels, _fitting(mask, self.form, image_file, image), image_file.name, further)
+        return Sample(pixels, _fitting(mask, self.form, image_file, image), image_file.name, auxiliary)
 
 
 def _fitting_layer(layer: Layer, folder: Path, image_file: Path, image: DecodedImage) -> Pixels:
-    """Read further channels of an image, which must have its size."""
+    """Read additional channels of an image, which must have its size."""
     file, size = folder / image_file.name, size_of(image.pixels)
     pixels = layer.read(file)
     if size_of(pixels) != size:

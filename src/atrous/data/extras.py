@@ -44,8 +44,8 @@ class Extras:
     """What a dataset has beyond RGB images with one mask each; most have nothing.
 
     Args:
-        layers: further channels, after those of the images.
-        masks: further masks, by the name of the head that learns them.
+        layers: additional channels, after those of the images.
+        masks: masks of auxiliary label sets, by the name of the head that learns them.
         uncolored: if the images are not RGB but three other measurements (HHA): the mean of each, 0–255.
     """
 
@@ -66,5 +66,5 @@ class Extras:
     def folders(self) -> dict[Path, Literal["image", "mask"]]:
         """The folders of its files, and whether these are named after the image or after the mask."""
         folders: dict[Path, Literal["image", "mask"]] = {}
-        folders |= {further.folder: "mask" for further in self.masks.values() if further.folder}
+        folders |= {masks.folder: "mask" for masks in self.masks.values() if masks.folder}
         return folders | {layer.folder: "image" for layer in self.layers if layer.folder}

@@ -20,14 +20,14 @@ from atrous.errors import InputError
 
 
 class Batch(NamedTuple):
-    """uint8 images ``(B, C, H, W)`` in channels-last memory, uint8 masks ``(B, H, W)``, the images' names, and further
-    masks by name.
+    """uint8 images ``(B, C, H, W)`` in channels-last memory, uint8 masks ``(B, H, W)``, the images' names, and
+    auxiliary masks by name.
     """
 
     images: Tensor
     masks: Tensor
     names: tuple[str, ...]
-    further: dict[str, Tensor]
+    auxiliary_masks: dict[str, Tensor]
 
 
 Place = tuple[int, int]
@@ -48,8 +48,8 @@ class _Examples(TorchDataset[Example | Exception]):
         except (ValueError, OSError) as error:
             return error  # a value, since raised in a worker it would arrive wrapped in the worker's traceback
         sample = self.augmentation(sample, np.random.default_rng((self.seed, epoch, number)))
-        further = {name: torch.from_numpy(mask) for name, mask in sample.further.items()}
-        return torch.from_numpy(sample.image), torch.from_numpy(sample.mask), sample.name, further
+        auxiliary = {name: torch.from_numpy(mask) for name, mask in sample.auxiliary_masks.items()}
+        return torch.from_numpy(sample.image), torch.from_numpy(sample.mask), sample.name, auxiliary
 
 
 class _Order:
@@ -88,12 +88,12 @@ def _stack(examples: Sequence[Example | Exception]) -> Batch | Exception:
         if isinstance(example, Exception):
             return example
         good.append(example)
-    images, masks, names, further = zip(*good, strict=True)
+    images, masks, names, auxiliary = zip(*good, strict=True)
     return Batch(
         torch.stack(images).permute(0, 3, 1, 2),
         torch.stack(masks),
         tuple(names),
-        {name: torch.stack([masks[name] for masks in further]) for name in further[0]},
+        {name: torch.stack([masks[name] for masks in auxiliary]) for name in auxiliary[0]},
     )
 
 

@@ -150,7 +150,7 @@ def evaluate(
             for width, band in bands.items():
                 band.update(near_boundaries(sample.mask, width), labels["main"])
             for name, counts in heads.items():
-                counts.update(sample.further[name], labels[name])
+                counts.update(sample.auxiliary_masks[name], labels[name])
             if progress:
                 progress(done, len(indices))
     seconds = time.perf_counter() - begin
@@ -162,7 +162,7 @@ def evaluate(
 def _evaluated_heads(model: SegmentationModel, dataset: Dataset) -> dict[str, LabelSet]:
     """The heads beside ``main`` that the dataset has masks for, and their label sets."""
     masks = dataset_extras(dataset).masks
-    return {name: masks[name].form.label_set for name in model.further_heads if name in masks} if masks else {}
+    return {name: masks[name].form.label_set for name in model.auxiliary_heads if name in masks} if masks else {}
 
 
 def _read_ahead(dataset: Dataset, indices: Sequence[int]) -> Iterator[Sample]:

@@ -160,7 +160,7 @@ class SegmentationModel(nn.Module):
         """Update what depends on the output stride."""
 
     @property
-    def further_heads(self) -> tuple[str, ...]:
+    def auxiliary_heads(self) -> tuple[str, ...]:
         """The names of the outputs beside ``main``."""
         return ("aux",) if self.aux_classifier is not None else ()
 

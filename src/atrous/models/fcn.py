@@ -88,8 +88,8 @@ class FCN(SegmentationModel):
         return resample(scores, grid, place, (fine.shape[-2], fine.shape[-1])) + fine, place
 
     @property
-    def further_heads(self) -> tuple[str, ...]:
-        """The names of the further label sets."""
+    def auxiliary_heads(self) -> tuple[str, ...]:
+        """The names of the auxiliary label sets."""
         return tuple(self.heads)[1:]
 
     @property
@@ -103,7 +103,7 @@ class FCN(SegmentationModel):
         return HeadResult(logits[:, : self.num_classes], grid, [features[self.coarse]], coarse)
 
     def _outputs(self, images: Tensor) -> list[Output]:
-        """The scores of the classes, and those of each further head: the loss compares them with labels of their own
+        """The scores of the classes, and those of each auxiliary head: the loss compares them with labels of their own
         (SIFT Flow's ``geometric``).
         """
         scores, grid = self._all_logits(self._features(images))
@@ -176,7 +176,7 @@ def _build(
 ) -> FCN:
     if "main" in (heads or {}):
         raise InputError(
-            "heads are further label sets, and 'main' is what scores the classes: give this one another name"
+            "heads are auxiliary label sets, and 'main' is what scores the classes: give this one another name"
         )
     if backbone.padded:
         return PaddedFCN(backbone, label_set, scales, dropout, heads or {}, learn_upsampling)
@@ -197,7 +197,7 @@ def fcn32s(
 ) -> FCN:
     """FCN-32s: the last scores alone.
 
-    ``dropout`` comes before the scorer: 0.5 on the papers' backbones, else 0.1. ``heads`` are further label
+    ``dropout`` comes before the scorer: 0.5 on the papers' backbones, else 0.1. ``heads`` are auxiliary label
     sets to score, by name and number of classes.
     """
     return _build(backbone, label_set, {}, dropout, heads, learn_upsampling=False)

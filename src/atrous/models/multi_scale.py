@@ -45,7 +45,7 @@ class MultiScale(SegmentationModel):
 
     Raises:
         ValueError: no scales, one out of bounds, or twice the same; an unknown merge; a base that has scales of its own
-            or further heads.
+            or auxiliary heads.
     """
 
     merges: tuple[Merge, ...] = ("max", "average")
@@ -56,9 +56,9 @@ class MultiScale(SegmentationModel):
         check_scales(scales)
         if isinstance(base, MultiScale):
             raise InputError("the shared network has one scale: leave out the scales of its own")
-        if base.further_heads:
+        if base.auxiliary_heads:
             raise InputError(
-                f"the shared network has one head, and this {base.name} more ({', '.join(base.further_heads)}): "
+                f"the shared network has one head, and this {base.name} more ({', '.join(base.auxiliary_heads)}): "
                 "leave out base_options' aux and heads"
             )
         self.base = base

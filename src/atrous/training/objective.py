@@ -129,7 +129,7 @@ class SegmentationLoss:
 
         Args:
             outputs: of the network, the predicted one first; losses are computed in float32.
-            labels: uint8 or int64 ``(B, H, W)``, 255 ignored: ``main``, and further ones by name. An output is
+            labels: uint8 or int64 ``(B, H, W)``, 255 ignored: ``main``, and auxiliary ones by name. An output is
                 compared with the labels of its name, or with ``main`` if there are none; labels without an output are
                 not used. Which pixels are hard is decided, for each of the labels, by the first output compared.
             easy: moves the share of hard pixels towards all pixels: 0 leaves it, 1 takes every pixel.

@@ -316,7 +316,7 @@ class Trainer:
             with self.accelerator.no_sync(self.network) if number < len(parts) else nullcontext():
                 loss, size = self._loss(part, easy)
                 self.accelerator.backward(loss)
-            labelled = any((mask != IGNORE).any() for mask in (part.masks, *part.further.values()))
+            labelled = any((mask != IGNORE).any() for mask in (part.masks, *part.auxiliary_masks.values()))
             sums += torch.stack([loss.detach(), size, torch.full_like(loss, labelled), torch.zeros_like(loss)])
         sums[3].fill_(self.signals.received)
         reduced: Tensor = self.accelerator.reduce(sums, "sum")
@@ -334,7 +334,7 @@ class Trainer:
 
     def _loss(self, part: Batch, easy: float) -> tuple[Tensor, Tensor]:
         raw = part.images.to(self.device, non_blocking=True)
-        masks = {MAIN: part.masks, **part.further}
+        masks = {MAIN: part.masks, **part.auxiliary_masks}
         labels = {name: mask.to(self.device, non_blocking=True) for name, mask in masks.items()}
         images = self.model.preprocess(raw).contiguous(memory_format=torch.channels_last)
         low = self.recipe.training.precision == "bfloat16"

@@ -56,7 +56,7 @@ class DatasetSource(Described, Protocol):
         """The folder that contains its files."""
 
     extras: Extras
-    """Further channels and further masks."""
+    """Additional channels and auxiliary masks."""
 
     def list_file(self, split: str) -> Path:
         """The file or folder that lists a split, whether or not it exists."""

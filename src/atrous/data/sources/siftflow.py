@@ -12,7 +12,7 @@ from atrous.label_sets import GEOMETRIC, SIFT_FLOW
 
 
 class SiftFlow(MatlabSource):
-    """SIFT Flow with 33 classes, and further masks ``geometric`` with 3: ``trainval.txt``, ``Images``,
+    """SIFT Flow with 33 classes, and auxiliary masks ``geometric`` with 3: ``trainval.txt``, ``Images``,
     ``SemanticLabels`` and ``GeoLabels``, each with one folder in it.
     """
 
