@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from atrous.grid import Grid
 from atrous.models import create_model
-from atrous.models.deeplabv3 import ASPP
+from atrous.models.aspp import ASPP
+from atrous.models.deeplabv3 import DeepLabV3PlusDecoder
 from atrous.models.layers import Bottleneck
 from atrous.models.surgery.output_stride import SurgeryError
 
@@ -64,7 +66,7 @@ def test_sizes_at_513_are_the_papers(stride: int, side: int) -> None:
 
 
 def test_image_pooling_comes_first_and_sees_the_whole_map() -> None:
-    aspp = ASPP(4, (6,), channels=2).eval()
+    aspp = ASPP(4, (6,), out_channels=2).eval()
     assert aspp.project[0].in_channels == 6
     for name, conv in aspp.project.named_parameters():
         if name == "0.weight":
@@ -75,12 +77,23 @@ def test_image_pooling_comes_first_and_sees_the_whole_map() -> None:
     assert torch.equal(result, result[..., :1, :1].expand_as(result))
 
 
+def test_aspp_and_decoder_can_be_built_and_called_alone() -> None:
+    aspp, decoder = ASPP(8, out_channels=6).eval(), DeepLabV3PlusDecoder(6, [5, 3], out_channels=4, convs=1).eval()
+    aspp.set_output_stride(8)
+    assert [branch[0].dilation[0] for branch in aspp.atrous] == [12, 24, 36]
+    low_level = [torch.randn(2, 5, 9, 11), torch.randn(2, 3, 17, 21)]
+    with torch.no_grad():
+        x = aspp(torch.randn(2, 8, 5, 6))
+        assert x.shape == (2, 6, 5, 6)
+        assert decoder(x, Grid(16, 0), low_level, [Grid(8, 0), Grid(4, 0)]).shape == (2, 4, 17, 21)
+
+
 def test_separable_heads_are_smaller_and_of_the_same_form() -> None:
     ordinary, separable = (
         create_model("deeplabv3plus", backbone="resnet18", num_classes=3, separable=s) for s in (False, True)
     )
     assert parameters(separable) < parameters(ordinary)
-    assert separable.decoder[0][0].groups == 304  # 256 + 48 channels, each on its own
+    assert separable.decoder.steps[0].refine[0][0].groups == 304  # 256 + 48 channels, each on its own
 
 
 RESNET = ("resnet101_beta", {"multi_grid": (1, 2, 4)})
@@ -144,7 +157,7 @@ def as_tensorflow_counts(model: nn.Module) -> float:
 )
 def test_decoders_of_tables_1_and_2(options: dict[str, Any], widths: tuple[int, ...], kernels: tuple[int, ...]) -> None:
     model = create_model("deeplabv3plus", backbone="resnet18", num_classes=2, **options)
-    convs = [conv for conv in model.decoder.modules() if isinstance(conv, nn.Conv2d)]
+    convs = [conv for conv in model.decoder.steps[0].refine.modules() if isinstance(conv, nn.Conv2d)]
     assert (*(conv.in_channels for conv in convs), model.classifier.in_channels) == widths
     assert tuple(conv.kernel_size[0] for conv in convs) == kernels
 
@@ -153,7 +166,7 @@ def test_conv3_is_refined_before_conv2() -> None:
     options = {"low_level_strides": [8, 4], "decoder_convs": 1}
     model = create_model("deeplabv3plus", backbone="resnet50_beta", num_classes=2, **options).eval()
     seen: dict[str, tuple[int, ...]] = {}
-    for name in ("aspp", "project_low_level_8", "decoder_8", "project_low_level", "decoder"):
+    for name in ("aspp", "decoder.steps.0.project", "decoder.steps.0", "decoder.steps.1.project", "decoder.steps.1"):
         part = model.get_submodule(name)
         part.register_forward_hook(lambda _, __, result, name=name: seen.update({name: tuple(result.shape[1:])}))
     for stride, coarse in ((16, 5), (4, 17)):
@@ -163,10 +176,10 @@ def test_conv3_is_refined_before_conv2() -> None:
         middle = 9 if stride == 16 else 17
         assert seen == {
             "aspp": (256, coarse, coarse),
-            "project_low_level_8": (48, middle, middle),
-            "decoder_8": (256, middle, middle),
-            "project_low_level": (48, 17, 17),
-            "decoder": (256, 17, 17),
+            "decoder.steps.0.project": (48, middle, middle),
+            "decoder.steps.0": (256, middle, middle),
+            "decoder.steps.1.project": (48, 17, 17),
+            "decoder.steps.1": (256, 17, 17),
         }
         assert (scores.shape[-1], grid.stride) == (17, 4)
 

@@ -127,12 +127,12 @@ def _head(source: FileTensors, decoder_convs: int) -> dict[str, str]:
     for ours, theirs in _UNITS.items():
         head |= _unit(ours, theirs)
     if decoder_convs:
-        head |= _unit("project_low_level", "decoder/feature_projection0")
+        head |= _unit("decoder.steps.0.project", "decoder/feature_projection0")
     separable = "aspp1_depthwise.weight" in source
     convs = {f"aspp.atrous.{i}": f"aspp{i + 1}" for i in range(3)}
     repeated = "decoder/decoder_conv0/decoder_conv0_{}".format  # as slim.repeat names them
     for i in range(decoder_convs):
-        convs[f"decoder.{i}"] = f"decoder/decoder_conv{i}" if separable else repeated(i + 1)
+        convs[f"decoder.steps.0.refine.{i}"] = f"decoder/decoder_conv{i}" if separable else repeated(i + 1)
     for ours, theirs in convs.items():
         if separable:
             head |= _unit(ours, f"{theirs}_depthwise") | _unit(ours, f"{theirs}_pointwise", 3)

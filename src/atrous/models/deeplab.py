@@ -87,8 +87,10 @@ class DeepLab(SegmentationModel):
 
     def _add_branch(self, names: Sequence[str]) -> None:
         widths = [self.backbone.channels[-1], *(self.width for _ in names[1:]), self.num_classes]
-        for name, kernel, inputs, outputs in zip(names, (self.kernel, 1, 1), widths, widths[1:], strict=False):
-            self.add_module(name, WideConv2d(inputs, outputs, kernel))
+        for name, kernel, in_channels, out_channels in zip(
+            names, (self.kernel, 1, 1), widths, widths[1:], strict=False
+        ):
+            self.add_module(name, WideConv2d(in_channels, out_channels, kernel))
         init_convolutions(self.get_submodule(name) for name in names[:-1])
         for parameter in self._parameters_of(*names):
             if parameter.ndim == 1:
@@ -179,8 +181,8 @@ class DeepLabMSc(DeepLab):
         super().__init__(backbone, label_set, (rate,), *args)
         self.sources = ("data", *(f"pool{stride.bit_length() - 1}" for stride in backbone.strides[:-1]))
         self.msc = nn.ModuleDict()
-        for name, inputs in zip(self.sources, (backbone.in_channels, *backbone.channels), strict=False):
-            self.msc[f"{name}_conv"] = nn.Conv2d(inputs, self.CHANNELS, 3, padding=1)
+        for name, channels in zip(self.sources, (backbone.in_channels, *backbone.channels), strict=False):
+            self.msc[f"{name}_conv"] = nn.Conv2d(channels, self.CHANNELS, 3, padding=1)
             self.msc[f"{name}_fc"] = nn.Conv2d(self.CHANNELS, self.CHANNELS, 1)
             self.msc[f"{name}_ms"] = nn.Conv2d(self.CHANNELS, len(label_set), 1)
         for key, parameter in self.msc.named_parameters():

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atrous.errors import InputError
 from atrous.grid import Grid, resample
 from atrous.labels import LabelSet
+from atrous.models.aspp import ASPP
 from atrous.models.backbones.base import NATIVE_STRIDE, Backbone
 from atrous.models.backbones.deeplabv3 import BACKBONES
 from atrous.models.base import SegmentationModel
@@ -25,67 +26,10 @@ from atrous.models.layers import (
     conv_bn_relu,
     init_classifier,
     init_convolutions,
-    rate_at,
     set_rate,
 )
 from atrous.models.options import Positive, Probability
 from atrous.models.registry import register_model
-
-
-class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling (DeepLabv3 §3.3): what surrounds a place, seen at several rates and over the
-    whole image.
-
-    Branches, each with batch norm and ReLU, concatenated in this order: the mean of the whole map, a 1×1 convolution,
-    and one 3×3 convolution for each rate; then a 1×1 projection and dropout 0.1. A branch with rates 6/12/18 at
-    output stride 16 has 12/24/36 at 8.
-
-    Args:
-        inputs: channels of the feature map.
-        rates: atrous rates at output stride 16; none leaves the 1×1 convolution and the image pooling.
-        channels: width of each branch and of the result.
-        separable: depthwise separable 3×3 branches (DeepLabv3+ §3.1).
-        image_pooling: the branch that sees the whole map; DeepLabv3+ on Cityscapes is better without (§4.6).
-        dropout: share of the result dropped in training.
-        refine: a 3×3 convolution behind it, as torchvision's head has.
-    """
-
-    REFERENCE_STRIDE = 16
-
-    def __init__(
-        self,
-        inputs: int,
-        rates: Sequence[Positive] = (6, 12, 18),
-        channels: Positive = 256,
-        *,
-        separable: bool = False,
-        image_pooling: bool = True,
-        dropout: Probability = 0.1,
-        refine: bool = False,
-    ) -> None:
-        super().__init__()
-        self.rates, self.channels = tuple(rates), channels
-        self.pooled = conv_bn_relu(inputs, channels) if image_pooling else None
-        self.pointwise = conv_bn_relu(inputs, channels)
-        self.atrous = nn.ModuleList(conv3x3(inputs, channels, rate=rate, separable=separable) for rate in rates)
-        self.project = conv_bn_relu((image_pooling + 1 + len(self.rates)) * channels, channels)
-        self.dropout = nn.Dropout(dropout)
-        self.refine = conv3x3(channels, channels, separable=separable) if refine else None
-
-    def follow(self, output_stride: int) -> None:
-        """Scale the rates to the output stride, so that each branch keeps its field of view in pixels, as nearly as a
-        integer can (:func:`atrous.models.layers.rate_at`).
-        """
-        for rate, branch in zip(self.rates, self.atrous, strict=True):
-            set_rate(branch, rate_at(rate, self.REFERENCE_STRIDE, output_stride))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, inputs, h, w)`` → ``(B, channels, h, w)``."""
-        branches = [self.pointwise(x), *(branch(x) for branch in self.atrous)]
-        if self.pooled:
-            branches.insert(0, self.pooled(F.adaptive_avg_pool2d(x, 1)).expand(-1, -1, *x.shape[-2:]))
-        projected: Tensor = self.dropout(self.project(torch.cat(branches, 1)))
-        return self.refine(projected) if self.refine else projected
 
 
 class DeepLabV3(SegmentationModel):
@@ -104,7 +48,7 @@ class DeepLabV3(SegmentationModel):
     ) -> None:
         super().__init__(backbone, label_set, aux=aux)
         self.aspp = aspp
-        self.classifier = nn.Conv2d(width or aspp.channels, len(label_set), 1)
+        self.classifier = nn.Conv2d(width or aspp.out_channels, len(label_set), 1)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -118,7 +62,7 @@ class DeepLabV3(SegmentationModel):
         self._follow_output_stride()
 
     def _follow_output_stride(self) -> None:
-        self.aspp.follow(self.output_stride)
+        self.aspp.set_output_stride(self.output_stride)
 
     @property
     def embedding_channels(self) -> int:
@@ -133,6 +77,103 @@ class DeepLabV3(SegmentationModel):
         return logits
 
 
+class DecoderStep(nn.Module):
+    """One refinement of DeepLabv3+'s decoder: project the low-level features, concatenate, convolve."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        low_level_channels: int,
+        projected_channels: int,
+        out_channels: int,
+        convs: int,
+        kernel: int,
+        separable: bool,
+    ) -> None:
+        super().__init__()
+        self.project = conv_bn_relu(low_level_channels, projected_channels)
+        widths = [in_channels + projected_channels, *[out_channels] * convs]
+        self.refine = nn.Sequential(
+            *(
+                conv3x3(a, b, separable=separable) if kernel == 3 else conv_bn_relu(a, b)
+                for a, b in itertools.pairwise(widths)
+            )
+        )
+
+    def forward(self, x: Tensor, x_grid: Grid, low_level: Tensor, low_level_grid: Grid) -> Tensor:
+        """Features ``(B, in_channels, h, w)`` and low-level features ``(B, low_level_channels, H, W)`` →
+        ``(B, out_channels, H, W)``.
+        """
+        detail = self.project(low_level)
+        x = resample(x, x_grid, low_level_grid, (detail.shape[-2], detail.shape[-1]))
+        refined: Tensor = self.refine(torch.cat([x, detail], 1))
+        return refined
+
+
+class DeepLabV3PlusDecoder(nn.Module):
+    """DeepLabv3+'s decoder: refines features along low-level ones, once or several times from coarse to fine (arXiv
+    1802.02611, §3.1, §4.1, tables 1 and 2).
+
+    Args:
+        in_channels: channels of the features, such as ASPP's result.
+        low_level_channels: channels of each low-level feature map, coarse to fine.
+        projected_channels: to which each low-level feature map is reduced.
+        out_channels: channels of the result.
+        convs: number of convolutions of each refinement.
+        kernel: their kernel size, 1 or 3.
+        separable: make its 3×3 convolutions depthwise separable.
+
+    Raises:
+        InputError: no convolutions, or another kernel.
+
+    Example:
+        >>> decoder = DeepLabV3PlusDecoder(256, [64])
+        >>> x, low_level = torch.zeros(1, 256, 33, 33), torch.zeros(1, 64, 129, 129)
+        >>> decoder(x, Grid(16, 0), [low_level], [Grid(4, 0)]).shape
+        torch.Size([1, 256, 129, 129])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        low_level_channels: Sequence[int],
+        *,
+        projected_channels: int = 48,
+        out_channels: int = 256,
+        convs: int = 2,
+        kernel: int = 3,
+        separable: bool = False,
+    ) -> None:
+        if convs < 1 or kernel not in (1, 3):
+            raise InputError(
+                f"a decoder has 1 or more convolutions of side 1 or 3 (decoder_convs, decoder_kernel), "
+                f"not {convs} of side {kernel}"
+            )
+        super().__init__()
+        self.out_channels = out_channels
+        self.steps = nn.ModuleList()
+        for channels in low_level_channels:
+            step = DecoderStep(in_channels, channels, projected_channels, out_channels, convs, kernel, separable)
+            self.steps.append(step)
+            in_channels = out_channels
+
+    def forward(self, x: Tensor, x_grid: Grid, low_level: Sequence[Tensor], low_level_grids: Sequence[Grid]) -> Tensor:
+        """Refine features.
+
+        Args:
+            x: ``(B, in_channels, h, w)``.
+            x_grid: where they sit.
+            low_level: a feature map ``(B, low_level_channels[i], H_i, W_i)`` for each step, coarse to fine.
+            low_level_grids: where these sit.
+
+        Returns:
+            ``(B, out_channels, H, W)`` at the positions of the last low-level feature map.
+        """
+        for step, detail, grid in zip(self.steps, low_level, low_level_grids, strict=True):
+            x, x_grid = step(x, x_grid, detail, grid), grid
+        return x
+
+
 class DeepLabV3Plus(DeepLabV3):
     """DeepLabv3+: DeepLabv3's encoder, and a decoder that refines its result along low-level features (§3.1, §4.1).
 
@@ -140,16 +181,12 @@ class DeepLabV3Plus(DeepLabV3):
         backbone: the backbone.
         label_set: the classes.
         aspp: on the backbone's last feature.
-        aux: a head for training on the stride-16 features.
-        separable: the decoder's 3×3 convolutions are depthwise separable.
-        strides: of the low-level features, coarse to fine; at each the result so far is refined.
-        low_level_channels: to which each of them is projected.
-        convs: how many convolutions refine.
-        channels: their width.
-        kernel: their side, 1 or 3.
+        aux: add a head for training on the stride-16 features.
+        low_level_strides: native strides of the low-level features, coarse to fine.
+        decoder: options of :class:`DeepLabV3PlusDecoder`.
 
     Raises:
-        ValueError: no strides, strides that don't go from coarse to fine, no convolutions, or another kernel.
+        InputError: no strides, strides that do not go from coarse to fine, or options that the decoder refuses.
     """
 
     def __init__(
@@ -159,54 +196,30 @@ class DeepLabV3Plus(DeepLabV3):
         aspp: ASPP,
         *,
         aux: bool = False,
-        separable: bool = False,
-        strides: Sequence[int] = (4,),
-        low_level_channels: Positive = 48,
-        convs: int = 2,
-        channels: Positive = 256,
-        kernel: int = 3,
+        low_level_strides: Sequence[int] = (4,),
+        **decoder: Any,
     ) -> None:
-        if not strides or list(strides) != sorted(set(strides), reverse=True):
-            raise InputError(f"low_level_strides go from coarse to fine, such as [4] or [8, 4], not {list(strides)}")
-        if convs < 1 or kernel not in (1, 3):
+        if not low_level_strides or list(low_level_strides) != sorted(set(low_level_strides), reverse=True):
             raise InputError(
-                f"a decoder has 1 or more convolutions of side 1 or 3 (decoder_convs, decoder_kernel), "
-                f"not {convs} of side {kernel}"
+                f"low_level_strides go from coarse to fine, such as [4] or [8, 4], not {list(low_level_strides)}"
             )
-        if missing := sorted(set(strides) - set(backbone.strides)):
+        if missing := sorted(set(low_level_strides) - set(backbone.strides)):
             raise InputError(
                 f"backbone '{backbone.name}' has features at strides {list(backbone.strides)}, none at {missing[0]} "
                 f"for the decoder: choose among them with low_level_strides, such as [{backbone.strides[0]}], or "
                 "take deeplabv3, which has no decoder"
             )
-        super().__init__(backbone, label_set, aspp, aux=aux, width=channels)
-        self.steps: list[tuple[int, str, str]] = []
-        inputs = aspp.channels
-        for stride in strides:
-            suffix = "" if stride == strides[-1] else f"_{stride}"
-            step = backbone.feature_at(stride), f"project_low_level{suffix}", f"decoder{suffix}"
-            widths = [inputs + low_level_channels, *[channels] * convs]
-            self.add_module(step[1], conv_bn_relu(backbone.channels[step[0]], low_level_channels))
-            self.add_module(
-                step[2],
-                nn.Sequential(
-                    *(
-                        conv3x3(a, b, separable=separable) if kernel == 3 else conv_bn_relu(a, b)
-                        for a, b in itertools.pairwise(widths)
-                    )
-                ),
-            )
-            self.steps.append(step)
-            inputs = channels
+        super().__init__(backbone, label_set, aspp, aux=aux, width=decoder.get("out_channels", 256))
+        self.levels = [backbone.feature_at(stride) for stride in low_level_strides]
+        channels = [backbone.channels[level] for level in self.levels]
+        self.decoder = DeepLabV3PlusDecoder(aspp.out_channels, channels, **decoder)
         self._initialise()
 
     def _embed(self, features: list[Tensor]) -> tuple[list[Tensor], Grid]:
-        x, place = self.aspp(features[-1]), self.backbone.grids[-1]
-        for level, project, decoder in self.steps:
-            detail, grid = self.get_submodule(project)(features[level]), self.backbone.grids[level]
-            x = resample(x, place, grid, (detail.shape[-2], detail.shape[-1]))
-            x, place = self.get_submodule(decoder)(torch.cat([x, detail], 1)), grid
-        return [x], place
+        grids = [self.backbone.grids[level] for level in self.levels]
+        low_level = [features[level] for level in self.levels]
+        x = self.decoder(self.aspp(features[-1]), self.backbone.grids[-1], low_level, grids)
+        return [x], grids[-1]
 
 
 class DeepLabV3Cascade(SegmentationModel):
@@ -347,10 +360,10 @@ def deeplabv3plus(
         label_set,
         aspp,
         aux=aux,
-        separable=separable,
-        strides=low_level_strides,
-        low_level_channels=low_level_channels,
+        low_level_strides=low_level_strides,
+        projected_channels=low_level_channels,
+        out_channels=decoder_channels or channels,
         convs=decoder_convs,
-        channels=decoder_channels or channels,
         kernel=decoder_kernel,
+        separable=separable,
     )

@@ -62,14 +62,14 @@ def conv_by_columns(
     """A convolution of stride 1 as a product of its weights with a column for each position.
 
     Args:
-        x: ``(B, inputs, H, W)``.
-        weight: ``(outputs, inputs, kh, kw)`` of the same dtype.
-        bias: ``(outputs,)``.
+        x: ``(B, in_channels, H, W)``.
+        weight: ``(out_channels, in_channels, kh, kw)`` of the same dtype.
+        bias: ``(out_channels,)``.
         padding: zeros on each side, down and across.
         dilation: down and across.
 
     Returns:
-        ``(B, outputs, rows, columns)`` in channels-last memory.
+        ``(B, out_channels, rows, columns)`` in channels-last memory.
     """
     (down, across), kernel = padding, weight.shape[2:]
     x = F.pad(x, (across, across, down, down))
@@ -85,30 +85,32 @@ def conv_by_columns(
     return (y if bias is None else y + bias.to(y.dtype)).permute(0, 3, 1, 2)
 
 
-def conv_bn_relu(inputs: int, outputs: int, kernel: int = 1, rate: int = 1) -> nn.Sequential:
+def conv_bn_relu(in_channels: int, out_channels: int, kernel: int = 1, rate: int = 1) -> nn.Sequential:
     """Convolution without bias, batch norm, ReLU; keeps the size of its map."""
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, padding=rate * (kernel // 2), dilation=rate, bias=False),
-        PooledBatchNorm(outputs),
+        nn.Conv2d(in_channels, out_channels, kernel, padding=rate * (kernel // 2), dilation=rate, bias=False),
+        PooledBatchNorm(out_channels),
         nn.ReLU(inplace=True),
     )
 
 
-def separable_conv(inputs: int, outputs: int, rate: int = 1) -> nn.Sequential:
+def separable_conv(in_channels: int, out_channels: int, rate: int = 1) -> nn.Sequential:
     """Atrous separable convolution: depthwise 3×3 with a rate, then pointwise, batch norm and ReLU after both (arXiv
     1802.02611, §3.1).
     """
     return nn.Sequential(
-        nn.Conv2d(inputs, inputs, 3, padding=rate, dilation=rate, groups=inputs, bias=False),
-        PooledBatchNorm(inputs),
+        nn.Conv2d(in_channels, in_channels, 3, padding=rate, dilation=rate, groups=in_channels, bias=False),
+        PooledBatchNorm(in_channels),
         nn.ReLU(inplace=True),
-        *conv_bn_relu(inputs, outputs),
+        *conv_bn_relu(in_channels, out_channels),
     )
 
 
-def conv3x3(inputs: int, outputs: int, *, rate: int = 1, separable: bool) -> nn.Sequential:
+def conv3x3(in_channels: int, out_channels: int, *, rate: int = 1, separable: bool) -> nn.Sequential:
     """A 3×3 convolution with batch norm and ReLU, ordinary or separable."""
-    return separable_conv(inputs, outputs, rate) if separable else conv_bn_relu(inputs, outputs, 3, rate)
+    if separable:
+        return separable_conv(in_channels, out_channels, rate)
+    return conv_bn_relu(in_channels, out_channels, 3, rate)
 
 
 def rate_at(rate: int, reference_stride: int, output_stride: int) -> int:
@@ -168,9 +170,9 @@ class FCNHead(nn.Sequential):
     dropout 0.1, 1×1 convolution. Numbered as torchvision's, so that its weights fit.
     """
 
-    def __init__(self, inputs: int, outputs: int) -> None:
-        classifier = nn.Conv2d(inputs // 4, outputs, 1)
-        super().__init__(*conv_bn_relu(inputs, inputs // 4, 3), nn.Dropout(0.1), classifier)
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        classifier = nn.Conv2d(in_channels // 4, out_channels, 1)
+        super().__init__(*conv_bn_relu(in_channels, in_channels // 4, 3), nn.Dropout(0.1), classifier)
         init_convolutions(self)
         init_classifier(classifier)
 

@@ -190,9 +190,9 @@ def _reorder(weights: dict[str, Tensor], naming: Naming, *, back: bool = False) 
         project = weights["aspp.project.0.weight"]
         weights["aspp.project.0.weight"] = project.roll(turn * project.shape[0], 1)
     if naming.low_level_first:
-        first = weights["decoder.0.0.weight"]
-        low_level = len(weights["project_low_level.0.weight"])
-        weights["decoder.0.0.weight"] = first.roll(-turn * low_level, 1)
+        first = weights["decoder.steps.0.refine.0.0.weight"]
+        low_level = len(weights["decoder.steps.0.project.0.weight"])
+        weights["decoder.steps.0.refine.0.0.weight"] = first.roll(-turn * low_level, 1)
 
 
 def unit(ours: str, theirs: str, first: int = 0) -> dict[str, str]:

@@ -126,11 +126,11 @@ def _smp(architecture: str, backbone: str, has: Has) -> Naming:  # noqa: ARG001
         head |= _aspp("decoder.aspp") | {"aspp.refine.0": "decoder.conv", "aspp.refine.1": "decoder.bn"}
     else:
         options["decoder_convs"] = 1
-        head |= _aspp("decoder.aspp.0") | unit("project_low_level", "decoder.block1")
+        head |= _aspp("decoder.aspp.0") | unit("decoder.steps.0.project", "decoder.block1")
         for i in range(3):
             head |= _row(f"aspp.atrous.{i}", f"decoder.aspp.0.convs.{i + 1}.0", f"decoder.aspp.0.convs.{i + 1}.1")
         head |= _row("aspp.refine", "decoder.aspp.1", "decoder.aspp.2")
-        head |= _row("decoder.0", "decoder.block2.0", "decoder.block2.1")
+        head |= _row("decoder.steps.0.refine.0", "decoder.block2.0", "decoder.block2.1")
     return Naming(backbone, "encoder.{}".format, head, options, preprocessing=IMAGENET, pooled_last=True)
 
 
@@ -181,8 +181,8 @@ def _vainf(architecture: str, backbone: str, has: Has) -> Naming:  # noqa: ARG00
         head |= {"classifier": "classifier.classifier.4"}
         options = {"refine": True}
     else:
-        head = _aspp("classifier.aspp") | unit("project_low_level", "classifier.project")
-        head |= unit("decoder.0", "classifier.classifier") | {"classifier": "classifier.classifier.3"}
+        head = _aspp("classifier.aspp") | unit("decoder.steps.0.project", "classifier.project")
+        head |= unit("decoder.steps.0.refine.0", "classifier.classifier") | {"classifier": "classifier.classifier.3"}
         options = {"decoder_convs": 1}
     return Naming(
         *(backbone, "backbone.{}".format, head, options),
@@ -205,9 +205,9 @@ def _jfzhang95_backbone(source: FileTensors, architecture: str) -> str:  # noqa:
 def _jfzhang95(architecture: str, backbone: str, has: Has) -> Naming:  # noqa: ARG001
     head = {f"aspp.{ours}.{i}": f"aspp.{theirs}" for ours, both in _JF_ASPP.items() for i, theirs in enumerate(both)}
     step = 4 if has("decoder.last_conv.8.weight") else 3  # the later form has dropout between
-    head |= {"project_low_level.0": "decoder.conv1", "project_low_level.1": "decoder.bn1"}
+    head |= {"decoder.steps.0.project.0": "decoder.conv1", "decoder.steps.0.project.1": "decoder.bn1"}
     for i in range(2):
-        head |= unit(f"decoder.{i}", "decoder.last_conv", i * step)
+        head |= unit(f"decoder.steps.0.refine.{i}", "decoder.last_conv", i * step)
     head["classifier"] = f"decoder.last_conv.{2 * step}"
     return Naming(
         *(backbone, "backbone.{}".format, head, {"multi_grid": (2, 2, 4), "dropout": 0.5}),
