@@ -26,6 +26,7 @@ def image_and_mask(room: Path) -> tuple[Path, Path]:
 
 def make_images(room: Path, count: int) -> None:
     """A folder dataset of images of VOC's size."""
+    room.mkdir(parents=True, exist_ok=True)
     image, mask = image_and_mask(room)
     for name, source in (("images", image), ("masks", mask)):
         (room / name).mkdir()

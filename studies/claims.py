@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from itertools import pairwise
+from math import isnan, nan
 from typing import Any
 
 from studies.study import Claim, Study
@@ -11,8 +12,8 @@ from studies.study import Claim, Study
 Facts = Mapping[str, Mapping[str, Any]]
 """Facts of rows by the row's name."""
 MEANS: dict[str, Callable[[Mapping[str, Any]], float]] = {
-    "mean IoU": lambda found: 100 * float(found["mean_iou"]),
-    "frequent": lambda found: 100 * float(found["mean_iou_of_frequent_classes"]["mean_iou"]),
+    "mean IoU": lambda found: _percent(found["mean_iou"]),
+    "frequent": lambda found: _percent(found["mean_iou_of_frequent_classes"]["mean_iou"]),
 }
 """Means that claims are checked by, in percent."""
 
@@ -47,17 +48,25 @@ def _order(study: Study, claim: Claim, facts: Facts, noise: Mapping[str, float])
     for mean, value in MEANS.items():
         steps = [[value(facts[name]) for name in step] for step in claim.groups]
         verdict[mean] = _compare(steps, 0.0 if same_network else noise[mean])
-    frequent = "" if verdict["frequent"] == verdict["mean IoU"] else f"; frequent: {verdict['frequent']}"
+    same = verdict["frequent"] in ("", verdict["mean IoU"])
+    frequent = "" if same else f"; frequent: {verdict['frequent']}"
     return f"- {claim.statement}: {verdict['mean IoU']}{frequent}."
 
 
 def _compare(steps: list[list[float]], noise: float) -> str:
-    """Whether every number of a step is below every number of the next."""
+    """Whether every number of a step is below every number of the next; empty if one is undefined."""
+    if any(isnan(number) for step in steps for number in step):
+        return ""
     least = min(b - a for low, high in pairwise(steps) for a in low for b in high)
     figures = (" < " if least > 0 else " ≮ ").join(", ".join(f"{number:.2f}" for number in step) for step in steps)
     if abs(least) <= noise:
         return f"undecided ({figures}: within the difference between seeds, {noise:.2f})"
     return f"{'holds' if least > 0 else 'does not hold'} ({figures})"
+
+
+def _percent(share: float | None) -> float:
+    """A share in percent; NaN where it is not defined."""
+    return nan if share is None else 100 * float(share)
 
 
 def _gain(claim: Claim, facts: Facts) -> str:

@@ -184,7 +184,7 @@ def main(voc: Annotated[str, typer.Argument(help="A VOCdevkit folder.")]) -> Non
     with tempfile.TemporaryDirectory() as place, contextlib.chdir(place):
         ways = spoil(images, data.label_set, Path("twenty"))
         write_binary(images, Path("black-and-white"))
-        found = transcript("data", "check", "folder:twenty", "--fix", "mended")
+        found = transcript("data", "check", "folder:twenty", "--fix", "repaired")
         unclear = transcript("data", "check", "folder:black-and-white", "--fix", "classes")
     sections = {
         "": Section(text=intro),

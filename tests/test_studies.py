@@ -14,6 +14,7 @@ from atrous.errors import InputError
 from atrous.training.recipe import check_recipe
 from atrous.training.recipe_file import load_recipe, shipped
 from benchmarks._compare import Comparison, write_comparisons
+from benchmarks._images import make_images
 from studies import page, results
 from studies import study as study_module
 from studies.__main__ import main
@@ -190,6 +191,42 @@ def test_rows_begun_with_another_recipe_or_without_their_network_are_refused(roo
     with pytest.raises(InputError, match=r"trained with another recipe: .*epochs"):
         check(study, study.data[0], study.rows)
     run(study, study.data[0], study.rows[0], Part.all)  # done: nothing happens
+
+
+SMALL = [
+    "data.val_split=train",
+    "data.workers=0",
+    "model.backbone=test_efficientnet",
+    "model.pretrained=false",
+    "model.options.channels=16",
+    "augment.crop=65",
+    "training.precision=float32",
+    "training.batch_size=2",
+    "training.steps=2",
+]
+
+
+@pytest.mark.slow
+def test_a_study_trains_evaluates_and_shows_its_rows(room, monkeypatch, capsys):
+    make_images(room / "data", 4)
+    data = DATA | {"recipe": "folder_deeplabv3plus_lite0.toml", "classes": ["class 0"]}
+    settings = [f"data.train=folder:{room / 'data'}", *SMALL]
+    claim = {"statement": "coarser is faster", "order": ["a", "a at stride 32"]}
+    study = make_study(
+        [{"name": "a"}, {"name": "a at stride 32", "network": "a", "attributes": {"output_stride": 32}, "images": 2}],
+        [claim],
+        [data | {"set": settings, "gpu": settings}],
+    ).model_copy(update={"trimap": (3,)})
+    monkeypatch.setattr("studies.__main__.load_study", lambda name: study)
+    monkeypatch.setattr("studies.samples.ROOT", room)
+    main("which", part=Part.train)
+    assert not list(room.rglob("evaluation.json"))
+    main("which", part=Part.evaluate)
+    page_text = (room / "results" / "studies" / "which.md").read_text()
+    assert page_text in capsys.readouterr().out
+    assert "Budget of each row: 2 steps over train, batch 2, crop 65, backbone test_efficientnet." in page_text
+    assert "- coarser is faster: " in page_text
+    assert len(list(room.rglob("images/*.png"))) == 4
 
 
 def test_a_result_is_a_page_and_its_facts_and_keeps_the_sections_of_earlier_runs(tmp_path, monkeypatch):
