@@ -30,7 +30,7 @@ def test_colours_of_a_mask_lead_back_to_it() -> None:
         ((), (), "1 to 255 classes, not 0"),
         (tuple(map(str, range(256))), (), "not 256"),
         (("a", "b", "a"), (), "more than once: a"),
-        ((1, 2), (), "are texts"),
+        ((1, 2), (), "must be strings"),
         (("a",), ((1, 2, 3), (4, 5, 6)), "1 class names but 2 colours"),
         (("a",), ((1, 2, 256),), "0 to 255"),
     ],

@@ -1,7 +1,7 @@
 """Label sets: the names and colours of the classes, and how masks are written as images.
 
-A mask is a uint8 array ``(H, W)``: real classes count from 0, and 255 (:data:`IGNORE`) marks pixels that nobody judges.
-On disk it is a palette PNG, as PASCAL VOC introduced it: the values are the classes, the palette is only for the eye.
+A mask is a uint8 array ``(H, W)``: classes count from 0, and 255 (:data:`IGNORE`) marks ignored pixels. On disk it is a
+palette PNG, as PASCAL VOC introduced it: the values are the classes, the palette is only for viewing.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from PIL.PngImagePlugin import PngInfo
 from atrous.errors import InputError
 
 IGNORE = 255
-"""The one ignore value: in loss, metric, padding and masks."""
+"""The one ignore value, in losses, metrics, padding and masks."""
 VOID_COLOR = (224, 224, 192)
-"""How ignored pixels are shown: VOC's cream."""
+"""The colour of ignored pixels: VOC's cream."""
 
 Mask = NDArray[np.uint8]
 Color = tuple[int, int, int]
 
 
 def voc_color(label: int) -> Color:
-    """The PASCAL VOC colour of a label: its bits, in threes, feed R, G and B from the high bit down (SPEC §6.1)."""
+    """The PASCAL VOC colour of a label: its bits, in threes, feed R, G and B from the high bit down."""
     r = g = b = 0
     for shift in range(7, -1, -1):
         r |= (label & 1) << shift
@@ -43,12 +43,12 @@ class LabelSet:
     """Names and colours of the real classes, in the order of their label values.
 
     Args:
-        names: one name a class; at most 255 classes, since 255 is the ignore value.
-        colors: one RGB triple (0–255) a class; the VOC colours when left out.
+        names: one per class; at most 255, since 255 is the ignore value.
+        colors: one RGB triple (0–255) per class; the VOC colours when left out.
 
     Raises:
-        ValueError: no class, too many, a name that is no text or comes twice, another number of colours than names,
-            or a colour beyond 0–255.
+        InputError: no classes, too many, a name that is not a string or is repeated, another number of colours than
+            names, or a colour outside 0–255.
     """
 
     names: tuple[str, ...]
@@ -59,7 +59,7 @@ class LabelSet:
         colors = self.colors or tuple(voc_color(i) for i in range(len(self.names)))
         object.__setattr__(self, "colors", tuple((int(r), int(g), int(b)) for r, g, b in colors))
         if not all(isinstance(name, str) for name in self.names):
-            raise InputError(f"class names are texts, not {list(self.names)}")
+            raise InputError(f"class names must be strings, not {list(self.names)}")
         if not 1 <= len(self.names) <= IGNORE:
             raise InputError(f"a label set has 1 to {IGNORE} classes, not {len(self.names)}")
         if len(set(self.names)) != len(self.names):
@@ -75,7 +75,7 @@ class LabelSet:
 
     @classmethod
     def numbered(cls, num_classes: int) -> LabelSet:
-        """Classes that have no names yet: ``class 0``, ``class 1``, … in VOC colours."""
+        """A label set without real names: ``class 0``, ``class 1``, … in VOC colours."""
         return cls(tuple(f"class {i}" for i in range(num_classes)))
 
     @classmethod
@@ -93,7 +93,7 @@ class LabelSet:
         return table
 
     def colorize(self, mask: Mask) -> NDArray[np.uint8]:
-        """A mask ``(H, W)`` as an RGB image ``(H, W, 3)``."""
+        """Turn a mask ``(H, W)`` into an RGB image ``(H, W, 3)``, uint8."""
         return self.palette()[mask]
 
 
@@ -117,7 +117,7 @@ def labels_from_colors(rgb: NDArray[np.uint8], colors: Mapping[Color, int]) -> t
         colors: the label of each colour; any other colour becomes :data:`IGNORE`.
 
     Returns:
-        The mask and the colours that have no label.
+        The mask, and the colours that have no label.
     """
     codes = rgb.astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)
     found, positions = np.unique(codes, return_inverse=True)

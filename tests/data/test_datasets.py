@@ -225,7 +225,7 @@ def test_labels_toml_for_rgb_masks_with_an_ignored_colour(folder: Path) -> None:
     [
         ("colors = [[1, 2, 3]]", "no list of names"),
         ('names = "cat"', 'write names = ["cat"]'),
-        ("names = [1, 2]", "names are texts"),
+        ("names = [1, 2]", "names must be strings"),
         ("names = []", "1 to 255 classes"),
         ('names = ["a", "a"]', "more than once: a"),
         ('names = ["a", "b"]\ncolors = [[1, 2, 3]]', "2 class names but 1 colours"),
@@ -262,7 +262,7 @@ def test_pair_of_two_sizes_is_an_error_that_names_both_and_a_turned_image(folder
         data[0]
     with pytest.raises(
         DatasetError,
-        match=r"b\.jpg is 4×6 but its mask .*b\.png is 6×4; one of the two is turned; both must have one size",
+        match=r"b\.jpg is 4×6 but its mask .*b\.png is 6×4; one of the two is turned; both must have the same size",
     ):
         data[1]
 

@@ -1,11 +1,10 @@
-"""HHA: depth as an image of three channels (Gupta et al., ECCV 2014, arXiv 1407.5736, §3).
+"""HHA: depth as an image of three channels (Gupta et al., ECCV 2014, arXiv 1407.5736, section 3).
 
-Horizontal disparity, height above ground, and the angle between the surface's normal and gravity. Scales, window
-sizes, thresholds and iterations are those of the authors' code (github.com/s-gupta/rcnn-depth, ``saveHHA.m`` and
-``processDepthImage.m``), with which the HHA images of FCN's NYUDv2 were made. Those images were not at hand to
-compare with: what is tested is that heights, angles and disparities of a drawn room come out right. Two differences
-are known: the authors fit normals to what the camera measured, and take filled depth for the rest; here a pixel has
-depth or has none. And their pixels count from 1, ours from 0, in the camera matrix too.
+Horizontal disparity, height above ground, and the angle between the surface's normal and gravity. Scales, window sizes, thresholds and iterations are those of the authors' code (github.com/s-gupta/rcnn-depth,
+``saveHHA.m`` and ``processDepthImage.m``), which made the HHA images of FCN's NYUDv2. Those images were not available
+for comparison: tests show that heights, angles and disparities of a synthetic room are right. Two differences are known:
+the authors fit normals to measured depth and use filled depth for the rest, while here a pixel has depth or has none; and
+theirs count pixels from 1, here from 0, also in the camera matrix.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ TIE = 1e-6
 DISPARITY = 31_000
 NEAREST_CM = 100
 LOWEST_CM, EYE_LEVEL_CM = 90, 130
-"""Where nothing is 90 cm below the camera, the ground is out of sight, and taken to be 130 cm below it."""
+"""If nothing is 90 cm below the camera, the ground is out of view and assumed to be 130 cm below it."""
 _ANGLE_OFFSET = 128 - 90
 
 
@@ -35,16 +34,16 @@ def encode_hha(depth_m: NDArray[np.floating], intrinsics: NDArray[np.floating]) 
 
     Args:
         depth_m: distance along the optical axis in metres, ``(H, W)``; 0, negative or not finite where there is none.
-            Filled depth (as NYUDv2 comes with) is what networks have seen.
+            Networks were trained on filled depth, as NYUDv2 contains.
         intrinsics: camera matrix ``(3, 3)`` in pixels; the centre of the first pixel is (0, 0).
 
     Returns:
         ``(H, W, 3)`` uint8: 31000 / depth in cm, nearer than 1 m as 1 m (310 is cut to 255); height above the lowest
         point in cm; angle between the normal and gravity in degrees + 38, so that a floor is 38, a wall 128, a ceiling
-        218, and a surface whose normal can't be told 218 too. A pixel without depth is 0 in all.
+        218, and a surface without a clear normal 218 too. A pixel without depth is 0 in all channels.
 
     Raises:
-        ValueError: no ``(H, W)`` depth, no depth in it at all, or no camera matrix.
+        InputError: depth is not ``(H, W)``, no pixel has depth, or not a camera matrix.
     """
     depth, camera = np.asarray(depth_m, np.float64), np.asarray(intrinsics, np.float64)
     if depth.ndim != 2:
@@ -95,7 +94,7 @@ def surface_normals(depth: Floats, rays: Floats, radius: int) -> Floats:
 
 def gravity_direction(normals: Floats) -> Floats:
     """The direction of gravity ``(3,)`` in the camera's axes (right, down, forward): the one that most normals are
-    along or across, found by turns of sorting them and fitting, from straight down.
+    along or across, found by sorting them and fitting in turn, from straight down.
     """
     n = normals.reshape(-1, 3)
     n = n[np.isfinite(n[:, 0])]
@@ -115,7 +114,7 @@ def gravity_direction(normals: Floats) -> Floats:
 
 
 def _rays(shape: tuple[int, ...], camera: Floats) -> Floats:
-    """Where the ray through each pixel is at depth 1, ``(H, W, 3)``."""
+    """The point at depth 1 on the ray through each pixel, ``(H, W, 3)``."""
     v, u = np.indices(shape, dtype=np.float64)
     return np.stack([(u - camera[0, 2]) / camera[0, 0], (v - camera[1, 2]) / camera[1, 1], np.ones(shape)], -1)
 

@@ -1,4 +1,4 @@
-"""Images in: whatever a person calls an image becomes upright uint8 RGB, or an error that says how to mend it.
+"""Decoding images of any format into upright uint8 RGB.
 
 The first frame of the file is turned by its EXIF orientation and brought to RGB: grey is repeated, 16-bit values keep
 their high byte, CMYK is converted, and transparent parts are laid over white (what a browser or a printer shows; the
@@ -6,7 +6,7 @@ colours under a transparent pixel are leftovers of the editor). Colour profiles 
 
 Plain JPEGs go through OpenCV, the rest through Pillow. On 300 VOC images both gave the same bytes, and OpenCV decoded
 490–510 a second on one core against Pillow's 380–420. PNG stays with Pillow: OpenCV gains at most a quarter there, and
-fills the terminal with libpng's remarks about colour profiles.
+fills the terminal with libpng's warnings about colour profiles.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ MAX_PIXELS = 2**30
 _COMMON = "jpg jpeg jpe jfif mpo png apng webp tif tiff bmp dib gif avif heic heif"
 _RARE = "ppm pgm pbm pnm jp2 j2k tga"
 SUFFIXES = frozenset(f".{ending}" for ending in f"{_COMMON} {_RARE}".split())
-"""The file names, by their ending, that are taken for images inside a folder."""
+"""The suffixes of the files that count as images inside a folder."""
 
 JPEG_FORMATS = ("JPEG", "MPO")
-"""What Pillow calls files whose pixels went through JPEG."""
+"""Pillow's names of the formats that contain JPEG pixels."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -51,41 +51,41 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-_SIGNATURES = (  # (offset, bytes, what that is and how to mend it)
+_SIGNATURES = (  # (offset, bytes, description and fix)
     (
         4,
         b"ftyphei",
-        "a HEIC image, which Pillow cannot read alone; export it as JPEG (on an iPhone: Formats → Most Compatible)",
+        "a HEIC image, which Pillow cannot read; export it as JPEG (on an iPhone: Formats → Most Compatible)",
     ),
     (
         4,
         b"ftypmif1",
-        "a HEIC image, which Pillow cannot read alone; export it as JPEG (on an iPhone: Formats → Most Compatible)",
+        "a HEIC image, which Pillow cannot read; export it as JPEG (on an iPhone: Formats → Most Compatible)",
     ),
-    (4, b"ftyp", "a video or an image of the MP4 family; extract its frames first, e.g. with ffmpeg"),
+    (4, b"ftyp", "a video or an image of the MP4 family; extract frames first, e.g. with ffmpeg"),
     (0, b"%PDF", "a PDF document; export its pages as PNG or JPEG"),
     (0, b"PK\x03\x04", "a ZIP archive; unpack it first"),
     (0, b"version https://git-lfs", "a Git LFS pointer instead of the image; run `git lfs pull`"),
     (0, b"<svg", "an SVG drawing; export it as PNG"),
     (0, b"<?xml", "an XML or SVG file; export it as PNG"),
-    (0, b"<!", "a web page; a download probably answered with an error page: fetch the image again"),
-    (0, b"<html", "a web page; a download probably answered with an error page: fetch the image again"),
+    (0, b"<!", "a web page; the download probably returned an error page: fetch the image again"),
+    (0, b"<html", "a web page; the download probably returned an error page: fetch the image again"),
     (0, b"\x93NUMPY", "a NumPy array; pass the array itself from Python, or save it as PNG"),
 )
 
 
 class ImageError(InputError):
-    """An image that cannot be read: the message names the file, what was found and expected, and how to mend it."""
+    """An image that can't be read; the message names the file, what was found and expected, and the fix."""
 
 
 @dataclass(frozen=True, eq=False)
 class DecodedImage:
-    """A decoded image and what a person should know about how it was read.
+    """A decoded image, with notes on how it was read.
 
     Args:
         pixels: uint8 RGB ``(H, W, 3)``, upright, writable.
         notes: sentences such as "animation of 12 frames; only the first is read"; empty for an ordinary image.
-        orientation: EXIF's, 1 to 8, by which the stored pixels were turned; 1 is upright already.
+        orientation: EXIF orientation, 1 to 8, by which the stored pixels were turned; 1 if they were upright.
     """
 
     pixels: Pixels
@@ -95,12 +95,12 @@ class DecodedImage:
 
 @dataclass(frozen=True)
 class FoundImage:
-    """A file to be read, and its place below the folder that was asked for.
+    """An image file, and its path relative to what was asked for.
 
     Args:
-        path: where the file is.
-        relative: its path below the folder or the fixed part of the pattern; the bare name of a file given alone.
-        explicit: whether this very file was named, rather than found in a folder or by a pattern.
+        path: of the file.
+        relative: below the folder, or below the fixed part of the pattern; only the name if the file itself was given.
+        explicit: whether the file itself was given, and not found in a folder or by a pattern.
     """
 
     path: Path
@@ -118,10 +118,10 @@ def read_image(path: str | Path) -> Pixels:
 
 
 def open_image(path: str | Path) -> DecodedImage:
-    """Read an image as upright uint8 RGB ``(H, W, 3)``, with notes on what was left out.
+    """Read an image as upright uint8 RGB ``(H, W, 3)``, with notes on what was lost.
 
     Raises:
-        ImageError: the file is missing, empty, a folder, damaged, no image, or larger than :data:`MAX_PIXELS`.
+        ImageError: the file is missing, empty, a folder, damaged, not an image, or larger than :data:`MAX_PIXELS`.
     """
     path = Path(path)
     try:
@@ -129,7 +129,7 @@ def open_image(path: str | Path) -> DecodedImage:
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file; check the name{_nearby(path)}") from None
     except IsADirectoryError:
-        raise ImageError(f"{path}: a folder, where an image was expected; name a file in it") from None
+        raise ImageError(f"{path}: a folder, expected an image; name a file in it") from None
     except OSError as error:
         raise ImageError(f"{path}: cannot be opened ({error.strerror or error}); check that you may read it") from None
     return decode_image(data, str(path))
@@ -139,14 +139,14 @@ def decode_image(data: bytes, name: str = "image") -> DecodedImage:
     """Decode the bytes of an image file as upright uint8 RGB ``(H, W, 3)``.
 
     Args:
-        data: a whole file: JPEG, PNG, WebP, TIFF, BMP, GIF, or whatever else Pillow and OpenCV know.
-        name: what to call it in an error.
+        data: a complete file: JPEG, PNG, WebP, TIFF, BMP, GIF, or another format of Pillow or OpenCV.
+        name: for errors.
 
     Raises:
-        ImageError: the bytes are empty, damaged, no image, or an image larger than :data:`MAX_PIXELS`.
+        ImageError: the bytes are empty, damaged, not an image, or an image larger than :data:`MAX_PIXELS`.
     """
     if not data:
-        raise ImageError(f"{name}: an empty file (0 bytes), where an image was expected; copy or download it again")
+        raise ImageError(f"{name}: an empty file (0 bytes), expected an image; copy or download it again")
     try:
         if _is_plain_jpeg(data):
             with contextlib.suppress(cv2.error):
@@ -156,7 +156,7 @@ def decode_image(data: bytes, name: str = "image") -> DecodedImage:
         with open_with_pillow(data) as image:
             _check_size(image.size, name)
             if image.format in ("EPS", "WMF"):
-                raise ImageError(f"{name}: a {image.format} drawing, where an image was expected; export it as PNG")
+                raise ImageError(f"{name}: a {image.format} drawing, expected an image; export it as PNG")
             return to_rgb(image)
     except ImageError:
         raise
@@ -167,18 +167,18 @@ def decode_image(data: bytes, name: str = "image") -> DecodedImage:
     except Exception as error:  # a damaged file can raise nearly anything inside a decoder
         raise ImageError(
             f"{name}: a damaged image ({str(error) or type(error).__name__}; the file has {len(data):,} bytes), "
-            "where a whole one was expected; copy or download it again"
+            "expected a complete one; copy or download it again"
         ) from error
 
 
 def to_rgb(image: Image.Image) -> DecodedImage:
-    """Turn an opened Pillow image of any mode into upright uint8 RGB ``(H, W, 3)``: its current frame.
+    """Convert the current frame of an opened Pillow image of any mode to upright uint8 RGB ``(H, W, 3)``.
 
     Raises:
         Whatever Pillow raises on a damaged file.
     """
     notes = []
-    if getattr(image, "is_animated", False) and image.format != "MPO":  # MPO: an image with its preview or depth map
+    if getattr(image, "is_animated", False) and image.format != "MPO":  # MPO: a photo with its preview or depth map
         what, part = ("document", "pages") if image.format == "TIFF" else ("animation", "frames")
         notes.append(f"{what} of {image.n_frames} {part}; only the first is read")  # type: ignore[attr-defined]
     turned = orientation_of(image)
@@ -198,24 +198,24 @@ def to_rgb(image: Image.Image) -> DecodedImage:
 
 
 def orientation_of(image: Image.Image) -> int:
-    """EXIF's orientation of an opened image, 1 to 8; 1 where there is none, or none that can be read."""
+    """The EXIF orientation of an opened image, 1 to 8; 1 if it has none, or none that is readable."""
     if image.format in JPEG_FORMATS:  # getexif would take it from XMP too, which OpenCV does not read
         return _jpeg_orientation(image.info.get("exif", b""))
-    with contextlib.suppress(Exception):  # broken EXIF is common, and no reason to refuse the image
+    with contextlib.suppress(Exception):  # broken EXIF is common, and not a reason to refuse the image
         orientation = image.getexif().get(ExifTags.Base.Orientation)
         return orientation if orientation in _TURNS else 1
     return 1
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Height and width that an opened image, not loaded yet, has when it is turned upright."""
+    """The upright height and width of an opened image that is not loaded yet."""
     width, height = image.size
     turned = orientation_of(image) >= 5 and image.format != "TIFF"  # whose size is upright from the start
     return (width, height) if turned else (height, width)
 
 
 def _jpeg_orientation(data: bytes) -> int:
-    """EXIF's orientation in the bytes of a JPEG; Pillow would print a warning where EXIF is broken."""
+    """The EXIF orientation in the bytes of a JPEG; Pillow would print a warning if EXIF is broken."""
     start = data.find(b"Exif\0\0") + 6
     if start < 6:
         return 1
@@ -232,21 +232,21 @@ def _jpeg_orientation(data: bytes) -> int:
 
 
 def turn(pixels: Pixels, orientation: int) -> Pixels:
-    """Turn stored pixels ``(H, W)`` or ``(H, W, 3)`` upright, as EXIF's ``orientation`` (1 to 8) asks."""
+    """Turn stored pixels ``(H, W)`` or ``(H, W, 3)`` upright, by the EXIF ``orientation`` (1 to 8)."""
     if orientation == 1:
         return pixels
     return np.array(Image.fromarray(pixels).transpose(_TURNS[orientation]))
 
 
 def find_images(inputs: Sequence[str | Path]) -> list[FoundImage]:
-    """List the images that files, folders and patterns stand for, each file once, in a fixed order.
+    """List the images in files, folders and patterns, each file once, in a fixed order.
 
-    A folder is searched to its depths for the endings in :data:`SUFFIXES`, past hidden files; so are the folders that
-    a pattern such as ``"photos/*.jpg"`` or ``"photos/**"`` matches. A file named by itself is always listed, whatever
-    its ending and even if it is missing: reading it will say so.
+    Folders, and folders that a pattern such as ``"photos/*.jpg"`` or ``"photos/**"`` matches, are searched recursively
+    for files with :data:`SUFFIXES`; hidden files are skipped. A file given by its name is always listed, whatever its
+    suffix and even if it is missing: reading it will raise the error.
 
     Raises:
-        ImageError: a folder or a pattern holds no image, or nothing was given.
+        ImageError: a folder or a pattern without images, or nothing was given.
     """
     if not inputs:
         raise ImageError("no input: name at least one image, folder or pattern such as 'photos/*.jpg'")
@@ -271,7 +271,7 @@ def _find(given: str | Path) -> list[FoundImage]:
     if not images:
         endings = " ".join(sorted(SUFFIXES))
         what = "in this folder or below it" if path.is_dir() else "matches this pattern"
-        raise ImageError(f"{given}: no image {what}; looked for files ending in {endings}")
+        raise ImageError(f"{given}: no image {what}; looked for files with the suffixes {endings}")
     return images
 
 
@@ -302,7 +302,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _is_plain_jpeg(data: bytes) -> bool:
-    """Whether it is a JPEG with the one or three components that OpenCV reads as Pillow does, not CMYK."""
+    """Whether it is a JPEG of one or three components (not CMYK), which OpenCV reads as Pillow does."""
     at = 2 if data.startswith(b"\xff\xd8") else len(data)
     while at + 9 < len(data) and data[at] == 0xFF:
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
@@ -316,12 +316,12 @@ _pillow_limit = threading.Lock()
 
 
 def open_with_pillow(data: bytes) -> Image.Image:
-    """Open the bytes of a file in Pillow, without its warnings about large images.
+    """Open the bytes of a file with Pillow, without its warnings about large images.
 
     Raises:
         UnidentifiedImageError, or whatever else Pillow raises on a damaged header.
     """
-    # Pillow warns, then refuses, from 90 and 180 megapixels on; that limit is global, and ours is another one.
+    # Pillow warns from 90 megapixels on and refuses from 180 on; that limit is global, and ours is another one.
     with _pillow_limit:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
@@ -334,19 +334,19 @@ def _check_size(size: tuple[int, int], name: str) -> None:
     width, height = size
     if width * height > MAX_PIXELS:
         raise ImageError(
-            f"{name}: {width}×{height} pixels, where at most {MAX_PIXELS:,} were expected; cut it into smaller images"
+            f"{name}: {width}×{height} pixels, expected at most {MAX_PIXELS:,}; cut it into smaller images"
         )
 
 
 DARK = 16384
-"""A 16-bit image whose values all lie below this was probably stored in fewer bits: a note says so."""
+"""A 16-bit image with only lower values was probably stored in fewer bits, which becomes a note."""
 
 
 def _to_8_bit(values: NDArray[np.generic]) -> tuple[Pixels, str | None]:
     """Values of more than 8 bits as uint8: 16-bit values keep the high byte, other ranges are stretched with a note."""
     if values.dtype.kind in "iu" and values.min() >= 0 and values.max() <= 65535:
         highest = int(values.max())
-        dark = f"values up to {highest} are read as 0 to 65535, which makes it dark; stretch it if it is not"
+        dark = f"values up to {highest} are read as 0 to 65535, which makes it dark; stretch it if it should not be"
         return (values.astype(np.uint16) >> 8).astype(np.uint8), dark if highest < DARK else None
     wide = np.nan_to_num(values.astype(np.float32))
     low, high = float(wide.min()), float(wide.max())
@@ -357,13 +357,13 @@ def _to_8_bit(values: NDArray[np.generic]) -> tuple[Pixels, str | None]:
 
 
 def _decode_exotic(data: bytes, name: str) -> DecodedImage:
-    """What Pillow does not recognise: OpenCV still reads TIFFs of colour in floating point or in planes of 16 bits."""
+    """Decode what Pillow does not recognise: OpenCV reads colour TIFFs in floating point or in planes of 16 bits."""
     values = None
     if data.startswith((b"II", b"MM")):
         with contextlib.suppress(cv2.error):
             values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None:
-        raise ImageError(f"{name}: {_describe(data)}; an image was expected (JPEG, PNG, WebP, TIFF, BMP or GIF)")
+        raise ImageError(f"{name}: {_describe(data)}; expected an image (JPEG, PNG, WebP, TIFF, BMP or GIF)")
     pixels, note = (values, None) if values.dtype == np.uint8 else _to_8_bit(values)
     rgb = np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else np.ascontiguousarray(pixels[..., 2::-1])
     return DecodedImage(rgb, (note,) if note else ())
@@ -380,7 +380,7 @@ def _describe(data: bytes) -> str:
 
 
 def _nearby(path: Path) -> str:
-    """Names in the same folder that differ in the ending or in case, as a hint."""
+    """Names in the same folder that differ only in suffix or case, as a hint."""
     with contextlib.suppress(OSError):
         alike = sorted(p.name for p in path.parent.iterdir() if p.stem.lower() == path.stem.lower())[:3]
         if alike:

@@ -1,4 +1,4 @@
-"""Images that EXIF turns: whether their masks were drawn on them as they are shown, or as their pixels are stored."""
+"""Images that EXIF turns: whether their masks were drawn on the upright image or on the pixels as stored."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from atrous.data.files.masks import Orientation
 Size = tuple[int, int]
 """Height and width."""
 Agreement = Literal["fits", "turn it", "drawn otherwise", "unclear", "other size"]
-"""What to make of a mask beside its image: it fits; it fits once it is turned as the image was; its size shows that it
-was not drawn as it should be; its size can't show how it was drawn, and nobody says; it has another size."""
+"""How a mask goes with its image: it fits; it fits once it is turned as the image was; its size shows that it was not
+drawn as declared; its size can't show how it was drawn, and nothing is declared; it has another size.
+"""
 
 
 def size_of(pixels: NDArray[Any]) -> Size:
@@ -24,18 +25,18 @@ def size_of(pixels: NDArray[Any]) -> Size:
 
 
 def shown(size: Size) -> str:
-    """A size as people say it: width × height."""
+    """A size in the usual order: width × height."""
     return f"{size[1]}×{size[0]}"
 
 
 def agreement(mask: Size, image: Size, orientation: int, declared: Orientation | None) -> Agreement:
-    """How a mask and an image go together.
+    """Decide how a mask and an image go together.
 
     Args:
         mask: size of the mask as it is stored.
         image: size of the image as it is shown, upright.
-        orientation: of the image, EXIF's, 1 to 8.
-        declared: how masks were drawn, where somebody says so.
+        orientation: EXIF orientation of the image, 1 to 8.
+        declared: how masks were drawn, if that is declared.
     """
     stored = image[::-1] if orientation >= 5 else image
     if orientation == 1 or mask not in (image, stored):
@@ -49,15 +50,15 @@ def agreement(mask: Size, image: Size, orientation: int, declared: Orientation |
 
 
 def upright_fit(image: Pixels, mask: NDArray[np.uint8], orientation: int) -> float | None:
-    """How much better a mask's outlines fit an image as it is shown than as it is stored.
+    """Measure how much better the outlines of a mask fit an image as it is shown than as it is stored.
 
     Args:
         image: uint8 RGB ``(H, W, 3)``, upright.
         mask: uint8 ``(H, W)``, values or labels, or ``(H, W, 3)``, colours; as it is stored.
-        orientation: of the image, EXIF's, 2 to 8, by which the mask keeps its size.
+        orientation: EXIF orientation of the image, 2 to 8, one that keeps the size of the mask.
 
     Returns:
-        The image's mean gradient along the outlines of the mask, over that along the outlines of the mask once turned;
+        The image's mean gradient along the outlines of the mask, divided by that along the outlines of the turned mask;
         None if the mask has no outlines.
     """
     smooth = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (0, 0), 1).astype(np.float32)
@@ -73,18 +74,18 @@ def upright_fit(image: Pixels, mask: NDArray[np.uint8], orientation: int) -> flo
 
 
 def disagreement(found: Agreement, mask: Size, image: Size) -> str:
-    """What is wrong with a pair that does not fit, and what mends it, as the end of a sentence that names both."""
+    """What is wrong with a pair that does not fit, and the fix, as the end of a sentence that names both."""
     if found == "unclear":
         return (
-            "EXIF turns the image, and sizes can't show whether the mask was drawn on it as it is shown (say "
+            "EXIF turns the image, and sizes can't show whether the mask was drawn on it as it is shown (set "
             'orientation = "upright" in labels.toml) or on its pixels as they are stored (orientation = "stored")'
         )
     if found == "drawn otherwise":
         shown = mask == image
         drawn, other = ("as it is shown", "upright") if shown else ("as its pixels are stored", "stored")
         return (
-            f'EXIF turns the image, and the mask was drawn on it {drawn}: say orientation = "{other}" in labels.toml '
-            "if all were drawn so, or let `atrous data check SPEC --fix NEW_FOLDER` turn what must be turned"
+            f'EXIF turns the image, and the mask was drawn on it {drawn}: set orientation = "{other}" in labels.toml '
+            "if all were drawn so, or let `atrous data check SPEC --fix NEW_FOLDER` turn those that must be turned"
         )
     turned = "one of the two is turned; " if mask == image[::-1] else ""
-    return f"{turned}both must have one size"
+    return f"{turned}both must have the same size"

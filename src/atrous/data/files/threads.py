@@ -1,4 +1,4 @@
-"""Reading many files at once: decoding lets other threads run."""
+"""Reading many files in threads; decoding releases the GIL."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 Progress = Callable[[int, int], None]
-"""Called with the number of things done and their total."""
-READERS_AT_ONCE = 4
+"""Called with the number of items done and their total."""
+THREADS = 4
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-def read_all(read: Callable[[T], R], things: Sequence[T], progress: Progress | None = None) -> Iterator[R]:
-    """What reading each thing gives, in order; several are read at once."""
-    with ThreadPoolExecutor(READERS_AT_ONCE, "reader") as pool:
-        for done, answer in enumerate(pool.map(read, things), 1):
-            yield answer
+def read_all(read: Callable[[T], R], items: Sequence[T], progress: Progress | None = None) -> Iterator[R]:
+    """Yield the result of reading each item, in order; several are read at once."""
+    with ThreadPoolExecutor(THREADS, "reader") as pool:
+        for done, result in enumerate(pool.map(read, items), 1):
+            yield result
             if progress:
-                progress(done, len(things))
+                progress(done, len(items))
