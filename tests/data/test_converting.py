@@ -51,7 +51,7 @@ def test_the_command_says_what_it_wrote_and_links_images(streets: Path, tmp_path
     new = tmp_path / "new"
     result = CliRunner().invoke(app, ["data", "convert", f"cityscapes:{streets}", "--out", str(new), "--link"])
     assert result.exit_code == 0, result.output
-    assert result.stdout == f"folder:{new} holds train 1 pair, val 1 pair of 19 classes\n"
+    assert result.stdout == f"folder:{new} has train 1 pair, val 1 pair of 19 classes\n"
     assert (new / "images/ulm_1.png").samefile(streets / "leftImg8bit/val/ulm/ulm_1_leftImg8bit.png")
     assert not [finding for finding in check(f"folder:{new}").findings if finding.severity == "error"]
     again = CliRunner().invoke(app, ["data", "convert", f"cityscapes:{streets}", "--out", str(new)])

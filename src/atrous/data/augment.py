@@ -19,17 +19,17 @@ Augment = Callable[[Sample, np.random.Generator], Sample]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random scale, crop, flip and colour, as DeepLab trains (SPEC §4.9); what lies beyond the image is ignored.
+    """Random scale, crop, flip and colour, as DeepLab is trained; pixels outside the image are ignored.
 
     Args:
         crop: side of the square result in pixels; 32k + 1 suits DeepLab. None for whole images, each of its own size.
         scale: smallest and largest scale factor, drawn uniformly.
-        scale_set: scale factors of which one is drawn instead.
-        flip: mirror every second image.
+        scale_set: scale factors to draw from instead.
+        flip: mirror half of the images.
         brightness, contrast, saturation: largest change as a share; 0 leaves colours alone.
-        hue: largest turn in degrees.
-        fill: value of padding, 0–255, one a channel: the mean of the network's images.
-        colored: whether the first three channels are red, green and blue; only they change their colours.
+        hue: largest rotation in degrees.
+        fill: value of padding, 0–255, one per channel: the mean of the network's images.
+        colored: whether the first three channels are red, green and blue; only they are changed in colour.
     """
 
     crop: int | None = 513
@@ -44,7 +44,7 @@ class Augmentation:
     colored: bool = True
 
     def __call__(self, sample: Sample, random: np.random.Generator) -> Sample:
-        """Make ``(crop, crop)`` of a sample (or all of it); the same generator state gives the same result."""
+        """Augment a sample, to ``(crop, crop)`` pixels or as a whole; equal generator states give equal results."""
         factor = float(random.choice(self.scale_set)) if self.scale_set else random.uniform(*self.scale)
         (top, rows, height), (left, columns, width) = (self._window(n, factor, random) for n in sample.mask.shape)
         mirror = -1 if self.flip and random.random() < 0.5 else 1
@@ -72,7 +72,7 @@ class Augmentation:
         return Sample(image, warped(sample.mask), sample.name, auxiliary)
 
     def _window(self, side: int, factor: float, random: np.random.Generator) -> tuple[int, int, int]:
-        """Where the crop begins in the source, how much of it it shows, and the size this has when scaled."""
+        """Along one side: where the crop begins, how many source pixels it shows, and how many once scaled."""
         length = min(side, math.ceil(self.crop / factor)) if self.crop else side
         return int(random.integers(0, side - length + 1)), length, max(1, round(length * factor))
 

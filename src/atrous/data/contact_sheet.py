@@ -1,4 +1,4 @@
-"""A contact sheet: masks drawn over images, chosen so that every class is seen."""
+"""A contact sheet: masks drawn over images, chosen so that every class is shown."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIDE = 320
 """The longer side of an image on the sheet, in pixels."""
 COLUMNS = 4
 AT_LEAST = 12
-"""Images on a sheet, where the dataset has them; more if classes need them."""
+"""Images on a sheet, if the dataset has as many; more if classes need them."""
 SEEN = 0.01
 """From this share of an image on, a class counts as shown."""
 _PAPER, _INK, _GAP, _CAPTION = (255, 255, 255), (32, 33, 36), 12, 20
@@ -23,14 +23,14 @@ _PAPER, _INK, _GAP, _CAPTION = (255, 255, 255), (32, 33, 36), 12, 20
 def choose(pixels: NDArray[np.integer]) -> list[int]:
     """Choose images that show every class that occurs.
 
-    For each class that the images chosen so far do not show, those of the fewest images first, the image of which
-    it covers most is added; then images evenly spread over the dataset, up to :data:`AT_LEAST`.
+    For each class that is not shown by the images chosen so far, the rarest first, the image with the largest share of
+    it is added; then images evenly spread over the dataset, up to :data:`AT_LEAST`.
 
     Args:
         pixels: ``(images, classes)``, how many pixels of each class are in each image.
 
     Returns:
-        Rising places of images; the same for the same counts.
+        Ascending indices of images; the same for the same counts.
     """
     share = pixels / np.maximum(pixels.sum(axis=1, keepdims=True), 1)
     occurs = (pixels > 0).sum(axis=0)
@@ -46,11 +46,11 @@ def choose(pixels: NDArray[np.integer]) -> list[int]:
 
 
 def contact_sheet(dataset: Dataset, places: list[int]) -> Pixels:
-    """Draw images of a dataset in rows, each with its mask over it, its name above and its classes below.
+    """Draw images of a dataset in rows, each with its mask drawn over it and its name above.
 
     Args:
-        dataset: where they are from.
-        places: which; at least one.
+        dataset: the dataset.
+        places: indices of the images; at least one.
 
     Returns:
         uint8 RGB ``(H, W, 3)``.

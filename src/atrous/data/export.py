@@ -1,4 +1,4 @@
-"""Any dataset as a folder of images, palette masks, ``labels.toml`` and lists."""
+"""Converting a dataset to a folder of images, palette masks, ``labels.toml`` and lists."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from atrous.labels import LabelSet, encode_mask
 
 @dataclass(frozen=True)
 class Converted:
-    """What :func:`convert` wrote: where, how many pairs in each split, of which classes."""
+    """What :func:`convert` wrote: the folder, the number of pairs in each split, and the classes."""
 
     folder: Path
     splits: dict[str, int]
     label_set: LabelSet
 
     def text(self) -> str:
-        """The same for a person."""
-        held = ", ".join(f"{split} {number(count, 'pair')}" for split, count in self.splits.items())
-        return f"folder:{self.folder} holds {held} of {number(len(self.label_set), 'class', 'classes')}"
+        """The result as text."""
+        sizes = ", ".join(f"{split} {number(count, 'pair')}" for split, count in self.splits.items())
+        return f"folder:{self.folder} has {sizes} of {number(len(self.label_set), 'class', 'classes')}"
 
 
 def convert(
@@ -40,15 +40,15 @@ def convert(
     """Write a dataset as a folder; the original is only read.
 
     Args:
-        spec: ``READER:PATH``.
-        folder: where to write; new or empty.
-        splits: which; ``train``, ``val``, and ``test`` if it is there, when left out.
-        link: hard links to the images, which cost no space, in place of copies.
+        spec: ``SOURCE:PATH``.
+        folder: to write; new or empty.
+        splits: to convert; ``train``, ``val``, and ``test`` if it exists, when left out.
+        link: make hard links to the images, which take no space, instead of copies.
         progress: called with the number of pairs written and their total.
 
     Raises:
-        DatasetError: no such dataset or split, ``folder`` is in use or can't hold links to the images, or the dataset
-            has more than a folder of images and masks can hold.
+        DatasetError: no such dataset or split, ``folder`` is in use or on another disk than linked images, or the
+            dataset has more than a folder of images and masks can contain.
         ImageError, MaskError: a pair that can't be read.
     """
     source = find_source(spec)

@@ -1,4 +1,4 @@
-"""Writing a folder dataset: images, palette masks, ``labels.toml`` and lists, all of it or nothing."""
+"""Writing a folder dataset: images, palette masks, ``labels.toml`` and lists, everything or nothing."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from atrous.files import replacing_folder
 
 
 def check_target(folder: Path, root: Path) -> None:
-    """Refuse a place for a copy where it would touch anything that is there.
+    """Refuse a target folder in which a copy would overwrite something, or lie inside the original.
 
     Raises:
-        DatasetError: it is a file or a folder with something in it, or one of the two is inside the other.
+        DatasetError: it is a file or a folder that is not empty, or one of the two is inside the other.
     """
     here, there = folder.resolve(), root.resolve()
     if here == there or here in there.parents or there in here.parents:
@@ -36,14 +36,14 @@ def write_folder(
     """Write a folder dataset.
 
     Args:
-        folder: a place that :func:`check_target` let pass; it appears when all is written.
+        folder: one that :func:`check_target` accepts; it appears once everything is written.
         lists: the pairs of each split.
         form: how the masks are written.
-        write: called with a pair, where its image goes (with the image's ending) and where its mask goes.
+        write: called with a pair, the path of its image (with the suffix of the original) and that of its mask.
         progress: called with the number of pairs written and their total.
 
     Returns:
-        How many pairs each split has, those that joined several by their new names; empty ones are left out.
+        The number of pairs of each split; joined splits have new names, and empty ones are left out.
     """
     names = _names(lists)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ def write_folder(
 
 
 def _names(lists: Mapping[str, list[Listed]]) -> dict[Listed, str]:
-    """A name of its own for each pair; those of one name are told apart by their split."""
+    """A unique name for each pair; those with the same name get their split in front."""
     names: dict[Listed, str] = {}
     used: set[str] = set()
     for split, pairs in lists.items():

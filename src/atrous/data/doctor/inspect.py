@@ -1,4 +1,4 @@
-"""What there is to know of one image and its mask: from the headers alone, or from every pixel."""
+"""Facts about an image and its mask, from the headers alone or from every pixel."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from atrous.data.files.orientation import Size, agreement, size_of, upright_fit
 from atrous.labels import Color, Mask
 
 MOST_COLORS = 1000
-"""A mask of more colours is no mask of classes; only the most frequent are kept."""
+"""A mask with more colours is not a mask of classes; only the most frequent colours are kept."""
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """An image.
+    """Facts about an image.
 
     Args:
         size: as it is shown, upright.
-        orientation: EXIF's, 1 to 8.
-        notes: what its reader says.
-        digest: of the pixels; empty where only the header was read.
+        orientation: from EXIF, 1 to 8.
+        notes: on how it was read.
+        digest: of the pixels; empty if only the header was read.
     """
 
     size: Size
@@ -46,17 +46,17 @@ class ImageFacts:
 
 @dataclass(frozen=True)
 class MaskFacts:
-    """A mask.
+    """Facts about a mask.
 
     Args:
         size: as it is stored.
-        mode: Pillow's name for its kind of pixels.
-        is_jpeg: whether it went through JPEG.
+        mode: Pillow's.
+        is_jpeg: whether it was compressed as a JPEG.
         values: pixels of each value on disk, if it is an index mask that was read.
-        colors: pixels of each colour, if it has channels or is to be read by colours, and was read.
+        colors: pixels of each colour, if it has channels or is read by colours, and was read.
         opaque: whether no pixel is transparent.
         problem: why it has no values, for example "values from 0 to 65535".
-        digest: of its pixels; empty where only the header was read.
+        digest: of its pixels; empty if only the header was read.
     """
 
     size: Size
@@ -75,12 +75,12 @@ class MaskFacts:
 
 @dataclass(frozen=True)
 class PairFacts:
-    """An image and its mask; a text says why one can't be read.
+    """Facts about an image and its mask; a string is the reason why one can't be read.
 
     Args:
         image: the image.
         mask: the mask.
-        upright_fit: where EXIF turns the image and sizes can't show how the mask was drawn, as
+        upright_fit: if EXIF turns the image and sizes can't show how the mask was drawn, as
             :func:`atrous.data.files.orientation.upright_fit`.
     """
 
@@ -90,12 +90,12 @@ class PairFacts:
 
 
 def glance(image: Path, mask: MaskRef) -> PairFacts:
-    """What the headers say."""
+    """Read the headers of an image and its mask."""
     return PairFacts(_glance_at_image(image), _glance_at_mask(mask))
 
 
 def look(image_file: Path, mask: MaskRef, form: MaskForm) -> PairFacts:
-    """What every pixel says, masks being written in a given form."""
+    """Read every pixel of an image and its mask, written in a given form."""
     mask_facts, drawn = _look_at_mask(mask, form)
     try:
         image = open_image(image_file)
@@ -109,13 +109,13 @@ def look(image_file: Path, mask: MaskRef, form: MaskForm) -> PairFacts:
 
 
 def look_at_arrays(image: Pixels, mask: Mask) -> PairFacts:
-    """What every pixel of an image ``(H, W, C)`` and its mask ``(H, W)`` says, both uint8 and in memory."""
+    """The facts about an image ``(H, W, C)`` and its mask ``(H, W)`` in memory, both uint8."""
     values = MaskFacts(size_of(mask), "L", is_jpeg=False, values=_count_values(mask), digest=_digest(mask))
     return PairFacts(ImageFacts(size_of(image), 1, digest=_digest(image)), values)
 
 
 def look_at_mask(mask: MaskRef, form: MaskForm) -> MaskFacts | str:
-    """What every pixel of a mask says."""
+    """Read every pixel of a mask."""
     return _look_at_mask(mask, form)[0]
 
 
@@ -123,7 +123,7 @@ def _glance_at_image(path: Path) -> ImageFacts | str:
     try:
         with Image.open(path) as image:
             return ImageFacts(upright_size(image), orientation_of(image))
-    except Exception:  # what Pillow can't open, the reader may; if not, it says why
+    except Exception:  # what Pillow can't open, our decoder may; if not, its error is the reason
         try:
             return _image_facts(open_image(path))
         except ImageError as error:
@@ -166,7 +166,7 @@ def _look_at_mask(ref: MaskRef, form: MaskForm) -> tuple[MaskFacts | str, NDArra
 
 
 def _reason(error: Exception, path: Path | MaskRef) -> str:
-    """An error's message without the name of the file before it."""
+    """The message of an error without the file name in front."""
     return str(error).removeprefix(f"{path}: ")
 
 

@@ -1,10 +1,11 @@
 """HHA: depth as an image of three channels (Gupta et al., ECCV 2014, arXiv 1407.5736, section 3).
 
-Horizontal disparity, height above ground, and the angle between the surface's normal and gravity. Scales, window sizes, thresholds and iterations are those of the authors' code (github.com/s-gupta/rcnn-depth,
-``saveHHA.m`` and ``processDepthImage.m``), which made the HHA images of FCN's NYUDv2. Those images were not available
-for comparison: tests show that heights, angles and disparities of a synthetic room are right. Two differences are known:
-the authors fit normals to measured depth and use filled depth for the rest, while here a pixel has depth or has none; and
-theirs count pixels from 1, here from 0, also in the camera matrix.
+Horizontal disparity, height above ground, and the angle between the surface's normal and gravity. Scales, window
+sizes, thresholds and iterations are those of the authors' code (github.com/s-gupta/rcnn-depth, ``saveHHA.m`` and
+``processDepthImage.m``), which made the HHA images of FCN's NYUDv2. Those images were not available for comparison:
+tests show that heights, angles and disparities of a synthetic room are right. Two differences are known: the authors
+fit normals to measured depth and use filled depth for the rest, while here a pixel has depth or has none; and theirs
+count pixels from 1, here from 0, also in the camera matrix.
 """
 
 from __future__ import annotations

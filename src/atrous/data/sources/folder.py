@@ -1,4 +1,4 @@
-"""Anybody's images in a folder: images, masks, and if wanted what the masks mean and which are for what."""
+"""A user's own images: a folder of images and masks, with optional classes and splits."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from atrous.data.sources.names import closest, did_you_mean, folders_in, read_li
 from atrous.errors import DatasetError
 
 VALIDATION_SHARE = 0.2
-"""Share of a plain folder that ``val`` takes when nothing says how to split it."""
+"""Share of the images that ``val`` gets in a folder without splits."""
 
 _OTHER_NAMES = {
     "images": ("image", "imgs", "photos", "photo", "pictures", "jpegimages"),
     "masks": ("mask", "labels", "label", "annotations", "segmentationclass", "gt"),
 }
-"""What people call the folders of images and masks."""
+"""Common names of the folders of images and masks."""
 
 
 class Folder:
-    """Anybody's images: ``images/`` and ``masks/`` of the same names; ``labels.toml``, ``splits/NAME.txt`` if wanted.
+    """A user's own images: ``images/`` and ``masks/`` of the same names; optional ``labels.toml``, ``splits/NAME.txt``.
 
     Without ``splits/``, subfolders ``images/train`` and ``masks/train`` are splits; without these, ``val`` is the fifth
-    of the images whose names hash lowest, ``train`` the others, and ``all`` every one: adding images never moves
-    one from one side to the other.
+    of the images whose names hash lowest, ``train`` the others, and ``all`` every image: adding images never moves
+    others from one split to the other.
     """
 
     kind = "folder"
@@ -43,7 +43,7 @@ class Folder:
         for needed in ("images", "masks"):
             if not (root / needed).is_dir():
                 raise DatasetError(
-                    f"{root} is no folder dataset: it has no '{needed}' folder{self._instead(needed)} "
+                    f"{root} is not a folder dataset: it has no '{needed}' folder{self._instead(needed)} "
                     "(expected images/ and masks/ inside)"
                 )
 
@@ -58,7 +58,7 @@ class Folder:
 
     @cached_property
     def images(self) -> dict[str, list[Path]]:
-        """The images by their names, which are paths below ``images/`` without the ending; two may share one."""
+        """The images by name: the path below ``images/`` without suffix, which two may share."""
         images: dict[str, list[Path]] = {}
         for image in find_images([self.root / "images"]):
             images.setdefault(image.relative.with_suffix("").as_posix(), []).append(image.path)
@@ -66,7 +66,7 @@ class Folder:
 
     @cached_property
     def masks(self) -> dict[str, Path]:
-        """The masks by the same names; of two, the PNG."""
+        """The masks by the same names; of two with one name, the PNG."""
         try:
             found = [(image.relative.with_suffix("").as_posix(), image.path) for image in find_images([self._masks])]
         except ImageError:
@@ -117,8 +117,8 @@ class Folder:
         drawn = [name for name in self.images if _drawn_for_validation(name) == (split == "val")]
         if not drawn:
             raise DatasetError(
-                f"{self.root}: {len(self.images)} image(s) are too few to draw '{split}' from; say which are which, a "
-                "name a line, in splits/train.txt and splits/val.txt"
+                f"{self.root}: {len(self.images)} image(s) are too few to draw '{split}' from; list them, one name "
+                "per line, in splits/train.txt and splits/val.txt"
             )
         return drawn
 

@@ -1,4 +1,4 @@
-"""How the masks of a folder are written: what ``labels.toml`` says, or without one what the masks themselves show."""
+"""How the masks of a folder are written: from ``labels.toml``, or without one from the values in the masks."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from atrous.labels import IGNORE, Color, LabelSet
 
 KEYS = ("names", "colors", "encoding", "values", "ignore", "orientation")
 GAP = 8
-"""Without ``labels.toml``, values are no class numbers if so many numbers below the largest, and most, are unused."""
+"""Without ``labels.toml``, values are not class numbers if this many below the largest, and most, are unused."""
 
 
 def read_form(file: Path) -> MaskForm:
     """Read a ``labels.toml``.
 
     Raises:
-        DatasetError: it can't be read, or says something that makes no sense.
+        DatasetError: it can't be read, or its content is invalid.
     """
     try:
         return _form(tomllib.loads(read_text(file)))
@@ -42,10 +42,10 @@ def read_form(file: Path) -> MaskForm:
 
 
 def read_text(file: Path) -> str:
-    """The text of a file in UTF-8, with or without a byte order mark.
+    """Read a text file in UTF-8, with or without a byte order mark.
 
     Raises:
-        ValueError: it is written otherwise.
+        InputError: it has another encoding.
     """
     data = file.read_bytes()
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -63,9 +63,9 @@ def _form(table: Mapping[str, Any]) -> MaskForm:
     for key in ("names", "colors", "values", "ignore"):
         if key in table and not isinstance(table[key], list):
             value = json.dumps(table[key], ensure_ascii=False)
-            raise InputError(f"{key} is {value} and no list of {key}; write {key} = [{value}]")
+            raise InputError(f"{key} is {value}, expected a list; write {key} = [{value}]")
     if "names" not in table:
-        raise InputError("no list of names")
+        raise InputError("names is missing")
     encoding, orientation = table.get("encoding", "index"), table.get("orientation")
     if encoding not in ("index", "rgb"):
         raise InputError(f"encoding is {encoding!r}")
@@ -81,7 +81,7 @@ def _form(table: Mapping[str, Any]) -> MaskForm:
 
 def _check_colors(label_set: LabelSet, declared: bool) -> None:
     if not declared and label_set.names != VOC.names[: len(label_set)]:
-        raise InputError('encoding is "rgb" but there are no colors; write colors = [[r, g, b], ...], one a class')
+        raise InputError('encoding is "rgb" but there are no colors; write colors = [[r, g, b], ...], one per class')
     if len(set(label_set.colors)) < len(label_set):
         raise InputError("two classes have the same colour")
 
@@ -99,19 +99,21 @@ def _values(values: list[Any], label_set: LabelSet, encoding: Encoding) -> tuple
 def _ignored(value: Any, encoding: Encoding) -> int | Color:
     if encoding == "rgb":
         if not isinstance(value, list) or len(value) != 3:
-            raise InputError(f"ignore holds {value!r}, which is no colour; RGB masks need ignore = [[r, g, b], ...]")
+            raise InputError(
+                f"ignore contains {value!r}, which is not a colour; RGB masks need ignore = [[r, g, b], ...]"
+            )
         return value[0], value[1], value[2]
     return _value(value, "ignore")
 
 
 def _value(value: Any, key: str) -> int:
     if not isinstance(value, int) or not 0 <= value <= IGNORE:
-        raise InputError(f"{key} holds {value!r}, which is no value from 0 to {IGNORE}")
+        raise InputError(f"{key} contains {value!r}, expected integers from 0 to {IGNORE}")
     return value
 
 
 def toml_of(form: MaskForm) -> str:
-    """A form as the text of a ``labels.toml``: names, and whatever is not as it would be without a word."""
+    """Write a form as the text of a ``labels.toml``: names, and whatever differs from the defaults."""
     lines = [f"names = {json.dumps(form.label_set.names, ensure_ascii=False)}"]
     if form.label_set.colors != LabelSet(form.label_set.names).colors:
         lines.append(f"colors = {json.dumps(form.label_set.colors)}")
@@ -121,7 +123,7 @@ def toml_of(form: MaskForm) -> str:
 
 
 def values_seen(masks: Sequence[Path]) -> dict[Path, frozenset[int] | MaskError]:
-    """The values in each index mask, or why it has none; a file is read once a process while it does not change."""
+    """The values in each index mask, or why it has none; an unchanged file is read once per process."""
     return dict(zip(masks, read_all(_values_in, masks), strict=True))
 
 
@@ -142,12 +144,12 @@ def _read_values_in(version: tuple[Path, int, int]) -> frozenset[int] | MaskErro
 
 
 def guess_form(root: Path, seen: Mapping[Path, frozenset[int] | MaskError]) -> tuple[MaskForm, Finding | None]:
-    """How masks are written that nothing describes, by the values seen in each: classes 0 to the largest value.
+    """Guess how masks are written, from the values in each: classes from 0 to the largest value.
 
-    Masks without values, being unreadable, say nothing.
+    Unreadable masks are not considered.
 
     Returns:
-        The form; and a finding if the values are no such numbers: the form is then what was probably meant.
+        The form; and a finding if the values are not class numbers: the form is then what was probably meant.
     """
     good = {mask: values for mask, values in seen.items() if not isinstance(values, MaskError)}
     every = frozenset[int]().union(*good.values())
@@ -166,10 +168,10 @@ def _only_0_and_255(root: Path, masks: Iterable[Path]) -> tuple[MaskForm, Findin
     return form, Finding(
         FindingKind.BINARY_MASK,
         "error",
-        f"the masks in {root / 'masks'} hold only 0 and {IGNORE}, but {IGNORE} is ignored everywhere, so there is "
+        f"the masks in {root / 'masks'} contain only 0 and {IGNORE}, but {IGNORE} is ignored everywhere, so there is "
         "nothing to learn",
-        f"a value of its own for each class, {IGNORE} only where nobody should judge",
-        f"say in {root / 'labels.toml'} that {IGNORE} is a class:\n" + _indented(toml_of(form)),
+        f"a value of its own for each class, {IGNORE} only for pixels to ignore",
+        f"declare in {root / 'labels.toml'} that {IGNORE} is a class:\n" + _indented(toml_of(form)),
         tuple(Item(str(mask)) for mask in masks),
     )
 
@@ -182,7 +184,7 @@ def _values_far_apart(root: Path, classes: list[int], seen: Mapping[Path, frozen
     return form, Finding(
         FindingKind.BINARY_MASK if len(classes) == 2 else FindingKind.VALUES_FAR_APART,
         "error",
-        f"the masks in {root / 'masks'} hold the values {shown}; read as class numbers they would make "
+        f"the masks in {root / 'masks'} contain the values {shown}; read as class numbers they would make "
         f"{classes[-1] + 1} classes, of which {number(len(classes), 'occurs', 'occur')}",
         "classes numbered 0, 1, 2, …, or labels.toml, which says what the values mean",
         f"write {root / 'labels.toml'}, with names of your own:\n" + _indented(toml_of(form)),
