@@ -45,7 +45,7 @@ def awake(model: SegmentationModel) -> SegmentationModel:
 
 @pytest.mark.parametrize(
     ("name", "backbone", "options", "count"),
-    [  # SPEC §3.2–3.5
+    [
         ("deeplab_largefov", "vgg16", {}, 20_505_429),
         ("deeplab_largefov", "vgg16", {"kernel": 7, "rate": 4, "width": 4096}, 134_346_581),  # the text: 134.3 M
         ("deeplab_largefov", "vgg16", {"kernel": 4, "rate": 4, "width": 4096}, 65_140_565),  # 65.1 M
@@ -109,7 +109,7 @@ def test_resnet_has_caffes_strides_and_holes() -> None:
 
 
 def literal_largefov(model: SegmentationModel) -> nn.Sequential:
-    """The published table, layer by layer, with the model's weights (SPEC §3.2)."""
+    """The published table, layer by layer, with the model's weights."""
     layers: list[nn.Module] = []
 
     def conv(name: str, kernel: int, rate: int = 1) -> None:

@@ -22,9 +22,9 @@ def parameters(module: torch.nn.Module) -> int:
 @pytest.mark.parametrize(
     ("name", "backbone", "options", "count"),
     [
-        ("deeplabv3plus", "resnet101", {}, 59_344_309),  # SPEC §4.4
-        ("deeplabv3plus", "xception65", {"separable": True}, 41_055_413),  # SPEC §4.4
-        ("deeplabv3", "mobilenetv2_100", {"rates": ()}, 2_113_557),  # SPEC §4.6: image pooling and 1×1 only
+        ("deeplabv3plus", "resnet101", {}, 59_344_309),
+        ("deeplabv3plus", "xception65", {"separable": True}, 41_055_413),
+        ("deeplabv3", "mobilenetv2_100", {"rates": ()}, 2_113_557),  # image pooling and 1×1 only, as released
     ],
 )
 def test_parameter_counts_are_the_papers(name: str, backbone: str, options: dict[str, object], count: int) -> None:
@@ -108,7 +108,7 @@ RESNET = ("resnet101_beta", {"multi_grid": (1, 2, 4)})
         ("deeplabv3", ("xception65", {}), {16: 68.00, 8: 240.85}),
         ("deeplabv3plus", ("xception65", {}), {16: 89.76, 8: 262.59}),
         ("deeplabv3plus", ("xception65", {"separable": True}), {16: 54.17, 8: 177.10}),
-        ("deeplabv3", ("mobilenetv2_100", {"rates": ()}), {16: 2.75}),  # SPEC §4.13
+        ("deeplabv3", ("mobilenetv2_100", {"rates": ()}), {16: 2.75}),  # as released
     ],
 )
 def test_multiply_adds_are_the_papers(

@@ -44,7 +44,7 @@ class TestTheReleasedForm:
     @pytest.mark.parametrize(
         ("name", "backbone", "count"),
         [
-            ("fcn32s", "vgg16", 134_346_581),  # SPEC §1.2
+            ("fcn32s", "vgg16", 134_346_581),
             ("fcn16s", "vgg16", 134_346_581 + 512 * 21 + 21),
             ("fcn8s", "vgg16", 134_346_581 + 16_170),
             ("fcn32s", "caffenet", 56_954_261),  # table 1 of the paper says 57 M
@@ -56,7 +56,7 @@ class TestTheReleasedForm:
 
     @pytest.mark.parametrize(
         ("n", "pools", "score_fr", "upscore2", "upscore_pool4", "last"),
-        [  # SPEC, table 1.4; the last three: upscore8, upscore16, upscore
+        [  # of the released net files; the last three: upscore8, upscore16, upscore
             (500, [349, 175, 88, 44, 22], 16, 34, 70, [568, 560, 544]),
             (375, [287, 144, 72, 36, 18], 12, 26, 54, [440, 432, 416]),
             (256, [227, 114, 57, 29, 15], 9, 20, 42, [344, 336, 320]),
@@ -164,7 +164,7 @@ class TestTheReleasedForm:
 
 
 def caffe_fcn(model: SegmentationModel, layers: dict[str, nn.Module], x: Tensor) -> Tensor:
-    """The released net files, layer by layer: independent of grids and resampling (SPEC §1.2, §1.3)."""
+    """The released net files, layer by layer: independent of grids and resampling."""
     classes, n = model.num_classes, x.shape[-2:]
 
     def deconvolution(scores: Tensor, kernel: int, stride: int) -> Tensor:
@@ -256,7 +256,7 @@ class TestBilinearKernels:
 
 class TestStages:
     def test_a_finer_net_begins_with_the_scores_of_the_one_before(self, thin: None) -> None:
-        """SPEC §9.2: the same up to the chain of interpolations, which is ×2, ×2, ×8 instead of ×32."""
+        """The same up to the chain of interpolations, which is ×2, ×2, ×8 instead of ×32."""
         coarse, middle, fine = (create_model(name, backbone="vgg16", num_classes=3).eval() for name in FCNS)
         awake(coarse)
         middle.start_from(coarse)

@@ -13,7 +13,7 @@ from atrous.models.surgery.trace import GeometryError, evaluating, trace
 
 
 def fcn_backbone() -> Grid:
-    """FCN-VGG16's backbone by its windows: pad 100, five 2×2 pools, a 7×7 fc6 (SPEC §1.2)."""
+    """FCN-VGG16's backbone by its windows: pad 100, five 2×2 pools, a 7×7 fc6 (the released net file)."""
     grid = PIXELS.window(3, 1, padding=100)
     for _ in range(5):
         grid = grid.window(2, 2)

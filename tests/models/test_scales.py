@@ -61,7 +61,7 @@ def test_published_networks_have_the_published_maps() -> None:
 
 
 def test_merging_is_the_published_chain() -> None:
-    """Interp, forward, Interp, Eltwise: all with aligned corners, at the size of the first map (SPEC §3.6, §3.9)."""
+    """Interp, forward, Interp, Eltwise: all with aligned corners, at the size of the first map."""
     model = two()
     x = torch.randn(1, 3, 129, 161)
     maps = []

@@ -18,7 +18,7 @@ from atrous.errors import InputError
 from atrous.grid import Grid, resample
 from atrous.labels import LabelSet
 from atrous.models.backbones.base import NATIVE_STRIDE, Backbone
-from atrous.models.backbones.fcn import BACKBONES, IMAGENET
+from atrous.models.backbones.fcn import BACKBONES
 from atrous.models.base import HeadResult, Output, Preprocessing, SegmentationModel
 from atrous.models.create import create_model
 from atrous.models.layers import FCNHead, bilinear_kernel
@@ -291,24 +291,6 @@ class DilatedFCN(SegmentationModel):
     def _classify(self, embedding: list[Tensor]) -> Tensor:
         logits: Tensor = self.classifier(embedding[0])
         return logits
-
-    def load_torchvision(self, weights: Mapping[str, Tensor]) -> None:
-        """Take the state dict of torchvision's ``fcn_resnet50`` or ``fcn_resnet101``, and its preprocessing.
-
-        Scores at network resolution are torchvision's then. Full-size logits are not quite: here they are sampled
-        where features sit (position *i* of a ResNet at stride 8 at pixel 8 *i*), while torchvision stretches the map
-        over the image (at pixel 8 *i* + 3.5, for sides that are multiples of 8).
-
-        Raises:
-            RuntimeError: tensors that do not fit this network.
-        """
-        renamed = {
-            key.replace("backbone.", "backbone.net.", 1): value
-            for key, value in weights.items()
-            if self.aux_classifier is not None or not key.startswith("aux_classifier.")
-        }
-        self.load_state_dict(renamed)
-        self.preprocessing = Preprocessing(*IMAGENET)
 
 
 @register_model("fcn", output_stride=8)

@@ -136,8 +136,19 @@ def _run_without_data(net: nn.Module, in_channels: int, size: int) -> None:
 
 Step = tuple[fx.Node, nn.Module | None]
 _ELEMENTWISE = (
-    *(nn.Identity, nn.Dropout, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish),
-    *(nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.Tanh),
+    nn.Identity,
+    nn.Dropout,
+    nn.ReLU,
+    nn.ReLU6,
+    nn.LeakyReLU,
+    nn.ELU,
+    nn.GELU,
+    nn.SiLU,
+    nn.Mish,
+    nn.Hardswish,
+    nn.Hardsigmoid,
+    nn.Sigmoid,
+    nn.Tanh,
 )
 _RESIZING = (nn.Flatten, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, SelectAdaptivePool2d)
 _RESIZING_FUNCTIONS = (torch.flatten, torch.mean, F.adaptive_avg_pool2d, F.adaptive_max_pool2d)

@@ -25,7 +25,6 @@ class Window:
     """One sliding window of a traced network: the settings a layer was called with and the grid of its input."""
 
     layer: str
-    operation: str
     grid: Grid
     kernel: int
     stride: int
@@ -223,7 +222,7 @@ class Tracker(TorchFunctionMode):
             )
         if places[0] != places[1]:
             return self._lost("rows and columns are treated differently")
-        self.windows.append(Window(self._stack[-1][0], name, grid, *max(sides)))
+        self.windows.append(Window(self._stack[-1][0], grid, *max(sides)))
         return places[0]
 
     def _moved(self, name: str, args: Any, kwargs: Any, axes: Axes) -> Axes:
