@@ -184,7 +184,9 @@ def test_learned_deconvolutions_are_kept(thin: None, write_caffemodel: Write) ->
     assert model.config["options"]["learn_upsampling"]
     assert model.label_set == LabelSet.numbered(5)
     blobs["upscore8"][0] *= 2
-    with pytest.raises(ConversionError, match=r"upscore8\.weight is not the bilinear 16×16 that fcn8s on vgg16 ends"):
+    with pytest.raises(
+        ConversionError, match=r"upscore8\.weight is not the bilinear 16×16 kernel at the end of fcn8s on vgg16"
+    ):
         convert_caffe(write_caffemodel(blobs), "fcn8s")
 
 
@@ -247,9 +249,9 @@ def test_what_the_three_channels_are_can_be_said(thin: None, write_caffemodel: W
     assert [round(255 * mean, 3) for mean in hha.preprocessing.mean] == [132.431, 94.076, 118.477]
     ours, theirs = (model.state_dict()["backbone.net.conv1_1.weight"] for model in (color, hha))
     assert torch.equal(ours, theirs.flip(1))  # HHA is read as it lies
-    with pytest.raises(ValueError, match="no inputs 'depth'; there are: voc, siftflow, nyud, nyud-hha"):
+    with pytest.raises(ValueError, match="unknown inputs 'depth'; available are voc, siftflow, nyud, nyud-hha"):
         convert_caffe(file, "fcn32s", inputs="depth")
-    with pytest.raises(ConversionError, match="reads 3 channels, but 'nyud-rgbd' has 4"):
+    with pytest.raises(ConversionError, match="has 3 input channels, but 'nyud-rgbd' has 4"):
         convert_caffe(file, "fcn32s", inputs="nyud-rgbd")
 
 
@@ -315,13 +317,13 @@ class TestWhatDoesNotFit:
         file = write_caffemodel(vgg16() | scorers("fcn16s", 21))
         with pytest.raises(
             ConversionError,
-            match=r"net\.caffemodel does not hold fcn32s on vgg16: 4 not used: score_pool4\.weight 21×32×1×1, "
+            match=r"net\.caffemodel does not contain fcn32s on vgg16: 4 unused: score_pool4\.weight 21×32×1×1, "
             r"score_pool4\.bias 21, upscore2\.weight 21×21×4×4, upscore16\.weight 21×21×32×32",
         ):
             convert_caffe(file, "fcn32s")
         with pytest.raises(
             ConversionError,
-            match=r"vgg16: 2 missing: score_pool3\.weight 21×16×1×1, score_pool3\.bias 21; 1 not used: upscore16\.",
+            match=r"vgg16: 2 missing: score_pool3\.weight 21×16×1×1, score_pool3\.bias 21; 1 unused: upscore16\.",
         ):
             convert_caffe(file, "fcn8s")
 
@@ -347,13 +349,13 @@ class TestWhatDoesNotFit:
 
     def test_other_nets_and_names(self, thin: None, write_caffemodel: Write) -> None:
         file = write_caffemodel({"fc1000": layer(3, 2, 1)})
-        with pytest.raises(ConversionError, match=r"is no FCN: expected layers conv1_1 .* found fc1000\.weight"):
+        with pytest.raises(ConversionError, match=r"is not an FCN: expected layers conv1_1, .* found fc1000\.weight"):
             convert_caffe(file, "fcn32s")
         with pytest.raises(
-            ConversionError, match=r"has no 'score_fr\.weight'; it begins with conv1_1\.weight, conv1_1"
+            ConversionError, match=r"has no tensor 'score_fr\.weight'; it begins with conv1_1\.weight, conv1_1"
         ):
             convert_caffe(write_caffemodel(vgg16()), "fcn32s")
-        with pytest.raises(ValueError, match=r"layout 'caffe' is of fcn32s, fcn16s, fcn8s, .*, not 'deeplabv3'"):
+        with pytest.raises(ValueError, match=r"layout 'caffe' has fcn32s, fcn16s, fcn8s, .*, not 'deeplabv3'"):
             convert_caffe(file, "deeplabv3")
-        with pytest.raises(ValueError, match=r"3 classes were named, but .*net\.caffemodel scores 21"):
+        with pytest.raises(ValueError, match=r"3 class names were given, but .*net\.caffemodel has 21 classes"):
             convert_caffe(write_caffemodel(caffenet()), "fcn32s", label_set=LabelSet(("a", "b", "c")))

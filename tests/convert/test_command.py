@@ -85,11 +85,11 @@ def test_classes_may_be_those_of_a_dataset(caffemodel: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--as", "fcn8s"], "does not hold fcn8s on caffenet: 4 missing: score_pool4.weight"),
-        (["--as", "fcn9s"], "layout 'caffe' is of fcn32s, fcn16s, fcn8s, deeplab_largefov, deeplab_aspp, not 'fcn9s'"),
-        (["--as", "fcn32s", "--inputs", "nyud-rgbd"], "reads 3 channels, but 'nyud-rgbd' has 4"),
+        (["--as", "fcn8s"], "does not contain fcn8s on caffenet: 4 missing: score_pool4.weight"),
+        (["--as", "fcn9s"], "layout 'caffe' has fcn32s, fcn16s, fcn8s, deeplab_largefov, deeplab_aspp, not 'fcn9s'"),
+        (["--as", "fcn32s", "--inputs", "nyud-rgbd"], "has 3 input channels, but 'nyud-rgbd' has 4"),
         (["--as", "fcn32s", "--rates", "six"], "--rates takes integers"),
-        (["--as", "fcn32s", "--classes", "names.txt"], "2 classes were named, but"),
+        (["--as", "fcn32s", "--classes", "names.txt"], "2 class names were given, but"),
         (["--as", "fcn32s", "--classes", "names.txt", "--data", "voc:."], "--classes and --data both name the classes"),
         (["--as", "fcn32s", "--classes", "twice.txt"], "twice.txt: class names must differ"),
         (["--as", "fcn32s", "--classes", "no.txt"], "no.txt"),
@@ -119,7 +119,7 @@ def test_a_missing_file_and_another_kind(tmp_path: Path) -> None:
         assert "no.file" in missing.stderr
     (tmp_path / "a.caffemodel").write_bytes(b"PK\3\4")
     other = atrous("convert", "caffe", tmp_path / "a.caffemodel", "--as", "fcn8s", "--out", tmp_path / "m")
-    assert "`atrous convert pytorch` reads those" in other.stderr
+    assert "use `atrous convert pytorch`" in other.stderr
 
 
 def units(counts: tuple[int, ...], convs: int, backbone: str = "backbone") -> dict[str, Tensor]:
@@ -145,11 +145,11 @@ def units(counts: tuple[int, ...], convs: int, backbone: str = "backbone") -> di
         ),
         ("smp", units((3, 4, 6, 3), 3), "(resnet18, resnet34, resnet50, resnet101, resnet152): expected encoder", "V3"),
         ("torchvision", units((2, 2, 2, 2), 2), "found 2 + 2 + 2 + 2 units of 2 convolutions", "resnet18"),
-        ("vainf", units((3, 4, 6, 3), 2), "3 + 4 + 6 + 3 units of 3 convolutions as resnet50 has", "resnet34"),
+        ("vainf", units((3, 4, 6, 3), 2), "3 + 4 + 6 + 3 units of 3 convolutions (resnet50)", "resnet34"),
         (
             "jfzhang95",
             units((3, 4, 6, 3), 3),
-            "expected 3 + 4 + 23 + 3 units of 3 convolutions as resnet101",
+            "expected 3 + 4 + 23 + 3 units of 3 convolutions (resnet101)",
             "resnet50",
         ),
     ],
@@ -172,19 +172,22 @@ class Net(torch.nn.Conv2d):
     """A module, which `torch.save` pickles whole."""
 
 
-MEND = "torch.save(model.state_dict(), 'weights.pth')"
+FIX = "torch.save(model.state_dict(), 'weights.pth')"
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ({0: torch.ones(1), 1: torch.ones(1)}, ["found 0: Tensor, 1: Tensor", "names that are texts", MEND]),
+        ({0: torch.ones(1), 1: torch.ones(1)}, ["found 0: Tensor, 1: Tensor", "names are strings", FIX]),
         ({"state_dict": {0: torch.ones(1)}}, ["found 0: Tensor"]),
-        ({"net": {"a": torch.ones(1)}, "epoch": 3}, ["holds no state dict", "found 'net': dict, 'epoch': int", MEND]),
-        ({}, ["holds no state dict", "found nothing"]),
+        ({"net": {"a": torch.ones(1)}, "epoch": 3}, ["contains no state dict", "found 'net': dict, 'epoch': int", FIX]),
+        ({}, ["contains no state dict", "found nothing"]),
         (torch.ones(1), ["found a Tensor"]),
-        (Net(1, 1, 1), ["holds more than tensors", ".Net", MEND]),
-        ({"state_dict": {"a": torch.ones(1)}, "args": Path("x")}, ["holds more than tensors", "pathlib", MEND]),
+        (Net(1, 1, 1), ["contains other objects than tensors", ".Net", FIX]),
+        (
+            {"state_dict": {"a": torch.ones(1)}, "args": Path("x")},
+            ["contains other objects than tensors", "pathlib", FIX],
+        ),
     ],
 )
 @pytest.mark.parametrize("zipped", [True, False])
@@ -218,20 +221,20 @@ def test_other_files_and_broken_ones_are_told_apart(tmp_path: Path) -> None:
             out.writestr(f"script/{part}", "3")
     contents = {
         "empty.pth": (b"", "is empty"),
-        "text.pth": (b"hello world\n", "none of the files that torch.save writes"),
+        "text.pth": (b"hello world\n", "torch.save did not write it"),
         "page.pth": (b"<!DOCTYPE html>", "a web page"),
         "pointer.safetensors": (b"version https://git-lfs.github.com/spec/v1\n", "`git lfs pull`"),
-        "cut.pth": (whole.read_bytes()[:900], "cut short or damaged"),
-        "cut.safetensors": (tensors.read_bytes()[:-9], "no safetensors file, or cut short"),
-        "other.pth": (tensors.read_bytes(), "is a safetensors file: give it a name that ends in .safetensors"),
-        "other.safetensors": (whole.read_bytes(), "is a PyTorch file, no safetensors"),
+        "cut.pth": (whole.read_bytes()[:900], "truncated or damaged"),
+        "cut.safetensors": (tensors.read_bytes()[:-9], "not a safetensors file, or truncated"),
+        "other.pth": (tensors.read_bytes(), "is a safetensors file: rename it to end in .safetensors"),
+        "other.safetensors": (whole.read_bytes(), "is a PyTorch file, not safetensors"),
         "plain.pkl": (pickle.dumps({"a": [1]}, protocol=2), "or a pickle that torch.save did not write"),
     }
     for name, (content, words) in contents.items():
         (tmp_path / name).write_bytes(content)
         assert words in refused(tmp_path / name)
-    assert "a zip file of other things: image.txt" in refused(archive)
+    assert "a zip file with other contents: image.txt" in refused(archive)
     assert "a TorchScript archive" in refused(script)
     (tmp_path / "newer.pkl").write_bytes(pickle.dumps({"a": [1]}, protocol=4))
-    assert "holds more than tensors" in refused(tmp_path / "newer.pkl")
+    assert "contains other objects than tensors" in refused(tmp_path / "newer.pkl")
     assert "No such file" in refused(tmp_path / "no.safetensors")

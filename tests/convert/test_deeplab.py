@@ -307,11 +307,9 @@ class TestResNet101:
 class TestWhatDoesNotFit:
     def test_branches(self, thin: None, write_caffemodel: Write) -> None:
         one, four = (write_caffemodel(vgg(n), name=f"{n}.caffemodel") for n in (1, 4))
-        with pytest.raises(
-            ConversionError, match=r"1\.caffemodel holds 1 branch\(es\), which is deeplab_largefov here"
-        ):
+        with pytest.raises(ConversionError, match=r"1\.caffemodel has 1 branch\(es\): convert it as deeplab_largefov"):
             convert_caffe(one, "deeplab_aspp")
-        with pytest.raises(ConversionError, match=r"4\.caffemodel holds 4 branch\(es\), which is deeplab_aspp here"):
+        with pytest.raises(ConversionError, match=r"4\.caffemodel has 4 branch\(es\): convert it as deeplab_aspp"):
             convert_caffe(four, "deeplab_largefov")
         with pytest.raises(ValueError, match=r"2 rates for the 4 branch\(es\)"):
             convert_caffe(four, "deeplab_aspp", rates=(6, 12))
@@ -321,27 +319,27 @@ class TestWhatDoesNotFit:
             convert_caffe(one, "deeplab_largefov", scales=(1, 0.5))
         with pytest.raises(ValueError, match="rates and scales are for a DeepLab, not for fcn8s"):
             convert_caffe(four, "fcn8s", rates=(6,))
-        with pytest.raises(ConversionError, match=r"is no FCN|has no 'score_fr\.weight'"):
+        with pytest.raises(ConversionError, match=r"is not an FCN|has no tensor 'score_fr\.weight'"):
             convert_caffe(four, "fcn8s")
         blobs = vgg(4)
         del blobs["fc7_3"]
         blobs["fc9"] = blobs["fc7_1"]
         with pytest.raises(
             ConversionError,
-            match=r"2 missing: fc7_3\.weight 64×64×1×1, fc7_3\.bias 64; 2 not used: fc9\.weight 64×64×1×1, fc9\.bias",
+            match=r"2 missing: fc7_3\.weight 64×64×1×1, fc7_3\.bias 64; 2 unused: fc9\.weight 64×64×1×1, fc9\.bias",
         ):
             convert_caffe(write_caffemodel(blobs), "deeplab_aspp")
 
     def test_other_nets(self, write_caffemodel: Write) -> None:
         file = write_caffemodel({"ip1": [np.ones((2, 3), np.float32)]})
-        with pytest.raises(ConversionError, match=r"is no DeepLab: expected conv1_1 .* found ip1"):
+        with pytest.raises(ConversionError, match=r"is not a DeepLab: expected conv1_1, .* found ip1"):
             convert_caffe(file, "deeplab_aspp")
 
     @pytest.mark.parametrize(
         ("content", "words"),
         [
-            ({"conv1.weight": 3}, "holds no state dict"),
-            ([1, 2], "holds no state dict"),
+            ({"conv1.weight": 3}, "contains no state dict"),
+            ([1, 2], "contains no state dict"),
             (None, "can't be read as PyTorch"),
         ],
     )
@@ -353,9 +351,11 @@ class TestWhatDoesNotFit:
 
     def test_layouts(self, tmp_path: Path) -> None:
         torch.save({"a.weight": torch.ones(2)}, file := tmp_path / "net.pth")
-        with pytest.raises(ValueError, match="no layout 'mine'; there are: caffe, wkentaro"):
+        with pytest.raises(ValueError, match="unknown layout 'mine'; available are caffe, wkentaro"):
             convert_pytorch(file, "deeplab_aspp", "mine")
-        with pytest.raises(ValueError, match="layout 'isht7' is of deeplab_aspp, not 'fcn8s'"):
+        with pytest.raises(ValueError, match="layout 'isht7' has deeplab_aspp, not 'fcn8s'"):
             convert_pytorch(file, "fcn8s", "isht7")
-        with pytest.raises(ConversionError, match=r"has no 'layer5\.conv2d_list\.0\.weight'; it begins with a\.weight"):
+        with pytest.raises(
+            ConversionError, match=r"has no tensor 'layer5\.conv2d_list\.0\.weight'; it begins with a\.weight"
+        ):
             convert_pytorch(file, "deeplab_aspp", "isht7")

@@ -63,26 +63,26 @@ def test_what_is_no_network_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"net\.json"):
         convert_tflite_arrays(file)
     (tmp_path / "net.json").write_text(json.dumps([LAYER]))
-    with pytest.raises(ConversionError, match=r"has no 'MobilenetV2/expanded_conv_16/project\.weight'"):
+    with pytest.raises(ConversionError, match=r"has no tensor 'MobilenetV2/expanded_conv_16/project\.weight'"):
         convert_tflite_arrays(file)
     (tmp_path / "net.json").write_text(json.dumps([LAYER | {"i": 1}]))
-    with pytest.raises(ConversionError, match=r"no arrays of a TFLite network: .*01\.weight"):
+    with pytest.raises(ConversionError, match=r"not the arrays of a TFLite network: .*01\.weight"):
         convert_tflite_arrays(file)
 
 
 @pytest.mark.parametrize(
     ("arrays", "layers", "words"),
     [
-        (None, "[]", r"net\.npz is missing: .* belong together"),
-        ({"00.weight": np.zeros(1)}, None, r"net\.json is missing: .* belong together"),
-        (b"", "[]", "is no .npz of numpy, or cut short"),
-        (b"PK\3\4cut", "[]", "is no .npz of numpy, or cut short"),
-        (b"\x20\0\0\0TFL3", "[]", "it is a TFLite network itself"),
-        ({"a": np.zeros(1)}, "{nope", r"net\.json is no list of a network's layers: Invalid JSON"),
+        (None, "[]", r"net\.npz is missing: .* must have the same name"),
+        ({"00.weight": np.zeros(1)}, None, r"net\.json is missing: .* must have the same name"),
+        (b"", "[]", "is not an .npz file of numpy, or truncated"),
+        (b"PK\3\4cut", "[]", "is not an .npz file of numpy, or truncated"),
+        (b"\x20\0\0\0TFL3", "[]", "it is a TFLite network, whose arrays must be extracted first"),
+        ({"a": np.zeros(1)}, "{nope", r"net\.json is not a list of a network's layers: Invalid JSON"),
         ({"a": np.zeros(1)}, "[]", "at least 1 item"),
         ({"a": np.zeros(1)}, json.dumps([LAYER | {"layout": "HWIO"}]), r"\[0\]\['layout'\]: .*'OHWI' or '1HWC'"),
         ({"00.weight": np.zeros((2, 3)), "00.bias": np.zeros(2)}, json.dumps([LAYER]), "2 dimensions, expected 4"),
-        ({"00.weight": np.array([{}])}, json.dumps([LAYER]), "something else than numbers"),
+        ({"00.weight": np.array([{}])}, json.dumps([LAYER]), "other objects than arrays of numbers"),
     ],
 )
 def test_files_that_do_not_fit_together_are_told_apart(

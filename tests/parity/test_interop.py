@@ -298,7 +298,7 @@ MOBILE = {"refine": True, "rates": (12, 24, 36), "multi_grid": (2, 1, 1)}
 @pytest.mark.parametrize(
     ("layout", "backbone", "options", "words"),
     [
-        ("caffe", "resnet50", {}, "no layout 'caffe' to write in; there are: torchvision, smp"),
+        ("caffe", "resnet50", {}, "'caffe' is not a layout that can be written; available are torchvision, smp"),
         ("jfzhang95", "resnet50", {}, "jfzhang95 has deeplabv3plus on resnet101; this is deeplabv3 on resnet50"),
         ("torchvision", "resnet18", {}, "torchvision has deeplabv3, fcn on resnet50, "),
         ("torchvision", "resnet50", {"in_channels": 4}, "look at 3 channels, this one at 4"),
@@ -319,8 +319,13 @@ def test_what_another_program_does_not_have_is_not_written(
     [
         ("vainf", "deeplabv3plus", "backbone.low_level_features.0.0.weight", "pads before it expands"),
         ("jfzhang95", "deeplabv3plus", "backbone.conv3.conv1.weight", "another backbone than ResNet-101"),
-        ("smp", "deeplabv3plus", "encoder.model.conv1.weight", "no network on a ResNet that is known here"),
-        ("transformers", "deeplabv3", "mobilenet_v2.conv_stem.first_conv.weight", "has no 'mobilenet_v2.layer.15"),
+        ("smp", "deeplabv3plus", "encoder.model.conv1.weight", "not a network on a known ResNet"),
+        (
+            "transformers",
+            "deeplabv3",
+            "mobilenet_v2.conv_stem.first_conv.weight",
+            "has no tensor 'mobilenet_v2.layer.15",
+        ),
     ],
 )
 def test_what_can_not_be_represented_is_said(
@@ -334,9 +339,9 @@ def test_what_can_not_be_represented_is_said(
 @pytest.mark.parametrize(
     ("layout", "architecture", "options", "words"),
     [
-        ("smp", "fcn", {}, "layout 'smp' is of deeplabv3, deeplabv3plus, not 'fcn'"),
-        ("torchvision", "fcn", {"rates": [2, 4, 6]}, "fcn has no rates of its own"),
-        ("smp", "deeplabv3", {"scales": [1, 2]}, "deeplabv3 has no scales of its own"),
+        ("smp", "fcn", {}, "layout 'smp' has deeplabv3, deeplabv3plus, not 'fcn'"),
+        ("torchvision", "fcn", {"rates": [2, 4, 6]}, "fcn takes no rates"),
+        ("smp", "deeplabv3", {"scales": [1, 2]}, "deeplabv3 takes no scales"),
         ("smp", "deeplabv3", {"inputs": "nyud-hha"}, "inputs are for an FCN"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Caffe's ``.caffemodel`` files → models."""
+"""Converting Caffe's ``.caffemodel`` files to models."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from atrous.labels import LabelSet
 from atrous.models.base import SegmentationModel
 
 _COPIES = {"_res075": 0.75, "_res05": 0.5}
-"""Ends of the names of DeepLab v2's layers for smaller images, which share their parameters with the others."""
+"""Name suffixes of DeepLab v2's layers for smaller images, which share their parameters with the others."""
 
 
 def convert_caffe(
@@ -26,24 +26,23 @@ def convert_caffe(
     rates: Sequence[int] | None = None,
     scales: Sequence[float] | None = None,
 ) -> SegmentationModel:
-    """Make a model of a released Caffe net: the same scores, for RGB images, with its own mean colour.
+    """Convert a released Caffe net to a model with the same logits, for RGB images and with the net's mean colour.
 
     Args:
         file: a ``.caffemodel``; no other file is needed.
-        architecture: what it holds: an FCN, ``deeplab_largefov`` or ``deeplab_aspp``.
-        label_set: names of the classes; when left out, those of the released net with as many, or numbers.
+        architecture: the file's architecture: an FCN, ``deeplab_largefov`` or ``deeplab_aspp``.
+        label_set: names of the classes; by default those of the released net with as many classes, or numbers.
         inputs: inputs of an FCN, one of ``atrous.convert.architectures.fcn.INPUTS``; found from the file by default.
-        rates: of a DeepLab's branches; when left out, the published ones.
-        scales: of the image, for a DeepLab's ASPP; when left out, those it was trained with.
+        rates: rates of a DeepLab's branches; by default the published ones.
+        scales: image scales of a DeepLab with ASPP; by default those it was trained with.
 
     Returns:
-        The model in eval mode; ``save`` makes a model folder of it.
+        The model in eval mode; its ``save`` writes a model folder.
 
     Raises:
-        CaffeModelError: a file that can't be read.
-        ConversionError: a file that holds something else.
-        ValueError: an unknown architecture or input, an option of the other family, or a number of labels or rates
-            that does not fit.
+        CaffeModelError: the file can't be read.
+        ConversionError: the file contains another network.
+        InputError: as for :func:`atrous.convert.layouts.build_model`.
     """
     return build_model(
         read_source(Path(file)), architecture, "caffe", label_set=label_set, inputs=inputs, rates=rates, scales=scales
@@ -54,13 +53,13 @@ def read_source(file: Path) -> FileTensors:
     """The tensors of a ``.caffemodel``, each named after its layer.
 
     Raises:
-        CaffeModelError: a file that can't be read.
-        ConversionError: two layers of one name, or copies that are none.
+        CaffeModelError: the file can't be read.
+        ConversionError: two layers have one name, or layers for smaller images have parameters of their own.
     """
     layers: dict[str, CaffeLayer] = {}
     for layer in read_caffemodel(file):
         if layer.name in layers:
-            raise ConversionError(f"{file} has two layers '{layer.name}'")
+            raise ConversionError(f"{file} has two layers named '{layer.name}'")
         layers[layer.name] = layer
     scales = (1.0, *(scale for end, scale in _COPIES.items() if any(name.endswith(end) for name in layers)))
     for name in [name for name in layers if name.endswith(tuple(_COPIES))]:
@@ -73,7 +72,7 @@ def read_source(file: Path) -> FileTensors:
 
 
 def _parts(layer: CaffeLayer) -> Iterator[tuple[str, Array]]:
-    """The arrays of a layer by their names in PyTorch; batch norm's are sums, and its third says of how many."""
+    """The arrays of a layer by their names in PyTorch; batch norm's are sums, and the third array is their count."""
     if len(layer.blobs) == 3 and layer.blobs[2].size == 1:
         factor = layer.blobs[2].item()
         for name, blob in zip(("running_mean", "running_var"), layer.blobs, strict=False):

@@ -1,4 +1,4 @@
-"""Caffe's ImageNet classifiers → weights that an FCN or a DeepLab starts from (``pretrained=FILE``)."""
+"""Converting Caffe's ImageNet classifiers to initial weights of an FCN or a DeepLab (``pretrained=FILE``)."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ CLASSIFIERS = ("caffenet", *(name for name in VGGS if not name.endswith("_bn")))
 
 
 def convert_classifier(file: str | Path, name: str, out: str | Path) -> None:
-    """Write a ``.caffemodel`` of VGG or CaffeNet as safetensors in torchvision's names.
+    """Convert a ``.caffemodel`` of VGG or CaffeNet to safetensors with torchvision's names.
 
-    Caffe's VGG reads blue, green, red, 0 to 255 less the mean colour, but our backbone of that name what torchvision's
-    networks read. The first convolution is changed to make up for it: its responses are the same, but for the rim of a
+    Caffe's VGG reads blue, green, red, 0 to 255, minus the mean colour; our backbone of that name reads what
+    torchvision's networks do. The first convolution compensates: its responses are the same, except at the border of a
     padded image, where the two means differ by a grey level.
 
     Args:
         file: for example ``VGG_ILSVRC_16_layers.caffemodel``; fully connected layers may be convolutions.
         name: one of ``CLASSIFIERS``.
-        out: the ``.safetensors`` to write.
+        out: the ``.safetensors`` file to write.
 
     Raises:
-        CaffeModelError, ConversionError: a file that can't be read, or that holds something else.
-        ValueError: an unknown name, or another ending of the file to write, by which it could not be read again.
+        CaffeModelError, ConversionError: the file can't be read, or contains another network.
+        InputError: the name is unknown, or ``out`` does not end in ``.safetensors``.
     """
     if name not in CLASSIFIERS:
-        raise InputError(f"no classifier '{name}'; there are: {', '.join(CLASSIFIERS)}")
+        raise InputError(f"unknown classifier '{name}'; available are {', '.join(CLASSIFIERS)}")
     if Path(out).suffix != ".safetensors":
-        raise InputError(f"the weights are written as .safetensors; {out} should be {Path(out).stem}.safetensors")
+        raise InputError(f"weights are written as .safetensors: name the file {Path(out).stem}.safetensors, not {out}")
     source = read_source(Path(file))
     with torch.device("meta"):
         net = make_classifier(name, 3, False)

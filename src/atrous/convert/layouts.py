@@ -1,4 +1,4 @@
-"""From the tensors of a file to a model."""
+"""Layouts: whose tensor names a file has, and the architectures that are known by them."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ LAYOUTS = {
     "vainf": ("deeplabv3", "deeplabv3plus"),
     "jfzhang95": ("deeplabv3plus",),
 }
-"""Ways of naming tensors, and the architectures known by them. github.com/wkentaro/pytorch-fcn has the names of Caffe's
-nets; that its FCN8sAtOnce scales two features can't be told from a file.
+"""Layouts and their architectures. github.com/wkentaro/pytorch-fcn uses the names of Caffe's nets; a file does not show
+that its FCN8sAtOnce scales two features.
 """
 
 
@@ -43,31 +43,31 @@ def build_model(
     rates: Sequence[int] | None,
     scales: Sequence[float] | None,
 ) -> SegmentationModel:
-    """The model that a file's tensors describe, in eval mode; its card says which file, and what of it was left out.
+    """Build the model of a file's tensors, in eval mode; its card has the file's name and what was left out.
 
     Args:
         source: the tensors by the file's names.
-        architecture: what the file holds.
+        architecture: the file's architecture.
         layout: whose names these are, one of ``LAYOUTS``.
-        label_set: names of the classes; when left out, those of the released net with as many, or numbers.
-        inputs: what an FCN looks at, one of :data:`atrous.convert.architectures.fcn.INPUTS`.
-        rates: those of a DeepLab's branches; of v3 and v3+ at output stride 16.
-        scales: those of the image, for a DeepLab's ASPP.
+        label_set: names of the classes; by default those of the released net with as many classes, or numbers.
+        inputs: inputs of an FCN, one of :data:`atrous.convert.architectures.fcn.INPUTS`.
+        rates: rates of a DeepLab's branches; for v3 and v3+ at output stride 16.
+        scales: image scales of a DeepLab with ASPP.
 
     Raises:
-        ConversionError: the file holds something else; the message lists what.
-        ValueError: an architecture that the layout does not know, an option of the other family, or a number of labels
-            or rates that does not fit.
+        ConversionError: the file contains another network; the message lists the differences.
+        InputError: the layout does not have the architecture, the architecture does not have an option, or the number
+            of labels or rates is wrong.
     """
     if layout not in LAYOUTS:
-        raise InputError(f"no layout '{layout}'; there are: {', '.join(LAYOUTS)}")
+        raise InputError(f"unknown layout '{layout}'; available are {', '.join(LAYOUTS)}")
     if architecture not in LAYOUTS[layout]:
-        raise InputError(f"layout '{layout}' is of {', '.join(LAYOUTS[layout])}, not '{architecture}'")
+        raise InputError(f"layout '{layout}' has {', '.join(LAYOUTS[layout])}, not '{architecture}'")
     if inputs is not None and architecture not in FCNS:
         raise InputError(f"inputs are for an FCN, not for {architecture}")
     if layout in DEEPLABV3_LAYOUTS:
         if scales or (rates and architecture == "fcn"):
-            raise InputError(f"{architecture} has no {'scales' if scales else 'rates'} of its own")
+            raise InputError(f"{architecture} takes no {'scales' if scales else 'rates'}")
         names = DEEPLABV3_LAYOUTS[layout]
         naming = names.naming(architecture, names.find_backbone(source, architecture), source.__contains__)
         model = deeplabv3_from(source, architecture, naming, label_set, rates)

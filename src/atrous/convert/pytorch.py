@@ -1,4 +1,4 @@
-"""State dicts of PyTorch reproductions → models."""
+"""Converting state dicts of PyTorch implementations to models."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from atrous.models.backbones.weights import read_weights
 from atrous.models.base import SegmentationModel
 
 _WRAPPERS = ("state_dict", "model_state", "model_state_dict", "model")
-"""Under which a file that holds an optimizer too keeps its weights."""
+"""Keys of the weights in files that contain an optimizer, too."""
 _ZIP, _PICKLE = b"PK", b"\x80"
-_OTHERS = {b"\x89HDF": "an HDF5 file, as Keras writes them"}
-_EXPECTED = "expected tensors by names that are texts, such as 'conv1.weight'"
-_MEND = "where it was made, save the weights alone: torch.save(model.state_dict(), 'weights.pth')"
-_MORE = "it holds more than tensors as torch.save writes them, and nothing in a file is run"
-_DAMAGED = "it is cut short or damaged"
+_OTHERS = {b"\x89HDF": "an HDF5 file, such as Keras writes"}
+_EXPECTED = "expected tensors whose names are strings, such as 'conv1.weight'"
+_FIX = "in the program that wrote it, save only the weights: torch.save(model.state_dict(), 'weights.pth')"
+_MORE = "it contains other objects than tensors, and code in a file is never run"
+_DAMAGED = "it is truncated or damaged"
 
 
 def convert_pytorch(
@@ -41,23 +41,23 @@ def convert_pytorch(
     rates: Sequence[int] | None = None,
     scales: Sequence[float] | None = None,
 ) -> SegmentationModel:
-    """Make a model of a state dict in another program's names: the same scores, for RGB images.
+    """Convert a state dict with another program's names to a model with the same logits, for RGB images.
 
     Args:
-        file: a PyTorch file (nothing in it is run) or safetensors.
-        architecture: what it holds.
+        file: a PyTorch file (no code in it is run) or safetensors.
+        architecture: the file's architecture.
         layout: whose names these are, one of ``atrous.convert.layouts.LAYOUTS``.
-        label_set: names of the classes; when left out, those of the released net with as many, or numbers.
-        inputs: what an FCN looks at, one of :data:`atrous.convert.architectures.fcn.INPUTS`.
-        rates: of a DeepLab's branches; when left out, the published ones.
-        scales: of the image, for a DeepLab's ASPP; when left out, those it was trained with.
+        label_set: names of the classes; by default those of the released net with as many classes, or numbers.
+        inputs: inputs of an FCN, one of :data:`atrous.convert.architectures.fcn.INPUTS`.
+        rates: rates of a DeepLab's branches; by default the published ones.
+        scales: image scales of a DeepLab with ASPP; by default those it was trained with.
 
     Returns:
-        The model in eval mode; ``save`` makes a model folder of it.
+        The model in eval mode; its ``save`` writes a model folder.
 
     Raises:
-        ConversionError: a file that can't be read, or that holds something else.
-        ValueError: as :func:`atrous.convert.layouts.build_model` has it.
+        ConversionError: the file can't be read, or contains another network.
+        InputError: as for :func:`atrous.convert.layouts.build_model`.
     """
     return build_model(
         _source(Path(file)), architecture, layout, label_set=label_set, inputs=inputs, rates=rates, scales=scales
@@ -71,13 +71,13 @@ def _source(file: Path) -> FileTensors:
     )
     weights = found[wrapper] if wrapper else found
     if not isinstance(weights, Mapping):
-        raise ConversionError(f"{file} holds no state dict: {_EXPECTED}, found a {type(weights).__name__}; {_MEND}")
+        raise ConversionError(f"{file} contains no state dict: {_EXPECTED}, found a {type(weights).__name__}; {_FIX}")
     others = [
         f"{k!r}: {type(v).__name__}" for k, v in weights.items() if not isinstance(k, str) or not isinstance(v, Tensor)
     ]
     if others or not weights:
         said = listed(others) if others else "nothing"
-        raise ConversionError(f"{file} holds no state dict: {_EXPECTED}, found {said}; {_MEND}")
+        raise ConversionError(f"{file} contains no state dict: {_EXPECTED}, found {said}; {_FIX}")
     beside = [str(key) for key in found if key != wrapper] if wrapper else []
     return FileTensors(
         file, {name.removeprefix("module."): tensor for name, tensor in weights.items()}, left_out=beside
@@ -90,48 +90,48 @@ def _read(file: Path) -> Any:
     if not beginning:
         raise ConversionError(f"{file} is empty")
     if kind := describe_signature(beginning, _OTHERS):
-        raise ConversionError(f"{file} holds no weights of PyTorch: it is {kind}")
+        raise ConversionError(f"{file} is not a file of PyTorch weights but {kind}")
     named = file.suffix == ".safetensors"
     if is_safetensors(beginning) and not named:
-        raise ConversionError(f"{file} is a safetensors file: give it a name that ends in .safetensors")
+        raise ConversionError(f"{file} is a safetensors file: rename it to end in .safetensors")
     if named and beginning.startswith((_ZIP, _PICKLE)):
-        raise ConversionError(f"{file} is a PyTorch file, no safetensors: give it a name that ends in .pth")
+        raise ConversionError(f"{file} is a PyTorch file, not safetensors: rename it to end in .pth")
     try:
-        with catch_warnings(action="ignore"):  # torch advises to call torch.jit.load, which runs what is in there
+        with catch_warnings(action="ignore"):  # torch advises to call torch.jit.load, which runs code in the file
             return read_weights(file)
     except SafetensorError as error:
-        raise ConversionError(f"{file} is no safetensors file, or cut short: {error}") from error
+        raise ConversionError(f"{file} is not a safetensors file, or truncated: {error}") from error
     except OSError as error:
-        if error.filename:  # the system's, not the file's
+        if error.filename:  # an error of the file system, not of the file's contents
             raise
         raise ConversionError(f"{file} can't be read as PyTorch weights: {_DAMAGED}") from error
-    except Exception as error:  # what torch says of damaged bytes has no end of types
+    except Exception as error:  # for damaged bytes, torch raises errors of any type
         refused = isinstance(error, UnpicklingError) and error.__cause__ is None
         why = _in_zip(file, refused) if beginning.startswith(_ZIP) else _in_pickle(beginning, refused)
         raise ConversionError(f"{file} can't be read as PyTorch weights: {why}") from error
 
 
 def _in_zip(file: Path, refused: bool) -> str:
-    """Why torch did not read a zip file. Its own words advise to run what is in there."""
+    """Why torch did not read a zip file; its own message advises to run code in the file."""
     try:
         with ZipFile(file) as archive:
             names = archive.namelist()
-    except Exception:  # as above: a damaged directory ends in any type
+    except Exception:  # as above: a damaged directory raises errors of any type
         return _DAMAGED
     inner = {name.partition("/")[2] for name in names}
     if "data.pkl" not in inner:
-        return f"it is a zip file of other things: {listed(names)}"
+        return f"it is a zip file with other contents: {listed(names)}"
     if "constants.pkl" in inner:
-        return f"it is a TorchScript archive, which has a program in it; {_MEND}"
+        return f"it is a TorchScript archive, which contains code; {_FIX}"
     if not refused:
         return _DAMAGED
     with suppress(Exception):
         if objects := sorted(get_unsafe_globals_in_checkpoint(str(file))):
-            return f"{_MORE}: {listed(objects)}; {_MEND}"
-    return f"{_MORE}; {_MEND}"
+            return f"{_MORE}: {listed(objects)}; {_FIX}"
+    return f"{_MORE}; {_FIX}"
 
 
 def _in_pickle(beginning: bytes, refused: bool) -> str:
     if not beginning.startswith(_PICKLE):
-        return "it is none of the files that torch.save writes"
-    return f"{_MORE if refused else f'{_DAMAGED}, or a pickle that torch.save did not write'}; {_MEND}"
+        return "torch.save did not write it"
+    return f"{_MORE if refused else f'{_DAMAGED}, or a pickle that torch.save did not write'}; {_FIX}"

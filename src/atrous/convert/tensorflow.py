@@ -1,8 +1,8 @@
-"""DeepLabv3 and v3+ of the authors, from TensorFlow (github.com/tensorflow/models, research/deeplab).
+"""Converting TensorFlow checkpoints of the authors' DeepLabv3 and v3+ (github.com/tensorflow/models, research/deeplab).
 
-Names are those of the variables' scopes: ``MobilenetV2/expanded_conv_1/expand``, ``aspp0``, ``logits/semantic``. Their
-batch norm is ``BatchNorm`` within. All networks see images from −1 to 1, and pad as TensorFlow's "SAME" does, which is
-what PyTorch does for images of 32k + 1 pixels (257, 513).
+Layers have the names of the variables' scopes: ``MobilenetV2/expanded_conv_1/expand``, ``aspp0``, ``logits/semantic``,
+with their batch norm in ``BatchNorm``. All networks read images from −1 to 1, with TensorFlow's "SAME" padding, which
+equals PyTorch's for images of 32k + 1 pixels (257, 513).
 """
 
 from __future__ import annotations
@@ -23,37 +23,38 @@ from atrous.models.base import SegmentationModel
 
 MOBILENET_EPS = XCEPTION_EPS = 1e-3
 HEAD_EPS = 1e-5
-"""What batch norm adds to a variance, in those backbones, and in the heads and ResNets."""
+"""Epsilon of batch norm: in those backbones, and in the heads and ResNets."""
 MULTI_GRID = (1, 2, 4)
-"""That of the released ResNets."""
+"""Multi-grid of the released ResNets."""
 _BACKBONES = ("xception_41", "xception_65", "xception_71", "resnet_v1_50", "resnet_v1_101", "MobilenetV2")
 
 
 def convert_tensorflow(
     prefix: str | Path, architecture: str, *, label_set: LabelSet | None = None, rates: Sequence[int] | None = None
 ) -> SegmentationModel:
-    """Make a model of a checkpoint of TensorFlow's DeepLab: Xception-41, -65 or -71, a ResNet that begins with three
-    3×3 convolutions ("beta"), or MobileNetV2.
+    """Convert a checkpoint of TensorFlow's DeepLab on Xception-41, -65 or -71, on a ResNet that begins with three 3×3
+    convolutions ("beta"), or on MobileNetV2.
 
-    Averages of variables are taken where the file has them, what only an optimizer needs is left.
+    Moving averages of variables are preferred; an optimizer's variables are left out.
 
     Args:
-        prefix: what TensorFlow calls it, such as ``model.ckpt-30000``; or one of its files.
+        prefix: the checkpoint's name in TensorFlow, such as ``model.ckpt-30000``; or one of its files.
         architecture: ``deeplabv3`` or ``deeplabv3plus``.
-        label_set: names of the classes; when left out, those of the released net with as many, or numbers.
-        rates: of ASPP's branches at output stride 16; 6, 12, 18 when left out.
+        label_set: names of the classes; by default those of the released net with as many classes, or numbers.
+        rates: rates of ASPP's branches at output stride 16; by default 6, 12, 18.
 
     Returns:
         The model in eval mode, at output stride 16.
 
     Raises:
-        CheckpointFileError: files that can't be read.
-        MissingPartError: one of them is missing.
-        ConversionError: a checkpoint of something else.
-        ValueError: an unknown architecture, another number of rates than branches, or of labels than classes.
+        CheckpointFileError: the files can't be read.
+        MissingPartError: a file is missing.
+        ConversionError: the checkpoint contains another network.
+        InputError: the architecture is unknown, the number of rates is not that of branches, or the number of labels
+            not that of classes.
     """
     if architecture not in ("deeplabv3", "deeplabv3plus"):
-        raise InputError(f"TensorFlow's checkpoints are of deeplabv3 or deeplabv3plus here, not of '{architecture}'")
+        raise InputError(f"TensorFlow checkpoints are converted to deeplabv3 or deeplabv3plus, not to '{architecture}'")
     prefix = Path(prefix)
     variables = read_tensor_bundle(prefix)
     source = FileTensors(
@@ -74,7 +75,7 @@ _KINDS = {
 
 
 def _as_in_pytorch(variables: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, NDArray[Any]]]:
-    """The variables of a network, of a kind and form as PyTorch has them, without those of an optimizer."""
+    """The variables of a network with PyTorch's kinds and shapes, without those of an optimizer."""
     for name, value in variables.items():
         if _of_training(name) or name.endswith(_AVERAGE):
             continue
@@ -95,11 +96,11 @@ def _naming(source: FileTensors, architecture: str) -> Naming:
     scope = next((s for s in scopes if s in _BACKBONES), None)
     if scope is None:
         raise ConversionError(
-            f"{source.file} has no backbone that is known here ({', '.join(_BACKBONES)}); it has {listed(list(scopes))}"
+            f"{source.file} has no known backbone ({', '.join(_BACKBONES)}), but {listed(list(scopes))}"
         )
     if scope == "MobilenetV2":
         if architecture == "deeplabv3plus":
-            raise ConversionError(f"{source.file} is on MobileNetV2, whose decoder reads other features than ours")
+            raise ConversionError(f"{source.file} has a decoder on MobileNetV2, which reads other features than ours")
         naming = mobilenetv2_naming(source)
         return naming._replace(options=_options(source))
     head = _head(source, 2 if architecture == "deeplabv3plus" else 0)
@@ -108,13 +109,15 @@ def _naming(source: FileTensors, architecture: str) -> Naming:
         depth = int(scope.rpartition("_")[2])
         return Naming(f"xception{depth}", partial(_xception_layer, scope), head, options, eps=XCEPTION_EPS)
     if f"{scope}/conv1_1.weight" not in source:
-        raise ConversionError(f"{source.file} has a ResNet that begins with 7×7; the released ones of v3 are beta")
+        raise ConversionError(
+            f'{source.file} has a ResNet that begins with a 7×7 convolution; only the "beta" ones of v3 are supported'
+        )
     backbone = f"resnet{scope.rpartition('_')[2]}_beta"
     return Naming(backbone, partial(_resnet_layer, scope), head, options | {"multi_grid": MULTI_GRID})
 
 
 def _options(source: FileTensors) -> dict[str, Any]:
-    """What the heads of a checkpoint are, told by their variables."""
+    """The options of the head, from the variables of a checkpoint."""
     separable = "aspp1_depthwise.weight" in source
     options: dict[str, Any] = {"separable": True} if separable else {}
     if not separable and "aspp1.weight" not in source:
@@ -183,8 +186,8 @@ def _resnet_layer(scope: str, layer: str) -> str:
 
 
 def mobilenetv2_naming(source: FileTensors) -> Naming:
-    """MobileNetV2 as released for segmentation: image pooling beside a 1×1 convolution, no decoder. Narrower ones have
-    12 channels where others, rounding to multiples of eight, have 16.
+    """The names of MobileNetV2 as released for segmentation: image pooling beside a 1×1 convolution, no decoder. The
+    narrow ones have layers of 12 channels, where rounding to multiples of eight gives 16.
     """
     backbone = mobilenetv2(source, "MobilenetV2/expanded_conv_16/project.weight")
     return Naming(backbone, _mobilenetv2_layer, _head(source, 0), {"rates": ()}, eps=MOBILENET_EPS, narrow=True)

@@ -1,4 +1,4 @@
-"""The tensors of a foreign file, each of which is to be used once."""
+"""The tensors of another program's file, each of which must be used exactly once."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from atrous.label_sets import NYUD, PASCAL_CONTEXT, SIFT_FLOW, VOC
 from atrous.labels import LabelSet
 
 PUBLISHED = {len(labels): labels for labels in (VOC, NYUD, SIFT_FLOW, PASCAL_CONTEXT)}
-"""Label sets of the released nets by their number of classes: 21, 40, 33 and 60."""
+"""Label sets of the released nets by number of classes: 21, 40, 33 and 60."""
 SHOWN = 5
-"""How many tensors of a kind an error names."""
+"""Number of tensors of a kind that an error names."""
 
 
 class ConversionError(InputError):
-    """A file that does not hold the network that it was said to hold."""
+    """A file that does not contain the expected network; the message lists the differences."""
 
 
 class MissingPartError(AtrousError, FileNotFoundError):
-    """One of the files that a network lies in is not there; the message says which, and what it belongs to."""
+    """One of the files of a network is missing; the message says which, and what it belongs to."""
 
 
 class FileTensors:
-    """Takes tensors out of a file by their names there, and keeps count.
+    """The tensors of a file by name, which are taken one by one; :meth:`finish` checks that none is left.
 
     Args:
-        file: what errors call it.
-        tensors: arrays or tensors by their names.
-        scales: of an image that the file has copies of its layers for.
-        left_out: names of what else the file holds, which has no part in the scores.
+        file: the file's path, for messages.
+        tensors: arrays or tensors by name.
+        scales: image scales for which the file has copies of its layers.
+        left_out: names of further contents that have no effect on the logits.
     """
 
     def __init__(
@@ -57,28 +57,28 @@ class FileTensors:
         return name in self._left
 
     def names(self) -> list[str]:
-        """Those that have not been taken, in the file's order."""
+        """The names of tensors that have not been taken, in the file's order."""
         return list(self._left)
 
     def beginning(self) -> str:
-        """The first of the names, as an error shows them."""
+        """The first names, for error messages."""
         return listed(self.names())
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor in the file.
 
         Raises:
-            ConversionError: there is none of that name.
+            ConversionError: there is no tensor of that name.
         """
         if name not in self._left:
-            raise ConversionError(f"{self.file} has no '{name}'; it begins with {self.beginning()}")
+            raise ConversionError(f"{self.file} has no tensor '{name}'; it begins with {self.beginning()}")
         return tuple(self._left[name].shape)
 
     def take(self, name: str, shape: Sequence[int]) -> Tensor:
-        """A tensor as float32 of a shape: its own but for leading ones, or, where one is a fully connected layer
-        ``(O, C × h × w)`` and the other a convolution that does the same, that of the other.
+        """Take a tensor as float32 in a shape, which may differ from the file's by leading ones, or as that of a fully
+        connected layer ``(O, C × h × w)`` differs from the equivalent convolution's.
 
-        What is missing or of another shape is zeros, and told by :meth:`finish`.
+        A missing tensor, or one of another shape, is replaced by zeros and reported by :meth:`finish`.
         """
         found = self._left.pop(name, None)
         wanted = tuple(shape)
@@ -91,46 +91,46 @@ class FileTensors:
         return torch.zeros(1).expand(wanted)
 
     def look(self, name: str) -> NDArray[np.float32]:
-        """A tensor of the file, which stays to be taken."""
+        """A tensor of the file, without taking it."""
         return _float32(self._left[name]).numpy()
 
     def drop(self, name: str) -> None:
-        """Take a tensor whose work the model does itself, where there is one."""
+        """Take a tensor, if present, that the model does not need because it computes the same itself."""
         self._left.pop(name, None)
 
     def leave_out(self, names: Iterable[str]) -> None:
-        """Take tensors that have no part in the scores, and note that they were there."""
+        """Take tensors that have no effect on the logits, and record their names in the card."""
         for name in names:
             del self._left[name]
             self.left_out.append(name)
 
     def card(self) -> dict[str, Any]:
-        """What a model is to remember of its file."""
+        """The facts about the file for a model's card."""
         return {"converted_from": self.file.name} | ({"left_out": self.left_out} if self.left_out else {})
 
     def label_set(self, given: LabelSet | None, count: int) -> LabelSet:
-        """The label set for a number of classes: the given one, a published one of ``PUBLISHED``, or numbers.
+        """The label set for a number of classes: the given one, one of ``PUBLISHED``, or numbers.
 
         Raises:
-            ValueError: one for another number was given.
+            InputError: the given one has another number of classes.
         """
         if given is None:
             return PUBLISHED.get(count) or LabelSet.numbered(count)
         if len(given) != count:
-            raise InputError(f"{len(given)} classes were named, but {self.file} scores {count}")
+            raise InputError(f"{len(given)} class names were given, but {self.file} has {count} classes")
         return given
 
     def finish(self, what: str) -> None:
-        """Make sure that the file held what was taken, and nothing else.
+        """Check that every wanted tensor was in the file, and that every tensor of the file was taken.
 
         Raises:
-            ConversionError: it did not; the message lists what is missing, left over, and of another shape.
+            ConversionError: the message lists tensors that are missing, unused, or of another shape.
         """
         left = [f"{name} {_dimensions(tuple(tensor.shape))}" for name, tensor in self._left.items()]
-        problems = {"missing": self._missing, "not used": left, "of another shape": self._unfit}
+        problems = {"missing": self._missing, "unused": left, "of another shape": self._unfit}
         if any(problems.values()):
             said = "; ".join(f"{len(names)} {kind}: {listed(names)}" for kind, names in problems.items() if names)
-            raise ConversionError(f"{self.file} does not hold {what}: {said}")
+            raise ConversionError(f"{self.file} does not contain {what}: {said}")
 
 
 def _fits(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
@@ -141,7 +141,7 @@ def _fits(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
 
 
 def _stripped(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Without leading ones: Caffe once gave every array four dimensions."""
+    """The shape without leading ones: older files of Caffe have four dimensions for every array."""
     first = next((i for i, side in enumerate(shape) if side != 1), len(shape))
     return shape[first:]
 
@@ -149,7 +149,9 @@ def _stripped(shape: tuple[int, ...]) -> tuple[int, ...]:
 def _float32(found: NDArray[Any] | Tensor) -> Tensor:
     if isinstance(found, Tensor):
         return found.to(torch.float32)
-    return torch.from_numpy(np.array(found, np.float32, order="C"))  # a copy: the file's are mapped, and not aligned
+    return torch.from_numpy(
+        np.array(found, np.float32, order="C")
+    )  # a copy: arrays of a file are memory-mapped and unaligned
 
 
 def _dimensions(shape: tuple[int, ...]) -> str:
@@ -157,6 +159,6 @@ def _dimensions(shape: tuple[int, ...]) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first of some names, and how many there are besides."""
+    """The first names, and the number of the others."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more

@@ -1,4 +1,4 @@
-"""DeepLabv3 on MobileNetV2 from the arrays of a TFLite network."""
+"""Converting the arrays of a TFLite network: DeepLabv3 on MobileNetV2."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ _OURS = {"OHWI": (0, 3, 1, 2), "1HWC": (3, 0, 1, 2)}
 
 
 def convert_tflite_arrays(file: str | Path, *, label_set: LabelSet | None = None) -> SegmentationModel:
-    """Make a model of the arrays of a TFLite network: DeepLabv3 on MobileNetV2, batch norm folded into the biases.
+    """Convert the arrays of a TFLite DeepLabv3 on MobileNetV2, whose batch norm is folded into the biases.
 
     Args:
-        file: an ``.npz`` of arrays ``00.weight``, ``00.bias``, ``01.weight`` …, with a ``.json`` of the same name
-            beside it: a list of layers, each with its number ``i``, the name ``tensor`` of its weights, their
-            ``layout`` (``OHWI`` or ``1HWC``) and its ``stride``.
-        label_set: names of the classes; when left out, those of the released net with as many, or numbers.
+        file: an ``.npz`` of arrays ``00.weight``, ``00.bias``, ``01.weight``, ..., with a ``.json`` of the same name
+            beside it: a list of layers, each with its index ``i``, the name ``tensor`` of its weights, their ``layout``
+            (``OHWI`` or ``1HWC``) and its ``stride``.
+        label_set: names of the classes; by default those of the released net with as many classes, or numbers.
 
     Returns:
-        The model in eval mode. Its batch norm only adds.
+        The model in eval mode. Its batch norm only adds the biases.
 
     Raises:
-        ConversionError: files that can't be read, or that hold something else.
-        MissingPartError: one of them is missing.
-        ValueError: another number of labels than classes.
+        ConversionError: the files can't be read, or contain another network.
+        MissingPartError: a file is missing.
+        InputError: the number of labels is not that of classes.
     """
     file = Path(file)
     source, output_stride, quantised = _read_arrays(file)
@@ -51,7 +51,7 @@ def convert_tflite_arrays(file: str | Path, *, label_set: LabelSet | None = None
 
 
 class _Layer(BaseModel):
-    """What is needed of what the list says of a layer."""
+    """The needed facts of a layer in the list."""
 
     i: int
     tensor: str
@@ -64,23 +64,18 @@ _LAYER = '{"i": 0, "tensor": "MobilenetV2/Conv/weights", "layout": "OHWI", "stri
 
 
 _QUANTISED = Preprocessing((128 / 255,) * 3, (128 / 255,) * 3)
-"""(x − 128) / 128: what an 8-bit network's input stands for; its biases are whole multiples of 1/128 and its weights'
-steps.
-"""
+"""(x − 128) / 128, the input of an 8-bit network: its biases are multiples of 1/128 times the weights' steps."""
 
 
 def _read_arrays(file: Path) -> tuple[FileTensors, int, bool]:
-    """The arrays by names and in forms as PyTorch has them, the network's output stride, and whether it was made for 8
-    bits.
-    """
+    """The arrays with PyTorch's names and shapes, the output stride, and whether the network was made for 8 bits."""
     list_file = file.with_suffix(".json")
     if file == list_file:
-        raise ConversionError(f"{file} is the list of a network's layers: name the .npz of its arrays")
+        raise ConversionError(f"{file} is the list of a network's layers: name the .npz file of its arrays")
     for part in (file, list_file):
         if not part.exists():
             raise MissingPartError(
-                f"{part} is missing: the arrays (.npz) and the list of their layers (.json) have one name and belong "
-                "together"
+                f"{part} is missing: the arrays (.npz) and the list of their layers (.json) must have the same name"
             )
     arrays, layers = _arrays(file), _layers(list_file)
     tensors: dict[str, NDArray[Any]] = {}
@@ -88,8 +83,8 @@ def _read_arrays(file: Path) -> tuple[FileTensors, int, bool]:
     names = [f"{layer.i:02}.{kind}" for layer in layers for kind in ("weight", "bias")]
     if missing := [name for name in names if name not in arrays]:
         raise ConversionError(
-            f"{file} and {list_file.name} are no arrays of a TFLite network: {len(missing)} missing: "
-            f"{listed(missing)}; there are {listed(list(arrays))}"
+            f"{file} and {list_file.name} are not the arrays of a TFLite network: {len(missing)} missing: "
+            f"{listed(missing)}; found {listed(list(arrays))}"
         )
     for layer in layers:
         scope = layer.tensor.partition(";")[0].rpartition("/")[0]
@@ -107,15 +102,15 @@ def _read_arrays(file: Path) -> tuple[FileTensors, int, bool]:
 def _arrays(file: Path) -> dict[str, NDArray[Any]]:
     with file.open("rb") as stream:
         beginning = stream.read(SIGNATURE_BYTES)
-    tflite = ": it is a TFLite network itself, whose arrays are to be taken out first" * (beginning[4:8] == b"TFL3")
+    tflite = ": it is a TFLite network, whose arrays must be extracted first" * (beginning[4:8] == b"TFL3")
     if tflite or not is_zipfile(file):
-        raise ConversionError(f"{file} is no .npz of numpy, or cut short{tflite}")
+        raise ConversionError(f"{file} is not an .npz file of numpy, or truncated{tflite}")
     try:
         with np.load(file, allow_pickle=False) as stored:
             return {name: np.asarray(value) for name, value in stored.items()}
     except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
-        # Not in numpy's words, which advise to run what is there.
-        raise ConversionError(f"{file} holds something else than numbers, or is damaged: expected arrays") from error
+        # numpy's own message advises to allow pickles, which run code.
+        raise ConversionError(f"{file} contains other objects than arrays of numbers, or is damaged") from error
 
 
 def _layers(list_file: Path) -> list[_Layer]:
@@ -125,13 +120,13 @@ def _layers(list_file: Path) -> list[_Layer]:
         first = error.errors()[0]
         place = "".join(f"[{part!r}]" for part in first["loc"])
         raise ConversionError(
-            f"{list_file} is no list of a network's layers: {place}{': ' if place else ''}{first['msg']}; expected "
-            f"[{_LAYER}, …]"
+            f"{list_file} is not a list of a network's layers: {place}{': ' if place else ''}{first['msg']}; expected "
+            f"[{_LAYER}, ...]"
         ) from error
 
 
 def _adding(scope: str, bias: NDArray[Any]) -> Iterator[tuple[str, NDArray[Any]]]:
-    """A batch norm that adds a bias and does nothing else."""
+    """A batch norm that only adds a bias."""
     eps = MOBILENET_EPS if scope.startswith("MobilenetV2") else HEAD_EPS
     values = {"weight": np.ones_like(bias), "bias": bias, "running_mean": np.zeros_like(bias)}
     for kind, value in (values | {"running_var": np.full_like(bias, 1 - eps)}).items():

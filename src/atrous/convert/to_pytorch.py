@@ -1,4 +1,4 @@
-"""Models of ours → state dicts that other programs load."""
+"""Converting models to state dicts that other programs load."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ from atrous.files import write_atomically
 from atrous.models.base import SegmentationModel
 from atrous.models.create import create_model
 
-_LEFT_OUT = ("dropout",)  # of no account in a trained network
+_LEFT_OUT = ("dropout",)  # has no effect on a trained network
 
 
 def export_pytorch(model: SegmentationModel, layout: str) -> dict[str, Tensor]:
-    """The state dict of a DeepLabv3, v3+ or dilated FCN in another program's names: there it gives the scores that ours
-    gives at the output stride :func:`stride_there`, for images that are prepared as ``model.preprocessing`` says.
+    """The state dict of a DeepLabv3, v3+ or dilated FCN with another program's names.
+
+    There it gives the logits that our model gives at output stride :func:`stride_there`, for images preprocessed as by
+    ``model.preprocessing``.
 
     Args:
-        model: of an architecture, a backbone and options that the other program has; one that was converted from there,
-            or built like that.
+        model: one whose architecture, backbone and options the other program has: converted from there, or built so.
         layout: whose names, one of ``DEEPLABV3_LAYOUTS``.
 
     Returns:
-        Tensors by name, on the CPU. What has no part in the scores there (transformers' last layer of MobileNetV2,
-        torchvision's auxiliary head on MobileNetV3) is not among them.
+        Tensors by name, on the CPU, without those that have no effect on the logits there (transformers' last layer of
+        MobileNetV2, torchvision's auxiliary head on MobileNetV3).
 
     Raises:
-        ValueError: a layout or a model that can't be written so; the message says what differs.
+        InputError: the layout is unknown, or does not have such a model; the message says what differs.
     """
     naming = _naming(model, layout)
     return {name: tensor.cpu().contiguous() for name, tensor in deeplabv3_to(model, naming).items()}
@@ -44,14 +45,16 @@ def stride_there(model: SegmentationModel, layout: str) -> int:
     """The output stride that a model has in another program: 8 in torchvision's on ResNets, else 16.
 
     Raises:
-        ValueError: as :func:`export_pytorch`.
+        InputError: as for :func:`export_pytorch`.
     """
     return _naming(model, layout).output_stride
 
 
 def _naming(model: SegmentationModel, layout: str) -> Naming:
     if layout not in DEEPLABV3_LAYOUTS:
-        raise InputError(f"no layout '{layout}' to write in; there are: {', '.join(DEEPLABV3_LAYOUTS)}")
+        raise InputError(
+            f"'{layout}' is not a layout that can be written; available are {', '.join(DEEPLABV3_LAYOUTS)}"
+        )
     names = DEEPLABV3_LAYOUTS[layout]
     backbone = model.backbone.name.partition(".")[0]  # timm's tag says where weights came from
     if model.name not in LAYOUTS[layout] or backbone not in names.backbones:
@@ -63,7 +66,7 @@ def _naming(model: SegmentationModel, layout: str) -> Naming:
         model.name, backbone, lambda name: model.aux_classifier is not None or not name.startswith("aux_classifier.")
     )
     if model.backbone.in_channels != 3:
-        raise InputError(f"{layout}'s networks look at 3 channels, this one at {model.backbone.in_channels}")
+        raise InputError(f"{layout}'s networks have 3 input channels, this one has {model.backbone.in_channels}")
     _check_options(model, layout, backbone, naming)
     return naming
 
@@ -76,11 +79,11 @@ def _check_options(model: SegmentationModel, layout: str, backbone: str, naming:
     differing = [key for key, value in theirs.items() if key not in _LEFT_OUT and ours[key] != value]
     if differing:
         said = ", ".join(f"{key} = {theirs[key]} (here {ours[key]})" for key in differing)
-        raise InputError(f"{layout}'s {model.name} on {backbone} has {said}: a model that is built so can be written")
+        raise InputError(f"{layout}'s {model.name} on {backbone} has {said}: only a model built so can be written")
 
 
 def check_ending(file: Path) -> None:
-    """Refuse a name by which no weights are read."""
+    """Check that the name of a file to write ends in .pth or .safetensors."""
     if file.suffix not in (".pth", ".safetensors"):
         raise InputError(f"{file} should end in .pth or .safetensors")
 
@@ -89,7 +92,7 @@ def write_pytorch(model: SegmentationModel, layout: str, file: str | Path) -> No
     """Write :func:`export_pytorch`'s tensors as ``.pth`` or ``.safetensors``.
 
     Raises:
-        ValueError: as there, or another ending.
+        InputError: as for :func:`export_pytorch`, or the file has another ending.
     """
     file = Path(file)
     check_ending(file)

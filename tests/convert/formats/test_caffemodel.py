@@ -45,8 +45,8 @@ def test_a_file_cut_short_says_where(write_caffemodel: Write, form: str, number:
     file.write_bytes(whole[:-3])
     with pytest.raises(
         CaffeModelError,
-        match=rf"net\.caffemodel is cut short or damaged after layer 'conv1', .*: byte \d+: field {number} should be "
-        r"\d+ bytes long, \d+ are left",
+        match=rf"net\.caffemodel is truncated or damaged after layer 'conv1', .*: byte \d+: field {number} should have "
+        r"\d+ bytes, but \d+ are left",
     ):
         read_caffemodel(file)
 
@@ -55,20 +55,20 @@ def test_a_file_cut_short_says_where(write_caffemodel: Write, form: str, number:
     ("content", "words"),
     [
         (b"", "is empty"),
-        (b"PK\x03\x04", "a zip file; if PyTorch wrote it: `atrous convert pytorch`"),
+        (b"PK\x03\x04", "a zip file; if PyTorch wrote it, use `atrous convert pytorch`"),
         (b"\x89HDF\r\n", "an HDF5 file"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of git LFS"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a git LFS pointer"),
         (b"<!DOCTYPE html>", "a web page"),
-        (b"\x80\x02}", "a pickle; if PyTorch wrote it: `atrous convert pytorch`"),
-        (b"\x58" + bytes(7) + b'{"a": {}}', "a safetensors file: `atrous convert pytorch`"),
-        (b'name: "VGG"\nlayer {', r"a text, as the \.prototxt of a net"),
-        (b"layers {", r"a text, as the \.prototxt of a net"),
-        (b"\xff" * 30, "byte 0: an integer has no end"),
-        (b"\x0b", "byte 0: no field of protobuf begins here"),
-        (b"\x00\x00", "byte 0: no field"),
-        (b"\x10\x05", "the number 5 stands where a message or text is expected"),
-        (b"\x0a\x02hi", "holds no layer with parameters"),
-        (b"\x12\x04\x0a\x02\x0a\x00", "the form of 2013; Caffe's upgrade_net_proto_binary"),
+        (b"\x80\x02}", "a pickle; if PyTorch wrote it, use `atrous convert pytorch`"),
+        (b"\x58" + bytes(7) + b'{"a": {}}', "a safetensors file: use `atrous convert pytorch`"),
+        (b'name: "VGG"\nlayer {', r"a text file, such as the \.prototxt of a net"),
+        (b"layers {", r"a text file, such as the \.prototxt of a net"),
+        (b"\xff" * 30, "byte 0: an integer does not end"),
+        (b"\x0b", "byte 0: not the beginning of a protobuf field"),
+        (b"\x00\x00", "byte 0: not the beginning"),
+        (b"\x10\x05", "found the number 5 instead of a message or string"),
+        (b"\x0a\x02hi", "has no layer with parameters"),
+        (b"\x12\x04\x0a\x02\x0a\x00", "the form of 2013; upgrade it by Caffe's upgrade_net_proto_binary"),
         (b"\xa2\x06\x08\x3a\x06\x3a\x04\x0a\x02\x02\x03", r"an array of \[2, 3\] <f4 in 0 bytes"),
     ],
 )

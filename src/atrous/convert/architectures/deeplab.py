@@ -1,14 +1,14 @@
-"""DeepLab v1 and v2 as others name them: the authors' Caffe nets, and reproductions in PyTorch.
+"""DeepLab v1 and v2 in the authors' Caffe nets and in PyTorch implementations.
 
-All read blue, green, red, 0 to 255 less Caffe's mean colour. Layouts:
+All read blue, green, red, 0 to 255, minus Caffe's mean colour. Layouts:
 
 - ``caffe``: the authors' VGG-16 (``fc6``, ``fc7``, ``fc8_voc12``; for ASPP ``fc6_1`` … ``fc8_voc12_4``) and ResNet-101
   (``res2a_branch2a``, ``bn2a_branch2a``, ``scale2a_branch2a``, ``fc1_voc12_c0`` …);
-- ``kazuto1011``: github.com/kazuto1011/deeplab-pytorch, with a prefix ``base.`` where it looks at three scales;
+- ``kazuto1011``: github.com/kazuto1011/deeplab-pytorch, with a prefix ``base.`` for three image scales;
 - ``isht7``: github.com/isht7/pytorch-deeplab-resnet, with ``Scale.`` likewise;
-- ``adaptsegnet``: github.com/wasidennis/AdaptSegNet and what builds on it, with isht7's names. Its classifier returns
-  from within its loop, so that it is the sum of the first two rates only; the other two were never trained. Its second
-  classifier, on the stage before, served training.
+- ``adaptsegnet``: github.com/wasidennis/AdaptSegNet and its descendants, with isht7's names. Its classifier returns
+  from within its loop, so it is the sum of the first two rates only; the other two were never trained. Its second
+  classifier, on the stage before, was used only in training.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from atrous.models.multi_scale import MultiScale
 MEAN = (122.675, 116.669, 104.008)
 ASPP_RATES = (6, 12, 18, 24)
 RATE_OF_KERNEL = {1: 1, 3: 12, 4: 4, 7: 4}
-"""The rates of the published nets; a file does not tell them."""
+"""The rates of the published nets by kernel size; a file does not contain them."""
 SCALES = (1.0, 0.75, 0.5)
-"""Those of DeepLab v2 (§3.2), whose scores it merges by their maximum."""
+"""Image scales of DeepLab v2 (arXiv 1606.00915, §3.2), whose logits are merged by their maximum."""
 
 
 class Naming(NamedTuple):
-    """What a file calls the layers of a network.
+    """A file's names for the layers of a network.
 
     Args:
-        backbone: what it is here.
+        backbone: our name of the backbone.
         branches: the layers of each branch, the last of which is its classifier.
-        backbone_key: gives our name of a layer's tensor (``layer1.0.bn2``, ``running_mean``) that of the file.
-        scales: of the image, as the network was trained.
+        backbone_key: the file's name of a tensor, from our layer (``layer1.0.bn2``) and its kind (``running_mean``).
+        scales: image scales with which the network was trained.
     """
 
     backbone: str
@@ -60,19 +60,20 @@ def deeplab_from(
     rates: Sequence[int] | None,
     scales: Sequence[float] | None,
 ) -> SegmentationModel:
-    """The model that a file's tensors describe.
+    """Build the model of a file's tensors.
 
     Args:
-        source: the tensors by the file's names; everything is taken.
+        source: the tensors by the file's names; all are taken.
         architecture: ``deeplab_largefov`` or ``deeplab_aspp``.
         layout: one of ``LAYOUTS``.
-        label_set: names of the classes; when left out, those of the released net with as many, or numbers.
-        rates: those of the branches at output stride 8; the published ones when left out.
-        scales: of the image, whose scores are merged by their maximum; those it was trained with when left out.
+        label_set: names of the classes; by default those of the released net with as many classes, or numbers.
+        rates: rates of the branches at output stride 8; by default the published ones.
+        scales: image scales, whose logits are merged by their maximum; by default those of the training.
 
     Raises:
-        ConversionError: the file holds something else; the message lists what.
-        ValueError: another number of rates than branches, or of labels than classes; scales for other than ASPP.
+        ConversionError: the file contains another network; the message lists the differences.
+        InputError: the number of rates is not that of branches, or the number of labels not that of classes; scales for
+            an architecture without ASPP.
     """
     naming = LAYOUTS[layout](source)
     first, last = (naming.branches[0][i] for i in (0, -1))
@@ -80,7 +81,7 @@ def deeplab_from(
     aspp = architecture == "deeplab_aspp"
     if aspp == (len(naming.branches) == 1):
         other = "deeplab_largefov" if aspp else "deeplab_aspp"
-        raise ConversionError(f"{source.file} holds {len(naming.branches)} branch(es), which is {other} here")
+        raise ConversionError(f"{source.file} has {len(naming.branches)} branch(es): convert it as {other}")
     if rates is None:
         rates = ASPP_RATES[: len(naming.branches)] if aspp else (RATE_OF_KERNEL.get(kernel, 1),)
     if len(rates) != len(naming.branches):
@@ -135,14 +136,16 @@ def _caffe(source: FileTensors) -> Naming:
     if "conv1_1" in layers and vgg:
         hidden = [("fc6", "fc7")] if "fc6" in layers else [(f"fc6_{i}", f"fc7_{i}") for i in range(1, len(vgg) + 1)]
         if len(hidden) != len(vgg):
-            raise ConversionError(f"{source.file}: {len(hidden)} fc6, but {len(vgg)} classifiers: {', '.join(vgg)}")
+            raise ConversionError(
+                f"{source.file} has {len(hidden)} fc6 layers, but {len(vgg)} classifiers: {', '.join(vgg)}"
+            )
         branches = [(*names, classifier) for names, classifier in zip(hidden, sorted(vgg), strict=True)]
         return Naming("vgg16", branches, "{}.{}".format, source.scales)
     if "res2a_branch1" in layers and resnet:
         return Naming("resnet101", [(name,) for name in sorted(resnet)], _caffe_resnet, source.scales)
     raise ConversionError(
-        f"{source.file} is no DeepLab: expected conv1_1 … fc8_… (VGG-16) or res2a_branch1 … fc1_… (ResNet-101), "
-        f"found {', '.join(list(layers)[:3])}, …"
+        f"{source.file} is not a DeepLab: expected conv1_1, ..., fc8_... (VGG-16) or res2a_branch1, ..., fc1_... "
+        f"(ResNet-101), found {', '.join(list(layers)[:3])}, ..."
     )
 
 

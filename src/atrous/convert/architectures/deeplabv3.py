@@ -1,8 +1,8 @@
-"""DeepLabv3 and v3+ checkpoints of other programs.
+"""DeepLabv3 and v3+ of other programs.
 
-A file holds the layers of our backbone under other names. Its head may concatenate features in another order: the
-weights that read them are permuted to match. Two of its convolutions in a row, with nothing in between, become one of
-ours. Where its batch norm has another epsilon, the variance is adjusted.
+A file has the layers of our backbone under other names. Its head may concatenate features in another order: the weights
+that read them are permuted. Two of its convolutions in a row with nothing between them become one of ours. If its batch
+norm has another epsilon, the variance is adjusted.
 """
 
 from __future__ import annotations
@@ -21,25 +21,24 @@ from atrous.models.create import create_model
 
 Layers = Mapping[str, str | tuple[str, str]]
 UNIT = Preprocessing((0.5,) * 3, (0.5,) * 3)
-"""Images from −1 to 1."""
+"""Preprocessing to −1 … 1."""
 
 
 class Naming(NamedTuple):
-    """What a file calls the layers of a network, and what it does otherwise.
+    """A file's names for the layers of a network, and its differences.
 
     Args:
-        backbone: what it is here.
-        backbone_key: gives our name of a backbone's layer (``layer1.0.bn2``) that of the file.
-        head: our names of the other layers (``aspp.project.0``) and those of the file; of two convolutions in a row,
-            both.
-        options: of our architecture.
-        output_stride: that of the network in the file.
-        eps: of the backbone's batch norm.
-        preprocessing: of its images.
-        pooled_last: ASPP's image pooling comes last in its concatenation, not first.
-        low_level_first: the decoder's low-level features come first in theirs, not last.
-        narrow: layers of the backbone may have fewer channels than ours, whose others are nothing throughout.
-        unused: beginnings of the names of tensors that have no part in the scores.
+        backbone: our name of the backbone.
+        backbone_key: the file's name of a backbone layer, from ours (``layer1.0.bn2``).
+        head: the file's names of the other layers by ours (``aspp.project.0``); for two convolutions in a row, both.
+        options: the options of our architecture.
+        output_stride: the output stride of the network in the file.
+        eps: epsilon of the backbone's batch norm.
+        preprocessing: preprocessing of its images.
+        pooled_last: whether ASPP's image pooling comes last in its concatenation instead of first.
+        low_level_first: whether the decoder's low-level features come first in its concatenation instead of last.
+        narrow: whether layers of the backbone may have fewer channels than ours, whose others are then zero.
+        unused: prefixes of the names of tensors that have no effect on the logits.
     """
 
     backbone: str
@@ -58,18 +57,18 @@ class Naming(NamedTuple):
 def deeplabv3_from(
     source: FileTensors, architecture: str, naming: Naming, label_set: LabelSet | None, rates: Sequence[int] | None
 ) -> SegmentationModel:
-    """The model that a file's tensors describe, in eval mode.
+    """Build the model of a file's tensors, in eval mode.
 
     Args:
-        source: the tensors by the file's names, of a kind and form as PyTorch has them; everything is taken.
+        source: the tensors by the file's names, with PyTorch's kinds and shapes; all are taken.
         architecture: ``deeplabv3``, ``deeplabv3plus`` or ``fcn``.
-        naming: of the file.
-        label_set: names of the classes; when left out, those of the released net with as many, or numbers.
-        rates: those of ASPP's branches at output stride 16; the published ones when left out.
+        naming: the file's names.
+        label_set: names of the classes; by default those of the released net with as many classes, or numbers.
+        rates: rates of ASPP's branches at output stride 16; by default the published ones.
 
     Raises:
-        ConversionError: the file holds something else; the message lists what.
-        ValueError: another number of rates than branches, or of labels than classes.
+        ConversionError: the file contains another network; the message lists the differences.
+        InputError: the number of rates is not that of branches, or the number of labels not that of classes.
     """
     options = dict(naming.options)
     if rates is not None:
@@ -95,7 +94,7 @@ def deeplabv3_from(
 
 
 class _Slot(NamedTuple):
-    """A tensor of ours, and its name in the file; two there, where one convolution does what two do."""
+    """A tensor of ours and its name in the file; two names if our convolution replaces two."""
 
     name: str
     shape: tuple[int, ...]
@@ -128,15 +127,14 @@ def _weights(source: FileTensors, model: SegmentationModel, naming: Naming) -> d
 
 
 def deeplabv3_to(model: SegmentationModel, naming: Naming) -> dict[str, Tensor]:
-    """A model's tensors under the names of another program, which does the same with them; the reverse of
-    :func:`deeplabv3_from`.
+    """A model's tensors under another program's names: the reverse of :func:`deeplabv3_from`.
 
     Args:
-        model: of the architecture and the options that ``naming`` is of.
-        naming: of no pairs of convolutions.
+        model: one with the architecture and the options of ``naming``.
+        naming: the other program's names, without pairs of convolutions.
 
     Raises:
-        ConversionError: two of theirs would have to do what one of ours does.
+        ConversionError: one of our convolutions is two in the other program.
     """
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     _reorder(weights, naming, back=True)
@@ -151,14 +149,12 @@ def deeplabv3_to(model: SegmentationModel, naming: Naming) -> dict[str, Tensor]:
 
 
 def _eps(model: SegmentationModel, name: str) -> float:
-    """That of the batch norm that a tensor belongs to."""
+    """The epsilon of the batch norm to which a tensor belongs."""
     return float(model.get_submodule(name.rpartition(".")[0]).eps)  # type: ignore[arg-type]
 
 
 def _change_eps(weights: dict[str, Tensor], name: str, more: float, eps: float) -> None:
-    """Let a batch norm of another epsilon do the same: by its variance, and, where that would be negative, by its
-    weight.
-    """
+    """Adapt a batch norm to another epsilon, by its variance and, where that would become negative, by its weight."""
     path = name.rpartition(".")[0]
     wanted = weights[name] - more
     weights[name] = wanted.clamp(min=0)
@@ -178,13 +174,13 @@ def _tensor(source: FileTensors, name: str, shape: tuple[int, ...], narrow: bool
 
 
 def _merged(source: FileTensors, names: tuple[str, str], shape: tuple[int, ...]) -> Tensor:
-    """A depthwise convolution and the pointwise one right behind it, as the one that does both."""
+    """The convolution that is equivalent to a depthwise one followed directly by a pointwise one."""
     depthwise = source.take(f"{names[0]}.weight", (shape[1], 1, *shape[2:]))
     return source.take(f"{names[1]}.weight", (*shape[:2], 1, 1)) * depthwise.transpose(0, 1)
 
 
 def _reorder(weights: dict[str, Tensor], naming: Naming, *, back: bool = False) -> None:
-    """Turn weights that read something concatenated to our order, or back to theirs."""
+    """Permute the weights that read concatenated features to our order, or back to theirs."""
     turn = -1 if back else 1
     if naming.pooled_last:
         project = weights["aspp.project.0.weight"]
@@ -196,32 +192,32 @@ def _reorder(weights: dict[str, Tensor], naming: Naming, *, back: bool = False) 
 
 
 def unit(ours: str, theirs: str, first: int = 0) -> dict[str, str]:
-    """Names of a convolution and its batch norm in a ``Sequential``."""
+    """The names of a convolution and its batch norm in a ``Sequential``."""
     return {f"{ours}.0": f"{theirs}.{first}", f"{ours}.1": f"{theirs}.{first + 1}"}
 
 
-_GROUPS = (1, 2, 3, 4, 3, 3, 1)  # the residual blocks of MobileNetV2, by stage
+_GROUPS = (1, 2, 3, 4, 3, 3, 1)  # number of MobileNetV2's residual blocks by stage
 _PARTS = {"conv_pw": 0, "bn1": 0, "conv_dw": 1, "bn2": 1, "conv_pwl": 2, "bn3": 2}
-_FIRST_PARTS = {"conv_dw": 1, "bn1": 1, "conv_pw": 2, "bn2": 2}  # it does not expand
+_FIRST_PARTS = {"conv_dw": 1, "bn1": 1, "conv_pw": 2, "bn2": 2}  # the first block does not expand
 _WIDTHS = {112: "035", 160: "050", 240: "075", 320: "100", 448: "140"}
 MOBILENETV2S = tuple(f"mobilenetv2_{width}" for width in _WIDTHS.values())
 
 
 def mobilenetv2(source: FileTensors, last: str) -> str:
-    """Our name of a MobileNetV2 by the channels of its last block.
+    """Our name of a MobileNetV2, from the number of channels of its last block.
 
     Raises:
-        ConversionError: none has so many, or the file has no such tensor.
+        ConversionError: the number is unknown, or the file has no such tensor.
     """
     channels = source.shape(last)[0]
     if channels not in _WIDTHS:
-        raise ConversionError(f"{source.file}: a MobileNetV2 of {channels} channels is not known; {list(_WIDTHS)} are")
+        raise ConversionError(f"{source.file}: unknown MobileNetV2 of {channels} channels; known are {list(_WIDTHS)}")
     return f"mobilenetv2_{_WIDTHS[channels]}"
 
 
 def mobilenetv2_place(layer: str) -> tuple[int, int, bool]:
-    """Where a layer of MobileNetV2 (``blocks.1.0.conv_pw``) stands: number of its block in the network, and which of
-    expansion, depthwise convolution and projection it belongs to (0, 1, 2); whether it is the batch norm.
+    """The position of a MobileNetV2 layer (``blocks.1.0.conv_pw``): the index of its block in the network, its part of
+    the block (0 expansion, 1 depthwise convolution, 2 projection), and whether it is the batch norm.
     """
     _, stage, block, name = layer.split(".")
     number = sum(_GROUPS[: int(stage)]) + int(block)

@@ -1,8 +1,8 @@
-"""State dicts of DeepLabv3 and v3+ (and the dilated FCN of torchvision) in PyTorch, by whose names they have.
+"""Layouts of DeepLabv3 and v3+ (and torchvision's dilated FCN) in PyTorch programs.
 
 - ``torchvision``: ``deeplabv3_*`` and ``fcn_*``;
-- ``smp``: segmentation-models-pytorch on its ResNets. Its separable convolutions have nothing between their two parts,
-  unlike the paper's: here they are ordinary ones, which do the same with more work;
+- ``smp``: segmentation-models-pytorch on its ResNets. Unlike the paper's, its separable convolutions have nothing
+  between their two parts: here they are ordinary convolutions, equivalent but more expensive;
 - ``transformers``: MobileNetV2ForSemanticSegmentation;
 - ``vainf``: github.com/VainF/DeepLabV3Plus-Pytorch on ResNets;
 - ``jfzhang95``: github.com/jfzhang95/pytorch-deeplab-xception on ResNet-101.
@@ -27,29 +27,29 @@ from atrous.models.base import Preprocessing
 
 IMAGENET = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _ResNets = Mapping[str, tuple[int, tuple[int, ...]]]
-"""By name: how many convolutions a unit has, and how many units each of the four blocks."""
+"""By name: the number of convolutions of a unit, and of units of the four blocks."""
 _BOTTLENECKS: _ResNets = {
     "resnet50": (3, (3, 4, 6, 3)),
     "resnet101": (3, (3, 4, 23, 3)),
     "resnet152": (3, (3, 8, 36, 3)),
 }
-"""Those that torchvision, and VainF after it, can dilate."""
+"""The ResNets that torchvision, and VainF after it, can dilate."""
 _RESNETS: _ResNets = {"resnet18": (2, (2, 2, 2, 2)), "resnet34": (2, (3, 4, 6, 3)), **_BOTTLENECKS}
 _LAST_BLOCK = {"resnet18": 4, "resnet34": 6}
-"""How many 3×3 convolutions the last block has, where not three."""
+"""The number of 3×3 convolutions of the last block, if not three."""
 
 
 Has = Callable[[str], bool]
-"""Whether a file has, or shall have, a tensor by its name there."""
+"""Whether a file has, or is to have, a tensor of a name."""
 
 
 class Layout(NamedTuple):
     """How another program names its networks.
 
     Args:
-        backbones: our names of those that it has.
-        backbone_key: which of them a file of an architecture holds.
-        naming: of a network by its architecture, our name of its backbone_key, and what tensors it has.
+        backbones: our names of its backbones.
+        find_backbone: finds our name of the backbone of a file, given its architecture.
+        naming: the names of a network, given its architecture, our name of its backbone, and the tensors it has.
     """
 
     backbones: tuple[str, ...]
@@ -71,21 +71,25 @@ def _torchvision(architecture: str, backbone: str, has: Has) -> Naming:
     head = {f"aux_classifier.{i}": f"aux_classifier.{i}" for i in (0, 1, 4)} if aux else {}
     if architecture == "fcn":
         head |= {f"classifier.{i}": f"classifier.{i}" for i in (0, 1, 4)}
-        return Naming(
-            *(backbone, "backbone.{}".format, head, {"aux": aux}, 8),
-            preprocessing=IMAGENET,
-        )
+        return Naming(backbone, "backbone.{}".format, head, {"aux": aux}, output_stride=8, preprocessing=IMAGENET)
     head |= _aspp("classifier.0") | unit("aspp.refine", "classifier", 1) | {"classifier": "classifier.4"}
     options: dict[str, Any] = {"refine": True, "dropout": 0.5, "aux": aux}
     if not mobile:
         return Naming(
-            *(backbone, "backbone.{}".format, head, options, 8),
+            backbone,
+            "backbone.{}".format,
+            head,
+            options,
+            output_stride=8,
             preprocessing=IMAGENET,
             pooled_last=True,
         )
     options |= {"rates": (12, 24, 36), "multi_grid": _denser(3)}
     return Naming(
-        *(backbone, _mobilenetv3, head, options),
+        backbone,
+        _mobilenetv3,
+        head,
+        options,
         eps=1e-3,
         preprocessing=IMAGENET,
         pooled_last=True,
@@ -108,17 +112,17 @@ def _mobilenetv3(layer: str) -> str:
     number = _MOBILENETV3_FIRST[int(stage)] + int(block)
     if number == 16:
         return f"backbone.16.{int(part == 'bn1')}"
-    if number == 1:  # it does not expand
+    if number == 1:  # the first block does not expand
         return f"backbone.1.block.{ {'conv_dw': '0.0', 'bn1': '0.1', 'conv_pw': '1.0', 'bn2': '1.1'}[part] }"
     squeezed = int(stage) in (2, 4, 5)
     return f"backbone.{number}.block.{_MOBILENETV3_PARTS[part].replace('-1', '3' if squeezed else '2')}"
 
 
-def _smp_backbone(source: FileTensors, architecture: str) -> str:  # noqa: ARG001
+def _smp_backbone(source: FileTensors, _: str) -> str:
     return _resnet(source, "encoder.", _RESNETS)
 
 
-def _smp(architecture: str, backbone: str, has: Has) -> Naming:  # noqa: ARG001
+def _smp(architecture: str, backbone: str, _: Has) -> Naming:
     options: dict[str, Any] = {"rates": (12, 24, 36), "multi_grid": _denser(_LAST_BLOCK.get(backbone, 3))}
     options |= {"refine": True, "dropout": 0.5}
     head: dict[str, str | tuple[str, str]] = {"classifier": "segmentation_head.0"}
@@ -138,17 +142,20 @@ def _row(ours: str, convs: str, norm: str) -> Layers:
     return {f"{ours}.0": (f"{convs}.0", f"{convs}.1"), f"{ours}.1": norm}
 
 
-def _transformers_backbone(source: FileTensors, architecture: str) -> str:  # noqa: ARG001
+def _transformers_backbone(source: FileTensors, _: str) -> str:
     return mobilenetv2(source, "mobilenet_v2.layer.15.reduce_1x1.convolution.weight")
 
 
-def _transformers(architecture: str, backbone: str, has: Has) -> Naming:  # noqa: ARG001
+def _transformers(_: str, backbone: str, __: Has) -> Naming:
     head = {"classifier": "segmentation_head.classifier.convolution"}
     for ours, theirs in {"pooled": "conv_pool", "pointwise": "conv_aspp", "project": "conv_projection"}.items():
         parts = (f"segmentation_head.{theirs}.{part}" for part in ("convolution", "normalization"))
         head |= dict(zip((f"aspp.{ours}.0", f"aspp.{ours}.1"), parts, strict=True))
     return Naming(
-        *(backbone, _transformers_layer, head, {"rates": ()}),
+        backbone,
+        _transformers_layer,
+        head,
+        {"rates": ()},
         eps=1e-3,
         preprocessing=UNIT,
         unused=("mobilenet_v2.conv_1x1.",),
@@ -165,16 +172,16 @@ def _transformers_layer(layer: str) -> str:
     return f"mobilenet_v2.{place}.{'normalization' if norm else 'convolution'}"
 
 
-def _vainf_backbone(source: FileTensors, architecture: str) -> str:  # noqa: ARG001
+def _vainf_backbone(source: FileTensors, _: str) -> str:
     if any(name.startswith("backbone.low_level_features.") for name in source.names()):
         raise ConversionError(
-            f"{source.file} has VainF's MobileNetV2, which pads before it expands: the rim of its maps is like that of "
-            "no network here; its ResNets can be had"
+            f"{source.file} has VainF's MobileNetV2, which is not supported: it pads before it expands, unlike any "
+            "network here; VainF's ResNets are supported"
         )
     return _resnet(source, "backbone.", _BOTTLENECKS)
 
 
-def _vainf(architecture: str, backbone: str, has: Has) -> Naming:  # noqa: ARG001
+def _vainf(architecture: str, backbone: str, _: Has) -> Naming:
     options: dict[str, Any]
     if architecture == "deeplabv3":
         head = _aspp("classifier.classifier.0") | unit("aspp.refine", "classifier.classifier", 1)
@@ -185,35 +192,35 @@ def _vainf(architecture: str, backbone: str, has: Has) -> Naming:  # noqa: ARG00
         head |= unit("decoder.steps.0.refine.0", "classifier.classifier") | {"classifier": "classifier.classifier.3"}
         options = {"decoder_convs": 1}
     return Naming(
-        *(backbone, "backbone.{}".format, head, options),
+        backbone,
+        "backbone.{}".format,
+        head,
+        options,
         preprocessing=IMAGENET,
         pooled_last=True,
         low_level_first=architecture == "deeplabv3plus",
     )
 
 
-def _jfzhang95_backbone(source: FileTensors, architecture: str) -> str:  # noqa: ARG001
+def _jfzhang95_backbone(source: FileTensors, _: str) -> str:
     if "backbone.layer4.2.conv3.weight" not in source:
         raise ConversionError(
             f"{source.file} has another backbone than ResNet-101 (no backbone.layer4.2.conv3.weight, but "
-            f"{source.beginning()}): jfzhang95's Xception is another network than the authors' (128 low-level "
-            "channels, not 256), and its MobileNetV2 and DRN are not known here"
+            f"{source.beginning()}): jfzhang95's Xception, which differs from the authors' (128 low-level channels "
+            "instead of 256), and its MobileNetV2 and DRN are not supported"
         )
     return _resnet(source, "backbone.", {"resnet101": _BOTTLENECKS["resnet101"]})
 
 
-def _jfzhang95(architecture: str, backbone: str, has: Has) -> Naming:  # noqa: ARG001
+def _jfzhang95(_: str, backbone: str, has: Has) -> Naming:
     head = {f"aspp.{ours}.{i}": f"aspp.{theirs}" for ours, both in _JF_ASPP.items() for i, theirs in enumerate(both)}
-    step = 4 if has("decoder.last_conv.8.weight") else 3  # the later form has dropout between
+    step = 4 if has("decoder.last_conv.8.weight") else 3  # the later form has dropout in between
     head |= {"decoder.steps.0.project.0": "decoder.conv1", "decoder.steps.0.project.1": "decoder.bn1"}
     for i in range(2):
         head |= unit(f"decoder.steps.0.refine.{i}", "decoder.last_conv", i * step)
     head["classifier"] = f"decoder.last_conv.{2 * step}"
-    return Naming(
-        *(backbone, "backbone.{}".format, head, {"multi_grid": (2, 2, 4), "dropout": 0.5}),
-        preprocessing=IMAGENET,
-        pooled_last=True,
-    )
+    options = {"multi_grid": (2, 2, 4), "dropout": 0.5}
+    return Naming(backbone, "backbone.{}".format, head, options, preprocessing=IMAGENET, pooled_last=True)
 
 
 _JF_ASPP = {
@@ -225,14 +232,14 @@ _JF_ASPP = {
 
 
 def _denser(convs: int) -> tuple[int, ...]:
-    """Multi-grid where the convolution that gives up its stride has the rate of those after it: here it keeps the one
-    before.
+    """The multi-grid of a block whose first convolution, which loses its stride, already has the new rate; in our
+    backbones it keeps the old one.
     """
     return (2, *[1] * (convs - 1))
 
 
 def _aspp(place: str) -> dict[str, str]:
-    """ASPP as torchvision names it and others after it: 1×1, three rates, image pooling."""
+    """ASPP in torchvision's names, which others follow: 1×1, three rates, image pooling."""
     head = unit("aspp.pointwise", f"{place}.convs.0") | unit("aspp.pooled", f"{place}.convs.4", 1)
     for i in range(3):
         head |= unit(f"aspp.atrous.{i}", f"{place}.convs.{i + 1}")
@@ -240,7 +247,7 @@ def _aspp(place: str) -> dict[str, str]:
 
 
 def _resnet(source: FileTensors, prefix: str, known: _ResNets, otherwise: str = "") -> str:
-    """Our name of a ResNet, one of those known by a layout, by how many units its blocks have."""
+    """Our name of a ResNet, one of those of a layout, from the numbers of units of its blocks."""
     names = source.names()
     units = tuple(
         len({n.split(".")[2] for n in names if n.startswith(f"{prefix}layer{block}.")}) for block in range(1, 5)
@@ -248,19 +255,17 @@ def _resnet(source: FileTensors, prefix: str, known: _ResNets, otherwise: str = 
     convs = 3 if f"{prefix}layer1.0.conv3.weight" in source else 2
     if f"{prefix}conv1.weight" not in source or not all(units):
         raise ConversionError(
-            f"{source.file} is no network on a ResNet that is known here ({', '.join(known)}): expected "
-            f"{prefix}conv1.weight, {prefix}layer1.0.…{otherwise}, found {source.beginning()}"
+            f"{source.file} is not a network on a known ResNet ({', '.join(known)}): expected {prefix}conv1.weight, "
+            f"{prefix}layer1.0...{otherwise}, found {source.beginning()}"
         )
     for name, form in known.items():
         if form == (convs, units):
             return name
-    expected = ", or ".join(f"{_in_words(*form)} as {name} has" for name, form in known.items())
-    raise ConversionError(
-        f"{source.file} has a ResNet that is not known here: expected {expected}, found {_in_words(convs, units)}"
-    )
+    expected = ", or ".join(f"{_described(*form)} ({name})" for name, form in known.items())
+    raise ConversionError(f"{source.file} has an unknown ResNet: expected {expected}, found {_described(convs, units)}")
 
 
-def _in_words(convs: int, units: tuple[int, ...]) -> str:
+def _described(convs: int, units: tuple[int, ...]) -> str:
     return f"{' + '.join(map(str, units))} units of {convs} convolutions"
 
 

@@ -1,9 +1,9 @@
-"""The released FCNs (github.com/shelhamer/fcn.berkeleyvision.org): their layers' names, and where these belong here.
+"""The released FCNs (github.com/shelhamer/fcn.berkeleyvision.org): from their layers' names to our models.
 
 All have the form of :class:`atrous.models.fcn.PaddedFCN`. NYUDv2's early fusion reads blue, green, red and depth
-(``conv1_1_bgrd``), its late fusion has two backbones (``conv1_1color``, ``conv1_1hha``, ...) whose scores are averaged;
-SIFT Flow's nets have two heads (``score_fr_sem``, ``score_fr_geo``). Deconvolutions are bilinear and fixed, so their
-arrays are looked at and left; where those between the skips are others, the net learned them (2015 text, §4.3).
+(``conv1_1_bgrd``); its late fusion has two backbones (``conv1_1color``, ``conv1_1hha``, ...) whose logits are averaged;
+SIFT Flow's nets have two heads (``score_fr_sem``, ``score_fr_geo``). Deconvolutions are bilinear and fixed: their
+arrays are checked and left out. Those between the skips that are not bilinear were learned (arXiv 1411.4038, §4.3).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from atrous.models.layers import bilinear_kernel
 
 
 class Colors(NamedTuple):
-    """What a backbone sees: the mean of each channel (0–255) in our order, where each lies in the file's order, and how
-    much it is enlarged after that.
+    """The input of a backbone: the mean of each channel (0–255) in our order, its index in the file's order, and the
+    factor that it is multiplied with after subtracting the mean.
     """
 
     mean: tuple[float, ...]
@@ -36,7 +36,7 @@ class Colors(NamedTuple):
 
 _BGR = (2, 1, 0)
 _NYUD = (92.318, 97.203, 116.190)
-_STEP = (FARTHEST - NEAREST) / 255  # of the depth's logarithm, from one value of its channel to the next
+_STEP = (FARTHEST - NEAREST) / 255  # of the logarithm of depth, between neighbouring values of its channel
 INPUTS = {
     "voc": Colors((122.67892, 116.66877, 104.00699), _BGR),
     "siftflow": Colors((108.353, 115.294, 114.578), _BGR),
@@ -44,34 +44,35 @@ INPUTS = {
     "nyud-hha": Colors(HHA_MEAN, (0, 1, 2)),
     "nyud-rgbd": Colors((*_NYUD, (LOG_DEPTH_MEAN - NEAREST) / _STEP), (*_BGR, 3), (1.0, 1.0, 1.0, _STEP)),
 }
-"""The images of the released nets. Those of PASCAL-Context are like ``voc``. HHA has the order of its files. Of depth
-the nets see the natural logarithm; here it is the channel that :func:`atrous.data.sources.nyud.read_log_depth` reads.
+"""The inputs of the released nets; those of PASCAL-Context are like ``voc``. HHA has the channel order of its files.
+The nets read the natural logarithm of depth; here it is the channel that
+:func:`atrous.data.sources.nyud.read_log_depth` reads.
 """
 UPSAMPLING = {
     "fcn32s": {"upscore": 32},
     "fcn16s": {"upscore2": 2, "upscore16": 16},
     "fcn8s": {"upscore2": 2, "upscore_pool4": 2, "upscore8": 8},
 }
-"""The deconvolutions of each net, and by how much they enlarge."""
-_SKIPS = {"pool4": 0.01, "pool3": 0.0001}  # the Scale layers of the nets trained at once (SPEC 1.3)
+"""The deconvolutions of each net and their factors."""
+_SKIPS = {"pool4": 0.01, "pool3": 0.0001}  # the Scale layers of the nets trained at once
 
 
 def fcn_from(
     source: FileTensors, architecture: str, label_set: LabelSet | None, inputs: str | None, at_once: bool
 ) -> SegmentationModel:
-    """The model that a file's tensors, named as Caffe's layers, describe.
+    """Build the model of a file's tensors, which are named like Caffe's layers.
 
     Args:
-        source: ``conv1_1.weight``, ``conv1_1.bias`` and so on; everything is taken.
+        source: ``conv1_1.weight``, ``conv1_1.bias`` and so on; all are taken.
         architecture: ``fcn32s``, ``fcn16s`` or ``fcn8s``.
-        label_set: names of the classes; when left out, those of the released net with as many, or numbers.
-        inputs: one of ``INPUTS``; told by the number of channels, heads and classes when left out, which can't tell
-            ``nyud-hha`` from ``nyud``.
-        at_once: whether an ``fcn8s`` scales its features, also where the file does not say so.
+        label_set: names of the classes; by default those of the released net with as many classes, or numbers.
+        inputs: one of ``INPUTS``; by default found from the numbers of channels, heads and classes, which does not
+            distinguish ``nyud-hha`` from ``nyud``.
+        at_once: whether an ``fcn8s`` scales its features even if the file does not show it.
 
     Raises:
-        ConversionError: the file holds something else; the message lists what.
-        ValueError: another number of labels than the file has classes.
+        ConversionError: the file contains another network; the message lists the differences.
+        InputError: the number of labels is not the file's number of classes.
     """
     backbones = ("color", "hha") if "conv1_1color.weight" in source else ("",)
     heads = ("_sem", "_geo") if "score_fr_sem.weight" in source else ("",)
@@ -95,16 +96,14 @@ def fcn_from(
     weights = {key: names.take(source, key, tuple(slot.shape)) for key, slot in model.state_dict().items()}
     source.finish(f"{architecture} on {model.backbone.name}")
     model.load_state_dict(weights, assign=True)
-    mean, std = (
-        tuple(value / 255 for seen in colors for value in seen.mean),
-        tuple(1 / (255 * gain) for seen in colors for gain in seen.gain),
-    )
+    mean = tuple(value / 255 for seen in colors for value in seen.mean)
+    std = tuple(1 / (255 * gain) for seen in colors for gain in seen.gain)
     model.preprocessing = Preprocessing(mean, std)
     return model.eval()
 
 
 class _Names(NamedTuple):
-    """Which of a file's tensors make one of ours."""
+    """The correspondence of a file's tensors to ours."""
 
     first: str
     backbones: tuple[str, ...]
@@ -125,7 +124,7 @@ class _Names(NamedTuple):
         return tensor[:, list(self.orders[backbone])] if kind == "weight" else tensor
 
     def _scorer(self, source: FileTensors, layer: str, kind: str, shape: tuple[int, ...]) -> Tensor:
-        """One below the other for heads, side by side for backbones, whose scores are averaged."""
+        """Several heads are concatenated by output, several backbones by input; their logits are averaged."""
         parts = []
         for head, count in zip(self.heads, self.counts, strict=True):
             sides = (count, shape[1] // len(self.backbones), 1, 1) if kind == "weight" else (count,)
@@ -143,14 +142,15 @@ class _Names(NamedTuple):
 
 
 def _backbone(source: FileTensors, backbones: tuple[str, ...]) -> tuple[str, str]:
-    """Our name of the backbone, and the file's of its first layer."""
+    """Our name of the backbone, and the file's name of its first layer."""
     if "conv1.weight" in source:
         return "caffenet", "conv1"
     for backbone, last in (("vgg19", "conv3_4"), ("vgg16", "conv3_3"), ("vgg13", "conv2_2"), ("vgg11", "conv1_1")):
         if f"{last}{backbones[0]}.weight" in source:
             return backbone, "conv1_1_bgrd" if "conv1_1_bgrd.weight" in source else "conv1_1"
     raise ConversionError(
-        f"{source.file} is no FCN: expected layers conv1_1 … (VGG) or conv1 … (AlexNet), found {source.beginning()}"
+        f"{source.file} is not an FCN: expected layers conv1_1, ... (VGG) or conv1, ... (AlexNet), found "
+        + source.beginning()
     )
 
 
@@ -164,15 +164,15 @@ def _colors(
         nyud = source.shape(f"score_fr{heads[0]}.weight")[0] == 40
         inputs = "nyud-rgbd" if channels == 4 else "siftflow" if len(heads) > 1 else "nyud" if nyud else "voc"
     if inputs not in INPUTS:
-        raise InputError(f"no inputs '{inputs}'; there are: {', '.join(INPUTS)}")
+        raise InputError(f"unknown inputs '{inputs}'; available are {', '.join(INPUTS)}")
     colors = INPUTS[inputs]
     if channels != len(colors.mean):
-        raise ConversionError(f"{source.file} reads {channels} channels, but '{inputs}' has {len(colors.mean)}")
+        raise ConversionError(f"{source.file} has {channels} input channels, but '{inputs}' has {len(colors.mean)}")
     return [colors]
 
 
 def _options(source: FileTensors, architecture: str, backbone: str, heads: tuple[str, ...]) -> dict[str, Any]:
-    """What the file says of learned upsampling and of training at once; takes the arrays that a model does without."""
+    """Options from a file: learned upsampling, training at once. Takes the arrays that a model does not need."""
     factors = {f"{layer}{head}.weight": n for layer, n in UPSAMPLING[architecture].items() for head in heads}
     kernels = {n: bilinear_kernel(2 * n - (backbone == "caffenet")).numpy() for n in factors.values()}
     found = [name for name in factors if name in source]
@@ -181,7 +181,8 @@ def _options(source: FileTensors, architecture: str, backbone: str, heads: tuple
         if factors[name] != 2 and name in learned:
             side = len(kernels[factors[name]])
             raise ConversionError(
-                f"{source.file}: {name} is not the bilinear {side}×{side} that {architecture} on {backbone} ends with"
+                f"{source.file}: {name} is not the bilinear {side}×{side} kernel at the end of {architecture} on "
+                f"{backbone}"
             )
         if factors[name] != 2 or not learned:
             source.drop(name)
@@ -190,14 +191,14 @@ def _options(source: FileTensors, architecture: str, backbone: str, heads: tuple
         name = f"scale_{pool}.weight"
         if architecture == "fcn8s" and name in source:
             if not np.allclose(source.look(name), value, rtol=1e-3):
-                raise ConversionError(f"{source.file}: {name} is not {value} throughout, as training at once has it")
+                raise ConversionError(f"{source.file}: {name} is not {value} throughout, as for nets trained at once")
             source.drop(name)
             options["at_once"] = True
     return options
 
 
 def _is_bilinear(weight: NDArray[np.float32], kernel: NDArray[np.float32]) -> bool:
-    """Whether each channel is enlarged by itself with a kernel: dense, with zeros elsewhere, or in groups of one."""
+    """Whether a deconvolution applies a kernel to each channel by itself: dense with zeros, or in groups of one."""
     outputs, inputs = weight.shape[:2]
     if weight.shape[2:] != kernel.shape:
         return False

@@ -1,7 +1,7 @@
 """Reading Caffe's ``.caffemodel`` files without Caffe.
 
-Such a file is one protobuf message, ``NetParameter`` of caffe.proto. Of it only names and arrays are read, in the form
-since 2014 (``layer``) and the one before it (``layers``), with dimensions as a shape or as four numbers.
+Such a file is one protobuf message, ``NetParameter`` of caffe.proto. Only names and arrays are read, in the form used
+since 2014 (``layer``) and the one before (``layers``), with dimensions as a shape or as four numbers.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ Array = NDArray[Any]
 
 
 class CaffeModelError(InputError):
-    """A file that is no ``.caffemodel`` or a damaged one; the message says at which byte."""
+    """A file that is not a ``.caffemodel``, or is damaged; the message says at which byte."""
 
 
 class CaffeLayer(NamedTuple):
-    """A layer that holds parameters: its name, and its arrays (float32 or float64, read-only, mapped from the file)."""
+    """A layer with parameters: its name and its arrays (float32 or float64, read-only, memory-mapped)."""
 
     name: str
     blobs: tuple[Array, ...]
 
 
 class _Form(NamedTuple):
-    """Numbers of the fields of a layer message that matter here; in ``older`` lies a layer of a form before it."""
+    """Numbers of the needed fields of a layer message; ``older`` contains a layer in the previous form."""
 
     name: int
     blobs: int
@@ -41,25 +41,25 @@ class _Form(NamedTuple):
 
 
 _FORMS = {100: _Form(name=1, blobs=7, older=None), 2: _Form(name=4, blobs=6, older=1)}
-"""By their fields in NetParameter: LayerParameter and V1LayerParameter, which may hold a V0LayerParameter."""
+"""By field of NetParameter: LayerParameter, and V1LayerParameter, which may contain a V0LayerParameter."""
 _SIDES = (1, 2, 3, 4)  # num, channels, height and width of a blob
 _DATA, _SHAPE, _DOUBLE_DATA = 5, 7, 8
-_PYTORCH = "`atrous convert pytorch` reads those"
+_PYTORCH = "use `atrous convert pytorch`"
 _OTHERS = {
-    b"PK": f"a zip file; if PyTorch wrote it: {_PYTORCH}",
-    b"\x80\x02": f"a pickle; if PyTorch wrote it: {_PYTORCH}",
+    b"PK": f"a zip file; if PyTorch wrote it, {_PYTORCH}",
+    b"\x80\x02": f"a pickle; if PyTorch wrote it, {_PYTORCH}",
     b"\x89HDF": "an HDF5 file: load it with Caffe and save it as a binary .caffemodel",
-    b"name:": "a text, as the .prototxt of a net is: the parameters are in its .caffemodel",
-    b"layer": "a text, as the .prototxt of a net is: the parameters are in its .caffemodel",
+    b"name:": "a text file, such as the .prototxt of a net: the parameters are in its .caffemodel",
+    b"layer": "a text file, such as the .prototxt of a net: the parameters are in its .caffemodel",
 }
 
 
 def read_caffemodel(file: str | Path) -> list[CaffeLayer]:
-    """The layers of a ``.caffemodel`` that hold parameters, in their order.
+    """The layers of a ``.caffemodel`` that have parameters, in order.
 
     Raises:
-        CaffeModelError: another kind of file, one that is cut short or damaged, or one without parameters.
-        OSError: it can't be opened.
+        CaffeModelError: the file is of another kind, truncated, damaged, or without parameters.
+        OSError: the file can't be opened.
     """
     file = Path(file)
     with file.open("rb") as stream:
@@ -69,7 +69,7 @@ def read_caffemodel(file: str | Path) -> list[CaffeLayer]:
     beginning = bytes(data[:SIGNATURE_BYTES])
     kind = f"a safetensors file: {_PYTORCH}" if is_safetensors(beginning) else describe_signature(beginning, _OTHERS)
     if kind:
-        raise CaffeModelError(f"{file} is no .caffemodel but {kind}")
+        raise CaffeModelError(f"{file} is not a .caffemodel but {kind}")
     layers: list[CaffeLayer] = []
     try:
         for number, value in fields(data, slice(0, len(data))):
@@ -77,9 +77,9 @@ def read_caffemodel(file: str | Path) -> list[CaffeLayer]:
                 layers.append(layer)
     except ProtobufError as error:
         last = f" after layer '{layers[-1].name}'" if layers else ""
-        raise CaffeModelError(f"{file} is cut short or damaged{last}, or no .caffemodel: {error}") from None
+        raise CaffeModelError(f"{file} is truncated or damaged{last}, or not a .caffemodel: {error}") from None
     if not layers:
-        raise CaffeModelError(f"{file} holds no layer with parameters: expected the .caffemodel of a trained net")
+        raise CaffeModelError(f"{file} has no layer with parameters: expected the .caffemodel of a trained net")
     return layers
 
 
@@ -91,7 +91,7 @@ def _layer(data: memoryview, place: slice, form: _Form) -> CaffeLayer:
         elif number == form.blobs:
             blobs.append(_blob(data, part(value)))
         elif number == form.older:
-            raise ProtobufError("its layers have the form of 2013; Caffe's upgrade_net_proto_binary renews them")
+            raise ProtobufError("its layers have the form of 2013; upgrade it by Caffe's upgrade_net_proto_binary")
     return CaffeLayer(name, tuple(blobs))
 
 

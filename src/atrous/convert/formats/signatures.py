@@ -1,22 +1,22 @@
-"""What a file is by its first bytes, where it is not what it was taken for."""
+"""Recognising a file by its first bytes, when it is not what was expected."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 SIGNATURE_BYTES = 16
-"""How many bytes tell it."""
+"""Number of bytes that are needed."""
 _NOT_DOWNLOADED = {
-    b"version http": "a pointer of git LFS: `git lfs pull` brings the file itself",
-    b"<": "a web page, not what was to be downloaded",
+    b"version http": "a git LFS pointer: `git lfs pull` downloads the file itself",
+    b"<": "a web page instead of the download",
 }
 
 
 def describe_signature(beginning: bytes, kinds: Mapping[bytes, str]) -> str | None:
-    """What stands in a file's place after a download that went wrong, or one of the kinds by how they begin."""
+    """What a file is: one of the kinds by first bytes, or the result of a failed download; None if unknown."""
     return next((kind for start, kind in {**_NOT_DOWNLOADED, **kinds}.items() if beginning.startswith(start)), None)
 
 
 def is_safetensors(beginning: bytes) -> bool:
-    """Whether a file begins as safetensors do: the length of a header in eight bytes, then the header, in JSON."""
+    """Whether a file begins like safetensors: the length of the header in eight bytes, then the header as JSON."""
     return beginning[4:9] == b"\0\0\0\0{"

@@ -1,7 +1,7 @@
 """Reading TensorFlow's checkpoints (V2, since 2016) without TensorFlow.
 
-``PREFIX.index`` is a sorted table in LevelDB's form, of protobuf messages that say where in
-``PREFIX.data-00000-of-00001`` (or several such files) the bytes of each variable lie.
+``PREFIX.index`` is a sorted table in LevelDB's format. Its protobuf messages specify where the bytes of each variable
+are in ``PREFIX.data-00000-of-00001`` (or several such files).
 """
 
 from __future__ import annotations
@@ -23,42 +23,40 @@ from atrous.convert.tensors import MissingPartError, listed
 from atrous.errors import InputError
 
 _MAGIC = 0xDB4775248B80FB57
-_FOOTER, _TRAILER = 48, 5  # bytes behind a table, and behind each block of it: kind of compression and checksum
+_FOOTER, _TRAILER = 48, 5  # bytes after a table, and after each of its blocks: compression and checksum
 _DTYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 19: "<f2"}
 _END = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 
 
 class CheckpointFileError(InputError):
-    """Files that are no checkpoint of TensorFlow, or damaged ones."""
+    """Files that are not a TensorFlow checkpoint, or are damaged."""
 
 
 def read_tensor_bundle(prefix: str | Path) -> dict[str, NDArray[Any]]:
-    """The variables of a checkpoint by their names, read-only and mapped from its files; strings are left out.
+    """The variables of a checkpoint by name, read-only and memory-mapped; strings are left out.
 
     Args:
-        prefix: what TensorFlow calls it, such as ``model.ckpt-30000``; or one of its files.
+        prefix: the checkpoint's name in TensorFlow, such as ``model.ckpt-30000``; or one of its files.
 
     Raises:
-        CheckpointFileError: files that can't be read.
-        MissingPartError: one is missing.
+        CheckpointFileError: the files can't be read.
+        MissingPartError: a file is missing.
     """
     prefix = Path(prefix)
     if prefix.is_dir() and not Path(f"{prefix}.index").is_file():
         there = [str(index.with_suffix("")) for place in ("", "variables/") for index in prefix.glob(f"{place}*.index")]
-        hint = (
-            f"; name a checkpoint in it: {listed(sorted(there))}" if there else ", and no .index of a checkpoint in it"
-        )
+        hint = f"; name a checkpoint in it: {listed(sorted(there))}" if there else " without the .index of a checkpoint"
         raise CheckpointFileError(f"{prefix} is a folder{hint}")
     prefix = prefix.with_name(_END.sub("", prefix.name))
     index = prefix.with_name(f"{prefix.name}.index")
     if not index.is_file():
         raise MissingPartError(
-            f"{index} is missing: a checkpoint is {prefix.name}.index and {prefix.name}.data-…, which belong together; "
+            f"{index} is missing: a checkpoint is {prefix.name}.index and {prefix.name}.data-..., which belong together; "
             + _beside(prefix)
         )
     table = memoryview(index.read_bytes())
     if kind := describe_signature(bytes(table[:SIGNATURE_BYTES]), {}):
-        raise CheckpointFileError(f"{index} is no checkpoint of TensorFlow but {kind}")
+        raise CheckpointFileError(f"{index} is not a TensorFlow checkpoint but {kind}")
     shards: dict[str, memoryview] = {}
     variables: dict[str, NDArray[Any]] = {}
     count = 1
@@ -72,12 +70,12 @@ def read_tensor_bundle(prefix: str | Path) -> dict[str, NDArray[Any]]:
                     shards[shard] = _mapped(prefix, shard)
                 variables[name] = entry.read(shards[shard], name)
     except ProtobufError as error:
-        raise CheckpointFileError(f"{index} is damaged, or no checkpoint of TensorFlow: {error}") from None
+        raise CheckpointFileError(f"{index} is damaged, or not a TensorFlow checkpoint: {error}") from None
     return variables
 
 
 class _Entry:
-    """What the table says of a variable (BundleEntryProto)."""
+    """The entry of a variable in the table (BundleEntryProto)."""
 
     def __init__(self, table: memoryview, place: slice) -> None:
         self.dtype = self.shard = self.offset = self.size = 0
@@ -86,7 +84,7 @@ class _Entry:
             if key == 2:
                 self.shape = [dict(_numbers(table, part(dim))).get(1, 0) for _, dim in fields(table, part(value))]
             elif key == 7:
-                raise ProtobufError(f"byte {part(value).start}: a variable in slices, which are not read here")
+                raise ProtobufError(f"byte {part(value).start}: a variable in slices, which are not supported")
             elif key in (1, 3, 4, 5):
                 setattr(self, {1: "dtype", 3: "shard", 4: "offset", 5: "size"}[key], number(value))
 
@@ -105,7 +103,7 @@ def _mapped(prefix: Path, shard: str) -> memoryview:
     file = prefix.with_name(shard)
     if not file.is_file():
         raise MissingPartError(
-            f"{file} is missing: it holds the variables that {prefix.name}.index lists, and belongs beside it; "
+            f"{file} is missing: it contains the variables that {prefix.name}.index lists, and belongs in its folder; "
             + _beside(prefix)
         )
     with file.open("rb") as stream:
@@ -113,19 +111,19 @@ def _mapped(prefix: Path, shard: str) -> memoryview:
 
 
 def _beside(prefix: Path) -> str:
-    """Which files of a checkpoint are there."""
+    """The files of a checkpoint that exist, for error messages."""
     there = sorted(p.name for p in prefix.parent.glob(f"{escape(prefix.name)}*") if p.is_file())
-    alone = " (graphs and checkpoints of a single file are not read here)" if prefix.name in there else ""
-    return f"there is {listed(there) or 'no file of that name'}{alone}"
+    alone = " (graphs and single-file checkpoints are not supported)" if prefix.name in there else ""
+    return f"found {listed(there) or 'no file of that name'}{alone}"
 
 
 def _table(data: memoryview) -> Iterator[tuple[str, slice]]:
     """The keys of a table, and the places of their values."""
     footer = len(data) - _FOOTER
     if footer < 0 or int.from_bytes(data[-8:], "little") != _MAGIC:
-        raise ProtobufError("it does not end as a table does")
+        raise ProtobufError("it does not end like a table")
     at = footer
-    for _ in range(2):  # where another index begins, and how long it is: not needed
+    for _ in range(2):  # start and length of another index: not needed
         _, at = varint(data, at, len(data))
     for _, handle in _block(data, *_handle(data, at, len(data))):
         for key, place in _block(data, *_handle(data, handle.start, handle.stop)):
@@ -133,18 +131,18 @@ def _table(data: memoryview) -> Iterator[tuple[str, slice]]:
 
 
 def _handle(data: memoryview, at: int, stop: int) -> tuple[int, int]:
-    """Where a block begins, and how long it is."""
+    """The start and the length of a block."""
     begin, at = varint(data, at, stop)
     return begin, varint(data, at, stop)[0]
 
 
 def _block(data: memoryview, begin: int, size: int) -> Iterator[tuple[bytes, slice]]:
-    """The keys of a block, each of which shares its beginning with the one before, and the places of their values."""
+    """The keys of a block, each of which shares a prefix with the previous one, and the places of their values."""
     end = begin + size
     if size < 4 or end + _TRAILER > len(data):
         raise ProtobufError(f"byte {begin}: a block of {size} bytes does not fit")
     if data[end]:
-        raise ProtobufError(f"byte {begin}: a compressed block; TensorFlow writes them as they are")
+        raise ProtobufError(f"byte {begin}: a compressed block; TensorFlow writes uncompressed ones")
     stop = end - 4 * (1 + int.from_bytes(data[end - 4 : end], "little"))
     key, at = b"", begin
     while at < stop:
