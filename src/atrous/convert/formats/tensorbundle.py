@@ -51,8 +51,8 @@ def read_tensor_bundle(prefix: str | Path) -> dict[str, NDArray[Any]]:
     index = prefix.with_name(f"{prefix.name}.index")
     if not index.is_file():
         raise MissingPartError(
-            f"{index} is missing: a checkpoint is {prefix.name}.index and {prefix.name}.data-..., which belong together; "
-            + _beside(prefix)
+            f"{index} is missing: a checkpoint is {prefix.name}.index and {prefix.name}.data-..., which belong "
+            f"together; {_beside(prefix)}"
         )
     table = memoryview(index.read_bytes())
     if kind := describe_signature(bytes(table[:SIGNATURE_BYTES]), {}):
