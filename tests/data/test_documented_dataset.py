@@ -7,6 +7,7 @@ import pytest
 
 from atrous.data import check, check_dataset
 from atrous.data.sources import registry
+from atrous.registry import Registry
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "data.md"
 
@@ -14,7 +15,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "data.md"
 def test_the_documented_dataset_is_healthy_and_can_be_registered(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(registry, "OPENERS", {})
+    monkeypatch.setattr(registry, "OPENERS", Registry("dataset", "atrous.datasets"))
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     names: dict[str, object] = {}
     for block in blocks:

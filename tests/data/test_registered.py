@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-import atrous
+import atrous.registry
 from atrous.data import Sample, check, check_dataset, check_datasets, dataset_name, open_dataset, register_dataset
 from atrous.data.doctor.check import quick_check, require_healthy
 from atrous.data.doctor.repair import repair
@@ -15,6 +16,7 @@ from atrous.data.sources.registry import find_source
 from atrous.data.stats import measure
 from atrous.errors import DatasetError, InputError
 from atrous.labels import IGNORE, LabelSet
+from atrous.registry import Registry
 
 LABELS = LabelSet(("ground", "path", "plant"))
 
@@ -51,7 +53,7 @@ def kinds(checkup) -> dict[str, tuple[str, ...]]:
 
 @pytest.fixture
 def fields(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "OPENERS", {})
+    monkeypatch.setattr(registry, "OPENERS", Registry("dataset", "atrous.datasets"))
 
     @register_dataset("fields")
     def open_fields(path: str, split: str) -> Fields:
@@ -137,17 +139,24 @@ def test_a_registered_name_has_no_files(fields: None) -> None:
         find_source("fields:here/there")
 
 
-def test_a_package_registers_by_an_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "OPENERS", {})
-    point = EntryPoint("meadows", f"{__name__}:open_meadows", "atrous.datasets")
-    monkeypatch.setattr(registry, "entry_points", lambda group, name: [point] if name == point.name else [])
+MEADOWS = """
+from atrous.data import register_dataset, wrap
+
+@register_dataset("meadows")
+def open_meadows(path, split):
+    return wrap([(), ()], ["grass"], name=path)
+"""
+
+
+def test_a_package_registers_by_an_entry_point(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "meadows.py").write_text(MEADOWS)
+    monkeypatch.syspath_prepend(tmp_path)
+    point = EntryPoint("meadows", "meadows:open_meadows", "atrous.datasets")
+    monkeypatch.setattr(registry, "OPENERS", Registry("dataset", "atrous.datasets"))
+    monkeypatch.setattr(atrous.registry, "entry_points", lambda group: [point] if group == point.group else [])
     assert len(open_dataset("meadows:x", "train")) == 2
     with pytest.raises(DatasetError, match="'medows:x' is not a dataset"):
         open_dataset("medows:x", "train")
-
-
-def open_meadows(path: str, split: str) -> Fields:
-    return Fields(GOOD)
 
 
 @pytest.mark.parametrize("name", ["voc", "a:b", ""])

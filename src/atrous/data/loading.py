@@ -1,4 +1,4 @@
-"""From a dataset to batches: the order, the random numbers and the workers of training."""
+"""From a dataset to training batches: order, random numbers and worker processes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,13 @@ from atrous.errors import InputError
 
 
 class Batch(NamedTuple):
-    """uint8 images ``(B, C, H, W)`` in channels-last memory, uint8 masks ``(B, H, W)``, the images' names, and
-    auxiliary masks by name.
+    """A training batch.
+
+    Args:
+        images: uint8 ``(B, C, H, W)`` in channels-last memory.
+        masks: uint8 ``(B, H, W)``.
+        names: of the images.
+        auxiliary_masks: uint8 ``(B, H, W)`` by name.
     """
 
     images: Tensor
@@ -31,7 +36,7 @@ class Batch(NamedTuple):
 
 
 Place = tuple[int, int]
-"""The epoch of an example and its number; numbers beyond the dataset's length are the same images once more."""
+"""The epoch of an example and its number; numbers beyond the length of the dataset are the same images again."""
 Example = tuple[Tensor, Tensor, str, dict[str, Tensor]]
 
 
@@ -53,7 +58,7 @@ class _Examples(TorchDataset[Example | Exception]):
 
 
 class _Order:
-    """Batches of places, endlessly. Each epoch is a shuffle of its own; its last incomplete batch is dropped."""
+    """Endless batches of places. Each epoch is shuffled anew; its last incomplete batch is dropped."""
 
     def __init__(self, length: int, batch_size: int, parts: int, seed: int, start: int, rank: int, world: int) -> None:
         self.length, self.batch_size, self.parts = length, batch_size, parts
@@ -78,7 +83,7 @@ class _Order:
 
 
 def steps_per_epoch(length: int, batch_size: int) -> int:
-    """How many whole batches a pass over ``length`` images has; at least one."""
+    """The number of whole batches in a pass over ``length`` images; at least one."""
     return max(1, length // batch_size)
 
 
@@ -130,19 +135,19 @@ def batches(
     """Endless augmented batches of a dataset.
 
     Args:
-        dataset: what to draw from.
-        augmentation: what to do to each example.
-        batch_size: examples a step, over all processes and parts; a multiple of ``parts * world``.
+        dataset: to draw from.
+        augmentation: applied to each example.
+        batch_size: examples per step, over all processes and parts; a multiple of ``parts * world``.
         seed: fixes order and augmentation.
-        parts: in how many batches, one after the other, a step's examples come.
-        workers: processes that decode and warp; 0 does it here.
-        start: the first step, so that a resumed run goes on where it stopped.
+        parts: number of batches, one after the other, into which a step is divided.
+        workers: processes that decode and augment; 0 for this process.
+        start: the first step, from which a resumed run continues.
         rank: number of this process; each gets its own share of every step.
-        world: how many processes there are.
-        pin_memory: for quick copies to a GPU.
+        world: number of processes.
+        pin_memory: for fast copies to a GPU.
 
     Raises:
-        ValueError: a batch that does not divide. The iterator raises what reading a pair raises.
+        InputError: ``batch_size`` is not divisible. The iterator raises what reading a sample raises.
     """
     if batch_size % (parts * world):
         raise InputError(f"batch_size {batch_size} does not divide into {parts} part(s) on each of {world} process(es)")

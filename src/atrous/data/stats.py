@@ -1,4 +1,4 @@
-"""How often each class occurs in a dataset, and the class weights that follow from it."""
+"""Class and size statistics of a dataset, and class weights from them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from atrous.labels import IGNORE, LabelSet
 
 @dataclass(frozen=True, eq=False)
 class ClassCounts:
-    """How often each of C classes occurs in a dataset.
+    """Frequencies of the C classes of a dataset.
 
     Args:
         pixels: int64 ``(C,)``, pixels of the class.
         images: int64 ``(C,)``, images with at least one pixel of it.
-        surroundings: int64 ``(C,)``, judged pixels of those images.
-        ignored: pixels that nobody judges.
+        surroundings: int64 ``(C,)``, pixels of any class in those images.
+        ignored: number of ignored pixels.
     """
 
     pixels: NDArray[np.int64]
@@ -37,7 +37,7 @@ def count_classes(dataset: Dataset, progress: Progress | None = None) -> ClassCo
     """Count the classes of a dataset, reading every pair once.
 
     Args:
-        dataset: what to read.
+        dataset: to read.
         progress: called with the number of pairs read and their total after each pair.
 
     Raises:
@@ -51,7 +51,7 @@ def count_classes(dataset: Dataset, progress: Progress | None = None) -> ClassCo
 
 
 def add_up(histograms: Iterable[NDArray[np.int64]], num_classes: int) -> ClassCounts:
-    """The counts of a dataset from the pixels ``(256,)`` of each label in each image, ignored ones at 255."""
+    """Add up the pixels ``(256,)`` of each label in each image, ignored ones at 255."""
     pixels, images, surroundings = np.zeros((3, 256), np.int64)
     for found in histograms:
         pixels += found
@@ -64,9 +64,9 @@ def add_up(histograms: Iterable[NDArray[np.int64]], num_classes: int) -> ClassCo
 def median_frequency(counts: ClassCounts) -> NDArray[np.float64]:
     """Class weights ``(C,)`` by median frequency balancing (Eigen & Fergus, ICCV 2015, arXiv 1411.4734).
 
-    The frequency of a class is its pixels over all judged pixels of the images in which it occurs; its weight is the
-    median frequency of the classes that occur over its own. A class that never occurs has weight 0: nothing is to be
-    learned of it, and label smoothing must not push it up.
+    The frequency of a class is its pixels over all pixels of classes in the images that contain it; its weight is the
+    median frequency of the classes that occur over its own. A class that never occurs has weight 0: there is
+    nothing to learn of it, and label smoothing must not raise it.
     """
     frequency = counts.pixels / np.maximum(counts.surroundings, 1)
     there = counts.pixels > 0
@@ -79,7 +79,7 @@ def median_frequency(counts: ClassCounts) -> NDArray[np.float64]:
 def inverse_log(counts: ClassCounts) -> NDArray[np.float64]:
     """Class weights ``(C,)`` by the rule of ENet (Paszke et al., arXiv 1606.02147).
 
-    It is 1 / ln(1.02 + p) with p the class's share of all judged pixels.
+    It is 1 / ln(1.02 + p) with p the class's share of all pixels of classes.
     They lie between 1.42 (the only class) and 50.5 (the rarest). A class that never occurs has weight 0, as in
     :func:`median_frequency`.
     """
@@ -89,16 +89,16 @@ def inverse_log(counts: ClassCounts) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, eq=False)
 class Stats:
-    """What a dataset holds.
+    """Statistics of a dataset.
 
     Args:
         name: of the dataset.
-        labels: its C classes.
+        label_set: its C classes.
         counts: how often each occurs.
-        pixels: int64 ``(N, C)``, the same for each of the N images that could be read.
-        places: where these N are in the dataset.
+        pixels: int64 ``(N, C)``, the pixels of each class in each of the N readable images.
+        places: the indices of these N images.
         sizes: height and width of each.
-        broken: what is wrong with images that could not be read.
+        broken: error messages of the other images.
     """
 
     name: str
@@ -110,7 +110,7 @@ class Stats:
     broken: tuple[str, ...]
 
     def text(self) -> str:
-        """Tables of classes and sizes for a person."""
+        """The statistics as text: tables of classes and sizes."""
         counts, width = self.counts, max(len("class"), *map(len, self.label_set.names))
         total = max(int(counts.pixels.sum()) + counts.ignored, 1)
         lines = [
@@ -144,29 +144,31 @@ class Stats:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON knows it; sizes are height and width, with the number of images."""
+        """The statistics for JSON; sizes are height, width and the number of images."""
         counts = self.counts
-        rows = zip(
-            *(self.label_set.names, counts.pixels.tolist(), counts.images.tolist(), counts.surroundings.tolist()),
-            *(median_frequency(counts).tolist(), inverse_log(counts).tolist()),
-            strict=True,
-        )
-        keys = "name", "pixels", "images", "surroundings", "median_frequency", "inverse_log"
+        columns = {
+            "name": self.label_set.names,
+            "pixels": counts.pixels.tolist(),
+            "images": counts.images.tolist(),
+            "surroundings": counts.surroundings.tolist(),
+            "median_frequency": median_frequency(counts).tolist(),
+            "inverse_log": inverse_log(counts).tolist(),
+        }
         return {
             "data": self.name,
             "images": len(self.sizes),
             "ignored_pixels": counts.ignored,
-            "classes": [dict(zip(keys, row, strict=True)) for row in rows],
+            "classes": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)],
             "sizes": [[*size, count] for size, count in Counter(self.sizes).most_common()],
             "broken": list(self.broken),
         }
 
 
 def measure(dataset: Dataset, progress: Progress | None = None) -> Stats:
-    """Read every pair of a dataset once; those that can't be read are named, and the others counted.
+    """Compute statistics of a dataset, reading every sample once; unreadable ones are named, the others counted.
 
     Args:
-        dataset: what to read.
+        dataset: to read.
         progress: called with the number of pairs read and their total after each pair.
     """
 

@@ -1,1 +1,1 @@
-"""The dataset doctor: what is wrong with images, masks and splits, and how to mend it."""
+"""The dataset doctor: what is wrong with images, masks and splits, and how to fix it."""

@@ -25,7 +25,7 @@ def content(pair: Listed, facts: Facts) -> Hashable:
 
 
 def contains(split: str, other: str) -> bool:
-    """Whether one of two splits contains the other on purpose, as their names say: ``trainaug`` and ``train``."""
+    """Whether one of two splits contains the other on purpose, by their names: ``trainaug`` and ``train``."""
     return split in other or other in split or "all" in (split, other)
 
 

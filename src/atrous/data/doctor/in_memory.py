@@ -87,7 +87,7 @@ def check_datasets(
     Args:
         datasets: by the name of their split, ``train`` and ``val``; of the same classes.
         progress: called with the number of samples read and their total after each sample.
-        spec: what the whole is called; the name of the first when left out.
+        spec: name of them together; that of the first when left out.
         most: number of samples of each to read, spread evenly; all when left out.
 
     Raises:

@@ -112,7 +112,7 @@ def repair(checkup: Checkup, folder: Path, progress: Progress | None = None) -> 
     if not checkup.source.repairable:
         raise DatasetError(
             f"{checkup.source.spec} has more than images with one mask each, and a repaired copy would lose it; fix "
-            "its own files as the findings say"
+            "its own files as described in the findings"
         )
     if unclear := [finding for finding in checkup.findings if finding.kind == FindingKind.LABELS_FILE]:
         raise DatasetError(f"{unclear[0].found}; correct that first, since nothing else declares what the masks mean")

@@ -151,7 +151,7 @@ def decode_image(data: bytes, name: str = "image") -> DecodedImage:
         if _is_plain_jpeg(data):
             with contextlib.suppress(cv2.error):
                 pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)  # upright
-                if pixels is not None:  # a truncated file gives None; Pillow then says what is wrong with it
+                if pixels is not None:  # a truncated file gives None; Pillow then raises the reason
                     return DecodedImage(pixels, orientation=_jpeg_orientation(data))
         with open_with_pillow(data) as image:
             _check_size(image.size, name)

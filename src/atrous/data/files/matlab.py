@@ -63,7 +63,7 @@ class MatlabMask(MaskRef):
     Args:
         path: the file.
         variable: the variable that contains the mask.
-        convert: from its value to a mask, uint8 ``(H, W)``; may raise a :class:`MatrixError` that goes on from
+        convert: from its value to a mask, uint8 ``(H, W)``; may raise a :class:`MatrixError` that continues
             "its VARIABLE ".
         same_size: whether the variable has the size of the mask.
     """

@@ -16,7 +16,7 @@ R = TypeVar("R")
 
 def read_all(read: Callable[[T], R], items: Sequence[T], progress: Progress | None = None) -> Iterator[R]:
     """Yield the result of reading each item, in order; several are read at once."""
-    with ThreadPoolExecutor(THREADS, "reader") as pool:
+    with ThreadPoolExecutor(THREADS, "read") as pool:
         for done, result in enumerate(pool.map(read, items), 1):
             yield result
             if progress:

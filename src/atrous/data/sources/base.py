@@ -76,7 +76,7 @@ class DatasetSource(Described, Protocol):
         """
 
     def likely_form(self) -> tuple[MaskForm, list[Finding]]:
-        """How its masks are probably written, judging by the readable ones, and what is wrong with that."""
+        """How its masks are probably written, going by the readable ones, and findings about that."""
 
     def unused_masks(self) -> list[Path]:
         """Masks without an image."""

@@ -103,7 +103,7 @@ class Folder:
             return [name for name in self.images if name.startswith(f"{split}/")]
         if split == "all":
             return list(self.images)
-        if (self.root / "images" / "train").is_dir():  # drawing val from everything would judge on what train learns
+        if (self.root / "images" / "train").is_dir():  # drawing val from everything would evaluate on training images
             there = folders_in(self.root / "images")
             raise DatasetError(
                 f"{self.root} has no split '{split}'{did_you_mean(split, there)}; its subfolders of images/ are: "

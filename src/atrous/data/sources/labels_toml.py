@@ -186,7 +186,7 @@ def _values_far_apart(root: Path, classes: list[int], seen: Mapping[Path, frozen
         "error",
         f"the masks in {root / 'masks'} contain the values {shown}; read as class numbers they would make "
         f"{classes[-1] + 1} classes, of which {number(len(classes), 'occurs', 'occur')}",
-        "classes numbered 0, 1, 2, …, or labels.toml, which says what the values mean",
+        "classes numbered 0, 1, 2, …, or a labels.toml that declares what the values mean",
         f"write {root / 'labels.toml'}, with names of your own:\n" + _indented(toml_of(form)),
         tuple(
             Item(str(mask), f"values {', '.join(map(str, sorted(values)))}")

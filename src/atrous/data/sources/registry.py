@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +20,7 @@ from atrous.data.sources.person_part import PersonPart
 from atrous.data.sources.siftflow import SiftFlow
 from atrous.data.sources.voc import Voc
 from atrous.errors import DatasetError, InputError
+from atrous.registry import Registry
 
 SOURCES: dict[str, Callable[[Path], DatasetSource]] = {
     "voc": Voc,
@@ -38,8 +38,7 @@ SOURCES: dict[str, Callable[[Path], DatasetSource]] = {
 
 Opener = Callable[[str, str], Dataset]
 """(path, split) → dataset; raises a :class:`~atrous.errors.DatasetError` for a split that does not exist."""
-ENTRY_POINTS = "atrous.datasets"
-OPENERS: dict[str, Opener] = {}
+OPENERS: Registry[Opener] = Registry("dataset", "atrous.datasets")
 """The registered datasets by name."""
 
 F = TypeVar("F", bound=Opener)
@@ -49,13 +48,14 @@ def register_dataset(name: str) -> Callable[[F], F]:
     """Register a function that opens a split of a dataset under a name.
 
     Afterwards ``NAME:PATH`` is a dataset for :func:`~atrous.data.open_dataset`, the doctor, training and the command
-    line. A package can do the same for all its users with an entry point of the group ``atrous.datasets``.
+    line. A package does the same for all its users with an entry point of the group ``atrous.datasets`` that names
+    the function.
 
     Args:
         name: what stands before the colon.
 
     Raises:
-        InputError: a dataset source of Atrous has this name, or it contains a colon.
+        InputError: a dataset of Atrous or another function has this name, or it contains a colon.
 
     Example:
         >>> @register_dataset("fields")
@@ -66,7 +66,7 @@ def register_dataset(name: str) -> Callable[[F], F]:
         raise InputError(f"a dataset can't be registered as '{name}'; choose a name without a colon, none of Atrous's")
 
     def register(opener: F) -> F:
-        OPENERS[name] = opener
+        OPENERS.add(name, opener, opener)
         return opener
 
     return register
@@ -75,12 +75,7 @@ def register_dataset(name: str) -> Callable[[F], F]:
 def find_opener(spec: str) -> Opener | None:
     """The function that opens ``NAME:PATH``, if the name is registered, by a decorator or by an installed package."""
     name, colon, _ = spec.partition(":")
-    if not colon or name in SOURCES:
-        return None
-    if name not in OPENERS:
-        for entry in entry_points(group=ENTRY_POINTS, name=name):
-            OPENERS[name] = entry.load()
-    return OPENERS.get(name)
+    return OPENERS[name] if colon and name not in SOURCES and name in OPENERS else None
 
 
 def open_registered(spec: str, split: str) -> Dataset:
