@@ -196,10 +196,12 @@ def with_merge(model: SegmentationModel, inference: Inference, merge: str) -> In
     Raises:
         InputError: nothing is merged, or not in this way.
     """
-    own = model.merges if isinstance(model, MultiScale) and len(model.scales) > 1 else ()
-    if isinstance(model, MultiScale) and merge in own:
-        model.merge = merge
-        return inference
+    own: tuple[str, ...] = ()
+    if isinstance(model, MultiScale) and len(model.scales) > 1:
+        own = model.merges
+        if merge in own:
+            model.merge = merge
+            return inference
     choices = [] if inference.single_view else [choice for choice in get_args(Merge) if choice not in own]
     if merge in choices:
         return replace(inference, merge=merge)  # type: ignore[arg-type]
@@ -210,8 +212,9 @@ def with_merge(model: SegmentationModel, inference: Inference, merge: str) -> In
 
 def _run(model: SegmentationModel, images: Tensor, heads: Sequence[str]) -> dict[str, View]:
     """Run the network once: the view of each head, in pixels of its input."""
-    if heads:
-        outputs = {output.name: output for output in model.outputs(images)}
-        return {name: View(outputs[name].logits.float(), outputs[name].grid) for name in ("main", *heads)}
-    output = model.main_output(images)
-    return {"main": View(output.logits.float(), output.grid, attention=output.attention)}
+    outputs = model.outputs(images) if heads else [model.main_output(images)]
+    return {
+        output.name: View(output.logits.float(), output.grid, attention=output.attention)
+        for output in outputs
+        if output.name in ("main", *heads)
+    }
