@@ -1,4 +1,4 @@
-"""Where features sit: the exact place of every position of a feature map in the input image.
+"""Where features sit: the exact position of every element of a feature map in the input image.
 
 The centre of position *i* of a map sits at input pixel ``stride * i + offset`` (pixel centres are integers). A window
 (convolution, pooling) with kernel k, stride s, padding p and dilation d multiplies the stride by s and adds
@@ -21,7 +21,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Grid:
-    """Places of a feature map: position *i* sits at input pixel ``stride * i + offset``, in rows and columns alike."""
+    """Positions of a feature map: element *i* sits at input pixel ``stride * i + offset``, for rows and columns."""
 
     stride: float
     offset: float
@@ -51,24 +51,24 @@ def _taps(source: Grid, target: Grid, size: int, length: int, fade: bool, x: Ten
     """
     if not (x.is_cuda or torch.compiler.is_dynamo_compiling()):
         return torch.from_numpy(_kept_taps(source, target, size, length, fade)).to(x)
-    # Made there: the host would wait for a copy until the GPU has done all that it was asked for before, and in
-    # inference mode torch.compile has no place for arrays.
-    home = x.device if x.is_cuda else torch.device("cpu")  # some other devices have no float64
+    # Computed on the device: a copy would make the host wait for all pending work of the GPU, and torch.compile does
+    # not support arrays in inference mode.
+    home = x.device if x.is_cuda else torch.device("cpu")  # not every device has float64
     targets, sources = (torch.arange(n, dtype=torch.float64, device=home) for n in (size, length))
     return _interpolation(targets, sources, source, target, fade).to(x)
 
 
 @lru_cache(maxsize=256)
 def _kept_taps(source: Grid, target: Grid, size: int, length: int, fade: bool) -> NDArray[np.float32]:
-    """In NumPy: a tensor that is kept would be of the mode that its first user was in (inference, or an export's
-    fakes).
+    """In NumPy: a cached tensor would keep the mode of its first use (inference mode, or the fake tensors of an
+    export).
     """
     taps = _interpolation(np.arange(size), np.arange(length), source, target, fade)
     return taps.astype(np.float32, copy=False)
 
 
 def _interpolation(targets: Numbers, sources: Numbers, source: Grid, target: Grid, fade: bool) -> Numbers:
-    """The shares ``(size, length)`` of source positions in target positions, both numbered from 0; arrays or tensors
+    """The weights ``(size, length)`` of source positions in target positions, both numbered from 0; arrays or tensors
     in double precision.
     """
     place = (targets * target.stride + target.offset - source.offset) / source.stride
@@ -81,7 +81,7 @@ def _interpolation(targets: Numbers, sources: Numbers, source: Grid, target: Gri
 def resample(
     x: Tensor, source: Grid, target: Grid | tuple[Grid, Grid], size: tuple[int, int], *, fade: bool = False
 ) -> Tensor:
-    """Sample a feature map bilinearly at the places of another grid; beyond its outermost positions it is constant.
+    """Sample a feature map bilinearly at the positions of another grid; beyond its outermost ones it is constant.
 
     Two small matrix products: exact for any size, differentiable, and deterministic on every device. The memory
     format is kept.

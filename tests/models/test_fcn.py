@@ -428,7 +428,7 @@ class TestWeights:
             ClassicBackbone("vgg16", pretrained=file)
         file.with_suffix(".pth").write_bytes(b"no weights")
         for bad in (file.with_suffix(".pth"), tmp_path / "nowhere.pth"):
-            with pytest.raises(WeightsNotFoundError, match="could not be had"):
+            with pytest.raises(WeightsNotFoundError, match="could not be found"):
                 ClassicBackbone("vgg16", pretrained=bad)
 
     def test_offline_the_ways_are_named(self, thin: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -248,8 +248,8 @@ def test_an_unknown_model_is_named() -> None:
     ("failure", "words"),
     [
         (None, "since HF_HUB_OFFLINE is set"),
-        (RepositoryNotFoundError, "the hub has none of that name, or it asks for a login"),
-        (ConnectionError, "the hub did not give it: no route$"),
+        (RepositoryNotFoundError, "the hub has no such repository, or it is private"),
+        (ConnectionError, "it could not be fetched from the hub: no route$"),
     ],
 )
 def test_a_name_that_may_be_a_folder_is_first_said_to_be_none(tmp_path, monkeypatch, failure, words):
@@ -274,7 +274,7 @@ def test_no_folder_and_no_hub_id_either(tmp_path, monkeypatch):
 
 def test_a_file_is_no_model(tmp_path):
     (tmp_path / "model.safetensors").touch()
-    with pytest.raises(CheckpointError, match=r"is a file; a model is the folder that config\.json and"):
+    with pytest.raises(CheckpointError, match=r"is a file; a model is the folder that contains config\.json and"):
         load(tmp_path / "model.safetensors")
 
 

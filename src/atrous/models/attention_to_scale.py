@@ -21,11 +21,11 @@ ATTENTION_WIDTH = 512
 
 
 class AttentionToScale(MultiScale):
-    """A network over several scales whose scores are summed with weights of their own at each place (eq. 1–2).
+    """A network over several scales whose logits are summed with learned weights at each position (eq. 1–2).
 
     The weights are a softmax over the scales, the same for all classes. A 3×3 convolution with 512 filters, ReLU and a
-    1×1 convolution make them of what the classifiers read at all scales, brought to the finest one's map and
-    concatenated. ``model.merge = "average"`` leaves them aside.
+    1×1 convolution compute them from the inputs of the classifiers at all scales, resampled to the finest one and
+    concatenated. ``model.merge = "average"`` ignores them.
     """
 
     merges: tuple[Merge, ...] = ("attention", "average", "max")
@@ -72,7 +72,7 @@ def attention_to_scale(
 ) -> MultiScale:
     """Attention to Scale over any ``base`` with its ``base_options``; its output stride is the base's own.
 
-    ``merge="average"`` and ``"max"`` are built without attention; ``extra_supervision`` trains each scale's scores
+    ``merge="average"`` and ``"max"`` are built without attention; ``extra_supervision`` trains each scale's logits
     beside the merged ones.
     """
     network = build_on(backbone, base, label_set, dict(base_options or {}))

@@ -1,4 +1,4 @@
-"""What every model has in common: preprocessing, output stride, scores and where they sit."""
+"""What every model has in common: preprocessing, output stride, logits and their grid, saving."""
 
 from __future__ import annotations
 
@@ -141,9 +141,7 @@ class SegmentationModel(nn.Module):
 
     @property
     def output_stride(self) -> int:
-        """How many pixels lie between two positions of the backbone's last map; may be set to 4, 8, 16 or 32 at any
-        time.
-        """
+        """Pixels between two positions of the backbone's last feature map; may be set to 4, 8, 16 or 32 at any time."""
         return self.backbone.output_stride
 
     @output_stride.setter
@@ -190,20 +188,21 @@ class SegmentationModel(nn.Module):
         """uint8 RGB images ``(B, 3, H, W)`` → this network's input, float32 ``(B, 3, H, W)``.
 
         Raises:
-            TypeError: no tensor, or one that is not uint8.
-            ValueError: another shape, or another number of channels than the network has.
+            InputTypeError: not a tensor, or not uint8.
+            InputError: another shape, or another number of channels than the network has.
         """
         if not isinstance(images, Tensor):
             raise InputTypeError(f"preprocess takes a torch tensor, not {type(images).__name__}: torch.from_numpy(x)")
         if images.dtype != torch.uint8:
             raise InputTypeError(
-                f"preprocess takes uint8 images in 0–255, not {images.dtype}; a model's own input needs no more of it"
+                f"preprocess takes uint8 images in 0–255, not {images.dtype}; "
+                "input that is already normalised goes straight to model(x)"
             )
         self._check_shape(images)
         return self.preprocessing(images)
 
     def coarse_logits(self, images: Tensor) -> tuple[Tensor, Grid]:
-        """Class scores at network resolution: nothing of the image's own size is made.
+        """Logits at network resolution; nothing of the image's own size is computed.
 
         Args:
             images: preprocessed images ``(B, in_channels, H, W)`` of any size.
@@ -212,7 +211,7 @@ class SegmentationModel(nn.Module):
             Logits ``(B, num_classes, h, w)`` and the grid they sit on.
 
         Raises:
-            ValueError: not four dimensions, or another number of channels than the network has.
+            InputError: not four dimensions, or another number of channels than the network has.
         """
         main = self.main_output(images)
         return main.logits, main.grid
@@ -237,7 +236,7 @@ class SegmentationModel(nn.Module):
             return self._outputs(images)
 
     def _computing(self, images: Tensor) -> AbstractContextManager[object]:
-        """What the network computes these images in."""
+        """The context that the network computes these images in."""
         if not torch.compiler.is_compiling() and not self._depthwise:
             return nullcontext()
         return compiled_depthwise(images)
@@ -286,14 +285,14 @@ class SegmentationModel(nn.Module):
         return self.main_output(images).at((images.shape[-2], images.shape[-1]))
 
     def start_from(self, source: SegmentationModel) -> None:
-        """Take over the weights and the preprocessing of another model of the same network, in place.
+        """Copy the weights and the preprocessing of another model of the same network into this one.
 
-        New stays what scores the classes where their number differs, and what only this model has of the parts that
-        a network can do without: an auxiliary head, or the skips by which an FCN is finer than the one before (its
-        scorers are zero then, so that it begins with the coarser one's scores).
+        Classifiers keep their new weights where the number of classes differs. So do optional parts that the other
+        model does not have: an auxiliary head, or the skips of a finer FCN (whose scorers are zero, so that it begins
+        with the coarser one's logits).
 
         Raises:
-            ValueError: another network; nothing has been taken then.
+            InputError: another network; nothing has been changed then.
         """
         weights, slots = source.state_dict(), self.state_dict()
         counts = (source.num_classes, self.num_classes)
@@ -316,14 +315,13 @@ class SegmentationModel(nn.Module):
         self.preprocessing = source.preprocessing
 
     def save(self, folder: str | Path, *, dtype: torch.dtype | None = None, **notes: Any) -> Path:
-        """Write the model as a folder of ``model.safetensors`` and ``config.json``, in one step: an old folder is
-        replaced only by a whole new one.
+        """Write the model as a folder of ``model.safetensors`` and ``config.json``, atomically.
 
         Args:
-            folder: where to; its parents are made.
+            folder: to write to; its parents are created.
             dtype: the type floating-point weights are stored in; their own when left out. Weights are always loaded
                 as float32.
-            notes: what else belongs to the model (recipe, metrics, ...), as JSON values.
+            notes: further facts about the model (recipe, metrics, ...), as JSON values.
 
         Raises:
             ValueError: a note has the name of what builds the model again, or the backbone has no name by which it can
@@ -341,7 +339,7 @@ class SegmentationModel(nn.Module):
             "preprocessing": asdict(self.preprocessing),
         }
         if taken := sorted(own.keys() & notes.keys()):
-            raise InputError(f"notes can't be called {', '.join(taken)}: the model's own facts are")
+            raise InputError(f"notes can't be called {', '.join(taken)}: these names are the model's own")
         config = own | {key: value for key, value in (self.card | notes).items() if key not in own}
         return write_folder(Path(folder), config, self.state_dict(), dtype)
 

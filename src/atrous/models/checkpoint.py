@@ -20,7 +20,7 @@ FORMAT = 1
 
 
 class CheckpointError(InputError):
-    """A model folder that can't be read; the message says what is wrong with it."""
+    """A model folder that can't be read; the message states the reason."""
 
 
 def is_model_folder(folder: Path) -> bool:

@@ -30,11 +30,11 @@ from atrous.models.registry import register_model
 
 FC_WIDTH = 1024
 Side = Annotated[int, Field(ge=0, le=8192)]
-"""What images are padded to; beyond that, not even one of them fits into the memory of most machines."""
+"""Side that images are padded to; beyond the limit, a single one exceeds the memory of most machines."""
 
 
 class DeepLab(SegmentationModel):
-    """Scores that are the sum over branches of one atrous rate each (v2, §3.1): one branch is LargeFOV, four are ASPP.
+    """Logits that are the sum over branches of one atrous rate each (v2, §3.1): one branch is LargeFOV, four are ASPP.
 
     A branch is fc6 (atrous), fc7 and fc8 as the VGG networks have them, each hidden layer with ReLU and dropout 0.5; or
     a bare atrous classifier, as the ResNets have it. Layers are named as in the released models: ``fc6``, ``fc7``,
@@ -158,15 +158,15 @@ class DeepLab(SegmentationModel):
         return result
 
     def _grid(self) -> Grid:
-        """Where the scores sit: with the features, but for an even kernel that can't be centred."""
+        """Where the logits sit: with the features, except for an even kernel, which can't be centred."""
         rate = self._scaled(self.rates[0])
         return self.backbone.grids[-1].window(self.kernel, 1, self._front(rate), rate)
 
 
 class DeepLabMSc(DeepLab):
-    """LargeFOV to whose scores the image itself and the maps before the last one add theirs (v1, §4.3): each through
-    a two-layer perceptron and a classifier of its own, as released; a sum of scores is a classifier of concatenated
-    features.
+    """LargeFOV with multi-scale features: the image and the maps before the last one add their logits (v1, §4.3),
+    each through a two-layer perceptron and a classifier of its own, as released; a sum of logits is a classifier of
+    concatenated features.
 
     The perceptrons' first layer takes the stride that is left to the output stride, and a rate where its map is denser
     than at output stride 8. All that is new lies in ``msc``, with the released names (``data_conv``, ``data_fc``,
@@ -249,7 +249,7 @@ def deeplab_msc_largefov(
     seed: Seed = 0,
     pad_to: Side = 0,
 ) -> DeepLabMSc:
-    """DeepLab-MSc-LargeFOV: with the scores of the image and of the maps before the last. The arguments are those of
+    """DeepLab-MSc-LargeFOV: with the logits of the image and of the maps before the last. The arguments are those of
     :func:`deeplab_largefov`.
     """
     return DeepLabMSc(backbone, label_set, rate, kernel, width, seed, pad_to)
@@ -266,10 +266,11 @@ def deeplab_aspp(
     pad_to: Side = 0,
     scales: Sequence[float] = (1,),
 ) -> DeepLab | MultiScale:
-    """DeepLab v2: ASPP that sums the scores of 3×3 branches, one for each of ``rates`` at output stride 8. These are
+    """DeepLab v2: ASPP that sums the logits of 3×3 branches, one for each of ``rates`` at output stride 8. These are
     ASPP-L; ASPP-S has rates 2, 4, 8 and 12.
 
-    ``scales`` are those of the image whose scores' maximum counts, each trained beside it: v2 has (1, 0.75, 0.5).
+    ``scales`` of the image are merged by the maximum of their logits, and each is trained beside it: v2 has
+    (1, 0.75, 0.5).
     ``width`` and ``pad_to`` are those of :func:`deeplab_largefov`, and ``seed`` is that of the first branch, with the
     next number for each further one.
     """

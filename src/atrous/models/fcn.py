@@ -2,8 +2,9 @@
 
 On ``alexnet``, ``caffenet`` and ``vgg11`` to ``vgg19_bn`` the networks have the form of the released models: pad 100,
 bilinear deconvolutions, crops; their output stride is 32. On ``googlenet``, and on any timm backbone with features at
-strides 8, 16 and 32, a score map is sampled where the finer one sits; a timm backbone's output stride can be set. Names
-joined by ``+`` are backbones side by side, each with its share of the channels: late fusion (§5, NYUDv2).
+strides 8, 16 and 32, coarse logits are sampled at the positions of the finer ones; a timm backbone's output
+stride can be set. Names joined by ``+`` are backbones side by side, each with its share of the channels: late fusion
+(§5, NYUDv2).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from atrous.models.registry import register_model
 
 
 class Skip(NamedTuple):
-    """A finer feature whose scores are added; ``scale`` is what it is multiplied by before its scorer."""
+    """A finer feature map whose logits are added; it is multiplied by ``scale`` before its scorer."""
 
     scorer: str
     upsampling: str
@@ -36,7 +37,7 @@ class Skip(NamedTuple):
 
 
 class FCN(SegmentationModel):
-    """Scores of the last features, to which those of finer ones are added on the way to the image (§4.2).
+    """Logits of the last features, to which those of finer ones are added from coarse to fine (§4.2).
 
     Its tensors are named as in the released models, also where a backbone has no pools: ``score_fr`` reads the
     features at stride 32, ``score_pool4`` those at 16, ``score_pool3`` those at 8. All scorers are 1×1 convolutions and
@@ -76,7 +77,7 @@ class FCN(SegmentationModel):
         return scorer
 
     def _all_logits(self, features: list[Tensor]) -> tuple[Tensor, Grid]:
-        """The scores of every head, one behind the other."""
+        """The logits of all heads, concatenated."""
         scores, grid = self.score_fr(self.dropout(features[self.coarse])), self.backbone.grids[self.coarse]
         for skip in self.skips:
             fine = self.get_submodule(skip.scorer)(features[skip.feature] * skip.scale)
@@ -103,7 +104,7 @@ class FCN(SegmentationModel):
         return HeadResult(logits[:, : self.num_classes], grid, [features[self.coarse]], coarse)
 
     def _outputs(self, images: Tensor) -> list[Output]:
-        """The scores of the classes, and those of each auxiliary head: the loss compares them with labels of their own
+        """The logits of the classes, and those of each auxiliary head: the loss compares them with labels of their own
         (SIFT Flow's ``geometric``).
         """
         scores, grid = self._all_logits(self._features(images))
@@ -182,7 +183,7 @@ def _build(
         return PaddedFCN(backbone, label_set, scales, dropout, heads or {}, learn_upsampling)
     if learn_upsampling:
         raise InputError(
-            f"learn_upsampling is for the papers' backbones; on '{backbone.name}' scores are sampled instead"
+            f"learn_upsampling is for the papers' backbones; on '{backbone.name}' logits are sampled instead"
         )
     return FCN(backbone, label_set, scales, dropout, heads or {})
 
@@ -195,7 +196,7 @@ def fcn32s(
     dropout: Probability | None = None,
     heads: Mapping[str, Positive] | None = None,
 ) -> FCN:
-    """FCN-32s: the last scores alone.
+    """FCN-32s: the logits of stride 32 alone.
 
     ``dropout`` comes before the scorer: 0.5 on the papers' backbones, else 0.1. ``heads`` are auxiliary label
     sets to score, by name and number of classes.
@@ -212,7 +213,7 @@ def fcn16s(
     heads: Mapping[str, Positive] | None = None,
     learn_upsampling: bool = False,
 ) -> FCN:
-    """FCN-16s: with the scores of stride 16.
+    """FCN-16s: adds the logits of stride 16.
 
     ``learn_upsampling`` learns the deconvolutions between the skips, as the 2015 text has it (§4.3); the released
     models keep them fixed. The others are as for :func:`fcn32s`.
@@ -230,7 +231,7 @@ def fcn8s(
     learn_upsampling: bool = False,
     at_once: bool = False,
 ) -> FCN:
-    """FCN-8s: with the scores of strides 16 and 8.
+    """FCN-8s: adds the logits of strides 16 and 8.
 
     ``at_once`` scales their features by 0.01 and 0.0001, so that the three can be trained at once instead of in
     stages. The others are as for :func:`fcn16s`.
@@ -240,14 +241,14 @@ def fcn8s(
 
 
 def late_fusion(*models: FCN) -> FCN:
-    """One FCN of several, each for its own share of the channels (NYUDv2's RGB and HHA, §5): its scores are the mean
+    """One FCN of several, each for its own share of the channels (NYUDv2's RGB and HHA, §5): its logits are the mean
     of theirs, and it can be trained further.
 
     Args:
         models: of one architecture, with the same labels and options.
 
     Raises:
-        ValueError: models of different kinds, or with learned upsampling, whose mean is not the mean of the scores.
+        InputError: models of different kinds, or with learned upsampling, whose mean is not the mean of the logits.
     """
     first = models[0]
     for model in models:
@@ -282,7 +283,7 @@ def late_fusion(*models: FCN) -> FCN:
 
 
 class DilatedFCN(SegmentationModel):
-    """What torchvision and others call FCN: a small convolutional head on a dense ResNet, without skips."""
+    """The network that torchvision and others call FCN: a small convolutional head on a dense backbone, no skips."""
 
     def __init__(self, backbone: Backbone, label_set: LabelSet, aux: bool) -> None:
         super().__init__(backbone, label_set, aux=aux)

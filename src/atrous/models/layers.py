@@ -1,4 +1,4 @@
-"""The small layers that several papers share."""
+"""Small layers that several papers share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _COLUMNS = 1 << 26
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[object]:
-    """Switch autocast off for what happens to a tensor."""
+    """Disable autocast on the device of a tensor."""
     return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
@@ -39,8 +39,8 @@ class PooledBatchNorm(nn.BatchNorm2d):
 class WideConv2d(nn.Conv2d):
     """A convolution of stride 1 with wide padding, such as fc6 of DeepLab on VGG.
 
-    For few images in half precision, cuDNN takes its slowest code for it (deeplab_largefov on VGG-16 took 82 ms on an
-    H200 for one image, 31 for thirty-two): on a GPU such a one is a product of matrices, some rows at a time.
+    For few images in half precision, cuDNN takes its slowest path (deeplab_largefov on VGG-16 took 82 ms on an
+    H200 for one image, 31 for thirty-two): on a GPU it is then computed as a matrix product, some rows at a time.
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -128,9 +128,9 @@ def set_rate(module: nn.Module, rate: int) -> None:
 
 
 class Bottleneck(nn.Module):
-    """A residual unit of the deeper ResNets (1×1 to a quarter of the channels, 3×3, 1×1) that keeps its map's form.
+    """A residual unit of the deeper ResNets (1×1 to a quarter of the channels, 3×3, 1×1) without a stride.
 
-    The new unit changes nothing: its last norm starts at zero.
+    A new unit is the identity on its non-negative input: its last norm starts at zero.
     """
 
     def __init__(self, channels: int) -> None:
@@ -159,15 +159,15 @@ def init_convolutions(modules: Iterable[nn.Module]) -> None:
 
 
 def init_classifier(classifier: nn.Conv2d) -> None:
-    """Small scores in the beginning: truncated normal, 0.01."""
+    """Small logits at first: truncated normal, standard deviation 0.01; bias 0."""
     nn.init.trunc_normal_(classifier.weight, std=0.01)
     if classifier.bias is not None:
         nn.init.zeros_(classifier.bias)
 
 
 class FCNHead(nn.Sequential):
-    """What is called "FCN" beside dilated ResNets: 3×3 convolution to a quarter of the channels, batch norm, ReLU,
-    dropout 0.1, 1×1 convolution. Numbered as torchvision's, so that its weights fit.
+    """The head called "FCN" on dilated ResNets: 3×3 convolution to a quarter of the channels, batch norm, ReLU,
+    dropout 0.1, 1×1 convolution. Numbered like torchvision's, so that its weights fit.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:

@@ -13,7 +13,7 @@ from atrous.models.create import create_model
 
 BUNDLE = Path(__file__).resolve().parent.parent / "zoo"
 MENTIONED = 10
-"""Folders that an error tells of at most."""
+"""Maximum number of folders that an error lists."""
 DEFAULT = "deeplabv3plus_lite0_voc"
 """The bundled model that the demo and ``predict`` take when none is named."""
 
@@ -30,7 +30,7 @@ def load(source: str | Path) -> SegmentationModel:
         source: a bundled name, a folder, or a hub id (``owner/name``, fetched and cached by huggingface_hub).
 
     Raises:
-        CheckpointError: nothing of that name, or a folder that can't be read.
+        CheckpointError: an unknown name, or a folder that can't be read.
     """
     if str(source) in bundled():
         return load_folder(BUNDLE / str(source))
@@ -38,7 +38,7 @@ def load(source: str | Path) -> SegmentationModel:
         return load_folder(source)
     if Path(source).is_file():
         raise CheckpointError(
-            f"{source} is a file; a model is the folder that config.json and model.safetensors lie in"
+            f"{source} is a file; a model is the folder that contains config.json and model.safetensors"
         )
     parent = Path(source).parent
     if parent != Path() and parent.is_dir():
@@ -47,7 +47,7 @@ def load(source: str | Path) -> SegmentationModel:
     if isinstance(source, str) and source.count("/") == 1 and not source.startswith((".", "/", "~")):
         return load_folder(_from_hub(source))
     raise CheckpointError(
-        f"no model '{source}': it is no folder, and the bundled models are: {', '.join(bundled()) or 'none'} "
+        f"no model '{source}': it is not a folder, and the bundled models are: {', '.join(bundled()) or 'none'} "
         "(a hub id has the form owner/name)"
     )
 
@@ -62,11 +62,11 @@ def _from_hub(repository: str) -> Path:
         if isinstance(error, HFValidationError):
             hub = "it can't be a hub id either"
         elif isinstance(error, RepositoryNotFoundError):
-            hub = "the hub has none of that name, or it asks for a login"
+            hub = "the hub has no such repository, or it is private"
         elif constants.HF_HUB_OFFLINE:
-            hub = "it was not looked for on the hub, since HF_HUB_OFFLINE is set; what was fetched before has none"
+            hub = "the hub was not asked, since HF_HUB_OFFLINE is set, and it is not in the hub's cache"
         else:
-            hub = f"the hub did not give it: {str(error).partition(chr(10))[0]}"
+            hub = f"it could not be fetched from the hub: {str(error).partition(chr(10))[0]}"
         owner = repository.partition("/")[0]
         raise CheckpointError(
             f"no model '{repository}': there is no such folder (nor a folder {owner}) in {Path.cwd()}, and {hub}"

@@ -1,9 +1,9 @@
-"""Several scales of an image through one network, and their scores merged into one (DeepLab v2, arXiv 1606.00915,
-§3.2; Attention to Scale, arXiv 1511.03339).
+"""One network over several scales of an image, with merged logits (DeepLab v2, arXiv 1606.00915, §3.2; Attention to
+Scale, arXiv 1511.03339).
 
-Position *p* of an image at scale *s* shows the place *p / s* of the original: ``(n − 1) · s + 1`` positions, so that
-sides of 32k + 1 keep their corners (513 → 385 and 257). Scores are merged at network resolution, where those of the
-finest scale sit.
+Position *p* of an image at scale *s* shows position *p / s* of the original. A side has ``(n − 1) · s + 1`` positions,
+so that sides of 32k + 1 keep their corners (513 → 385 and 257). Logits are merged at network resolution, on the grid of
+the finest scale.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from atrous.models.layers import full_precision
 
 Merge = Literal["max", "average", "attention"]
 SMALLEST, LARGEST = 0.125, 8
-"""What a scale of an image is between."""
+"""Bounds of a scale."""
 
 
 class Scale(NamedTuple):
-    """What the network says of an image at one scale, its grids in pixels of the original."""
+    """What the network computes from an image at one scale; the grids are in pixels of the original."""
 
     output: Output
     embedding: list[Tensor]
@@ -35,13 +35,13 @@ class Scale(NamedTuple):
 
 
 class MultiScale(SegmentationModel):
-    """A network that looks at each image at several scales, with the same weights.
+    """A network applied to each image at several scales, with shared weights.
 
     Args:
         base: the shared network.
         scales: of the image; 1 is its own size.
-        merge: ``max`` or ``average`` of the scores at each place and class; may be set at any time.
-        extra_supervision: train on the scores of each scale too, with weight 1, beside the merged ones.
+        merge: ``max`` or ``average`` of the logits at each position and class; may be set at any time.
+        extra_supervision: train on the logits of each scale too, with weight 1, beside the merged ones.
 
     Raises:
         ValueError: no scales, one out of bounds, or twice the same; an unknown merge; a base that has scales of its own
@@ -77,7 +77,7 @@ class MultiScale(SegmentationModel):
 
     @property
     def merge(self) -> Merge:
-        """How the scales' scores become one; may be set at any time, and is saved as it is set."""
+        """How the logits of the scales are merged; may be set at any time, and is saved with the model."""
         return self._merge
 
     @merge.setter
@@ -95,23 +95,23 @@ class MultiScale(SegmentationModel):
 
     @property
     def finest(self) -> int:
-        """The number of the scale on whose map scores are merged."""
+        """Index of the scale on whose grid logits are merged."""
         return self.scales.index(max(self.scales))
 
     def inherited(self) -> Iterator[nn.Parameter]:
-        """As the shared network has it."""
+        """Those of the shared network."""
         return self.base.inherited()
 
     def _follow_output_stride(self) -> None:
         self.base._follow_output_stride()
 
     def _outputs(self, images: Tensor) -> list[Output]:
-        """The merged scores, and those of each scale where there is extra supervision."""
+        """The merged logits, and those of each scale with extra supervision."""
         seen = self._look(images)
         return [self._merged(seen), *(scale.output for scale in seen if self.extra_supervision)]
 
     def start_from(self, source: SegmentationModel) -> None:
-        """Take over the weights of another model of the same network, or of one scale of it."""
+        """Copy the weights of another model of the same network, or of one of a single scale."""
         if isinstance(source, MultiScale):
             super().start_from(source)
         else:
@@ -147,10 +147,10 @@ class MultiScale(SegmentationModel):
 
 
 def check_scales(scales: Sequence[float]) -> None:
-    """See that scales of an image can be: what a network learns, and what one looks at.
+    """Check scales of an image, for training as for inference.
 
     Raises:
-        ValueError: none, the same one twice, or one that makes images enormous or tiny.
+        InputError: no scales, the same one twice, or one out of bounds.
     """
     if not scales or len(set(scales)) < len(scales) or not all(SMALLEST <= scale <= LARGEST for scale in scales):
         raise InputError(
@@ -164,7 +164,7 @@ def scaled_size(size: int, scale: float) -> int:
 
 
 def scaled(images: Tensor, scale: float) -> Tensor:
-    """Images ``(B, C, H, W)`` at a scale: bilinear, the first pixel stays where it is."""
+    """Images ``(B, C, H, W)`` at a scale: sampled bilinearly, the first pixel stays at its place."""
     if scale == 1:
         return images
     # Not resample: at the image's own size, its matrices would be larger than the image.
@@ -177,7 +177,7 @@ def scaled(images: Tensor, scale: float) -> Tensor:
 
 
 def _places(size: int, scale: float, device: torch.device) -> Tensor:
-    """Where the positions of a side at a scale are looked up: −1 is the first pixel, 1 the last."""
+    """Sampling positions along a side: −1 is the first pixel, 1 the last."""
     # A copy would keep the host waiting for a GPU; some other devices have no float64.
     home = device if device.type == "cuda" else torch.device("cpu")
     positions = torch.arange(scaled_size(size, scale), dtype=torch.float64, device=home) / scale

@@ -33,7 +33,7 @@ PADDING = 100
 IMAGENET = (IMAGENET_MEAN, IMAGENET_STD)
 CAFFE = ((122.67892 / 255, 116.66877 / 255, 104.00699 / 255), (1 / 255,) * 3)
 """Mean and deviation (RGB, of the full range) that Caffe's weights were trained with: 0–255 less the mean colour.
-Weights that read BGR have the channels of their first convolution turned round when they are brought here.
+Weights for BGR get the channels of their first convolution reversed when they are converted.
 """
 _UNIT = ((0.5,) * 3, (0.5,) * 3)
 
@@ -50,11 +50,11 @@ class ClassicBackbone(Backbone):
         output_stride: 32.
 
     Attributes:
-        padded: whether it pads by 100, so that scores are to be cropped.
+        padded: whether it pads by 100, so that logits have to be cropped.
 
     Raises:
-        ValueError: another output stride.
-        WeightsNotFoundError: pretrained weights asked for that can't be had.
+        InputError: another output stride.
+        WeightsNotFoundError: pretrained weights that can't be found.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ def make_classifier(name: str, in_channels: int, pretrained: bool | str | Path) 
             random.
 
     Raises:
-        WeightsNotFoundError: pretrained weights asked for that can't be had.
+        WeightsNotFoundError: pretrained weights that can't be found.
     """
     net = _classifier(name)
     if pretrained is not False:
@@ -264,7 +264,7 @@ def _fill(net: nn.Module, name: str, pretrained: bool | str | Path) -> None:
             found = tuple(weights[key].shape) if key in weights else "missing"
             raise WeightsNotFoundError(
                 f"pretrained weights for '{name}' from {where}: {key} is {found}, expected {tuple(slot.shape)}; "
-                f"they are to be named as those of torchvision's {type(net).__name__}"
+                f"they must be named like those of torchvision's {type(net).__name__}"
             )
         if not weights[key].isfinite().all():
             raise WeightsNotFoundError(
@@ -287,9 +287,9 @@ def _weights(name: str, pretrained: bool | str | Path) -> dict[str, Tensor]:
     except (OSError, RuntimeError, SafetensorError, UnpicklingError) as error:
         reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
     else:
-        reason = "there is no package or hub that has it"
+        reason = "no package or hub has them"
     raise WeightsNotFoundError(
-        f"pretrained weights for '{name}' could not be had ({reason}). Two ways: give a file in torchvision's names "
+        f"pretrained weights for '{name}' could not be found ({reason}). Two ways: give a file in torchvision's names "
         f"(pretrained='{name}.pth'); or, for all but caffenet, go online once, so that torchvision's hub can be "
         "reached and its answer is kept"
     )

