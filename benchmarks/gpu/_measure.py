@@ -57,7 +57,7 @@ class Measured:
         images: images per call; 0 if it has none.
         operations: floating-point operations per call, 2 for a multiply-add; 0 if they are not its subject.
         memory: peak bytes beyond those allocated before.
-        said: remarks.
+        remarks: remarks.
     """
 
     work: str
@@ -65,7 +65,7 @@ class Measured:
     images: int = 1
     operations: float = 0.0
     memory: int = 0
-    said: str = ""
+    remarks: str = ""
 
     @property
     def median(self) -> float:
@@ -95,7 +95,7 @@ def attempt(work: str, measure: Callable[[], Measured]) -> Row:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    shown = f"{1000 * row.median:.3f} ms  {row.said}" if isinstance(row, Measured) else row.reason
+    shown = f"{1000 * row.median:.3f} ms  {row.remarks}" if isinstance(row, Measured) else row.reason
     print(f"{work}: {shown}", flush=True)
     return row
 
@@ -187,7 +187,7 @@ def _line(rate: float | None, row: Row) -> list[str]:
         f"{reached / 1e12:.3g}" if reached else "–",
         f"{100 * reached / rate:.0f} %" if reached and rate else "–",
         f"{row.memory / 1e6:.0f} MB" if row.memory else "–",
-        row.said,
+        row.remarks,
     ]
 
 

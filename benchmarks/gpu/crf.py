@@ -33,8 +33,8 @@ def distribution(name: str, refine: DenseCRF, device: torch.device, height: int,
     image, unary = image.to(device), unary.to(device)
     q = there(image, unary).cpu()
     off, same = float((q - expected).abs().max()), float((q.argmax(0) == expected.argmax(0)).float().mean())
-    said = f"largest difference from plain PyTorch on the CPU {off:.0e}, {100 * same:.3f} % of labels the same"
-    return replace(measured(name, partial(there, image, unary), device), said=said)
+    remarks = f"largest difference from plain PyTorch on the CPU {off:.0e}, {100 * same:.3f} % of labels the same"
+    return replace(measured(name, partial(there, image, unary), device), remarks=remarks)
 
 
 def labels(name: str, refine: DenseCRF, device: torch.device, height: int, width: int) -> Measured:

@@ -69,4 +69,4 @@ def forward_and_backward(name: str, device: torch.device, batch: int, layer: Lay
     moved = 3 * (x.numel() + gradient.numel()) * x.element_size()  # x twice and its gradient, y, its gradient twice
     row = measured(name, work, device, images=0)
     bandwidth = moved / row.median / 1e12
-    return replace(row, said=f"forward alone {1000 * alone:.3f} ms; both {bandwidth:.2f} TB/s of the bytes to move")
+    return replace(row, remarks=f"forward alone {1000 * alone:.3f} ms; both {bandwidth:.2f} TB/s of the bytes to move")

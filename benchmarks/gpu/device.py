@@ -28,7 +28,7 @@ def copy(device: torch.device, size: int) -> Measured:
     """A copy of many bytes."""
     source = torch.randint(256, (size,), device=device, dtype=torch.uint8)
     row = measured(f"copy of {size / 2**20:.0f} MiB", partial(torch.empty_like(source).copy_, source), device)
-    return replace(row, images=0, said=f"{2 * size / row.median / 1e12:.2f} TB/s, read and written")
+    return replace(row, images=0, remarks=f"{2 * size / row.median / 1e12:.2f} TB/s, read and written")
 
 
 def matrix_rate(found: Sequence[Row]) -> float | None:

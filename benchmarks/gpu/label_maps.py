@@ -46,4 +46,4 @@ def rows(device: torch.device, sizes: Sizes) -> Rows:
 def label_map(name: str, work: Work, logits: Tensor, size: tuple[int, int], device: torch.device) -> Measured:
     """The labels of one image, compared with the usual way's."""
     different = int((work(logits, size) != interpolate_argmax(logits.contiguous(), size)).sum())
-    return replace(measured(name, partial(work, logits, size), device), said=f"{different} labels differ")
+    return replace(measured(name, partial(work, logits, size), device), remarks=f"{different} labels differ")
