@@ -11,7 +11,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 import atrous
-from atrous.data.files.images import DecodedImage, FoundImage, ImageError
+from atrous.data.files.find import FoundImage
+from atrous.data.files.images import DecodedImage, ImageError
 from atrous.grid import Grid
 from atrous.inference import results
 from atrous.inference.batch import Report, label_files, predict_files

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 
-from atrous.data.files.images import DecodedImage, FoundImage, ImageError, find_images, open_image
+from atrous.data.files.find import FoundImage, find_images
+from atrous.data.files.images import DecodedImage, ImageError, open_image
 from atrous.errors import InputError
 from atrous.inference.output_names import unique_stems
 from atrous.inference.predictor import Segmentation, segment
@@ -64,7 +65,7 @@ def predict_files(
 
     Args:
         model: any model of this package.
-        inputs: what to segment, as in :func:`atrous.data.files.images.find_images`.
+        inputs: what to segment, as in :func:`atrous.data.files.find.find_images`.
         out: folder of the results; created if missing.
         outputs: what is written beside the masks; overlays by default.
         device: as in :func:`atrous.inference.predictor.predict`, like the next two.

@@ -13,7 +13,8 @@ from PIL import Image, UnidentifiedImageError
 
 from atrous.crf.dense_crf import DenseCRF
 from atrous.crf.unary import unary_from_labels, unary_from_logits, unary_from_probabilities
-from atrous.data.files.images import DecodedImage, FoundImage
+from atrous.data.files.find import FoundImage
+from atrous.data.files.images import DecodedImage
 from atrous.errors import InputError
 from atrous.grid import PIXELS, Grid, resample
 from atrous.inference.batch import Report, label_files

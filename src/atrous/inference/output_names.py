@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from atrous.data.files.images import FoundImage
+from atrous.data.files.find import FoundImage
 
 
 def unique_stems(found: Sequence[FoundImage]) -> tuple[list[Path], list[str]]:

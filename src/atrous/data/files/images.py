@@ -12,11 +12,8 @@ fills the terminal with libpng's warnings about colour profiles.
 from __future__ import annotations
 
 import contextlib
-import glob
 import io
-import os
 import threading
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -32,11 +29,6 @@ Pixels = NDArray[np.uint8]
 
 MAX_PIXELS = 2**30
 """The largest image that is read, in pixels: about a gigapixel, 3 GB of RGB."""
-
-_COMMON = "jpg jpeg jpe jfif mpo png apng webp tif tiff bmp dib gif avif heic heif"
-_RARE = "ppm pgm pbm pnm jp2 j2k tga"
-SUFFIXES = frozenset(f".{ending}" for ending in f"{_COMMON} {_RARE}".split())
-"""The suffixes of the files that count as images inside a folder."""
 
 JPEG_FORMATS = ("JPEG", "MPO")
 """Pillow's names of the formats that contain JPEG pixels."""
@@ -91,21 +83,6 @@ class DecodedImage:
     pixels: Pixels
     notes: tuple[str, ...] = ()
     orientation: int = 1
-
-
-@dataclass(frozen=True)
-class FoundImage:
-    """An image file, and its path relative to what was asked for.
-
-    Args:
-        path: of the file.
-        relative: below the folder, or below the fixed part of the pattern; only the name if the file itself was given.
-        explicit: whether the file itself was given, and not found in a folder or by a pattern.
-    """
-
-    path: Path
-    relative: Path
-    explicit: bool
 
 
 def read_image(path: str | Path) -> Pixels:
@@ -236,69 +213,6 @@ def turn(pixels: Pixels, orientation: int) -> Pixels:
     if orientation == 1:
         return pixels
     return np.array(Image.fromarray(pixels).transpose(_TURNS[orientation]))
-
-
-def find_images(inputs: Sequence[str | Path]) -> list[FoundImage]:
-    """List the images in files, folders and patterns, each file once, in a fixed order.
-
-    Folders, and folders that a pattern such as ``"photos/*.jpg"`` or ``"photos/**"`` matches, are searched recursively
-    for files with :data:`SUFFIXES`; hidden files are skipped. A file given by its name is always listed, whatever its
-    suffix and even if it is missing: reading it will raise the error.
-
-    Raises:
-        ImageError: a folder or a pattern without images, or nothing was given.
-    """
-    if not inputs:
-        raise ImageError("no input: name at least one image, folder or pattern such as 'photos/*.jpg'")
-    found: dict[str, FoundImage] = {}
-    for given in inputs:
-        for image in _find(given):
-            found.setdefault(os.path.realpath(image.path), image)
-    return list(found.values())
-
-
-def _find(given: str | Path) -> list[FoundImage]:
-    path = Path(given)
-    if path.is_dir():
-        images = [FoundImage(file, file.relative_to(path), explicit=False) for file in _walk(path)]
-    elif path.exists() or not glob.has_magic(str(given)):
-        return [FoundImage(path, Path(path.name), explicit=True)]
-    else:
-        fixed = Path(*_fixed_parts(path))
-        matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207 - absolute too
-        files = [f for m in matches for f in (_walk(m) if m.is_dir() else [m]) if f.suffix.lower() in SUFFIXES]
-        images = [FoundImage(file, _below(fixed, file), explicit=False) for file in files]
-    if not images:
-        endings = " ".join(sorted(SUFFIXES))
-        what = "in this folder or below it" if path.is_dir() else "matches this pattern"
-        raise ImageError(f"{given}: no image {what}; looked for files with the suffixes {endings}")
-    return images
-
-
-def _below(folder: Path, file: Path) -> Path:
-    relative = file.relative_to(folder)
-    return Path(file.name) if ".." in relative.parts else relative
-
-
-def _fixed_parts(pattern: Path) -> Iterator[str]:
-    for part in pattern.parts[:-1]:
-        if glob.has_magic(part):
-            return
-        yield part
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    seen: set[str] = set()  # links to folders are followed, each folder once
-    for root, folders, files in os.walk(folder, followlinks=True):
-        here = os.path.realpath(root)
-        if here in seen:
-            folders.clear()
-            continue
-        seen.add(here)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
-                yield Path(root, name)
 
 
 def _is_plain_jpeg(data: bytes) -> bool:

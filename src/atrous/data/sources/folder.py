@@ -7,7 +7,8 @@ from functools import cached_property
 from pathlib import Path
 
 from atrous.data.extras import Extras
-from atrous.data.files.images import SUFFIXES, ImageError, find_images
+from atrous.data.files.find import SUFFIXES, find_images
+from atrous.data.files.images import ImageError
 from atrous.data.files.masks import MaskError, MaskFile, MaskForm
 from atrous.data.finding_kinds import FindingKind
 from atrous.data.findings import Finding
