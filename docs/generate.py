@@ -1,7 +1,7 @@
 """Write the generated pages of the documentation.
 
 python -m docs.generate            all pages
-python -m docs.generate recipes    docs/recipes.md, from the descriptions in ``training/recipe.py``
+python -m docs.generate recipes    docs/recipes.md, from the descriptions in ``training/sections.py``
 """
 
 from __future__ import annotations

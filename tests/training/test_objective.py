@@ -104,8 +104,8 @@ def test_hard_pixels_are_the_least_probable_ones_of_each_image(seed: int, share:
     surprise = F.cross_entropy(logits, labels.long(), ignore_index=255, reduction="none")
     expected, count = 0.0, 0
     for image, mask in zip(surprise, labels, strict=True):
-        judged = image[mask != 255].sort(descending=True).values
-        chosen = judged[: math.ceil(torch.tensor(share) * len(judged))]
+        labelled = image[mask != 255].sort(descending=True).values
+        chosen = labelled[: math.ceil(torch.tensor(share) * len(labelled))]
         expected, count = expected + float(chosen.sum()), count + len(chosen)
     total, size = summed(SegmentationLoss(hard_share=share), logits, labels)
     assert size == count

@@ -1,9 +1,9 @@
-"""Learning rates: the figures of SPEC §9.3, and the warm-up."""
+"""Learning rate schedules: values of the published policies, and the warm-up."""
 
 import pytest
 
-from atrous.training.recipe import ScheduleSection
 from atrous.training.schedules import poly, rate_factor, step_down
+from atrous.training.sections import ScheduleSection
 
 
 def test_poly_gives_the_published_figures() -> None:

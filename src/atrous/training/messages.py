@@ -109,6 +109,20 @@ def diverged(step: int, loss: float, norm: float, names: Sequence[str], folder: 
     )
 
 
+def stopped_with_workers(saved_step: int | None) -> str:
+    """The message about a signal that also ended the processes that read images."""
+    state = "nothing was saved yet" if saved_step is None else f"--resume continues after step {saved_step}"
+    return f"stopped, together with the processes that read images; {state}"
+
+
+def worker_died(error: RuntimeError, workers: int) -> str:
+    """The message about a process that reads images and was killed."""
+    return (
+        f"a process that reads images died ({str(error).splitlines()[0]}), usually because memory ran out; "
+        f"try fewer: --set data.workers={workers // 2}"
+    )
+
+
 def _count(number: float, what: str) -> str:
     return f"{number:.6g} {what}{'' if number == 1 else 's'}"
 

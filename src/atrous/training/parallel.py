@@ -6,11 +6,14 @@ import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from accelerate import Accelerator
+from accelerate.utils import ProjectConfiguration
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -79,6 +82,17 @@ def _batch_norm(
             scale = scale * weight
         shift = -means * scale if bias is None else bias - means * scale
         return torch.addcmul(shift.view(shape), x, scale.view(shape)).to(input.dtype)
+
+
+def make_accelerator(out: Path, trackers: list[str]) -> Accelerator:
+    """Accelerate's handle on device, processes and trackers; it computes on CUDA, else MPS, else the CPU."""
+    # Precision is left to autocast in the trainer: Accelerate keeps its own setting for the life of the process.
+    return Accelerator(
+        mixed_precision="no",
+        cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()),
+        log_with=trackers or None,
+        project_config=ProjectConfiguration(project_dir=str(out), logging_dir=str(out / "trackers")),
+    )
 
 
 def share_buffers(modules: Iterable[nn.Module]) -> None:

@@ -1,249 +1,33 @@
-"""Recipes: everything that defines a training, as typed TOML. The docstrings here are the documentation."""
+"""Recipes: everything that defines a training, as typed TOML."""
 
 from __future__ import annotations
 
 import difflib
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Any, get_args, get_origin
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from atrous.errors import InputError
-from atrous.models.registry import ARCHITECTURES
-from atrous.models.surgery.output_stride import OUTPUT_STRIDES
-from atrous.training.functions import import_function
-from atrous.training.objective import make_terms
+from atrous.training.sections import (
+    AugmentSection,
+    DataSection,
+    LogSection,
+    LossSection,
+    ModelSection,
+    OptimizerSection,
+    ScheduleSection,
+    Section,
+    TrainingSection,
+)
 
 
 class RecipeError(InputError):
     """A recipe that can't be used; the message lists every mistake with its setting."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
-
-
-class ModelSection(_Section):
-    """The network."""
-
-    name: str = "deeplabv3plus"
-    """Architecture: one of `atrous models`."""
-    backbone: str = "tf_efficientnet_lite0"
-    """A timm model, or one of the architecture's own."""
-    output_stride: int | None = None
-    """Output stride in training: 4, 8, 16 or 32; the architecture's if not set. A trained model runs at any of them."""
-    pretrained: bool | str = True
-    """Backbone weights: true (an installed package, else timm's hub), a file, or false for random weights."""
-    options: dict[str, Any] = Field(default_factory=dict)
-    """Arguments of the architecture, for example { separable = true }."""
-    start_from: str | None = None
-    """A model folder or bundled name whose weights the training starts from; it may have other classes."""
-
-    @field_validator("name")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        ARCHITECTURES.find(name)
-        return name
-
-    @field_validator("output_stride")
-    @classmethod
-    def _possible(cls, stride: int | None) -> int | None:
-        if stride not in (None, *OUTPUT_STRIDES):
-            raise InputError(f"Input should be one of {', '.join(map(str, OUTPUT_STRIDES))}, not {stride}")
-        return stride
-
-
-class DataSection(_Section):
-    """The images."""
-
-    train: str = ""
-    """Training data: a dataset source and a path, such as folder:PATH or voc:PATH (all of them: docs/data.md). A
-    relative path starts from the current directory. Not needed if train() is given the data."""
-    train_split: str = "train"
-    """Split to train on; several are joined by +."""
-    val: str | None = None
-    """Validation data; those of `train` if not set."""
-    val_split: str = "val"
-    """Split to validate on; "none" for no validation."""
-    val_images: int | None = Field(default=None, ge=1)
-    """Number of images of the split to validate on, spread evenly; all if not set."""
-    workers: int = Field(default=2, ge=0)
-    """Processes that decode and augment images; they do not change any number."""
-
-
-class AugmentSection(_Section):
-    """How images are augmented."""
-
-    crop: Annotated[int, Field(ge=32)] | Literal["whole"] = 513
-    """Side of the square crop (32k + 1 suits DeepLab), or "whole" for whole images at their own sizes, one in each part
-    of a batch."""
-    scale: tuple[float, float] = (0.5, 2.0)
-    """Smallest and largest scale factor, drawn uniformly."""
-    scale_set: list[Annotated[float, Field(gt=0)]] = Field(default_factory=list)
-    """Scale factors to draw from, instead of scale (DeepLab v2: [0.5, 0.75, 1.0, 1.25, 1.5])."""
-    flip: bool = True
-    """Mirror half of the images."""
-    brightness: float = Field(default=0.0, ge=0, lt=1)
-    """Largest relative change of brightness."""
-    contrast: float = Field(default=0.0, ge=0, lt=1)
-    """Largest relative change of contrast."""
-    saturation: float = Field(default=0.0, ge=0, le=1)
-    """Largest relative change of saturation."""
-    hue: float = Field(default=0.0, ge=0, le=180)
-    """Largest rotation of hue, in degrees."""
-    function: str | None = None
-    """Your own augmentation as "module:function", in place of all settings above. It takes a Sample and a numpy
-    Generator and returns a Sample; within a batch these must have the same size."""
-
-    @field_validator("function")
-    @classmethod
-    def _importable(cls, name: str | None) -> str | None:
-        if name is not None:
-            import_function(name)
-        return name
-
-    @model_validator(mode="after")
-    def _ordered(self) -> AugmentSection:
-        if not 0 < self.scale[0] <= self.scale[1]:
-            raise InputError(f"scale must be [smallest, largest] with 0 < smallest ≤ largest, not {list(self.scale)}")
-        return self
-
-
-class OptimizerSection(_Section):
-    """The optimizer."""
-
-    name: Literal["sgd", "adamw"] = "sgd"
-    """sgd (with momentum) or adamw."""
-    lr: float = Field(default=0.007, gt=0)
-    """Learning rate of the new layers."""
-    backbone_lr: float | None = Field(default=None, ge=0)
-    """Learning rate of the pretrained layers: the backbone, and DeepLab's fc6 and fc7 on VGG; `lr` if not set."""
-    bias_factor: float = Field(default=1.0, gt=0)
-    """Learning rate of the convolutions' biases as a multiple of that of their weights (Caffe's solvers: 2)."""
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    """Momentum of sgd, first beta of adamw."""
-    weight_decay: float = Field(default=1e-4, ge=0)
-    """Weight decay of convolution weights; norms and biases have none."""
-    depthwise_decay: bool = True
-    """Whether depthwise convolutions have weight decay; in the authors' DeepLabv3+ they do not."""
-    clip_norm: float | None = Field(default=None, gt=0)
-    """Largest norm of the gradient, to which it is scaled down; no clipping if not set."""
-
-
-class ScheduleSection(_Section):
-    """The learning rate schedule."""
-
-    policy: Literal["poly", "step"] = "poly"
-    """poly: lr · (1 − step / steps) ^ power; step: lr · gamma ^ (step // step_size)."""
-    power: float = Field(default=0.9, ge=0)
-    """Power of the poly policy; 0 keeps the rate constant."""
-    step_size: int = Field(default=2000, ge=1)
-    """Steps between two changes of the rate in the step policy."""
-    gamma: float = Field(default=0.1, gt=0)
-    """Factor on the rate at each change in the step policy."""
-    warmup: int = Field(default=0, ge=0)
-    """Steps of linear warm-up at the beginning."""
-
-
-class LossSection(_Section):
-    """What is minimised, over the pixels that are not ignored (255)."""
-
-    name: str | dict[str, Annotated[float, Field(gt=0)]] = "cross_entropy"
-    """cross_entropy, focal, dice, lovasz_softmax, boundary, a registered loss of your own, or "module:function". To add
-    up several, their weights: { cross_entropy = 1.0, dice = 0.5 }."""
-    options: dict[str, Any] = Field(default_factory=dict)
-    """Arguments of the loss, such as { label_smoothing = 0.1 } of cross_entropy or { gamma = 2.0 } of focal; of several
-    losses, by name: { dice = { smooth = 0.0 } }."""
-    reduction: Literal["mean", "sum"] = "mean"
-    """mean over the labelled pixels of a step; sum (FCN's "heavy" learning) needs rates about 1e-6 times as large."""
-    resolution: Literal["image", "network"] = "image"
-    """Where logits and labels are compared: at each pixel of the image, with interpolated logits, or at the network's
-    own positions with the labels there (DeepLab v1 and v2), where each output is averaged over its own positions."""
-    class_weights: Literal["none", "auto", "inverse_log"] | list[NonNegativeFloat] = "none"
-    """One weight per class; or auto (median frequency divided by the frequency of the class) or the milder inverse_log,
-    counted once in the training split. For cross_entropy and focal."""
-    hard_share: float = Field(default=1.0, gt=0, le=1)
-    """Train only on this share of each image's pixels, the hardest (top-k, online hard example mining)."""
-    hard_below: float | None = Field(default=None, gt=0, lt=1)
-    """Besides the hard share, train on every pixel whose true class is less probable than this (usual: 0.7)."""
-    hard_warmup: int = Field(default=0, ge=0)
-    """Steps over which the share falls from 1 to hard_share."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> LossSection:
-        if self.hard_share == 1 and (self.hard_below is not None or self.hard_warmup):
-            raise InputError("hard_below and hard_warmup need a hard_share below 1 (usual: 0.0625)")
-        if self.hard_share < 1 and self.resolution == "network":
-            raise InputError('hard pixels (hard_share below 1) need resolution = "image"')
-        terms = make_terms(self.name, self.options)
-        if self.class_weights != "none" and not any(term.takes_class_weights for term in terms):
-            raise InputError("class_weights: no loss here takes class weights; cross_entropy and focal do")
-        return self
-
-
-class TrainingSection(_Section):
-    """Length, batches and precision of the training, and what is trained."""
-
-    epochs: float = Field(default=50, gt=0)
-    """Length in passes over the training split; may be fractional."""
-    steps: int | None = Field(default=None, ge=1)
-    """Length in steps, instead of epochs."""
-    batch_size: int = Field(default=16, ge=1)
-    """Images per step, over all processes and accumulated parts."""
-    accumulate: int = Field(default=1, ge=1)
-    """Parts in which a batch goes through the network, to save memory."""
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
-    """Type of the network's arithmetic; weights and losses are float32."""
-    ema: float | None = Field(default=None, gt=0, lt=1)
-    """Decay of an exponential moving average of the weights, which is then what is validated and saved."""
-    batch_norm: Literal["synchronised", "local", "frozen", "all_frozen"] = "synchronised"
-    """Statistics over the images of all processes, or of each process alone. frozen keeps the backbone's pretrained
-    statistics and norm weights (small batches); all_frozen also those of the head, which must have been trained before
-    (a second stage)."""
-    batch_norm_momentum: float | None = Field(default=None, gt=0, le=1)
-    """Weight of each batch in the running statistics; that of each layer (usually 0.1) if not set. The authors'
-    DeepLabv3+: 0.0003 (a decay of 0.9997), for long runs."""
-    freeze_until_stride: int = Field(default=0, ge=0)
-    """Freeze the backbone's layers up to this stride; 0 trains everything."""
-    only: list[str] = Field(default_factory=list)
-    """Train only the parameters whose names begin with one of these (DeepLab-MSc: ["msc."]); all if empty."""
-    validate_every: float = Field(default=1, gt=0)
-    """Epochs between validations."""
-    seed: int = Field(default=0, ge=0, lt=2**32)
-    """Seed of order, augmentation, dropout and new weights."""
-
-    @model_validator(mode="after")
-    def _divisible(self) -> TrainingSection:
-        if self.batch_size % self.accumulate:
-            raise InputError(f"batch_size {self.batch_size} does not divide into accumulate = {self.accumulate} parts")
-        return self
-
-
-class LogSection(_Section):
-    """What a run logs and saves; none of it changes any number of the training."""
-
-    every: int = Field(default=10, ge=1)
-    """Steps between lines of log.jsonl and values in the trackers."""
-    save_minutes: float = Field(default=10, ge=0)
-    """Minutes of work that a killed run may lose; 0 saves every step. Validations and Ctrl-C save the state too."""
-    samples: int = Field(default=4, ge=0)
-    """Number of validation images drawn with ground truth and prediction after each validation."""
-    trackers: list[str] = Field(default_factory=list)
-    """Experiment trackers: tensorboard, wandb, mlflow, ... (those that Accelerate supports and are installed)."""
-    project: str = "atrous"
-    """Project name in the trackers."""
-
-
-class StageSection(_Section):
+class StageSection(Section):
     """One of several trainings in a row; each starts from the best weights of the one before."""
 
     name: str
@@ -267,7 +51,7 @@ class StageSection(_Section):
         return flat_changes(changes)
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """A complete training."""
 
     description: str = ""

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from atrous.evaluation.evaluate import Evaluation
 from atrous.files import find_folder, replacing_folder, sync_folder
 from atrous.models.base import SegmentationModel
 from atrous.provenance import provenance
-from atrous.training.recipe import Recipe
+from atrous.training.recipe import Recipe, RecipeError
 
 STATE = "state"
 
@@ -51,6 +52,24 @@ class RunFolder:
         self.best: float | None = None
         self.saved_step: int | None = None
         self.saved_at = time.monotonic()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Make the folder, and keep other runs out of it.
+
+        Raises:
+            RecipeError: another run is in it.
+        """
+        self.out.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.out / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise RecipeError(f"another process is training in {self.out}; give this one another --out") from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     def begin(self, processes: int) -> None:
         """Write what is needed to repeat the run."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from atrous.training.recipe import ScheduleSection
+from atrous.training.sections import ScheduleSection
 
 
 def rate_factor(schedule: ScheduleSection, step: int, steps: int) -> float:

@@ -15,7 +15,8 @@ from atrous.data.dataset import Dataset
 from atrous.files import write_atomically
 from atrous.inference.predictor import predict
 from atrous.models.base import SegmentationModel
-from atrous.training.recipe import LogSection, Recipe, RecipeError
+from atrous.training.recipe import Recipe, RecipeError
+from atrous.training.sections import LogSection
 from atrous.viz import Pixels, encode_jpeg, overlay
 
 SHEET_WIDTH = 480

@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration, broadcast_object_list, gather_object
-from filelock import FileLock, Timeout
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
 from atrous.data.augment import Augment
@@ -33,10 +31,17 @@ from atrous.training.data import (
 )
 from atrous.training.ema import update_ema
 from atrous.training.freezing import batch_norms, freeze
-from atrous.training.messages import diverged, draw_diverged, introduction, out_of_memory
+from atrous.training.messages import (
+    diverged,
+    draw_diverged,
+    introduction,
+    out_of_memory,
+    stopped_with_workers,
+    worker_died,
+)
 from atrous.training.objective import MAIN, SegmentationLoss, make_terms
 from atrous.training.optimizer import build_optimizer, optimizer_tensors, restore_optimizer
-from atrous.training.parallel import SynchronisedBatchNorm
+from atrous.training.parallel import SynchronisedBatchNorm, make_accelerator
 from atrous.training.recipe import Recipe, RecipeError, check_recipe
 from atrous.training.run_folder import RunFolder, metrics_to_log, restore_weights
 from atrous.training.schedules import rate_factor
@@ -90,13 +95,7 @@ class Trainer:
         self.folder = RunFolder(recipe, out)
         options = recipe.training
         check_trackers(recipe.log)
-        # Precision is set by autocast in _loss: Accelerate keeps its own setting for the life of the process.
-        self.accelerator = Accelerator(
-            mixed_precision="no",
-            cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()),
-            log_with=recipe.log.trackers or None,
-            project_config=ProjectConfiguration(project_dir=str(out), logging_dir=str(out / "trackers")),
-        )
+        self.accelerator = make_accelerator(out, recipe.log.trackers)
         self.device, self.world = self.accelerator.device, self.accelerator.num_processes
         self.main = self.accelerator.is_main_process
         self.train_set, self.val_set = open_data(recipe, train_data, val_data)
@@ -135,24 +134,17 @@ class Trainer:
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Keep other runs out of the folder, and close what this run has opened."""
-        lock = FileLock(self.out / ".lock", timeout=0)
-        if self.main:
-            self.out.mkdir(parents=True, exist_ok=True)
+        with self.folder.locked() if self.main else nullcontext():
             try:
-                lock.acquire()
-            except Timeout:
-                raise RecipeError(f"another process is training in {self.out}; give this one another --out") from None
-        try:
-            with self.signals:
-                yield
-        finally:
-            lock.release()
-            for tracker in self.accelerator.trackers:
-                tracker.finish()
-            # Nothing may hold the process group when it is closed: what is freed after it (DDP's reducer) joins
-            # gloo's threads while they wait for Python's lock, which it holds, and the process never ends.
-            del self.network
-            self.accelerator.free_memory()
+                with self.signals:
+                    yield
+            finally:
+                for tracker in self.accelerator.trackers:
+                    tracker.finish()
+                # Nothing may hold the process group when it is closed: what is freed after it (DDP's reducer) joins
+                # gloo's threads while they wait for Python's lock, which it holds, and the process never ends.
+                del self.network
+                self.accelerator.free_memory()
 
     def begin(self) -> int:
         """Start the run in its folder; returns the first step."""
@@ -294,13 +286,8 @@ class Trainer:
     def _worker_died(self, error: RuntimeError) -> Stopped | MemoryShortageError:
         """The error to raise when a process that reads images has died; torch reports it at any point of a step."""
         if self.signals.received or "Terminated" in str(error):  # all processes were ended at once
-            saved = self.folder.saved_step
-            state = "nothing was saved yet" if saved is None else f"--resume continues after step {saved}"
-            return Stopped(f"stopped, together with the processes that read images; {state}")
-        return MemoryShortageError(
-            f"a process that reads images died ({str(error).splitlines()[0]}), usually for lack of memory; "
-            f"try fewer: --set data.workers={self.recipe.data.workers // 2}"
-        )
+            return Stopped(stopped_with_workers(self.folder.saved_step))
+        return MemoryShortageError(worker_died(error, self.recipe.data.workers))
 
     def _backward(self, parts: list[Batch], step: int) -> Tensor:
         """Compute the gradients of a step's loss, over all its parts and all processes.
