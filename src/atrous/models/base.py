@@ -349,6 +349,6 @@ class SegmentationModel(nn.Module):
         if not is_known_backbone(base, backbone):
             raise InputError(
                 f"the backbone {backbone} was given as an object, and a model folder needs a name to build it by. "
-                "Register the function that makes it, atrous.register_backbone('my_net')(make), and set "
+                "Register the function that makes it, atrous.models.register_backbone('my_net')(make), and set "
                 "model.backbone.name = 'my_net'; or keep the weights alone: torch.save(model.state_dict(), 'model.pth')"
             )

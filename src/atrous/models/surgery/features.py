@@ -54,7 +54,7 @@ def feature_network(net: nn.Module, in_channels: int) -> Features:
     if seen.problem or not seen.maps:
         raise SurgeryError(
             f"the feature maps of {type(net).__name__} can't be followed: {seen.problem or 'it has none'}. Write an "
-            "atrous.Backbone that returns its maps and states their grids"
+            "atrous.models.backbones.Backbone that returns its maps and states their grids"
         )
     taps = _own_maps(graph, seen) or _deepest_maps(graph, seen)
     _check_training(net, graph, taps)
@@ -88,7 +88,8 @@ def _read(net: nn.Module, *, training: bool = False) -> fx.GraphModule:
         reason = str(error).strip().partition("\n")[0]
         raise SurgeryError(
             f"{type(net).__name__}.forward can't be read ({reason}): move what depends on the data, such as checks of "
-            "the image's size, into a module of its own, or write an atrous.Backbone that returns the feature maps"
+            "the image's size, into a module of its own, or write an atrous.models.backbones.Backbone that returns the "
+            "feature maps"
         ) from error
     functions_to_layers(graph, {F.dropout: dropout, **POOLS})
     return graph
