@@ -9,7 +9,7 @@ from PIL import Image
 from atrous.data.doctor.inspect import ImageFacts, MaskFacts, glance, look
 from atrous.data.files.masks import MaskFile, MaskForm
 
-from .conftest import LABELS, draw
+from ..conftest import LABELS, draw
 
 
 @pytest.mark.parametrize("orientation", [1, 2, 3, 4, 5, 6, 7, 8, 9])

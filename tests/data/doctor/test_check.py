@@ -23,9 +23,7 @@ from atrous.label_sets import VOC
 from atrous.labels import LabelSet
 from studies.mask_doctor import spoil
 
-from .conftest import LABELS, ImageAndMask, MakeFolder, draw
-
-ROOT = Path(__file__).resolve().parents[2]
+from ..conftest import LABELS, ImageAndMask, MakeFolder, draw
 
 
 def found(checkup: Checkup, kind: str) -> Finding:

@@ -17,7 +17,7 @@ from atrous.label_sets import CAMVID, VOC
 from atrous.labels import LabelSet, encode_mask
 from studies.mask_doctor import spoil
 
-from .conftest import LABELS, ImageAndMask, MakeFolder, draw
+from ..conftest import LABELS, ImageAndMask, MakeFolder, draw
 
 
 def fix(root: Path, copy: Path, *splits: str) -> RepairedCopy:
