@@ -324,7 +324,7 @@ class SegmentationModel(nn.Module):
             notes: further facts about the model (recipe, metrics, ...), as JSON values.
 
         Raises:
-            ValueError: a note has the name of what builds the model again, or the backbone has no name by which it can
+            InputError: a note has the name of what builds the model again, or the backbone has no name by which it can
                 be built again.
             FileExistsError: the folder is there and no model of this package's; what it holds would be lost.
         """

@@ -236,7 +236,7 @@ class DeepLabV3Cascade(SegmentationModel):
         aux: a head for training on the stride-16 features.
 
     Raises:
-        ValueError: less than four blocks, or blocks without units.
+        InputError: less than four blocks, or blocks without units.
     """
 
     def __init__(

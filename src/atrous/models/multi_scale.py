@@ -44,7 +44,7 @@ class MultiScale(SegmentationModel):
         extra_supervision: train on the logits of each scale too, with weight 1, beside the merged ones.
 
     Raises:
-        ValueError: no scales, one out of bounds, or twice the same; an unknown merge; a base that has scales of its own
+        InputError: no scales, one out of bounds, or twice the same; an unknown merge; a base that has scales of its own
             or auxiliary heads.
     """
 

@@ -1,8 +1,8 @@
 """The backbones of DeepLab v1 and v2 in their published form: VGG (arXiv 1412.7062 and 1606.00915) and Caffe's ResNets.
 
-VGG's pools are 3×3 with padding 1, so that position *i* at stride 8 sits at pixel 8 *i*; behind pool5 there is an
-average, and these two never have holes at stride 8. The ResNets take a stride on the first 1×1 convolution of a block,
-not on the 3×3, and their pool rounds up.
+VGG's pools are 3×3 with padding 1, so that position *i* at stride 8 sits at pixel 8 *i*; pool5 is followed
+by an average pool, and these two are not dilated at stride 8. The ResNets have a stride on the first 1×1 convolution of
+a block, not on the 3×3, and their pool rounds up.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class DeepLabBackbone(ConvolutionalBackbone):
     Args:
         name: ``vgg11`` to ``vgg19_bn``, ``resnet50``, ``resnet101`` or ``resnet152``.
         in_channels: as for :class:`atrous.models.backbones.fcn.ClassicBackbone`, like ``pretrained``.
-        pretrained: torchvision's weights; its ResNets learned with the stride on the 3×3 convolution.
+        pretrained: torchvision's weights; its ResNets were trained with the stride on the 3×3 convolution.
         output_stride: 4, 8, 16 or 32.
     """
 
@@ -48,8 +48,8 @@ class DeepLabBackbone(ConvolutionalBackbone):
         self._connected = connected
 
     def release_connected(self) -> tuple[nn.Conv2d, nn.Conv2d] | None:
-        """Hand over fc6 and fc7 of a pretrained VGG, as convolutions, for a head to begin with; they are most of its
-        weights, so they are not kept.
+        """Return fc6 and fc7 of a pretrained VGG, as convolutions, to initialise a head with, and release them, since
+        they are most of its weights.
         """
         connected, self._connected = self._connected, None
         return connected
@@ -93,7 +93,7 @@ def _connected(classifier: nn.Module, in_channels: int) -> tuple[nn.Conv2d, nn.C
 def decimate(
     fc6: nn.Conv2d, fc7: nn.Conv2d, *, kernel: int = 3, width: int = 1024, seed: int = 0
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """A smaller fc6 and fc7 out of a classifier's (arXiv 1412.7062, §3.2): some taps of each filter, some filters.
+    """Subsample a classifier's fc6 and fc7 (arXiv 1412.7062, §3.2): some taps of each filter, some filters.
 
     The taps are spread evenly over fc6's kernel (of 7: 0, 3, 6 for 3; 0, 2, 4, 6 for 4), which the paper leaves open;
     the filters of both layers are drawn at random.
@@ -102,20 +102,20 @@ def decimate(
         fc6: a classifier's first fully connected layer as a convolution, for VGG (4096, 512, 7, 7).
         fc7: the second, (4096, 4096, 1, 1).
         kernel: side of the new fc6.
-        width: filters that both keep.
-        seed: chooses them.
+        width: number of filters of both new layers.
+        seed: for choosing them.
 
     Returns:
         Weight and bias of fc6, ``(width, C, kernel, kernel)`` and ``(width,)``, then of fc7, ``(width, width, 1, 1)``
         and ``(width,)``.
 
     Raises:
-        ValueError: a larger kernel or more filters than there are.
+        InputError: a larger kernel or more filters than the classifier has.
     """
     if kernel > fc6.kernel_size[0] or width > min(fc6.out_channels, fc7.out_channels):
         raise InputError(
             f"fc6 has {fc6.out_channels} filters of {fc6.kernel_size[0]} × {fc6.kernel_size[0]}; "
-            f"{width} of {kernel} × {kernel} can't be chosen of them"
+            f"{width} of {kernel} × {kernel} can't be chosen from them"
         )
     random = torch.Generator().manual_seed(seed)
     first, second = (torch.randperm(layer.out_channels, generator=random)[:width].sort()[0] for layer in (fc6, fc7))

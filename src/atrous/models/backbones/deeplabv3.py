@@ -1,9 +1,9 @@
 """The backbones of DeepLabv3 and v3+ as released: modified aligned Xception, and ResNets that begin with three 3×3
 convolutions ("beta").
 
-timm has the same layers under the same names. What differs is where the features before a stride are taken, and, in
-the ResNets, which unit takes it: as released the last of a block, in timm the first of the next one. Weights learned
-with the one give other numbers with the other.
+timm has the same layers under the same names. Two things differ: where the features before a stride are taken, and,
+in the ResNets, which unit has the stride: the last of a block as released, the first of the next one in timm. Weights
+trained for one give other numbers with the other.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class ReleasedBackbone(TimmBackbone):
     Args:
         name: one of ``RESNETS`` or ``XCEPTIONS``.
         in_channels: as for :class:`TimmBackbone`, like ``output_stride``.
-        pretrained: weights in timm's names; those that timm has for the ResNets learned with the stride in the first
-            unit of a block.
+        pretrained: weights in timm's names; timm's for the ResNets were trained with the stride in the first unit
+            of a block.
         output_stride: 4, 8, 16 or 32.
     """
 
@@ -57,14 +57,14 @@ class ReleasedBackbone(TimmBackbone):
 
 
 class _Copy(nn.Module):
-    """Stands before a sum that overwrites its input, so that the input can be kept."""
+    """Placed before a sum that overwrites its input, to keep the input."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.clone()
 
 
 def _stride_last(net: Any) -> dict[int, dict[str, str]]:
-    """Bring a ResNet's strides into the last units of its blocks; where the units before end, by their stride."""
+    """Move a ResNet's strides to the last units of its blocks; returns where the units before them end, by stride."""
     taps = {}
     for number, stride in ((1, 4), (2, 8), (3, 16)):
         units, following = getattr(net, f"layer{number}"), getattr(net, f"layer{number + 1}")[0]
@@ -77,7 +77,7 @@ def _stride_last(net: Any) -> dict[int, dict[str, str]]:
 
 
 def _uncover(net: Any) -> dict[int, dict[str, str]]:
-    """Let Xception's maps before strided convolutions be seen without the ReLU that follows; their names, by stride."""
+    """Expose Xception's maps before strided convolutions without the following ReLU; returns their names by stride."""
     taps = {}
     for info in net.feature_info[:-1]:
         block = info["module"].removesuffix(".act3")

@@ -83,7 +83,7 @@ class ClassicBackbone(Backbone):
         )
 
     def fitting_size(self, size: int) -> int:
-        """The smallest image side, not under ``size``, that passes through: any does where the backbone pads."""
+        """The smallest image side, not below ``size``, that fits: any does where the backbone pads."""
         return size if self.padded else max(size, NATIVE_STRIDE)
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -142,7 +142,7 @@ class CaffeNet(nn.Module):
 
 
 class Tapped(nn.Sequential):
-    """Layers in a row that give the maps after some of them."""
+    """A sequence of layers that returns the maps after some of them."""
 
     def __init__(self, layers: Mapping[str, nn.Module], taps: Collection[str], channels: tuple[int, ...]) -> None:
         super().__init__(OrderedDict(layers))
@@ -239,7 +239,7 @@ def _googlenet(net: nn.Module) -> Tapped:
 
 
 def _widen(conv: nn.Conv2d, in_channels: int) -> None:
-    """Let a first convolution take other than three colours, its response at the same level."""
+    """Adapt the first convolution to other than three channels, keeping the level of its response."""
     if in_channels == conv.in_channels:
         return
     colours = conv.weight.detach()

@@ -37,7 +37,7 @@ def timm_network(
         settings: further arguments of timm's.
 
     Raises:
-        ValueError: no such timm model, or one without feature maps.
+        InputError: no such timm model, or one without feature maps.
         TypeError: a setting that the network does not have.
         WeightsNotFoundError: pretrained weights asked for that can't be had.
     """

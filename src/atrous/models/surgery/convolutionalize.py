@@ -1,7 +1,7 @@
 """A classifier that slides over images of any size: fully connected layers become convolutions.
 
 FCN (Long et al., CVPR 2015, arXiv 1411.4038, §3.1): a fully connected layer is a convolution whose kernel covers its
-whole input, so the scores of every place of a large image come at the price of one forward.
+whole input, so the class scores at every position of a large image cost a single forward pass.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class SurgeryError(InputError):
 
 
 def convolutionalize(net: nn.Module, size: int | None = None, in_channels: int | None = None) -> fx.GraphModule:
-    """Make a classifier fully convolutional: class scores for every place of an image of any size.
+    """Make a classifier fully convolutional: class scores at every position of an image of any size.
 
     Each fully connected layer becomes a convolution with the same weights (FCN, arXiv 1411.4038, §3.1; flattened maps
     are read in the order C, H, W). Pools that bring a map to a fixed size, and the flattening, are discarded. At the
@@ -75,7 +75,7 @@ class _Tracer(fx.Tracer):
 
 
 class _Observed(nn.Module):
-    """A graph that notes the shape of each of its results; ``()`` for what is no tensor."""
+    """A graph that notes the shape of each of its results; ``()`` for what is not a tensor."""
 
     def __init__(self, graph: fx.GraphModule) -> None:
         super().__init__()

@@ -6,8 +6,8 @@ DeepLab (Chen et al., TPAMI 2017, arXiv 1606.00915, §3.1) keeps features dense 
 dilating every later filter. One rule does it for any network: a layer whose native input stride is *s* and whose
 actual input stride is *a* gets dilation × (s / a), and a layer that would take the stride beyond *n* loses (part of)
 its stride. The weights stay as they are, so it can be done before or after training, up or down: the output at stride
-8, read at every fourth position, equals the output at stride 32. Only what depends on how many positions there are
-(squeeze-and-excitation means, batch statistics) is not the same to the last bit.
+8, read at every fourth position, equals the output at stride 32. Only what depends on the number of positions
+(squeeze-and-excitation means, batch statistics) is not bit-identical.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class _Native:
 
 
 def whole_stride(value: int) -> int:
-    """An output stride, of any kind of integer.
+    """An output stride as an int, from any kind of integer.
 
     Raises:
-        SurgeryError: there is none like that.
+        SurgeryError: not an allowed output stride.
     """
     with suppress(TypeError):
         if (whole := operator.index(value)) in OUTPUT_STRIDES:
@@ -124,7 +124,7 @@ def set_multi_grid(net: nn.Module, rates: Sequence[int], in_channels: int | None
 
 
 def _plan(net: nn.Module, in_channels: int | None) -> dict[str, _Native]:
-    """The native settings, found when they are first asked for."""
+    """The native settings, determined on first use."""
     plan: dict[str, _Native] | None = getattr(net, "_native_windows", None)
     return plan if plan is not None else _native_windows(net, in_channels or input_channels(net))
 

@@ -49,7 +49,7 @@ class Trace:
 
 @contextmanager
 def evaluating(net: nn.Module) -> Iterator[None]:
-    """Put a network into eval mode for a while; every module gets its own mode back."""
+    """Put a network into eval mode for a while; every module's own mode is restored afterwards."""
     modes = {module: module.training for module in net.modules()}
     net.eval()
     try:
@@ -76,11 +76,11 @@ def trace(net: nn.Module, in_channels: int = 3, size: int = 129) -> Trace:
         net: any module that takes ``(1, in_channels, size, size)`` and gives a tensor or a list of tensors ``(1, C,
             h, w)``.
         in_channels: channels of its input.
-        size: side of the imagined image. TF-SAME layers pad by the size of their input: at 32k + 1 they are
+        size: side of the imaginary image. TF-SAME layers pad by the size of their input: at 32k + 1 they are
             symmetric.
 
     Raises:
-        GeometryError: an output whose place can't be told (global pooling, upsampling inside, strided slicing, ...).
+        GeometryError: an output whose position is unknown (global pooling, upsampling inside, strided slicing, ...).
     """
     result, tracker = _run(net, in_channels, size)
     maps = [result] if isinstance(result, Tensor) else list(result)
@@ -98,7 +98,7 @@ def trace_windows(net: nn.Module, in_channels: int = 3, size: int = 129) -> tupl
     """The windows of a network, whatever it makes of its last map: a classifier's global pool has no place.
 
     Raises:
-        GeometryError: a window over a map whose place can't be told.
+        GeometryError: a window over a map whose position can't be determined.
     """
     _, tracker = _run(net, in_channels, size)
     if tracker.lost:
