@@ -240,7 +240,7 @@ RULES: Mapping[FindingKind, Rule] = {
         many="images are turned by EXIF, and their masks were drawn on them the other way",
         expected="masks drawn on the image as it is shown, upright, or another orientation in labels.toml",
         fix="turn them",
-        copy="does so",
+        copy="turns them",
         repair="repair",
     ),
     FindingKind.UNCLEAR_ORIENTATION: Rule(
@@ -296,7 +296,7 @@ RULES: Mapping[FindingKind, Rule] = {
         one="class of {total} can't be learned",
         many="classes of {total} can't be learned",
         expected="each class in some images of train",
-        fix="add images of them, or nothing if you know it",
+        fix="add images of them; nothing, if that is intended",
     ),
     FindingKind.UNJUDGED_CLASS: Rule(
         "note",

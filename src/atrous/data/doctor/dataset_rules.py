@@ -101,7 +101,7 @@ def missing_classes(data: Described, form: MaskForm, counts: Mapping[str, ClassC
     findings = []
     if not_learned:
         where = f", or take them out of {data.labels_file}" if data.labels_file else ""
-        fix = f"add images of them{where}; nothing, if you know it"
+        fix = f"add images of them{where}; nothing, if that is intended"
         findings.append(make_finding(FindingKind.ABSENT_CLASS, not_learned, fix=fix, total=total))
     if not_evaluated:
         findings.append(make_finding(FindingKind.UNJUDGED_CLASS, not_evaluated, total=total))
