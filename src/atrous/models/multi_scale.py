@@ -52,7 +52,6 @@ class MultiScale(SegmentationModel):
     _optional = (*SegmentationModel._optional, "attention.")
 
     def __init__(self, base: SegmentationModel, scales: Sequence[float], merge: Merge, extra_supervision: bool) -> None:
-        nn.Module.__init__(self)  # the backbone is the base's
         check_scales(scales)
         if isinstance(base, MultiScale):
             raise InputError("the shared network has one scale: leave out the scales of its own")
@@ -61,13 +60,13 @@ class MultiScale(SegmentationModel):
                 f"the shared network has one head, and this {base.name} more ({', '.join(base.auxiliary_heads)}): "
                 "leave out base_options' aux and heads"
             )
+        super().__init__(base.backbone, base.label_set)
+        del self.backbone  # saved and trained as part of the base
         self.base = base
         self.scales = tuple(float(scale) for scale in scales)
         self.extra_supervision = extra_supervision
-        self.aux_classifier = None
-        self.label_set, self.preprocessing, self.fade = base.label_set, base.preprocessing, base.fade
+        self.preprocessing, self.fade = base.preprocessing, base.fade
         self.pad_to, base.pad_to = base.pad_to, 0  # before the image is scaled
-        self.card = {}
         self.merge = merge
 
     @property
