@@ -149,7 +149,7 @@ def test_in_full_size(write_caffemodel: Write) -> None:
     file = write_caffemodel(blobs)
     model = convert_caffe(file, "fcn8s")
     file.unlink()  # half a gigabyte
-    assert sum(parameter.numel() for parameter in model.parameters()) == 134_362_751  # counted in the released net file
+    assert sum(parameter.numel() for parameter in model.parameters()) == 134_362_751  # 134M: arXiv 1411.4038, table 1
     caffe = Caffe(blobs)
     with torch.no_grad():
         theirs = caffe.head("fcn8s", caffe.vgg16(blue_first(IMAGE, BGR["voc"])), (37, 50))
