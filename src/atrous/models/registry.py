@@ -50,9 +50,10 @@ def register_model(
     """Make a model known to :func:`create_model`, recipes and the command line.
 
     The decorated function takes ``backbone`` (a :class:`Backbone`), ``label_set`` (a :class:`LabelSet`) and its options
-    by keyword, and returns a :class:`SegmentationModel`. The annotations of its options are checked. A package can
-    list it as an entry point of the same name in the group ``atrous.models``; it is then imported when it is first
-    asked for. ::
+    by keyword, and returns a :class:`SegmentationModel`, whose hooks ``classify``, ``embed``, ``apply_head`` and
+    ``follow_output_stride`` a subclass implements. The annotations of its options are checked. A package can list it
+    as an entry point of the same name in the group ``atrous.models``; it is then imported when it is first asked for.
+    ::
 
         @atrous.register_model("linear")
         def linear(*, backbone: Backbone, label_set: LabelSet, bias: bool = True) -> SegmentationModel:
