@@ -4,7 +4,16 @@ from __future__ import annotations
 
 
 class AtrousError(Exception):
-    """Root of every error that a user can cause. The message says what was found, what was expected and what to do."""
+    """Root of every error that a user can cause. The message says what was found, what was expected and what to do.
+
+    Example:
+        >>> import atrous
+        >>> try:
+        ...     atrous.load("no-such-model")
+        ... except atrous.AtrousError as error:
+        ...     print(type(error).__name__)
+        CheckpointError
+    """
 
 
 class InputError(AtrousError, ValueError):

@@ -21,7 +21,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Grid:
-    """Positions of a feature map: element *i* sits at input pixel ``stride * i + offset``, for rows and columns."""
+    """Positions of a feature map: element *i* sits at input pixel ``stride * i + offset``, for rows and columns.
+
+    Example:
+        >>> import atrous
+        >>> atrous.Grid(1, 0).window(kernel=2, stride=2)  # after a 2×2 pool
+        Grid(stride=2, offset=0.5)
+    """
 
     stride: float
     offset: float
@@ -96,6 +102,12 @@ def resample(
 
     Returns:
         ``(B, C, *size)`` in the dtype of ``x``.
+
+    Example:
+        >>> import atrous, torch
+        >>> coarse = torch.tensor([[[[0.0, 8.0]]]])  # two positions, at pixels 0 and 8
+        >>> atrous.resample(coarse, atrous.Grid(8, 0), atrous.Grid(1, 0), (1, 5))
+        tensor([[[[0., 1., 2., 3., 4.]]]])
     """
     batch, channels, h, w = x.shape
     height, width = size

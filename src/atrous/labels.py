@@ -49,6 +49,12 @@ class LabelSet:
     Raises:
         InputError: no classes, too many, a name that is not a string or is repeated, another number of colours than
             names, or a colour outside 0–255.
+
+    Example:
+        >>> import atrous
+        >>> label_set = atrous.LabelSet(("background", "cat"))
+        >>> len(label_set), label_set.colors
+        (2, ((0, 0, 0), (128, 0, 0)))
     """
 
     names: tuple[str, ...]

@@ -69,6 +69,14 @@ class DenseCRF(nn.Module):
 
     Raises:
         InputError: an argument is out of range.
+
+    Example:
+        >>> import atrous, numpy as np
+        >>> image = np.zeros((20, 30, 3), np.uint8)
+        >>> unary = np.zeros((2, 20, 30), np.float32)  # −log of class probabilities
+        >>> crf = atrous.DenseCRF([atrous.Gaussian(sxy=3, weight=3), atrous.Bilateral(sxy=80, srgb=13, weight=10)])
+        >>> crf.labels(image, unary).shape
+        (20, 30)
     """
 
     def __init__(

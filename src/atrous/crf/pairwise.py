@@ -30,6 +30,11 @@ class Gaussian:
 
     Raises:
         InputError: a width is not positive and finite.
+
+    Example:
+        >>> import atrous
+        >>> atrous.DenseCRF([atrous.Gaussian(sxy=3, weight=3)], iterations=5)
+        DenseCRF(...)
     """
 
     sxy: float | Sequence[float]
@@ -58,6 +63,11 @@ class Bilateral:
 
     Raises:
         InputError: a width is not positive and finite.
+
+    Example:
+        >>> import atrous
+        >>> atrous.DenseCRF([atrous.Bilateral(sxy=80, srgb=13, weight=10)], iterations=5)
+        DenseCRF(...)
     """
 
     sxy: float | Sequence[float]

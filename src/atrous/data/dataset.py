@@ -29,6 +29,11 @@ class Sample:
         mask: uint8 ``(H, W)``: the class of each pixel, 255 to ignore it.
         name: for reports, for example that of the image's file.
         auxiliary_masks: masks of auxiliary label sets, like ``mask``, by the name of the head that learns them.
+
+    Example:
+        >>> import atrous, numpy as np
+        >>> atrous.Sample(np.zeros((4, 6, 3), np.uint8), np.zeros((4, 6), np.uint8), "black").name
+        'black'
     """
 
     image: NDArray[np.uint8]

@@ -20,6 +20,18 @@ def open_dataset(spec: str, split: str) -> Dataset:
     Raises:
         DatasetError: an unknown source, a missing folder or split, or a split that lists missing files.
         MaskError: an unreadable mask, where classes are counted because nothing names them.
+
+    Example:
+        >>> import atrous
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> for folder, mode in (("images", "RGB"), ("masks", "L")):
+        ...     Path("mine", folder).mkdir(parents=True)
+        ...     Image.new(mode, (60, 40)).save(Path("mine", folder, "black.png"))
+        >>> _ = Path("mine/labels.toml").write_text('names = ["ground", "sky"]')
+        >>> data = atrous.open_dataset("folder:mine", "all")
+        >>> len(data), data[0].image.shape
+        (1, (40, 60, 3))
     """
     if find_opener(spec):
         return open_registered(spec, split)

@@ -108,10 +108,13 @@ def wrap(
         InputError: ``dataset`` has no length, or can't be indexed.
 
     Example:
-        >>> pets = torchvision.datasets.OxfordIIITPet("pets", target_types="segmentation")
-        >>> data = wrap(pets, ["pet", "background", "border"], offset=1)
-        >>> rows = datasets.load_dataset("scene_parse_150", split="train")
-        >>> data = wrap(rows, ADE20K, image="image", mask="annotation", ignore=(0,), offset=1)
+        >>> import atrous, numpy as np
+        >>> pairs = [(np.zeros((40, 60, 3), np.uint8), np.ones((40, 60), np.uint8))]
+        >>> data = atrous.wrap(pairs, ("ground", "sky"), offset=1)  # values 1 and 2 are the classes
+        >>> data[0].image.shape, int(data[0].mask.max())
+        ((40, 60, 3), 0)
+
+        Columns of a Hugging Face dataset are named: ``wrap(rows, ADE20K, image="image", mask="annotation", offset=1)``.
     """
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
         raise InputError(

@@ -130,6 +130,14 @@ def evaluate(
 
     Raises:
         InputError: the classes of dataset and model differ, the dataset is empty, or a band is narrower than a pixel.
+
+    Example:
+        >>> import atrous, numpy as np
+        >>> pairs = [(np.zeros((40, 60, 3), np.uint8), np.zeros((40, 60), np.uint8))]
+        >>> data = atrous.wrap(pairs, ("ground", "sky"))
+        >>> model = atrous.create_model("deeplabv3", backbone="test_resnet", label_set=("ground", "sky"))
+        >>> 0 <= atrous.evaluate(model, data).metrics.pixel_accuracy <= 1
+        True
     """
     if any(width < 1 for width in trimap):
         raise InputError(f"a band along boundaries is 1 or more pixels wide, not {min(trimap)}")

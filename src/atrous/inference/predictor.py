@@ -53,6 +53,14 @@ class Segmentation:
         attention: float32 ``(S, H, W)``, summing to 1: the weight of each of the network's own scales at each pixel, if
             it attends to scales and ran once.
         scales: the factors of these ``S`` scales.
+
+    Example:
+        >>> import atrous, numpy as np
+        >>> model = atrous.load("deeplabv3plus_lite0_voc")
+        >>> result = atrous.predict(model, np.zeros((40, 60, 3), np.uint8))
+        >>> result.labels.shape, result.fractions()
+        ((40, 60), {...})
+        >>> result.save("mask.png")
     """
 
     labels: Mask
@@ -118,6 +126,14 @@ def predict(
     Raises:
         ImageError: the file cannot be read.
         InputError: an array of another shape or dtype, or an output stride or scales that are not supported.
+
+    Example:
+        >>> import atrous
+        >>> from PIL import Image
+        >>> Image.new("RGB", (60, 40)).save("photo.png")
+        >>> model = atrous.load("deeplabv3plus_lite0_voc")
+        >>> atrous.predict(model, "photo.png", scales=(0.75, 1.0), flip=True).labels.shape
+        (40, 60)
     """
     decoded = _decode(image, model)
     chosen = crf if isinstance(crf, DenseCRF) else stored_crf(model.card) if crf else None

@@ -63,6 +63,11 @@ class Inference:
 
     Raises:
         InputError: an unknown merge, no scale, a scale out of range, or the same scale twice.
+
+    Example:
+        >>> import atrous
+        >>> atrous.Inference(scales=(0.75, 1.0), flip=True).single_view
+        False
     """
 
     scales: tuple[float, ...] = (1.0,)

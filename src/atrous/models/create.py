@@ -61,7 +61,8 @@ def create_model(
         WeightsNotFoundError: pretrained weights that can't be found.
 
     Example:
-        >>> model = create_model("deeplabv3plus", backbone="mobilenetv2_100", num_classes=21)
+        >>> import atrous, torch
+        >>> model = atrous.create_model("deeplabv3plus", backbone="mobilenetv2_100", num_classes=21)
         >>> model(torch.zeros(1, 3, 65, 97)).shape
         torch.Size([1, 21, 65, 97])
     """

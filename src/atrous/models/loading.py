@@ -31,6 +31,12 @@ def load(source: str | Path) -> SegmentationModel:
 
     Raises:
         CheckpointError: an unknown name, or a folder that can't be read.
+
+    Example:
+        >>> import atrous
+        >>> model = atrous.load("deeplabv3plus_lite0_voc")
+        >>> model.name, model.num_classes, model.output_stride
+        ('deeplabv3plus', 21, 16)
     """
     if str(source) in bundled():
         return load_folder(BUNDLE / str(source))

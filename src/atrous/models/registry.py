@@ -50,17 +50,9 @@ def register_model(
     """Make a model known to :func:`create_model`, recipes and the command line.
 
     The decorated function takes ``backbone`` (a :class:`Backbone`), ``label_set`` (a :class:`LabelSet`) and its options
-    by keyword, and returns a :class:`SegmentationModel`, whose hooks ``classify``, ``embed``, ``apply_head`` and
-    ``follow_output_stride`` a subclass implements. The annotations of its options are checked. A package can list it
-    as an entry point of the same name in the group ``atrous.models``; it is then imported when it is first asked for.
-    ::
-
-        @atrous.register_model("linear")
-        def linear(*, backbone: Backbone, label_set: LabelSet, bias: bool = True) -> SegmentationModel:
-            return Linear(backbone, label_set, bias)
-
-
-        model = atrous.create_model("linear", backbone="resnet18", num_classes=2, bias=False)
+    by keyword, and returns a :class:`SegmentationModel`. The annotations of its options are checked. A package can
+    list it as an entry point of the same name in the group ``atrous.models``; it is then imported when it is first
+    asked for.
 
     Args:
         name: of the model.
@@ -70,6 +62,22 @@ def register_model(
 
     Raises:
         InputError: another model has the name.
+
+    Example:
+        >>> import atrous, torch
+        >>> from torch import nn
+        >>> class Linear(atrous.models.SegmentationModel):
+        ...     def __init__(self, backbone, label_set):
+        ...         super().__init__(backbone, label_set)
+        ...         self.classifier = nn.Conv2d(backbone.channels[-1], len(label_set), 1)
+        ...     def _classify(self, embedding):
+        ...         return self.classifier(embedding[0])
+        >>> @atrous.register_model("linear_of_example")
+        ... def linear(*, backbone, label_set):
+        ...     return Linear(backbone, label_set)
+        >>> model = atrous.create_model("linear_of_example", backbone="test_resnet", num_classes=2)
+        >>> model(torch.zeros(1, 3, 33, 47)).shape
+        torch.Size([1, 2, 33, 47])
     """
 
     def enter(build: AnyBuilder) -> AnyBuilder:
@@ -92,6 +100,16 @@ def register_backbone(name: str) -> Callable[[AnyBackboneBuilder], AnyBackboneBu
 
     Raises:
         InputError: another backbone has the name.
+
+    Example:
+        >>> import atrous
+        >>> from torch import nn
+        >>> @atrous.register_backbone("two_convolutions")
+        ... def two_convolutions(*, in_channels, pretrained, output_stride):
+        ...     layers = nn.Conv2d(in_channels, 8, 3, 4, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 4, 1), nn.ReLU()
+        ...     return atrous.models.backbones.TracedBackbone(nn.Sequential(*layers), output_stride=output_stride)
+        >>> atrous.create_model("deeplabv3", backbone="two_convolutions", num_classes=2).backbone.channels
+        (8, 16)
     """
 
     def enter(build: AnyBackboneBuilder) -> AnyBackboneBuilder:

@@ -69,6 +69,14 @@ def register_loss(name: str) -> Callable[[AnyLoss], AnyLoss]:
 
     Raises:
         InputError: another loss has the name.
+
+    Example:
+        >>> import atrous
+        >>> @atrous.register_loss("mean_error_of_example")
+        ... def mean_error(logits, labels):
+        ...     valid = labels != 255
+        ...     true = logits.softmax(1).gather(1, labels.masked_fill(~valid, 0)[:, None])[:, 0]
+        ...     return ((1 - true) * valid).sum() / valid.sum().clamp(min=1)
     """
 
     def enter(function: AnyLoss) -> AnyLoss:

@@ -109,7 +109,7 @@ class Recipe(Section):
         return "their own size" if crop == "whole" else f"{crop}×{crop}"
 
 
-def check_recipe(table: dict[str, Any], source: str, overridden: Sequence[str] = ()) -> Recipe:
+def check_recipe(table: dict[str, Any], source: str = "the recipe", overridden: Sequence[str] = ()) -> Recipe:
     """Validate a recipe given as a table; ``source`` names it in errors, ``overridden`` lists the settings that do not
     come from there.
 

@@ -25,6 +25,13 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises:
         RecipeError: the file can't be read, or it or an override is not valid.
+
+    Example:
+        >>> import atrous
+        >>> changes = ["data.train=folder:my-images", "training.epochs=5"]
+        >>> recipe = atrous.load_recipe("folder_deeplabv3plus_lite0", changes)
+        >>> recipe.training.epochs
+        5.0
     """
     path = _locate(Path(path))
     try:

@@ -57,6 +57,19 @@ def train(
         MemoryShortageError: a batch does not fit into memory.
         SaveError: the disk is full, or the folder was removed; the last complete state stays.
         Stopped: Ctrl-C or SIGTERM; the state is saved.
+
+    Example:
+        >>> import atrous, numpy as np
+        >>> pairs = [(np.zeros((40, 60, 3), np.uint8), np.zeros((40, 60), np.uint8))] * 4
+        >>> data = atrous.wrap(pairs, ("ground", "sky"))
+        >>> recipe = atrous.training.check_recipe({
+        ...     "model": {"name": "deeplabv3", "backbone": "test_resnet", "pretrained": False},
+        ...     "augment": {"crop": 33},
+        ...     "training": {"steps": 1, "batch_size": 2},
+        ...     "data": {"workers": 0},
+        ... })
+        >>> atrous.train(recipe, "runs/example", train_data=data, val_data=data).best.name
+        'best'
     """
     out = Path(out)
     begun = [stage.folder for stage in stages(recipe, out) if find_state(stage.folder)]

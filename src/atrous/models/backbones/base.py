@@ -36,6 +36,12 @@ class Backbone(nn.Module):
         name, in_channels, channels, strides, mean, std: as above.
         grids: where each feature map sits at the current output stride.
         padded: whether the first layer pads so far that logits have to be cropped (the papers' FCN backbones).
+
+    Example:
+        >>> import atrous
+        >>> backbone = atrous.create_model("deeplabv3", backbone="test_resnet", num_classes=2).backbone
+        >>> isinstance(backbone, atrous.Backbone), backbone.output_stride, backbone.strides
+        (True, 16, (...))
     """
 
     padded: bool = False

@@ -44,6 +44,12 @@ def convolutionalize(net: nn.Module, size: int | None = None, in_channels: int |
 
     Raises:
         SurgeryError: nothing to convert, or a layer on the way to the logits that has no convolutional form.
+
+    Example:
+        >>> import atrous, torch, torchvision
+        >>> classifier = torchvision.models.squeezenet1_1(weights=None, num_classes=10).eval()
+        >>> atrous.convolutionalize(classifier)(torch.zeros(1, 3, 288, 320)).shape  # a map of class scores
+        torch.Size([1, 10, 17, 19])
     """
     if size is None:
         config: Any = getattr(net, "pretrained_cfg", None) or {}

@@ -65,6 +65,13 @@ def set_output_stride(net: nn.Module, output_stride: int, in_channels: int | Non
     Raises:
         SurgeryError: a layer that can't be dilated, or an output stride that can't be reached; nothing has been
             changed then.
+
+    Example:
+        >>> import atrous, timm, torch
+        >>> net = timm.create_model("resnet18", features_only=True).eval()
+        >>> image = torch.zeros(1, 3, 65, 65)
+        >>> net(image)[-1].shape[-1], atrous.set_output_stride(net, 8)(image)[-1].shape[-1]
+        (3, 9)
     """
     output_stride = whole_stride(output_stride)
     plan = _plan(net, in_channels)

@@ -202,7 +202,7 @@ def _gradients(
         for_x = _correlate(gradient, weight, 1, dilation, before, stride, (x.shape[2], x.shape[3]), flip=True)
     if wanted[1]:
         taps = _kernels(x).weight_gradient(_channels_last(x), gradient, kernel, stride, dilation, padding)
-        for_weight = taps.t().reshape(weight.shape).to(weight.dtype).contiguous()
+        for_weight = torch.empty_like(weight).copy_(taps.t().reshape(weight.shape))  # autograd wants its strides too
     return for_x, for_weight
 
 
@@ -259,7 +259,7 @@ def _(x: Tensor, weight: Tensor, stride: int, padding: list[int], dilation: int)
 def _(_: Tensor, x: Tensor, weight: Tensor, *settings: Any) -> tuple[Tensor, Tensor]:
     for_x, for_weight = settings[-1]
     like_x = torch.empty_like(x, memory_format=torch.channels_last) if for_x else x.new_empty(0)
-    return like_x, weight.new_empty(weight.shape) if for_weight else weight.new_empty(0)
+    return like_x, torch.empty_like(weight) if for_weight else weight.new_empty(0)
 
 
 @_gradients.register_vmap
