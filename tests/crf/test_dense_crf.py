@@ -1,6 +1,7 @@
 """The dense CRF: beside brute force, on all it accepts, and what it refuses."""
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor
 from atrous.crf import PUBLISHED, Bilateral, Custom, DenseCRF, Gaussian
 from atrous.crf.mean_field import Normalization
 from atrous.crf.pairwise import Kernel
+from atrous.errors import InputError, InputTypeError
 
 KERNELS: list[Kernel] = [Gaussian(sxy=2, weight=2), Bilateral(sxy=6, srgb=30, weight=3)]
 
@@ -194,6 +196,11 @@ def test_published_sets_are_found_by_name() -> None:
         (np.full((10, 12, 3), np.inf, np.float32), energies(), "image must be finite"),
         (make_image().astype(np.int64), energies(), "uint8 or floating"),
         (None, energies(), "not None"),
+        (make_image(), energies()[:1], "two classes or more"),
+        (make_image(), energies() * np.float32(1e37), "unary must be at most 1e\\+30"),
+        (make_image(), energies().astype(np.float64) * 1e300, "unary must be at most 1e\\+30"),
+        (make_image(), energies() + np.float32(3e38), "unary must be at most 1e\\+30"),
+        (make_image() * np.float32(1e36), energies(), "image must be at most 1e\\+30"),
     ],
 )
 def test_what_does_not_fit_is_said(image: NDArray[np.uint8], unary: NDArray[np.float32], message: str) -> None:
@@ -224,8 +231,59 @@ def test_probabilities_for_energies_and_small_colours_are_warned_of() -> None:
         (lambda: DenseCRF([Gaussian((1, 2, 3), 1)])(None, energies()), "3 values; the image has 2"),
         (lambda: DenseCRF([Gaussian(1e-9, 1)])(None, energies()), "too small for the image"),
         (lambda: DenseCRF(KERNELS, tolerance=0), "tolerance"),
+        (lambda: DenseCRF(KERNELS, 2.5), "iterations must be a whole number"),  # type: ignore[arg-type]
+        (lambda: DenseCRF(KERNELS, "3"), "iterations must be a whole number"),  # type: ignore[arg-type]
+        (lambda: DenseCRF(KERNELS, spatial_dims=2.5), "spatial_dims must be a whole number"),  # type: ignore[arg-type]
+        (lambda: DenseCRF([Gaussian(3, 3e38)]), "at most 1e\\+30"),
+        (lambda: DenseCRF([Gaussian(3, -3e38)]), "at most 1e\\+30"),
+        (lambda: DenseCRF([Gaussian(3, 3, [[0, 3e38], [3e38, 0]])]), "at most 1e\\+30"),
+        (lambda: DenseCRF([Gaussian(3, 1e16, np.full((3, 3), 1e16))])(None, energies()), "penalties .* at most"),
+        (lambda: DenseCRF([Gaussian(3, "strong")]), "must be one number"),  # type: ignore[arg-type]
+        (lambda: DenseCRF([Gaussian("wide", 3)]), "sxy must be"),  # type: ignore[arg-type]
     ],
 )
 def test_settings_out_of_range_are_errors(arguments, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         arguments()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38])
+def test_a_weight_that_training_ruined_is_an_error(value: float) -> None:
+    crf = DenseCRF(KERNELS)
+    with torch.no_grad():
+        crf.weights[1].fill_(value)
+    with pytest.raises(InputError, match="weights of a kernel must be"):
+        crf(make_image(), energies())
+
+
+@pytest.mark.parametrize("kernels", [Gaussian(3, 3), "ab", [Gaussian(3, 3), None]])
+def test_what_is_not_a_list_of_kernels_is_an_error(kernels: Any) -> None:
+    with pytest.raises(InputTypeError, match="kernels must be a list"):
+        DenseCRF(kernels)
+
+
+@pytest.mark.parametrize("unary", [energies().tolist(), energies().astype(complex), energies().astype(object)])
+def test_a_unary_that_is_not_an_array_of_real_numbers_is_an_error(unary: Any) -> None:
+    with pytest.raises(InputTypeError, match="real numbers"):
+        DenseCRF(KERNELS)(make_image(), unary)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("trainable", [False, True])
+def test_half_precisions_are_computed_in_float32(dtype: torch.dtype, trainable: bool) -> None:
+    crf, unary = DenseCRF(KERNELS, trainable=trainable), torch.from_numpy(energies()).to(dtype)
+    image = torch.from_numpy(make_image())
+    assert torch.equal(crf(image, unary), crf(image, unary.float()).to(dtype))
+    assert torch.equal(crf.labels(image, unary), crf.labels(image, unary.float()))
+    assert torch.equal(crf.track(image, unary).q, crf.track(image, unary.float()).q.to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [">f4", np.longdouble])
+def test_arrays_of_other_byte_orders_and_long_doubles_are_read(dtype: Any) -> None:
+    expected = DenseCRF(KERNELS)(make_image(), energies())
+    assert np.array_equal(DenseCRF(KERNELS)(make_image(), energies().astype(dtype)).astype(np.float32), expected)
+
+
+def test_energies_up_to_the_limit_decide_alone() -> None:
+    unary = np.float32(1e29) * energies()
+    assert np.array_equal(DenseCRF(KERNELS).labels(make_image(), unary), unary.argmin(0))

@@ -12,16 +12,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from atrous.crf.gpu import mean_field as gpu
-from atrous.crf.inputs import Array, like, read_images, read_unary
+from atrous.crf.inputs import LARGEST, Array, check_finite, like, read_images, read_unary
 from atrous.crf.mean_field import Messages, Normalization, Pairwise, mean_field, tracked_mean_field
 from atrous.crf.pairwise import Kernel, Order
 from atrous.crf.published import PUBLISHED
-from atrous.errors import InputError
+from atrous.errors import InputError, InputTypeError
 
 if TYPE_CHECKING:
     from atrous.crf.cpu import mean_field as cpu
 
 Image = NDArray[Any] | Tensor | None
+_HALF = (torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class DenseCRF(nn.Module):
     ``DenseCRF([Gaussian(sxy=3, weight=3), Bilateral(sxy=80, srgb=13, weight=10)])(image, unary)``
 
     Without gradients, fused kernels compute in float32: on a CPU in as many threads as torch uses, on a GPU if Triton
-    is available. Otherwise plain torch computes in the dtype of the unary, differentiable with respect to the unary,
-    the kernels' weights and their compatibilities.
+    is available. Otherwise plain torch computes in the dtype of the unary (half precisions in float32), differentiable
+    with respect to the unary, the kernels' weights and their compatibilities.
 
     Memory on a CPU, besides image, unary and result: 8 bytes for each lattice corner of a pixel (72 a pixel for a
     Gaussian and a bilateral kernel), and about 60 a pixel for tables at 21 classes, up to 130 for a very colourful
@@ -91,20 +92,18 @@ class DenseCRF(nn.Module):
         trainable: bool = False,
     ) -> None:
         super().__init__()
-        if iterations < 0 or spatial_dims < 1:
-            raise InputError(
-                f"iterations must be 0 or more and spatial_dims 1 or more, not {iterations} and {spatial_dims}"
-            )
+        if not isinstance(kernels, Sequence) or not all(isinstance(kernel, Kernel) for kernel in kernels):
+            raise InputTypeError(f"kernels must be a list of Gaussian, Bilateral and Custom kernels, not {kernels!r}")
         for given, choices in ((normalization, get_args(Normalization)), (order, get_args(Order))):
             if given not in choices:
                 raise InputError(f"{given!r} is not one of {', '.join(choices)}")
         if tolerance is not None and not tolerance > 0:
             raise InputError(f"tolerance must be a change of probability above 0, or None, not {tolerance}")
         self.kernels = tuple(kernels)
-        self.iterations = iterations
+        self.iterations = _whole_number("iterations", iterations, 0)
         self.normalization: Normalization = normalization
         self.order: Order = order
-        self.spatial_dims = spatial_dims
+        self.spatial_dims = _whole_number("spatial_dims", spatial_dims, 1)
         self.tolerance = tolerance
         self.weights = nn.ParameterList(_parameter("weight", kernel.weight, (0, 1)) for kernel in kernels)
         self.compatibilities = nn.ParameterDict(
@@ -134,14 +133,15 @@ class DenseCRF(nn.Module):
         Args:
             image: ``(H, W, channels)``, or ``(B, H, W, channels)`` with a batch of unaries; uint8, or floating in the
                 same units (0–255 for the published widths). None if all kernels are Gaussian.
-            unary: energies ``(C, H, W)`` or ``(B, C, H, W)``, floating, finite, lower is likelier: see
+            unary: energies ``(C, H, W)`` or ``(B, C, H, W)``, floating, up to ±10³⁰, lower is likelier: see
                 :func:`unary_from_probabilities`, :func:`unary_from_logits` and :func:`unary_from_labels`.
 
         Returns:
             Probabilities of the kind (numpy or torch), shape, dtype and device of ``unary``.
 
         Raises:
-            InputError: shapes do not match each other or the CRF, a value is not finite, or a width is too small.
+            InputError: shapes do not match each other or the CRF, there is a single class, a value is not finite or
+                beyond ±10³⁰, or a width is too small.
         """
         energies, images = self._read(image, unary)
         fields = [self._mean_field(one, e) for one, e in zip(images, energies, strict=True)]
@@ -174,9 +174,9 @@ class DenseCRF(nn.Module):
             raise InputError(f"track takes the unary of one image, (C, H, W), not {tuple(unary.shape)}")
         messages = Messages(self._pairwise(images[0], energies[0]), self.normalization)
         with torch.no_grad():
-            points = energies[0].flatten(1).T
-            q, free = tracked_mean_field(points, messages, self.iterations, self.tolerance)
-        return Tracked(like(unary, q.T.reshape(unary.shape)), free)
+            points = energies[0].float() if energies.dtype in _HALF else energies[0]
+            q, free = tracked_mean_field(points.flatten(1).T, messages, self.iterations, self.tolerance)
+        return Tracked(like(unary, q.T.reshape(unary.shape).to(energies.dtype)), free)
 
     def extra_repr(self) -> str:
         return f"{list(self.kernels)}, iterations={self.iterations}, normalization={self.normalization!r}"
@@ -188,10 +188,16 @@ class DenseCRF(nn.Module):
         for parameter in [*self.weights, *self.compatibilities.values()]:
             if parameter.ndim and len(parameter) != classes:
                 raise InputError(f"the unary has {classes} classes, but a kernel's weights are for {len(parameter)}")
+        for i, weight in enumerate(self.weights):  # which may have been trained
+            check_finite("the weights of a kernel", weight)
+            if str(i) in self.compatibilities:
+                check_finite("the penalties of a kernel", weight.detach().abs().max() * self.compatibilities[str(i)])
         return energies, read_images(image, energies, batched=unary.ndim == energies.ndim)
 
     def _mean_field(self, image: Tensor | None, unary: Tensor) -> Tensor:
         """The distribution ``(C, *size)`` of one image."""
+        if unary.dtype in _HALF:
+            return self._mean_field(image, unary.float()).to(unary.dtype)
         if field := self._fused(image, unary):
             return field.distribution(self.iterations, self.tolerance).to(unary.dtype)
         messages = Messages(self._pairwise(image, unary), self.normalization)
@@ -199,6 +205,7 @@ class DenseCRF(nn.Module):
 
     def _labels(self, image: Tensor | None, unary: Tensor) -> Tensor:
         """The most likely classes ``(*size)`` of one image."""
+        unary = unary.float() if unary.dtype in _HALF else unary
         if field := self._fused(image, unary):
             return field.labels(self.iterations, self.tolerance)
         return self._mean_field(image, unary).argmax(0)
@@ -232,11 +239,22 @@ class DenseCRF(nn.Module):
         ]
 
 
+def _whole_number(name: str, value: int, least: int) -> int:
+    if not isinstance(value, int | np.integer) or value < least:
+        raise InputError(f"{name} must be a whole number, {least} or more, not {value!r}")
+    return int(value)
+
+
 def _parameter(name: str, values: Any, axes: tuple[int, ...]) -> nn.Parameter:
     """A weight ``()`` or ``(C,)``, or a compatibility ``(C, C)``, as a parameter with its own memory."""
-    tensor = torch.as_tensor(np.asarray(values) if not isinstance(values, Tensor) else values).detach().clone().float()
+    form = "one number, or one for each class" if name == "weight" else "square, with a row for each class"
+    expected = f"a kernel's {name} must be {form}, all finite and at most {LARGEST:g} in magnitude"
+    try:
+        given = values if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))
+    except (TypeError, ValueError):
+        raise InputError(f"{expected}; not {values!r}") from None
+    tensor = given.detach().clone().float()
     square = tensor.ndim < 2 or tensor.shape[0] == tensor.shape[1]
-    if tensor.ndim not in axes or not square or not bool(tensor.isfinite().all()):
-        form = "one number, or one for each class" if name == "weight" else "square, with a row for each class"
-        raise InputError(f"a kernel's {name} must be {form}, all finite; not {tuple(tensor.shape)} {values}")
+    if tensor.ndim not in axes or not square or not bool((tensor.abs() <= LARGEST).all()):  # NaN is not either
+        raise InputError(f"{expected}; not {tuple(tensor.shape)} {values}")
     return nn.Parameter(tensor)

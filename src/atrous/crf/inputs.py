@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from typing import Any, TypeVar
 
@@ -11,17 +10,30 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atrous.errors import InputError
+from atrous.errors import InputError, InputTypeError
 
 Array = TypeVar("Array", NDArray[Any], Tensor)
 
+LARGEST = 1e30
+"""The largest energy or weight, so that their sums and products stay finite in float32."""
 _SAMPLE = 64
 """Number of pixels that are checked for probabilities in place of energies."""
 
 
 def as_tensor(values: NDArray[Any] | Tensor) -> Tensor:
-    """The values as a tensor, sharing memory where possible."""
-    return values if isinstance(values, Tensor) else torch.from_numpy(np.ascontiguousarray(values))
+    """The values as a tensor, sharing memory where possible.
+
+    Raises:
+        InputTypeError: neither an array nor a tensor, or not of real numbers.
+    """
+    if isinstance(values, Tensor) and not values.is_complex():
+        return values
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiub":
+        what = f"{values.dtype}" if isinstance(values, np.ndarray | Tensor) else type(values).__name__
+        raise InputTypeError(f"expected a NumPy array or a torch tensor of real numbers, not {what}")
+    dtype = values.dtype.newbyteorder("=")  # PyTorch has neither the other byte order nor long doubles
+    dtype = np.dtype(np.float64) if dtype.kind == "f" and dtype.itemsize > 8 else dtype
+    return torch.from_numpy(np.ascontiguousarray(values, dtype))
 
 
 def like(given: Array, result: Tensor) -> Array:
@@ -30,20 +42,36 @@ def like(given: Array, result: Tensor) -> Array:
 
 
 def check_finite(name: str, values: Tensor) -> None:
-    """Check that all values are finite.
+    """Check that all values are finite, and none is beyond :data:`LARGEST`.
 
     Raises:
-        InputError: they are not floating, or some are not finite; it says how many, and where the first is.
+        InputError: they are not floating, or some are not finite or too large; it says how many, and where the first
+            is.
     """
-    if math.isfinite(values.detach().sum()):  # quick: a single infinity or NaN makes the sum one
-        return
     if not values.is_floating_point():
         raise InputError(f"{name} must be floating, not {values.dtype}")
-    finite = values.detach().isfinite()
-    if not bool(finite.all()):
-        first = tuple((~finite).nonzero()[0].tolist())
+    if not values.numel():
+        return
+    values = values.detach()
+    least, most = torch.stack(values.aminmax()).tolist()  # NaN if any is
+    if least >= -LARGEST and most <= LARGEST:
+        return
+    for stray, must in ((~values.isfinite(), "finite"), (values.abs() > LARGEST, f"at most {LARGEST:g} in magnitude")):
+        if count := int(stray.sum()):
+            first = tuple(stray.nonzero()[0].tolist())
+            raise InputError(f"{name} must be {must}: {count} of {values.numel()} are not, the first at {first}")
+
+
+def check_classes(name: str, count: int) -> None:
+    """Check that there are two classes or more.
+
+    Raises:
+        InputError: there is one, which every pixel would have whatever its value.
+    """
+    if count == 1:
         raise InputError(
-            f"{name} must be finite: {int((~finite).sum())} of {finite.numel()} are not, the first at {first}"
+            f"{name} must have two classes or more, not one, which every pixel would have: for a binary probability p, "
+            "stack 1 − p and p; for a binary logit z, stack 0 and z"
         )
 
 
@@ -65,6 +93,7 @@ def read_unary(unary: NDArray[Any] | Tensor, spatial_dims: int) -> Tensor:
         energies = energies[None]
     if 0 in energies.shape:
         raise InputError(f"unary must be {shape}, with at least one class and pixel, not {tuple(unary.shape)}")
+    check_classes("unary", energies.shape[1])
     check_finite("unary", energies)
     _warn_of_probabilities(energies)
     return energies

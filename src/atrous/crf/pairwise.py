@@ -142,6 +142,9 @@ def _widths(name: str, widths: float | Sequence[float], count: int, device: torc
 
 
 def _check_widths(name: str, widths: float | Sequence[float]) -> None:
-    values = np.asarray(widths, dtype=float)
+    try:
+        values = np.asarray(widths, dtype=float)
+    except (TypeError, ValueError):
+        values = np.empty(0)
     if values.ndim > 1 or values.size == 0 or not (np.isfinite(values) & (values > 0)).all():
         raise InputError(f"{name} must be a standard deviation above 0, or one for each axis; not {widths}")

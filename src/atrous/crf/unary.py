@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.crf.inputs import Array, as_tensor, check_finite, like
+from atrous.crf.inputs import Array, as_tensor, check_classes, check_finite, like
 from atrous.errors import InputError
 from atrous.labels import IGNORE
 
@@ -25,9 +25,10 @@ def unary_from_probabilities(probabilities: Array, *, clip: float = 1e-5, class_
         Energies of the same kind, shape and dtype.
 
     Raises:
-        InputError: they are not finite, are negative, or do not sum to 1.
+        InputError: they are not finite, are negative, do not sum to 1, or are of a single class.
     """
     p = as_tensor(probabilities)
+    p = p if p.is_floating_point() else p.float()  # one-hot labels
     check_finite("probabilities", p)
     total = p.detach().float().sum(class_axis)
     off = (total - 1).abs() > 0.01
@@ -38,6 +39,7 @@ def unary_from_probabilities(probabilities: Array, *, clip: float = 1e-5, class_
             f"{float(total.max()):.4g} over axis {class_axis}, and the lowest is {least:.4g}. For logits, use "
             "unary_from_logits"
         )
+    check_classes("probabilities", p.shape[class_axis])
     return like(probabilities, -p.clamp(min=clip).log())
 
 
@@ -52,10 +54,11 @@ def unary_from_logits(logits: Array, *, class_axis: int = -3) -> Array:
         Energies of the same kind, shape and dtype.
 
     Raises:
-        InputError: they are not finite.
+        InputError: they are not floating or not finite, or are of a single class.
     """
     tensor = as_tensor(logits)
     check_finite("logits", tensor)
+    check_classes("logits", tensor.shape[class_axis])
     return like(logits, -tensor.log_softmax(class_axis))
 
 
