@@ -27,12 +27,13 @@ def test_colours_of_a_mask_lead_back_to_it() -> None:
 @pytest.mark.parametrize(
     ("names", "colors", "says"),
     [
-        ((), (), "1 to 255 classes, not 0"),
+        ((), (), "2 to 255 classes, not 0"),
+        (("dog",), (), r"name the background too: names = \[\"background\", \"dog\"\]"),
         (tuple(map(str, range(256))), (), "not 256"),
         (("a", "b", "a"), (), "more than once: a"),
         ((1, 2), (), "must be strings"),
-        (("a",), ((1, 2, 3), (4, 5, 6)), "1 class names but 2 colours"),
-        (("a",), ((1, 2, 256),), "0 to 255"),
+        (("a", "b"), ((1, 2, 3),), "2 class names but 1 colours"),
+        (("a", "b"), ((1, 2, 256), (0, 0, 0)), "0 to 255"),
     ],
 )
 def test_what_is_no_label_set_says_why(

@@ -38,16 +38,21 @@ def voc_color(label: int) -> Color:
     return r, g, b
 
 
+def one_class_message(name: str = "object") -> str:
+    """The message about a single class: softmax over one class is constant, so its loss is 0 and its accuracy 100 %."""
+    return f'one class can\'t be told from anything: name the background too: names = ["background", "{name}"]'
+
+
 @dataclass(frozen=True)
 class LabelSet:
     """Names and colours of the real classes, in the order of their label values.
 
     Args:
-        names: one per class; at most 255, since 255 is the ignore value.
+        names: one per class; at least two, with the background, and at most 255, since 255 is the ignore value.
         colors: one RGB triple (0–255) per class; the VOC colours when left out.
 
     Raises:
-        InputError: no classes, too many, a name that is not a string or is repeated, another number of colours than
+        InputError: fewer than two classes, too many, a name that is not a string or is repeated, another number of colours than
             names, or a colour outside 0–255.
 
     Example:
@@ -66,8 +71,10 @@ class LabelSet:
         object.__setattr__(self, "colors", tuple((int(r), int(g), int(b)) for r, g, b in colors))
         if not all(isinstance(name, str) for name in self.names):
             raise InputError(f"class names must be strings, not {list(self.names)}")
-        if not 1 <= len(self.names) <= IGNORE:
-            raise InputError(f"a label set has 1 to {IGNORE} classes, not {len(self.names)}")
+        if len(self.names) == 1:
+            raise InputError(one_class_message(self.names[0]))
+        if not 2 <= len(self.names) <= IGNORE:
+            raise InputError(f"a label set has 2 to {IGNORE} classes, not {len(self.names)}")
         if len(set(self.names)) != len(self.names):
             twice = sorted({name for name in self.names if self.names.count(name) > 1})
             raise InputError(f"class names must differ; given more than once: {', '.join(twice)}")
