@@ -52,8 +52,8 @@ class LabelSet:
         colors: one RGB triple (0–255) per class; the VOC colours when left out.
 
     Raises:
-        InputError: fewer than two classes, too many, a name that is not a string or is repeated, another number of colours than
-            names, or a colour outside 0–255.
+        InputError: fewer than two classes, too many, a name that is not a string or is repeated, another number of
+            colours than names, or a colour outside 0–255.
 
     Example:
         >>> import atrous

@@ -220,6 +220,9 @@ def test_labels_toml_for_rgb_masks_with_an_ignored_colour(folder: Path) -> None:
     np.testing.assert_array_equal(open_dataset(f"folder:{folder}", "all")[0].mask[:, 0], [0, 1, 255, 255])
 
 
+TWO_COLORS = 'names = ["a", "b"]\nencoding = "rgb"\ncolors = [[1, 2, 3], [4, 5, 6]]'
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -242,8 +245,8 @@ def test_labels_toml_for_rgb_masks_with_an_ignored_colour(folder: Path) -> None:
         ('names = ["a", "b"]\nvalues = [1]', "2 class names but 1 values"),
         ('names = ["a", "b"]\nvalues = [1, 1]', "two classes have the same value"),
         ('names = ["a", "b"]\nvalues = [0, 256]', "values contains 256"),
-        ('names = ["a", "b"]\nencoding = "rgb"\ncolors = [[1, 2, 3], [4, 5, 6]]\nvalues = [1]', "RGB masks have colors"),
-        ('names = ["a", "b"]\nencoding = "rgb"\ncolors = [[1, 2, 3], [4, 5, 6]]\nignore = [1]', "ignore = [[r, g, b], ...]"),
+        (f"{TWO_COLORS}\nvalues = [1]", "RGB masks have colors"),
+        (f"{TWO_COLORS}\nignore = [1]", "ignore = [[r, g, b], ...]"),
         ('names = ["sky", "car"]\nencoding = "rgb"', "there are no colors; write colors = [[r, g, b], ...]"),
         ('names = ["a", "b"]\norientation = "left"', "orientation is 'left'"),
     ],
