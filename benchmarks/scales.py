@@ -45,7 +45,7 @@ class AtFullSize(nn.Module):
         for scale in self.scales:
             sides = [int((side - 1) * scale + 1) for side in size]
             shown = F.interpolate(images, sides, mode="bilinear", align_corners=True)
-            result = self.base._head(self.base._features(shown.contiguous(memory_format=torch.channels_last)))
+            result = self.base.apply_head(self.base._features(shown.contiguous(memory_format=torch.channels_last)))
             resized.append(F.interpolate(result.logits, size, mode="bilinear", align_corners=True))
             read += result.embedding
         finest = read[0].shape[-2:]

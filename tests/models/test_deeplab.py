@@ -347,7 +347,7 @@ class TestMSc:
         x = torch.randn(1, 3, 73, 90)
         with torch.no_grad():
             features = model.backbone(x)
-            maps = model._embed(features)[0]
+            maps = model.embed(features)[0]
             for name, source in zip(("data", "pool1", "pool2", "pool3", "pool4"), (x, *features), strict=False):
                 conv, fc = model.msc[f"{name}_conv"], model.msc[f"{name}_fc"]
                 maps.append(F.relu(fc(F.relu(F.conv2d(source, conv.weight, conv.bias, conv.stride, 1)))))

@@ -28,7 +28,7 @@ class Linear(SegmentationModel):
         super().__init__(backbone, label_set)
         self.classifier = nn.Conv2d(backbone.channels[-1], len(label_set), 1, bias=bias)
 
-    def _classify(self, embedding: list[Tensor]) -> Tensor:
+    def classify(self, embedding: list[Tensor]) -> Tensor:
         return self.classifier(embedding[0])
 
 

@@ -9,12 +9,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from atrous.crf.dense_crf import DenseCRF
 from atrous.crf.unary import unary_from_labels, unary_from_logits, unary_from_probabilities
 from atrous.data.files.find import FoundImage
-from atrous.data.files.images import DecodedImage
+from atrous.data.files.images import DecodedImage, open_with_pillow
+from atrous.data.files.limits import read_arrays, read_file
 from atrous.errors import InputError
 from atrous.grid import PIXELS, Grid, resample
 from atrous.inference.batch import Report, label_files
@@ -106,10 +107,10 @@ def _read_unary(
     if file.suffix == ".png":
         unary = _from_png(file, size, confidence, label_set)
         return unary, None
-    stored = np.load(file, allow_pickle=False)
-    if isinstance(stored, np.ndarray):
-        return _from_array(stored, size, kind, confidence), None
-    if {"probabilities", "names", "stride", "offset"} <= set(stored.files):
+    stored = read_arrays(file)
+    if file.suffix == ".npy" and "" in stored:
+        return _from_array(stored[""], size, kind, confidence), None
+    if {"probabilities", "names", "stride", "offset"} <= stored.keys():
         grid = Grid(float(stored["stride"]), float(stored["offset"]))
         coarse = torch.from_numpy(stored["probabilities"].astype(np.float32))[None]
         if tuple(stored["size"]) != size:
@@ -119,9 +120,9 @@ def _read_unary(
         full = resample(coarse, grid, PIXELS, size)[0].numpy()
         names = LabelSet(tuple(str(name) for name in stored["names"]))
         return unary_from_probabilities(full), names
-    if len(stored.files) != 1:
-        raise InputError(f"contains the arrays {', '.join(stored.files)}; expected a single one (C, H, W)")
-    return _from_array(stored[stored.files[0]], size, kind, confidence), None
+    if len(stored) != 1:
+        raise InputError(f"contains the arrays {', '.join(stored)}; expected a single one (C, H, W)")
+    return _from_array(next(iter(stored.values())), size, kind, confidence), None
 
 
 def _from_array(
@@ -145,7 +146,7 @@ def _from_array(
 def _from_png(
     file: Path, size: tuple[int, int], confidence: float | None, label_set: LabelSet | None
 ) -> NDArray[np.float32]:
-    with Image.open(file) as image:
+    with open_with_pillow(read_file(file)) as image:
         if image.mode not in ("L", "P", "I;16", "I", "1"):
             raise InputError(f"expected a greyscale PNG, not {image.mode}")
         values = np.asarray(image)

@@ -93,9 +93,9 @@ AUXILIARY_STRIDE, AUXILIARY_WEIGHT = 16, 0.5
 class SegmentationModel(nn.Module):
     """A semantic segmentation network: a backbone and a head.
 
-    A subclass implements :meth:`_classify`, and :meth:`_embed` where the classifier reads something other than the last
-    feature map; a head that needs more than that implements :meth:`_head`. What depends on the output stride is updated
-    in :meth:`_follow_output_stride`.
+    A subclass implements :meth:`classify`, and :meth:`embed` where the classifier reads something other than the last
+    feature map; a head that needs more than that implements :meth:`apply_head`. :meth:`follow_output_stride` updates
+    what depends on the output stride.
 
     Args:
         backbone: the feature extractor.
@@ -147,15 +147,15 @@ class SegmentationModel(nn.Module):
     @output_stride.setter
     def output_stride(self, value: int) -> None:
         self.backbone.output_stride = value
-        self._follow_output_stride()
+        self.follow_output_stride()
 
     @property
     def settings(self) -> dict[str, int | str]:
         """The attributes that may be set at any time and are saved with the model, with their values."""
         return {"output_stride": self.output_stride}
 
-    def _follow_output_stride(self) -> None:
-        """Update what depends on the output stride."""
+    def follow_output_stride(self) -> None:
+        """Update what depends on the output stride, such as dilations in the head; called whenever it is set."""
 
     @property
     def auxiliary_heads(self) -> tuple[str, ...]:
@@ -171,16 +171,16 @@ class SegmentationModel(nn.Module):
         """Channels of the embedding, summed over its maps."""
         return self.backbone.channels[-1]
 
-    def _head(self, features: list[Tensor]) -> HeadResult:
-        """The backbone's features → logits, and the embedding that they were computed from."""
-        embedding, grid = self._embed(features)
-        return HeadResult(self._classify(embedding), grid, embedding, grid)
+    def apply_head(self, features: list[Tensor]) -> HeadResult:
+        """The backbone's features, finest first, → logits and the embedding that they are computed from."""
+        embedding, grid = self.embed(features)
+        return HeadResult(self.classify(embedding), grid, embedding, grid)
 
-    def _embed(self, features: list[Tensor]) -> tuple[list[Tensor], Grid]:
-        """The backbone's features → what each classifier reads, ``(B, C, h, w)``, and where it sits."""
+    def embed(self, features: list[Tensor]) -> tuple[list[Tensor], Grid]:
+        """The backbone's features → what each classifier reads, maps ``(B, C, h, w)``, and their grid."""
         return [features[-1]], self.backbone.grids[-1]
 
-    def _classify(self, embedding: list[Tensor]) -> Tensor:
+    def classify(self, embedding: list[Tensor]) -> Tensor:
         """The embedding → logits ``(B, num_classes, h, w)`` at the same positions."""
         raise NotImplementedError
 
@@ -258,7 +258,7 @@ class SegmentationModel(nn.Module):
         return self._main(self._features(images))
 
     def _main(self, features: list[Tensor]) -> Output:
-        result = self._head(features)
+        result = self.apply_head(features)
         return Output("main", result.logits, result.grid, fade=self.fade)
 
     def _features(self, images: Tensor) -> list[Tensor]:

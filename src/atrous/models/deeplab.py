@@ -83,7 +83,7 @@ class DeepLab(SegmentationModel):
         connected = backbone.release_connected() if isinstance(backbone, DeepLabBackbone) else None
         if connected and self.width:
             self._begin_with(*connected, seed)
-        self._follow_output_stride()
+        self.follow_output_stride()
 
     def _add_branch(self, names: Sequence[str]) -> None:
         widths = [self.backbone.channels[-1], *(self.width for _ in names[1:]), self.num_classes]
@@ -111,7 +111,7 @@ class DeepLab(SegmentationModel):
         hidden = [name for names in self.branches for name in names[:-1]] if self.inherits_head else []
         return chain(super().inherited(), self._parameters_of(*hidden))
 
-    def _follow_output_stride(self) -> None:
+    def follow_output_stride(self) -> None:
         for rate, names in zip(self.rates, self.branches, strict=True):
             atrous = self.get_submodule(names[0])
             assert isinstance(atrous, nn.Conv2d)
@@ -131,19 +131,19 @@ class DeepLab(SegmentationModel):
         """Channels of fc7, over all branches; of the features where classifiers are bare."""
         return len(self.branches) * self.width or self.backbone.channels[-1]
 
-    def _embed(self, features: list[Tensor]) -> tuple[list[Tensor], Grid]:
+    def embed(self, features: list[Tensor]) -> tuple[list[Tensor], Grid]:
         if not self.width:
-            return super()._embed(features)
+            return super().embed(features)
         maps = []
         for rate, (fc6, fc7, _) in zip(self.rates, self.branches, strict=True):
             x = self.dropout(self._atrous(fc6, rate, features[-1]).relu_())
             maps.append(self.dropout(self.get_submodule(fc7)(x).relu_()))
         return maps, self._grid()
 
-    def _head(self, features: list[Tensor]) -> HeadResult:
-        return super()._head(features)._replace(grid=self._grid())
+    def apply_head(self, features: list[Tensor]) -> HeadResult:
+        return super().apply_head(features)._replace(grid=self._grid())
 
-    def _classify(self, embedding: list[Tensor]) -> Tensor:
+    def classify(self, embedding: list[Tensor]) -> Tensor:
         if self.width:
             logits = [self.get_submodule(names[-1])(x) for names, x in zip(self.branches, embedding, strict=True)]
         else:
@@ -187,10 +187,10 @@ class DeepLabMSc(DeepLab):
             self.msc[f"{name}_ms"] = nn.Conv2d(self.CHANNELS, len(label_set), 1)
         for key, parameter in self.msc.named_parameters():
             nn.init.normal_(parameter, std=(0.01 if "_ms." in key else 0.001) * key.endswith("weight"))
-        self._follow_output_stride()
+        self.follow_output_stride()
 
-    def _follow_output_stride(self) -> None:
-        super()._follow_output_stride()
+    def follow_output_stride(self) -> None:
+        super().follow_output_stride()
         natives = (1, *self.backbone.strides)
         for name, grid, native in zip(self.sources, (PIXELS, *self.backbone.grids), natives, strict=False):
             conv = self.msc[f"{name}_conv"]
@@ -203,8 +203,8 @@ class DeepLabMSc(DeepLab):
         images = self._padded(images)
         return [images, *self.backbone(images)]
 
-    def _head(self, features: list[Tensor]) -> HeadResult:
-        result = super()._head(features)
+    def apply_head(self, features: list[Tensor]) -> HeadResult:
+        result = super().apply_head(features)
         logits, target = result.logits, result.grid
         size = (logits.shape[-2], logits.shape[-1])
         for name, x, grid in zip(self.sources, features, (PIXELS, *self.backbone.grids), strict=False):

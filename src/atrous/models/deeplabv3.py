@@ -59,9 +59,9 @@ class DeepLabV3(SegmentationModel):
             for module in child.modules()
         )
         init_classifier(self.classifier)
-        self._follow_output_stride()
+        self.follow_output_stride()
 
-    def _follow_output_stride(self) -> None:
+    def follow_output_stride(self) -> None:
         self.aspp.set_output_stride(self.output_stride)
 
     @property
@@ -69,10 +69,10 @@ class DeepLabV3(SegmentationModel):
         """Width of ASPP, or of the decoder."""
         return self.classifier.in_channels
 
-    def _embed(self, features: list[Tensor]) -> tuple[list[Tensor], Grid]:
+    def embed(self, features: list[Tensor]) -> tuple[list[Tensor], Grid]:
         return [self.aspp(features[-1])], self.backbone.grids[-1]
 
-    def _classify(self, embedding: list[Tensor]) -> Tensor:
+    def classify(self, embedding: list[Tensor]) -> Tensor:
         logits: Tensor = self.classifier(embedding[0])
         return logits
 
@@ -215,7 +215,7 @@ class DeepLabV3Plus(DeepLabV3):
         self.decoder = DeepLabV3PlusDecoder(aspp.out_channels, channels, **decoder)
         self._initialise()
 
-    def _embed(self, features: list[Tensor]) -> tuple[list[Tensor], Grid]:
+    def embed(self, features: list[Tensor]) -> tuple[list[Tensor], Grid]:
         grids = [self.backbone.grids[level] for level in self.levels]
         low_level = [features[level] for level in self.levels]
         x = self.decoder(self.aspp(features[-1]), self.backbone.grids[-1], low_level, grids)
@@ -254,19 +254,19 @@ class DeepLabV3Cascade(SegmentationModel):
             self.cascade.add_module(f"block{number}", nn.Sequential(*units))
         self.classifier = nn.Conv2d(backbone.channels[-1], len(label_set), 1)
         init_classifier(self.classifier)
-        self._follow_output_stride()
+        self.follow_output_stride()
 
-    def _follow_output_stride(self) -> None:
+    def follow_output_stride(self) -> None:
         rate = NATIVE_STRIDE // self.output_stride
         for block in self.cascade:
             rate *= 2
             for unit, factor in zip(block.children(), self.multi_grid, strict=True):
                 set_rate(unit, rate * factor)
 
-    def _embed(self, features: list[Tensor]) -> tuple[list[Tensor], Grid]:
+    def embed(self, features: list[Tensor]) -> tuple[list[Tensor], Grid]:
         return [self.cascade(features[-1])], self.backbone.grids[-1]
 
-    def _classify(self, embedding: list[Tensor]) -> Tensor:
+    def classify(self, embedding: list[Tensor]) -> Tensor:
         logits: Tensor = self.classifier(embedding[0])
         return logits
 

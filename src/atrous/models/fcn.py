@@ -98,7 +98,7 @@ class FCN(SegmentationModel):
         """Channels of the coarsest features."""
         return self.backbone.channels[self.coarse]
 
-    def _head(self, features: list[Tensor]) -> HeadResult:
+    def apply_head(self, features: list[Tensor]) -> HeadResult:
         logits, grid = self._all_logits(features)
         coarse = self.backbone.grids[self.coarse]
         return HeadResult(logits[:, : self.num_classes], grid, [features[self.coarse]], coarse)
@@ -289,7 +289,7 @@ class DilatedFCN(SegmentationModel):
         super().__init__(backbone, label_set, aux=aux)
         self.classifier = FCNHead(backbone.channels[-1], len(label_set))
 
-    def _classify(self, embedding: list[Tensor]) -> Tensor:
+    def classify(self, embedding: list[Tensor]) -> Tensor:
         logits: Tensor = self.classifier(embedding[0])
         return logits
 

@@ -101,8 +101,8 @@ class MultiScale(SegmentationModel):
         """Those of the shared network."""
         return self.base.inherited()
 
-    def _follow_output_stride(self) -> None:
-        self.base._follow_output_stride()
+    def follow_output_stride(self) -> None:
+        self.base.follow_output_stride()
 
     def _outputs(self, images: Tensor) -> list[Output]:
         """The merged logits, and those of each scale with extra supervision."""
@@ -125,7 +125,7 @@ class MultiScale(SegmentationModel):
         return [self._at(images, scale) for scale in self.scales]
 
     def _at(self, images: Tensor, scale: float) -> Scale:
-        result = self.base._head(self.base._features(scaled(images, scale)))
+        result = self.base.apply_head(self.base._features(scaled(images, scale)))
         return Scale(
             Output(f"scale_{scale:g}", result.logits, _unscaled(result.grid, scale), fade=self.fade),
             result.embedding,

@@ -50,9 +50,9 @@ def register_model(
     """Make a model known to :func:`create_model`, recipes and the command line.
 
     The decorated function takes ``backbone`` (a :class:`Backbone`), ``label_set`` (a :class:`LabelSet`) and its options
-    by keyword, and returns a :class:`SegmentationModel`. The annotations of its options are checked. A package can
-    list it as an entry point of the same name in the group ``atrous.models``; it is then imported when it is first
-    asked for.
+    by keyword, and returns a :class:`SegmentationModel`, whose hooks ``classify``, ``embed``, ``apply_head`` and
+    ``follow_output_stride`` a subclass implements. The annotations of its options are checked. A package can list it
+    as an entry point of the same name in the group ``atrous.models``; it is then imported when it is first asked for.
 
     Args:
         name: of the model.
@@ -70,7 +70,7 @@ def register_model(
         ...     def __init__(self, backbone, label_set):
         ...         super().__init__(backbone, label_set)
         ...         self.classifier = nn.Conv2d(backbone.channels[-1], len(label_set), 1)
-        ...     def _classify(self, embedding):
+        ...     def classify(self, embedding):
         ...         return self.classifier(embedding[0])
         >>> @atrous.register_model("linear_of_example")
         ... def linear(*, backbone, label_set):

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from atrous.data.files import images
 from atrous.data.files.find import find_images
 from atrous.data.files.images import DecodedImage, ImageError, decode_image, open_image, read_image, to_rgb, turn
 
@@ -190,8 +189,8 @@ def test_a_large_image_is_read_without_a_warning(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_image_beyond_the_limit_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "MAX_PIXELS", 100)
-    with pytest.raises(ImageError, match=r"big\.png: 11×10 pixels, expected at most 100"):
+    monkeypatch.setenv("ATROUS_DECODE_LIMIT_GB", "8e-7")
+    with pytest.raises(ImageError, match=r"big\.png: 11×10 pixels, which take 8.8e-07 GB to decode"):
         decode_image(encoded(Image.new("L", (11, 10))), "big.png")
 
 

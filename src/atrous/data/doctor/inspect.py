@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageMode
+from PIL import ImageMode
 
 from atrous.data.files.images import (
     DecodedImage,
     ImageError,
     Pixels,
     open_image,
+    open_with_pillow,
     orientation_of,
     upright_size,
 )
@@ -121,7 +122,7 @@ def look_at_mask(mask: MaskRef, form: MaskForm) -> MaskFacts | str:
 
 def _glance_at_image(path: Path) -> ImageFacts | str:
     try:
-        with Image.open(path) as image:
+        with open_with_pillow(path) as image:
             return ImageFacts(upright_size(image), orientation_of(image))
     except Exception:  # what Pillow can't open, our decoder may; if not, its error is the reason
         try:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from atrous.data.files.limits import check_pixels
 from atrous.data.files.masks import DecodedMask, MaskHeader, MaskRef
 from atrous.errors import DatasetError, InputError
 from atrous.labels import IGNORE, Mask
@@ -33,6 +34,9 @@ _PART = np.dtype(
 """An outline, or the runs, of an object: its image, area and category; whether it is the first of the object;
 whether it is runs; the range of its numbers.
 """
+
+_AT_ONCE = 2**20
+"""Pixels of an outline that are filled at once: each takes 17 bytes."""
 
 
 class CocoImage(NamedTuple):
@@ -82,6 +86,7 @@ class Annotations:
             classes: as in :meth:`areas`.
         """
         row, _, height, width = self.images[image]
+        check_pixels(height, width)
         mask = np.zeros((height, width), np.uint8)
         for part in self.parts[self.begins[row] : self.begins[row + 1]]:
             if label := classes[part["category"]]:
@@ -216,8 +221,11 @@ def fill_outline(mask: Mask, outline: NDArray[np.float32], value: int) -> None:
     row = first[edge] + np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count)
     crossing = x[edge] + (row - y[edge]) * (next_x - x)[edge] / (next_y - y)[edge]
     column = np.ceil(crossing).clip(0, width).astype(np.int64)
-    top, left, right = row.min(), column.min(), column.max()
-    shape = row.max() - top + 1, right - left + 1
-    turns = np.bincount((row - top) * shape[1] + column - left, minlength=shape[0] * shape[1]).reshape(shape)
-    inside = np.cumsum(turns, 1)[:, :-1] % 2 == 1
-    mask[top : top + shape[0], left:right][inside] = value
+    left, width = column.min(), column.max() - column.min() + 1
+    step = max(1, _AT_ONCE // width)
+    for top in range(row.min(), row.max() + 1, step):
+        here = (row >= top) & (row < top + step)
+        rows = min(step, row.max() + 1 - top)
+        turns = np.bincount((row[here] - top) * width + column[here] - left, minlength=rows * width)
+        inside = np.cumsum(turns.reshape(rows, width), 1)[:, :-1] % 2 == 1
+        mask[top : top + rows, left : left + width - 1][inside] = value

@@ -23,12 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from atrous.data.files.limits import check_pixels, read_file
 from atrous.errors import InputError
 
 Pixels = NDArray[np.uint8]
-
-MAX_PIXELS = 2**30
-"""The largest image that is read, in pixels: about a gigapixel, 3 GB of RGB."""
 
 JPEG_FORMATS = ("JPEG", "MPO")
 """Pillow's names of the formats that contain JPEG pixels."""
@@ -98,11 +96,14 @@ def open_image(path: str | Path) -> DecodedImage:
     """Read an image as upright uint8 RGB ``(H, W, 3)``, with notes on what was lost.
 
     Raises:
-        ImageError: the file is missing, empty, a folder, damaged, not an image, or larger than :data:`MAX_PIXELS`.
+        ImageError: the file is missing, empty, a folder, damaged, not an image, or over the limit of
+            :mod:`atrous.data.files.limits`.
     """
     path = Path(path)
     try:
-        data = path.read_bytes()
+        data = read_file(path)
+    except InputError as error:
+        raise ImageError(f"{path}: {error}") from None
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file; check the name{_nearby(path)}") from None
     except IsADirectoryError:
@@ -120,23 +121,26 @@ def decode_image(data: bytes, name: str = "image") -> DecodedImage:
         name: for errors.
 
     Raises:
-        ImageError: the bytes are empty, damaged, not an image, or an image larger than :data:`MAX_PIXELS`.
+        ImageError: the bytes are empty, damaged, not an image, or an image over the limit of
+            :mod:`atrous.data.files.limits`.
     """
     if not data:
         raise ImageError(f"{name}: an empty file (0 bytes), expected an image; copy or download it again")
     try:
-        if _is_plain_jpeg(data):
+        if size := _plain_jpeg_size(data):
+            check_pixels(*size)
             with contextlib.suppress(cv2.error):
                 pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)  # upright
                 if pixels is not None:  # a truncated file gives None; Pillow then raises the reason
                     return DecodedImage(pixels, orientation=_jpeg_orientation(data))
         with open_with_pillow(data) as image:
-            _check_size(image.size, name)
             if image.format in ("EPS", "WMF"):
                 raise ImageError(f"{name}: a {image.format} drawing, expected an image; export it as PNG")
             return to_rgb(image)
     except ImageError:
         raise
+    except InputError as error:
+        raise ImageError(f"{name}: {error}") from None
     except UnidentifiedImageError:
         return _decode_exotic(data, name)
     except MemoryError:
@@ -215,41 +219,41 @@ def turn(pixels: Pixels, orientation: int) -> Pixels:
     return np.array(Image.fromarray(pixels).transpose(_TURNS[orientation]))
 
 
-def _is_plain_jpeg(data: bytes) -> bool:
-    """Whether it is a JPEG of one or three components (not CMYK), which OpenCV reads as Pillow does."""
+def _plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Height and width of a JPEG of one or three components (not CMYK), which OpenCV reads as Pillow does."""
     at = 2 if data.startswith(b"\xff\xd8") else len(data)
     while at + 9 < len(data) and data[at] == 0xFF:
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # the frame header, past any metadata
-            return data[at + 9] in (1, 3)
+            size = int.from_bytes(data[at + 5 : at + 7]), int.from_bytes(data[at + 7 : at + 9])
+            return size if data[at + 9] in (1, 3) else None
         at += 2 + length
-    return False
+    return None
 
 
 _pillow_limit = threading.Lock()
 
 
-def open_with_pillow(data: bytes) -> Image.Image:
-    """Open the bytes of a file with Pillow, without its warnings about large images.
+def open_with_pillow(source: bytes | Path) -> Image.Image:
+    """Open a file, or its bytes, with Pillow; its pixels are not decoded yet.
 
     Raises:
+        DecodeLimitError: the image is larger than :func:`~atrous.data.files.limits.decode_limit`.
         UnidentifiedImageError, or whatever else Pillow raises on a damaged header.
     """
     # Pillow warns from 90 megapixels on and refuses from 180 on; that limit is global, and ours is another one.
     with _pillow_limit:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(io.BytesIO(data))
+            image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
         finally:
             Image.MAX_IMAGE_PIXELS = limit
-
-
-def _check_size(size: tuple[int, int], name: str) -> None:
-    width, height = size
-    if width * height > MAX_PIXELS:
-        raise ImageError(
-            f"{name}: {width}×{height} pixels, expected at most {MAX_PIXELS:,}; cut it into smaller images"
-        )
+    try:
+        check_pixels(image.height, image.width)
+    except InputError:
+        image.close()
+        raise
+    return image
 
 
 DARK = 16384

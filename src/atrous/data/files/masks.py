@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from atrous.data.files.images import JPEG_FORMATS, open_with_pillow
+from atrous.data.files.limits import read_file
 from atrous.errors import InputError
 from atrous.labels import IGNORE, VOID_COLOR, Color, LabelSet, Mask, labels_from_colors
 
@@ -187,11 +188,11 @@ class MaskFile(MaskRef):
     """A mask in an image file: a PNG, or another lossless format."""
 
     def header(self) -> MaskHeader:
-        with Image.open(self.path) as image:
+        with open_with_pillow(self.path) as image:
             return MaskHeader((image.height, image.width), image.mode, image.format in JPEG_FORMATS)
 
     def decode(self) -> DecodedMask:
-        with open_with_pillow(self.path.read_bytes()) as image:
+        with open_with_pillow(read_file(self.path)) as image:
             image.load()
             return DecodedMask(str(self), image, image.format in JPEG_FORMATS)
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from atrous.data.files.limits import check_pixels
 from atrous.data.files.masks import DecodedMask, MaskHeader, MaskRef
 from atrous.errors import InputError
 from atrous.labels import IGNORE, Mask
@@ -92,6 +93,7 @@ class MatlabMask(MaskRef):
         shapes = {name: shape for name, shape, _ in self._read(scipy_io().whosmat)}
         match shapes.get(self.variable):
             case (height, width):
+                check_pixels(height, width)
                 return height, width
         raise MatrixError(f"it contains {', '.join(shapes) or 'nothing'}; expected a matrix {self.variable}")
 

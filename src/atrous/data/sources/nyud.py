@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from atrous.data.extras import Extras, Layer
-from atrous.data.files.images import ImageError, Pixels
+from atrous.data.files.images import ImageError, Pixels, open_with_pillow
+from atrous.data.files.limits import read_file
 from atrous.data.files.masks import MaskForm
 from atrous.data.sources.base import MatlabSource
 from atrous.errors import DatasetError
@@ -36,7 +36,7 @@ def read_log_depth(path: Path) -> Pixels:
         ImageError: missing, unreadable, or not an integer image.
     """
     try:
-        with Image.open(path) as image:
+        with open_with_pillow(read_file(path)) as image:
             depth = np.asarray(image)
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file; expected the depth of an image") from None
