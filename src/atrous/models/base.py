@@ -20,6 +20,7 @@ from atrous.models.backbones.base import Backbone
 from atrous.models.checkpoint import FORMAT, write_folder
 from atrous.models.layers import FCNHead, full_precision
 from atrous.models.registry import is_known_backbone
+from atrous.models.transfer import Transfer, transfer
 from atrous.ops.depthwise.op import compiled_depthwise, has_depthwise
 
 
@@ -284,35 +285,22 @@ class SegmentationModel(nn.Module):
         """Preprocessed images ``(B, in_channels, H, W)`` → float32 logits ``(B, num_classes, H, W)``."""
         return self.main_output(images).at((images.shape[-2], images.shape[-1]))
 
-    def start_from(self, source: SegmentationModel) -> None:
+    def start_from(self, source: SegmentationModel) -> Transfer:
         """Copy the weights and the preprocessing of another model of the same network into this one.
 
-        Classifiers keep their new weights where the number of classes differs. So do optional parts that the other
-        model does not have: an auxiliary head, or the skips of a finer FCN (whose scorers are zero, so that it begins
-        with the coarser one's logits).
+        The classifiers' weights are matched by class name: classes that the other model does not have keep their new
+        ones. So do optional parts that it does not have: an auxiliary head, or the skips of a finer FCN (whose scorers
+        are zero, so that it begins with the coarser one's logits).
+
+        Returns:
+            The classes that were kept, and those that are new.
 
         Raises:
             InputError: another network; nothing has been changed then.
         """
-        weights, slots = source.state_dict(), self.state_dict()
-        counts = (source.num_classes, self.num_classes)
-        fitting, strange = {}, []
-        for key in sorted(weights.keys() | slots.keys()):
-            if key in weights and key in slots:
-                sides = list(zip(weights[key].shape, slots[key].shape, strict=False))
-                if weights[key].shape == slots[key].shape:
-                    fitting[key] = weights[key]
-                elif weights[key].ndim != slots[key].ndim or any(a != b and (a, b) != counts for a, b in sides):
-                    strange.append(key)
-            elif not key.startswith(self._optional):
-                strange.append(key)
-        if strange:
-            raise InputError(
-                f"another network ({source.name} on {source.backbone.name}): {len(strange)} tensors differ, "
-                f"first: {strange[0]}; {self.name} on {self.backbone.name} needs the same backbone and options"
-            )
-        self.load_state_dict(fitting, strict=False)
+        transferred = transfer(source, self, self._optional)
         self.preprocessing = source.preprocessing
+        return transferred
 
     def save(self, folder: str | Path, *, dtype: torch.dtype | None = None, **notes: Any) -> Path:
         """Write the model as a folder of ``model.safetensors`` and ``config.json``, atomically.

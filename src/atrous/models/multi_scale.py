@@ -20,6 +20,7 @@ from atrous.grid import Grid, resample
 from atrous.models.backbones.base import Backbone
 from atrous.models.base import Output, SegmentationModel
 from atrous.models.layers import full_precision
+from atrous.models.transfer import Transfer
 
 Merge = Literal["max", "average", "attention"]
 SMALLEST, LARGEST = 0.125, 8
@@ -109,13 +110,13 @@ class MultiScale(SegmentationModel):
         seen = self._look(images)
         return [self._merged(seen), *(scale.output for scale in seen if self.extra_supervision)]
 
-    def start_from(self, source: SegmentationModel) -> None:
+    def start_from(self, source: SegmentationModel) -> Transfer:
         """Copy the weights of another model of the same network, or of one of a single scale."""
         if isinstance(source, MultiScale):
-            super().start_from(source)
-        else:
-            self.base.start_from(source)
-            self.preprocessing = self.base.preprocessing
+            return super().start_from(source)
+        transferred = self.base.start_from(source)
+        self.preprocessing = self.base.preprocessing
+        return transferred
 
     def _main_output(self, images: Tensor) -> Output:
         return self._merged(self._look(images))

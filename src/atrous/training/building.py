@@ -9,10 +9,16 @@ from atrous.models.base import SegmentationModel
 from atrous.models.create import create_model
 from atrous.models.loading import load
 from atrous.training.recipe import Recipe, RecipeError
+from atrous.training.types import OnMessage
 
 
-def build_model(recipe: Recipe, dataset: Dataset) -> SegmentationModel:
+def build_model(recipe: Recipe, dataset: Dataset, on_message: OnMessage | None = None) -> SegmentationModel:
     """Build the recipe's model for a dataset's classes and channels, in train mode.
+
+    Args:
+        recipe: of the training.
+        dataset: the training data.
+        on_message: called with a line about the weights that the training starts from.
 
     Raises:
         RecipeError: options or a backbone that the architecture can't use, heads that the dataset has no masks for, or
@@ -37,9 +43,11 @@ def build_model(recipe: Recipe, dataset: Dataset) -> SegmentationModel:
     if section.start_from:
         source = load(section.start_from)
         try:
-            model.start_from(source)
+            transferred = model.start_from(source)
         except ValueError as error:
             raise RecipeError(f"model.start_from: '{section.start_from}' is {error}") from error
+        if on_message:
+            on_message(f"started from {section.start_from}: {transferred}")
     return model.train()
 
 
