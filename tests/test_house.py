@@ -1,6 +1,7 @@
-"""The house: imports point down its floors, models can be used without data, and nothing imports the command line."""
+"""The house: imports point down its floors, no modules import each other, and nothing imports the command line."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -65,6 +66,23 @@ def test_imports_point_down(module: Path) -> None:
         )
     ]
     assert up == []
+
+
+def dependencies(module: Path) -> set[str]:
+    """The modules of the package that a module imports when it is imported, by dotted name."""
+    found: set[str] = set()
+    for node in ast.parse(module.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("atrous"):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+def test_no_modules_import_each_other() -> None:
+    names = {".".join(("atrous", *m.relative_to(PACKAGE).with_suffix("").parts)): m for m in MODULES}
+    graph = {name: dependencies(module) & names.keys() for name, module in names.items()}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 
 
 @pytest.mark.parametrize("module", ["atrous", "atrous.cli"])

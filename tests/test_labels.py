@@ -1,4 +1,4 @@
-"""Label sets: the palette of SPEC §6.1, and what is no label set."""
+"""Label sets: the palette of PASCAL VOC, and what is refused as a label set."""
 
 import numpy as np
 import pytest

@@ -31,7 +31,7 @@ def masks(draw, classes=4):
 
 
 def test_the_example_of_the_specification():
-    """SPEC §9.4."""
+    """A worked example of the four metrics of the FCN paper (§5)."""
     scores = counted([[3, 1], [1, 2]]).metrics()
     assert scores.pixel_accuracy == pytest.approx(5 / 7)
     assert scores.mean_accuracy == pytest.approx((0.75 + 2 / 3) / 2)
