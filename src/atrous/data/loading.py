@@ -10,13 +10,15 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from atrous.data.augment import Augment
+from atrous.data.balance import draw_epoch
 from atrous.data.dataset import Dataset
-from atrous.errors import InputError
+from atrous.errors import AtrousError, InputError
 
 
 class Batch(NamedTuple):
@@ -52,7 +54,10 @@ class _Examples(TorchDataset[Example | Exception]):
             sample = self.dataset[number % len(self.dataset)]
         except (ValueError, OSError) as error:
             return error  # a value, since raised in a worker it would arrive wrapped in the worker's traceback
-        sample = self.augmentation(sample, np.random.default_rng((self.seed, epoch, number)))
+        try:
+            sample = self.augmentation(sample, np.random.default_rng((self.seed, epoch, number)))
+        except AtrousError as error:  # of another image that is pasted in
+            return error
         auxiliary = {name: torch.from_numpy(mask) for name, mask in sample.auxiliary_masks.items()}
         return torch.from_numpy(sample.image), torch.from_numpy(sample.mask), sample.name, auxiliary
 
@@ -60,8 +65,18 @@ class _Examples(TorchDataset[Example | Exception]):
 class _Order:
     """Endless batches of places. Each epoch is shuffled anew; its last incomplete batch is dropped."""
 
-    def __init__(self, length: int, batch_size: int, parts: int, seed: int, start: int, rank: int, world: int) -> None:
-        self.length, self.batch_size, self.parts = length, batch_size, parts
+    def __init__(
+        self,
+        length: int,
+        weights: NDArray[np.float64] | None,
+        batch_size: int,
+        parts: int,
+        seed: int,
+        start: int,
+        rank: int,
+        world: int,
+    ) -> None:
+        self.length, self.weights, self.batch_size, self.parts = length, weights, batch_size, parts
         self.seed, self.start, self.rank, self.world = seed, start, rank, world
 
     def __iter__(self) -> Iterator[list[Place]]:
@@ -76,10 +91,24 @@ class _Order:
                     yield [(epoch, int(number)) for number in order[begin : begin + share]]
             epoch, first = epoch + 1, 0
 
-    def _shuffled(self, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        order = np.random.default_rng((self.seed, epoch)).permutation(self.length)
-        rounds = -(-self.batch_size // self.length)  # fewer images than a batch: they come again, warped anew
-        return np.concatenate([order + turn * self.length for turn in range(rounds)])
+    def _shuffled(self, epoch: int) -> NDArray[np.int64]:
+        random = np.random.default_rng((self.seed, epoch))
+        rounds = range(-(-self.batch_size // self.length))  # fewer images than a batch: they come again, warped anew
+        if self.weights is not None:
+            drawn = np.concatenate([draw_epoch(self.weights, random) for _ in rounds])
+            return _numbered_apart(drawn, self.length)
+        order = random.permutation(self.length)
+        return np.concatenate([order + turn * self.length for turn in rounds])
+
+
+def _numbered_apart(drawn: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+    """Numbers of drawn images in which an image that comes again has another one, so that it is augmented anew."""
+    again = np.zeros(length, np.int64)
+    numbers = np.empty_like(drawn)
+    for place, index in enumerate(drawn):
+        numbers[place] = index + again[index] * length
+        again[index] += 1
+    return numbers
 
 
 def steps_per_epoch(length: int, batch_size: int) -> int:
@@ -131,6 +160,7 @@ def batches(
     rank: int = 0,
     world: int = 1,
     pin_memory: bool = False,
+    weights: NDArray[np.float64] | None = None,
 ) -> Iterator[Batch]:
     """Endless augmented batches of a dataset.
 
@@ -145,6 +175,7 @@ def batches(
         rank: number of this process; each gets its own share of every step.
         world: number of processes.
         pin_memory: for fast copies to a GPU.
+        weights: how often each image is drawn relative to the others, ``(N,)``; each once per epoch when left out.
 
     Raises:
         InputError: ``batch_size`` is not divisible. The iterator raises what reading a sample raises.
@@ -153,7 +184,7 @@ def batches(
         raise InputError(f"batch_size {batch_size} does not divide into {parts} part(s) on each of {world} process(es)")
     loader: DataLoader[Example | Exception] = DataLoader(
         _Examples(dataset, augmentation, seed),
-        batch_sampler=_Order(len(dataset), batch_size, parts, seed, start, rank, world),
+        batch_sampler=_Order(len(dataset), weights, batch_size, parts, seed, start, rank, world),
         num_workers=workers,
         collate_fn=_stack,
         pin_memory=pin_memory,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from atrous.data.augment import Augment, Augmentation
+from atrous.data.balance import CopyPaste, class_presence, repeat_factors
 from atrous.data.dataset import Dataset, dataset_extras, dataset_name, subset
 from atrous.data.doctor.check import SAMPLE, require_healthy
 from atrous.data.doctor.in_memory import check_datasets
@@ -85,20 +87,39 @@ def _check_alike(train_set: Dataset, val_set: Dataset) -> None:
         raise RecipeError(f"{names} ({dataset_name(train_set)})")
 
 
-def make_augmentation(recipe: Recipe, dataset: Dataset, fill: tuple[float, ...]) -> Augment:
+def find_presence(recipe: Recipe, dataset: Dataset) -> NDArray[np.bool_] | None:
+    """Which classes each image shows, bool ``(N, C)``, if the recipe balances classes; None if it does not."""
+    needed = recipe.data.sampling == "balanced" or recipe.augment.copy_paste > 0
+    return class_presence(dataset) if needed else None
+
+
+def sampling_weights(recipe: Recipe, presence: NDArray[np.bool_] | None) -> NDArray[np.float64] | None:
+    """How often each image is drawn, relative to the others; None for each once."""
+    if recipe.data.sampling == "uniform" or presence is None:
+        return None
+    return repeat_factors(presence, recipe.data.rare_below)
+
+
+def make_augmentation(
+    recipe: Recipe, dataset: Dataset, fill: tuple[float, ...], presence: NDArray[np.bool_] | None = None
+) -> Augment:
     """The recipe's augmentation.
 
     Args:
         recipe: of the training.
         dataset: that it is for.
         fill: value of padding, 0–255, one per channel.
+        presence: as :func:`find_presence` returns it.
     """
     if recipe.augment.function:
         return import_function(recipe.augment.function)
-    settings = recipe.augment.model_dump(exclude={"function"})
+    settings = recipe.augment.model_dump(exclude={"function", "copy_paste"})
     if recipe.augment.crop == "whole":
         settings["crop"] = None
-    return Augmentation(**settings, fill=fill, colored=not dataset_extras(dataset).uncolored)
+    augmentation = Augmentation(**settings, fill=fill, colored=not dataset_extras(dataset).uncolored)
+    if recipe.augment.copy_paste and presence is not None:
+        return CopyPaste.of_rare_classes(augmentation, dataset, presence, recipe.augment.copy_paste)
+    return augmentation
 
 
 def given_class_weights(recipe: Recipe, dataset: Dataset) -> list[float] | None:

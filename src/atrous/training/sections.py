@@ -63,6 +63,12 @@ class DataSection(Section):
     """Split to validate on; "none" for no validation."""
     val_images: int | None = Field(default=None, ge=1)
     """Number of images of the split to validate on, spread evenly; all if not set."""
+    sampling: Literal["uniform", "balanced"] = "uniform"
+    """How an epoch draws its images: each once; or images of rare classes more often, in the same number of steps
+    (repeat factor sampling). The masks are read once before the training for it."""
+    rare_below: float = Field(default=0.15, gt=0, le=1)
+    """Of balanced sampling: the share of the images below which a class is rare. One in a share f of them is drawn
+    sqrt(rare_below / f) times as often."""
     workers: int = Field(default=2, ge=0)
     """Processes that decode and augment images; they do not change any number."""
 
@@ -87,6 +93,9 @@ class AugmentSection(Section):
     """Largest relative change of saturation."""
     hue: float = Field(default=0.0, ge=0, le=180)
     """Largest rotation of hue, in degrees."""
+    copy_paste: float = Field(default=0.0, ge=0, le=1)
+    """Probability of pasting a class of another image into an image, rare classes first. The masks are read once
+    before the training for it. Not for whole images."""
     function: str | None = None
     """Your own augmentation as "module:function", in place of all settings above. It takes a Sample and a numpy
     Generator and returns a Sample; within a batch these must have the same size."""
@@ -102,6 +111,8 @@ class AugmentSection(Section):
     def _ordered(self) -> AugmentSection:
         if not 0 < self.scale[0] <= self.scale[1]:
             raise InputError(f"scale must be [smallest, largest] with 0 < smallest ≤ largest, not {list(self.scale)}")
+        if self.copy_paste and (self.crop == "whole" or self.function):
+            raise InputError("copy_paste needs crops of one size, and is part of the built-in augmentation")
         return self
 
 

@@ -9,11 +9,14 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from atrous.data.augment import Augment
@@ -25,9 +28,11 @@ from atrous.models.base import Output, SegmentationModel
 from atrous.training.building import build_model
 from atrous.training.data import (
     count_class_weights,
+    find_presence,
     given_class_weights,
     make_augmentation,
     open_data,
+    sampling_weights,
 )
 from atrous.training.ema import update_ema
 from atrous.training.freezing import batch_norms, freeze
@@ -118,6 +123,11 @@ class Trainer:
         self.steps = options.steps or max(1, round(options.epochs * self.per_epoch))
         self.any_labels = False
         self.recent: deque[tuple[float, float]] = deque(maxlen=RECENT)
+
+    @cached_property
+    def presence(self) -> NDArray[np.bool_] | None:
+        """Which classes each training image shows, if the recipe balances classes."""
+        return find_presence(self.recipe, self.train_set)
 
     @property
     def validated_model(self) -> SegmentationModel:
@@ -232,7 +242,7 @@ class Trainer:
         try:
             return batches(
                 self.train_set,
-                self.augmentation or make_augmentation(recipe, self.train_set, fill),
+                self.augmentation or make_augmentation(recipe, self.train_set, fill, self.presence),
                 batch_size=recipe.training.batch_size,
                 parts=recipe.training.accumulate,
                 seed=recipe.training.seed,
@@ -241,6 +251,7 @@ class Trainer:
                 rank=self.accelerator.process_index,
                 world=self.world,
                 pin_memory=self.device.type == "cuda",
+                weights=sampling_weights(recipe, self.presence),
             )
         except ValueError as error:
             raise RecipeError(f"training.batch_size: {error}") from error
