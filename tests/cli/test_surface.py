@@ -30,8 +30,8 @@ SURFACE = {
     "train": "--dry-run --out --resume --set RECIPE",
     "models": "",
     "crf refine": (
-        "--classes --confidence --iterations --kind --no-overlay --out --overwrite --predictions --published "
-        "--smoothness --smoothness-sxy --srgb --sxy --weight INPUT"
+        "--classes --confidence --iterations --kind --no-overlay --orientation --out --overwrite --predictions "
+        "--published --smoothness --smoothness-sxy --srgb --sxy --weight INPUT"
     ),
     "crf tune": "--data --device --flip --images --json --merge --model --out --scales --split",
     "convert to-pytorch": "--layout --model --out --overwrite",

@@ -32,6 +32,13 @@ def refine(
     confidence: Annotated[
         float | None, typer.Option("--confidence", help="PNGs are hard labels that are right with this probability.")
     ] = None,
+    orientation: Annotated[
+        Literal["upright", "stored"] | None,
+        typer.Option(
+            "--orientation",
+            help="For images that EXIF turns: whether predictions were made on the image as shown or as stored.",
+        ),
+    ] = None,
     classes: Annotated[Path | None, typer.Option("--classes", help="Text file of class names, one per line.")] = None,
     published: Annotated[
         str | None, typer.Option("--published", help="Use a published set of parameters: deeplab_largefov, ...")
@@ -74,6 +81,7 @@ def refine(
             label_set=read_classes(classes),
             kind=kind,
             confidence=confidence,
+            orientation=orientation,
             outputs=OutputOptions(overlays=not no_overlay, overwrite=overwrite),
             progress=progress,
         )

@@ -16,7 +16,7 @@ import io
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -217,6 +217,14 @@ def turn(pixels: Pixels, orientation: int) -> Pixels:
     if orientation == 1:
         return pixels
     return np.array(Image.fromarray(pixels).transpose(_TURNS[orientation]))
+
+
+def turn_array(values: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Turn stored values ``(..., H, W)`` of any dtype upright, by the EXIF ``orientation`` (1 to 8)."""
+    if orientation >= 5:
+        values = values.swapaxes(-1, -2)
+    flip_rows, flip_columns = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    return np.ascontiguousarray(values[..., :: -1 if flip_rows else 1, :: -1 if flip_columns else 1])
 
 
 def _plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
