@@ -197,11 +197,9 @@ def _from_ours(stored: Mapping[str, NDArray[Any]], size: Size) -> Unary:
         raise InputError(f"probabilities are {values.dtype} {values.shape}, expected floating (classes, h, w)")
     if names.shape != (len(values),) or names.dtype.kind != "U":
         raise InputError(f"names are {names.dtype} {names.shape}, expected {len(values)} strings")
-    height, width = _numbers(stored, "size", 2)
-    if (height, width) != size:
-        raise InputError(
-            f"predictions for an image of ({height:g}, {width:g}), but the image is {size} (height, width)"
-        )
+    made_for = _numbers(stored, "size", 2)
+    if made_for != list(size):
+        raise InputError(f"predictions for an image of {tuple(made_for)}, but the image is {size} (height, width)")
     (stride,), (offset,) = _numbers(stored, "stride", 1), _numbers(stored, "offset", 1)
     if stride <= 0:
         raise InputError(f"the stride is {stride:g}, expected a number of pixels above 0")
