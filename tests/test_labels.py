@@ -34,9 +34,12 @@ def test_colours_of_a_mask_lead_back_to_it() -> None:
         ((1, 2), (), "must be strings"),
         (("a", "b"), ((1, 2, 3),), "2 class names but 1 colours"),
         (("a", "b"), ((1, 2, 256), (0, 0, 0)), "0 to 255"),
+        (("a", "b"), ((1, 2), (0, 0, 0)), r"three numbers from 0 to 255, not \(1, 2\)"),
+        (("a", "b"), ("red", (0, 0, 0)), "three numbers from 0 to 255, not 'red'"),
+        ("cat", (), "not the single string 'cat'"),
     ],
 )
-def test_what_is_no_label_set_says_why(
+def test_an_invalid_label_set_is_refused(
     names: tuple[str, ...], colors: tuple[tuple[int, int, int], ...], says: str
 ) -> None:
     with pytest.raises(ValueError, match=says):

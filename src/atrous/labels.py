@@ -7,7 +7,7 @@ palette PNG, as PASCAL VOC introduced it: the values are the classes, the palett
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +40,7 @@ def voc_color(label: int) -> Color:
 
 def one_class_message(name: str = "object") -> str:
     """The message about a single class: softmax over one class is constant, so its loss is 0 and its accuracy 100 %."""
-    return f'one class can\'t be told from anything: name the background too: names = ["background", "{name}"]'
+    return f'one class can\'t be distinguished from anything: name the background too: names = ["background", "{name}"]'
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class LabelSet:
 
     Raises:
         InputError: fewer than two classes, too many, a name that is not a string or is repeated, another number of
-            colours than names, or a colour outside 0–255.
+            colours than names, or a colour that is not three numbers from 0 to 255.
 
     Example:
         >>> import atrous
@@ -66,9 +66,12 @@ class LabelSet:
     colors: tuple[Color, ...] = ()
 
     def __post_init__(self) -> None:
+        names: object = self.names
+        if isinstance(names, str):
+            raise InputError(f"class names are a list such as ['background', '{names}'], not the single string '{names}'")
         object.__setattr__(self, "names", tuple(self.names))
         colors = self.colors or tuple(voc_color(i) for i in range(len(self.names)))
-        object.__setattr__(self, "colors", tuple((int(r), int(g), int(b)) for r, g, b in colors))
+        object.__setattr__(self, "colors", tuple(_rgb(color) for color in colors))
         if not all(isinstance(name, str) for name in self.names):
             raise InputError(f"class names must be strings, not {list(self.names)}")
         if len(self.names) == 1:
@@ -92,10 +95,17 @@ class LabelSet:
         return cls(tuple(f"class {i}" for i in range(num_classes)))
 
     @classmethod
+    def of(cls, classes: LabelSet | Sequence[str]) -> LabelSet:
+        """A label set as it is, or one of these class names, in VOC colours."""
+        return classes if isinstance(classes, LabelSet) else cls(classes)  # type: ignore[arg-type]  # made a tuple
+
+    @classmethod
     def from_dict(cls, data: dict[str, Any]) -> LabelSet:
-        return cls(tuple(data["names"]), tuple((r, g, b) for r, g, b in data.get("colors", ())))
+        """The label set that :meth:`to_dict` wrote; ``colors`` may be missing."""
+        return cls(data["names"], tuple(data.get("colors", ())))
 
     def to_dict(self) -> dict[str, Any]:
+        """Names and colours as JSON values."""
         return {"names": list(self.names), "colors": [list(color) for color in self.colors]}
 
     def palette(self) -> NDArray[np.uint8]:
@@ -108,6 +118,14 @@ class LabelSet:
     def colorize(self, mask: Mask) -> NDArray[np.uint8]:
         """Turn a mask ``(H, W)`` into an RGB image ``(H, W, 3)``, uint8."""
         return self.palette()[mask]
+
+
+def _rgb(color: Any) -> Color:
+    try:
+        r, g, b = color
+        return int(r), int(g), int(b)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"colours are three numbers from 0 to 255, not {color!r}") from error
 
 
 def encode_mask(mask: Mask, label_set: LabelSet, *, text: Mapping[str, str] | None = None) -> bytes:

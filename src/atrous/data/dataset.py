@@ -62,6 +62,25 @@ class Dataset(Protocol):
     def __getitem__(self, index: int) -> Sample: ...
 
 
+def require_dataset(dataset: object, argument: str = "dataset") -> None:
+    """Refuse an object that is not a :class:`Dataset`, before its attributes are missed somewhere.
+
+    Args:
+        dataset: what a user passed.
+        argument: where, for the message.
+
+    Raises:
+        DatasetError: a part of the interface is missing.
+    """
+    if missing := [name for name in ("label_set", "__len__", "__getitem__") if not hasattr(dataset, name)]:
+        hint = "open_dataset opens 'SOURCE:PATH'" if isinstance(dataset, str) else "atrous.data.wrap adds label_set"
+        raise DatasetError(
+            f"{argument}: a dataset has label_set, __len__ and __getitem__; {type(dataset).__name__} has no "
+            + " and no ".join(missing)
+            + (f" ({hint})" if missing == ["label_set"] else "")
+        )
+
+
 def dataset_name(dataset: Dataset) -> str:
     """The name of a dataset in reports: its ``name``, or that of its class if it has none."""
     return str(getattr(dataset, "name", "") or type(dataset).__name__)

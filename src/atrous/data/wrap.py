@@ -121,9 +121,10 @@ def wrap(
             f"a {type(dataset).__name__} has no length or can't be indexed; expected a map-style dataset (of Hugging "
             "Face's datasets, one that is not streamed)"
         )
-    classes = label_set if isinstance(label_set, LabelSet) else LabelSet(tuple(label_set))
     title = name or type(dataset).__name__
-    return WrappedDataset(dataset, classes, image, mask, title, extras or Extras(), tuple(ignore), offset)
+    return WrappedDataset(
+        dataset, LabelSet.of(label_set), image, mask, title, extras or Extras(), tuple(ignore), offset
+    )
 
 
 def to_image(value: object, where: str = "image", size: tuple[int, ...] = ()) -> Pixels:

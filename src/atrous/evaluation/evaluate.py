@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from atrous.data.dataset import Dataset, Sample, dataset_extras, dataset_name
+from atrous.data.dataset import Dataset, Sample, dataset_extras, dataset_name, require_dataset
 from atrous.errors import InputError
 from atrous.evaluation.metrics import ConfusionMatrix, Metrics
 from atrous.evaluation.trimap import trimap as near_boundaries
@@ -129,7 +129,7 @@ def evaluate(
         The counts, and what was evaluated. No logits are kept.
 
     Raises:
-        InputError: the classes of dataset and model differ, the dataset is empty, or a band is narrower than a pixel.
+        InputError: not a dataset, an empty one, one of other classes than the model's, or a band narrower than a pixel.
 
     Example:
         >>> import atrous, numpy as np
@@ -141,6 +141,7 @@ def evaluate(
     """
     if any(width < 1 for width in trimap):
         raise InputError(f"a band along boundaries is 1 or more pixels wide, not {min(trimap)}")
+    require_dataset(dataset)
     if not len(dataset):
         raise InputError(f"there is no image to evaluate in {dataset_name(dataset)}")
     check_classes(model.label_set, dataset.label_set)

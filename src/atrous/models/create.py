@@ -114,8 +114,7 @@ def _label_set(label_set: LabelSet | Sequence[str] | None, num_classes: int | No
         if num_classes is None:
             raise InputError("create_model needs num_classes or label_set")
         return LabelSet.numbered(num_classes)
-    if not isinstance(label_set, LabelSet):
-        label_set = LabelSet(tuple(label_set))
+    label_set = LabelSet.of(label_set)
     if num_classes not in (None, len(label_set)):
         raise InputError(f"num_classes is {num_classes}, but label_set has {len(label_set)} classes")
     return label_set

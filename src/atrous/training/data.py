@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from atrous.data.augment import Augment, Augmentation
 from atrous.data.balance import CopyPaste, class_presence, repeat_factors
-from atrous.data.dataset import Dataset, dataset_extras, dataset_name, subset
+from atrous.data.dataset import Dataset, dataset_extras, dataset_name, require_dataset, subset
 from atrous.data.doctor.check import SAMPLE, require_healthy
 from atrous.data.doctor.in_memory import check_datasets
 from atrous.data.findings import errors_of, tally
@@ -60,11 +60,7 @@ def _require_healthy(dataset: Dataset, argument: str) -> Dataset:
     Raises:
         DatasetError: it is not a dataset, or has errors, as the doctor reports them.
     """
-    if missing := [name for name in ("label_set", "__len__", "__getitem__") if not hasattr(dataset, name)]:
-        raise DatasetError(
-            f"{argument}: a dataset has label_set, __len__ and __getitem__; {type(dataset).__name__} has no "
-            + " and no ".join(missing)
-        )
+    require_dataset(dataset, argument)
     findings = check_datasets({argument: dataset}, most=SAMPLE).findings
     if errors := errors_of(findings):
         blocks = "\n\n".join(finding.block() for finding in errors)

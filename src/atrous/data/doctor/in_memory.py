@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from atrous.data.dataset import Dataset, Sample, dataset_name
+from atrous.data.dataset import Dataset, Sample, dataset_name, require_dataset
 from atrous.data.doctor.dataset_rules import missing_classes, repeated_images
 from atrous.data.doctor.inspect import PairFacts, look_at_arrays
 from atrous.data.doctor.remedies import findings_about
@@ -74,7 +74,7 @@ def check_dataset(dataset: Dataset, progress: Progress | None = None) -> Checkup
         progress: called with the number of samples read and their total after each sample.
 
     Raises:
-        DatasetError: it has no samples.
+        DatasetError: it is not a dataset, or has no samples.
     """
     return check_datasets({dataset_name(dataset): dataset}, progress)
 
@@ -91,8 +91,10 @@ def check_datasets(
         most: number of samples of each to read, spread evenly; all when left out.
 
     Raises:
-        DatasetError: there are no samples, or the classes differ.
+        DatasetError: one is not a dataset or has no samples, or the classes differ.
     """
+    for split, dataset in datasets.items():
+        require_dataset(dataset, split)
     form = _common_form(datasets)
     lists = {split: _listed(split, dataset, most) for split, dataset in datasets.items()}
     pairs = [(pair, datasets[split]) for split, listed in lists.items() for pair in listed]

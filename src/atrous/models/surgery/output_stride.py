@@ -141,10 +141,12 @@ def _native_windows(net: nn.Module, in_channels: int) -> dict[str, _Native]:
     try:
         try:
             windows = trace_windows(net, in_channels)
-        except RuntimeError:  # 2×2 pools beside padded convolutions only fit together at even sizes
+        except (RuntimeError, AssertionError):  # 2×2 pools beside padded convolutions only fit together at even sizes
             windows = trace_windows(net, in_channels, size=128)
-    except (GeometryError, RuntimeError) as error:
-        raise SurgeryError(f"{type(net).__name__} can't be treated: {error}") from error
+    except (GeometryError, RuntimeError, AssertionError) as error:
+        raise SurgeryError(
+            f"the layers of {type(net).__name__} can't be followed, so they can't be dilated: {error}"
+        ) from error
     modules = dict(net.named_modules())
     plan: dict[str, _Native] = {}
     for window in windows:
