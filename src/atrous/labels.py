@@ -68,7 +68,9 @@ class LabelSet:
     def __post_init__(self) -> None:
         names: object = self.names
         if isinstance(names, str):
-            raise InputError(f"class names are a list such as ['background', '{names}'], not the single string '{names}'")
+            raise InputError(
+                f"class names are a list such as ['background', '{names}'], not the single string '{names}'"
+            )
         object.__setattr__(self, "names", tuple(self.names))
         colors = self.colors or tuple(voc_color(i) for i in range(len(self.names)))
         object.__setattr__(self, "colors", tuple(_rgb(color) for color in colors))

@@ -17,7 +17,7 @@ from atrous.labels import LabelSet
 class Noise:
     """Images of noise; ``broken`` can't be read."""
 
-    name, labels, extras = "noise", LabelSet(("a", "b")), Extras()
+    name, label_set, extras = "noise", LabelSet(("a", "b")), Extras()
 
     def __init__(self, length: int = 11, broken: int = -1) -> None:
         self.length, self.broken = length, broken
@@ -59,7 +59,7 @@ def test_a_batch_is_uint8_and_channels_last() -> None:
     assert len(batch.names) == 4
 
 
-def test_an_epoch_has_no_image_twice_and_the_next_is_shuffled_anew() -> None:
+def test_an_epoch_repeats_no_image_and_the_next_is_reshuffled() -> None:
     names = [batch.names for batch in take(4)]  # 11 images: two batches of 4 an epoch
     first, second = {*names[0], *names[1]}, {*names[2], *names[3]}
     assert len(first) == len(second) == 8
@@ -67,40 +67,40 @@ def test_an_epoch_has_no_image_twice_and_the_next_is_shuffled_anew() -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_workers_change_no_number(workers: int) -> None:
+def test_workers_do_not_change_the_batches(workers: int) -> None:
     assert_same(take(5, workers=workers), take(5))
 
 
 @pytest.mark.parametrize("start", [1, 2, 5])
 @pytest.mark.parametrize("parts", [1, 2])
-def test_a_later_start_goes_on_where_an_earlier_one_would_be(start: int, parts: int) -> None:
+def test_a_later_start_continues_where_an_earlier_one_would_be(start: int, parts: int) -> None:
     assert_same(take(2 * parts, start=start, parts=parts), take((start + 2) * parts, parts=parts)[start * parts :])
 
 
-def test_parts_in_a_row_are_the_whole_batch() -> None:
+def test_consecutive_parts_make_up_the_batch() -> None:
     for step, whole in enumerate(take(3)):
         assert_same(take(6, parts=2)[2 * step : 2 * step + 2], [whole])
 
 
 @pytest.mark.parametrize("parts", [1, 2])
-def test_ranks_together_are_the_batch_of_one_process(parts: int) -> None:
+def test_the_shares_of_all_ranks_make_up_the_batch(parts: int) -> None:
     one = take(3 * parts, parts=parts)
     ranks = [take(3 * parts, parts=parts, rank=rank, world=2) for rank in range(2)]
     for number, batch in enumerate(one):
         assert_same([ranks[0][number], ranks[1][number]], [batch])
 
 
-def test_another_seed_is_another_order() -> None:
+def test_another_seed_gives_another_order() -> None:
     assert joined(take(2))[2] != joined(take(2, seed=4))[2]
 
 
-def test_epochs_warp_a_image_differently() -> None:
+def test_epochs_augment_an_image_differently() -> None:
     (first,), (second,) = (take(1, Noise(1), batch_size=1, start=start) for start in (0, 1))
     assert first.names == second.names
     assert not torch.equal(first.images, second.images)
 
 
-def test_fewer_images_than_a_batch_come_again_warped_anew() -> None:
+def test_fewer_images_than_a_batch_are_repeated_and_augmented_again() -> None:
     batch = take(1, Noise(2), batch_size=5)[0]
     assert set(batch.names) == {"0.png", "1.png"}
     same = [i for i, name in enumerate(batch.names) if name == "0.png"]
@@ -118,7 +118,21 @@ def test_a_batch_that_does_not_divide_is_refused_at_once() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_broken_pair_says_the_same_in_a_worker(workers: int) -> None:
+def test_a_broken_pair_raises_the_same_error_in_a_worker(workers: int) -> None:
     with pytest.raises(DatasetError) as caught:
         take(3, Noise(8, broken=5), workers=workers)
     assert str(caught.value) == "5.png is broken"
+
+
+def test_an_augmentation_may_return_a_mirrored_view() -> None:
+    def mirror(sample: Sample, _: np.random.Generator) -> Sample:
+        return Sample(sample.image[:, ::-1], sample.mask[:, ::-1], sample.name)
+
+    batch = next(batches(Noise(), mirror, batch_size=4, seed=3))
+    number = int(batch.names[0].removesuffix(".png"))
+    np.testing.assert_array_equal(batch.masks[0], Noise()[number].mask[:, ::-1])
+
+
+def test_an_augmentation_that_returns_no_sample_is_refused_with_the_image() -> None:
+    with pytest.raises(DatasetError, match=r"augmentation of \d+.png: a ndarray, expected atrous.data.Sample"):
+        next(batches(Noise(), lambda sample, _: sample.image, batch_size=4, seed=3))  # type: ignore[arg-type,return-value]

@@ -92,6 +92,23 @@ def dataset_extras(dataset: Dataset) -> Extras:
     return Extras() if extras is None else extras
 
 
+def check_sample(sample: object) -> None:
+    """Check the types and shapes of a sample.
+
+    Raises:
+        DatasetError: not a :class:`Sample`, an image other than uint8 ``(H, W, C)``, or a mask other than uint8
+            ``(H, W)``.
+    """
+    if not isinstance(sample, Sample):
+        raise DatasetError(f"a {type(sample).__name__}, expected atrous.data.Sample (atrous.data.wrap makes them)")
+    for what, array, dimensions in (("image", sample.image, 3), ("mask", sample.mask, 2)):
+        expected = "uint8 (H, W, C)" if dimensions == 3 else "uint8 (H, W)"
+        if not isinstance(array, np.ndarray):
+            raise DatasetError(f"its {what} is a {type(array).__name__}, expected a NumPy array {expected}")
+        if array.dtype != np.uint8 or array.ndim != dimensions or not array.size:
+            raise DatasetError(f"its {what} is {array.dtype} {array.shape}, expected {expected}")
+
+
 @dataclass(frozen=True)
 class Subset:
     """Some samples of a dataset.

@@ -17,8 +17,8 @@ from torch.utils.data import Dataset as TorchDataset
 
 from atrous.data.augment import Augment
 from atrous.data.balance import draw_epoch
-from atrous.data.dataset import Dataset
-from atrous.errors import AtrousError, InputError
+from atrous.data.dataset import Dataset, check_sample
+from atrous.errors import AtrousError, DatasetError, InputError
 
 
 class Batch(NamedTuple):
@@ -55,11 +55,19 @@ class _Examples(TorchDataset[Example | Exception]):
         except (ValueError, OSError) as error:
             return error  # a value, since raised in a worker it would arrive wrapped in the worker's traceback
         try:
-            sample = self.augmentation(sample, np.random.default_rng((self.seed, epoch, number)))
+            augmented = self.augmentation(sample, np.random.default_rng((self.seed, epoch, number)))
         except AtrousError as error:  # of another image that is pasted in
             return error
-        auxiliary = {name: torch.from_numpy(mask) for name, mask in sample.auxiliary_masks.items()}
-        return torch.from_numpy(sample.image), torch.from_numpy(sample.mask), sample.name, auxiliary
+        try:
+            check_sample(augmented)
+        except DatasetError as error:
+            return DatasetError(f"augmentation of {sample.name}: {error}")
+        auxiliary = {name: _tensor(mask) for name, mask in augmented.auxiliary_masks.items()}
+        return _tensor(augmented.image), _tensor(augmented.mask), augmented.name, auxiliary
+
+
+def _tensor(array: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array))  # torch takes no negative strides: image[:, ::-1]
 
 
 class _Order:

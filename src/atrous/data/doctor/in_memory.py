@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
-from atrous.data.dataset import Dataset, Sample, dataset_name, require_dataset
+from atrous.data.dataset import Dataset, check_sample, dataset_name, require_dataset
 from atrous.data.doctor.dataset_rules import missing_classes, repeated_images
 from atrous.data.doctor.inspect import PairFacts, look_at_arrays
 from atrous.data.doctor.remedies import findings_about
@@ -145,23 +144,6 @@ def _look(named: tuple[Listed, Dataset]) -> PairFacts | str:
     except Exception as error:  # code of others may raise anything, and one bad sample is not the end
         return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
     return look_at_arrays(sample.image, sample.mask)
-
-
-def check_sample(sample: Sample) -> None:
-    """Check the types and shapes of a sample.
-
-    Raises:
-        DatasetError: not a :class:`Sample`, an image other than uint8 ``(H, W, C)``, or a mask other than uint8
-            ``(H, W)``.
-    """
-    if not isinstance(sample, Sample):
-        raise DatasetError(f"a {type(sample).__name__}, expected atrous.data.Sample (atrous.data.wrap makes them)")
-    for what, array, dimensions in (("image", sample.image, 3), ("mask", sample.mask, 2)):
-        expected = "uint8 (H, W, C)" if dimensions == 3 else "uint8 (H, W)"
-        if not isinstance(array, np.ndarray):
-            raise DatasetError(f"its {what} is a {type(array).__name__}, expected a NumPy array {expected}")
-        if array.dtype != np.uint8 or array.ndim != dimensions or not array.size:
-            raise DatasetError(f"its {what} is {array.dtype} {array.shape}, expected {expected}")
 
 
 def _unusable(seen: Mapping[Listed, PairFacts | str]) -> list[Finding]:
