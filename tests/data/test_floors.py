@@ -11,7 +11,7 @@ FLOORS = [
     {"extras", "finding_kinds", "findings"},
     {"dataset"},
     {"sources"},
-    {"stats", "augment", "loading", "wrap", "contact_sheet", "folder_writer"},
+    {"stats", "augment", "balance", "loading", "wrap", "contact_sheet", "folder_writer"},
     {"doctor"},
     {"opening", "export"},
 ]
