@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from types import ModuleType
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from atrous.data.files.limits import check_pixels
+from atrous.data.files.limits import DecodeLimitError, check_pixels, read_file
 from atrous.data.files.masks import DecodedMask, MaskHeader, MaskRef
+from atrous.data.files.matlab_structure import checked_file, is_version_5, variables
 from atrous.errors import InputError
 from atrous.labels import IGNORE, Mask
+
+_T = TypeVar("_T")
 
 
 class MatrixError(InputError):
@@ -41,6 +44,8 @@ def whole_numbers(values: NDArray[Any], largest: int = IGNORE) -> NDArray[np.int
     Raises:
         MatrixError: other values.
     """
+    if values.dtype.kind not in "biuf":
+        raise MatrixError("contains text, cells or structs, where a matrix of integers was expected")
     low, high = values.min(initial=0), values.max(initial=0)
     if low < -1 or high > largest or (values != np.trunc(values)).any():
         raise MatrixError(f"contains {low:g} to {high:g}, where integers up to {largest} were expected")
@@ -75,33 +80,49 @@ class MatlabMask(MaskRef):
     expected: ClassVar[str] = "a .mat file, or in its place a PNG,"
 
     def header(self) -> MaskHeader:
-        size = self._size_of_variable()
-        return MaskHeader(size if self.same_size else self._mask().shape)
+        data = read_file(self.path)
+        size = self._size_of_variable(data)
+        return MaskHeader(size if self.same_size else self._mask(data).shape)
 
     def decode(self) -> DecodedMask:
-        self._size_of_variable()
-        return DecodedMask(str(self), Image.fromarray(self._mask()))
+        data = read_file(self.path)
+        self._size_of_variable(data)
+        return DecodedMask(str(self), Image.fromarray(self._mask(data)))
 
-    def _mask(self) -> Mask:
-        values = self._read(partial(scipy_io().loadmat, variable_names=[self.variable]))[self.variable]
+    def _mask(self, data: bytes) -> Mask:
+        values = _readable(self._values, data)
         try:
             return self.convert(values)
         except MatrixError as error:
             raise MatrixError(f"its {self.variable} {error}") from error
 
-    def _size_of_variable(self) -> tuple[int, int]:
-        shapes = {name: shape for name, shape, _ in self._read(scipy_io().whosmat)}
+    def _values(self, data: bytes) -> NDArray[Any]:
+        if is_version_5(data):
+            data = checked_file(data, next(found for found in variables(data) if found.name == self.variable))
+        values: NDArray[Any] = scipy_io().loadmat(io.BytesIO(data), variable_names=[self.variable])[self.variable]
+        return values
+
+    def _size_of_variable(self, data: bytes) -> tuple[int, int]:
+        shapes = _readable(_shapes, data)
         match shapes.get(self.variable):
             case (height, width):
                 check_pixels(height, width)
                 return height, width
         raise MatrixError(f"it contains {', '.join(shapes) or 'nothing'}; expected a matrix {self.variable}")
 
-    def _read(self, read: Callable[[BinaryIO], Any]) -> Any:
-        try:
-            with self.path.open("rb") as file:
-                return read(file)
-        except FileNotFoundError:
-            raise
-        except Exception as error:  # a damaged file can raise nearly anything inside a decoder
-            raise MatrixError(f"not a readable MATLAB file ({error}); copy or download it again") from error
+
+def _readable(read: Callable[[bytes], _T], data: bytes) -> _T:
+    scipy_io()
+    try:
+        return read(data)
+    except DecodeLimitError:
+        raise
+    except Exception as error:  # a damaged file can raise nearly anything inside a decoder
+        raise MatrixError(f"not a readable MATLAB file ({error}); copy or download it again") from error
+
+
+def _shapes(data: bytes) -> dict[str, tuple[int, ...]]:
+    """The shape of each variable."""
+    if is_version_5(data):
+        return {found.name: found.shape for found in variables(data)}
+    return {name: shape for name, shape, _ in scipy_io().whosmat(io.BytesIO(data))}

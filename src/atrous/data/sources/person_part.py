@@ -71,7 +71,7 @@ def merge_parts(annotation: NDArray[Any]) -> Mask:
         for person in (thing for thing in things if thing["class"].item() == "person"):
             for part in person["parts"].ravel():
                 mask[part["mask"] > 0] = CLASS_OF_PART[part["part_name"].item()]
-    except (IndexError, KeyError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise MatrixError(
             f"is not as in PASCAL-Part ({type(error).__name__}: {error}); expected objects with class, mask and parts, "
             f"and of a person the parts {', '.join(CLASS_OF_PART)}"
