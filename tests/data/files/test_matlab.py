@@ -74,7 +74,7 @@ DAMAGED = {
     "a sparse matrix": (MATRIX + 16, 5),
     "complex numbers": (MATRIX + 16, 0x800 | 11),
     "text": (MATRIX + 16, 4),
-    "a shape of another number of values": (MATRIX + 32, 2**30),
+    "a shape of another number of values": (MATRIX + 32, 2**10),
     "a negative side": (MATRIX + 36, 2**32 - 4),
     "more dimensions than there are": (MATRIX + 28, 200),
     "a size beyond the end": (MATRIX + 4, 2**31),

@@ -40,7 +40,7 @@ class MatlabStructureError(InputError):
 
 
 class Variable(NamedTuple):
-    """A variable of a file: its name, its shape, and the data type and the bytes of its element."""
+    """A variable of a file: its name, its shape, and the bytes of its matrix, compressed or not according to kind."""
 
     name: str
     shape: tuple[int, ...]
@@ -89,19 +89,15 @@ def variables(data: bytes) -> Iterator[Variable]:
     order, at = _order(data), _HEADER
     while at < len(data):
         element = _element(data, at, order)
-        content = data[element.start : element.start + element.size]
-        beginning = content
-        if element.kind == _COMPRESSED:
-            beginning = _decompressed(content, _LONGEST_START)
-            inner = _tag(beginning, 0, order)
-            if inner.kind != _MATRIX:
-                raise MatlabStructureError(f"byte {at}: compressed data of type {inner.kind} instead of a matrix")
-            beginning = beginning[inner.start :]
-        elif element.kind != _MATRIX:
-            raise MatlabStructureError(f"byte {at}: data of type {element.kind} instead of a matrix")
-        start = _start(beginning, 0, order)
+        after = element.start + element.size
+        content = data[element.start if element.kind == _COMPRESSED else at : after]
+        beginning = _decompressed(content, _LONGEST_START) if element.kind == _COMPRESSED else content
+        matrix = _tag(beginning, 0, order)
+        if matrix.kind != _MATRIX:
+            raise MatlabStructureError(f"byte {at}: data of type {matrix.kind} instead of a matrix")
+        start = _start(beginning, matrix.start, order)
         yield Variable(start.name.decode("latin1"), start.shape, element.kind, content)
-        at = element.start + element.size
+        at = after
 
 
 def checked_file(data: bytes, variable: Variable) -> bytes:
@@ -112,15 +108,11 @@ def checked_file(data: bytes, variable: Variable) -> bytes:
         DecodeLimitError: it takes more memory than the limit.
     """
     order = _order(data)
-    matrix = variable.content
-    if variable.kind == _COMPRESSED:
-        matrix = _whole(variable.content)
-        inner = _element(matrix, 0, order)
-        matrix = matrix[inner.start : inner.start + inner.size]
-    _Walk(matrix, order).check_content(0, 0)
-    matrix += bytes(-len(matrix) % 8)
+    matrix = _whole(variable.content) if variable.kind == _COMPRESSED else variable.content
+    inner = _element(matrix, 0, order)
+    _Walk(matrix, order).check_content(inner.start, 0)
     header = b"MATLAB 5.0 MAT-file".ljust(_HEADER - 12) + bytes(8) + data[_HEADER - 4 : _HEADER]
-    return header + struct.pack(f"{order}II", _MATRIX, len(matrix)) + matrix
+    return b"".join((header, matrix, bytes(-len(matrix) % 8)))
 
 
 class _Walk:
