@@ -50,7 +50,7 @@ CONTENTS = {
 def test_scipy_reads_a_checked_file_as_it_reads_the_file_itself(content: object, compressed: bool) -> None:
     data = written(compressed, first=VALUES, content=content, last=1)
     (found,) = (variable for variable in variables(data) if variable.name == "content")
-    checked, whole = (scipy.io.loadmat(io.BytesIO(file))["content"] for file in (checked_file(data, found), data))
+    checked, whole = (scipy.io.loadmat(file)["content"] for file in (checked_file(data, found), io.BytesIO(data)))
     assert repr(checked) == repr(whole)
     assert (checked.dtype, checked.shape) == (whole.dtype, whole.shape)
     assert [variable.name for variable in variables(data)] == ["first", "content", "last"]

@@ -97,9 +97,10 @@ class MatlabMask(MaskRef):
             raise MatrixError(f"its {self.variable} {error}") from error
 
     def _values(self, data: bytes) -> NDArray[Any]:
+        file = io.BytesIO(data)
         if is_version_5(data):
-            data = checked_file(data, next(found for found in variables(data) if found.name == self.variable))
-        values: NDArray[Any] = scipy_io().loadmat(io.BytesIO(data), variable_names=[self.variable])[self.variable]
+            file = checked_file(data, next(found for found in variables(data) if found.name == self.variable))
+        values: NDArray[Any] = scipy_io().loadmat(file, variable_names=[self.variable])[self.variable]
         return values
 
     def _size_of_variable(self, data: bytes) -> tuple[int, int]:

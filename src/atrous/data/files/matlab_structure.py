@@ -7,6 +7,7 @@ checked: one variable, decompressed.
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ that is stored as nothing.
 """
 _LONGEST_START: Final = 4096
 """Bytes that certainly contain the class, the shape and the name of a variable."""
+_PART = 2**17
 _COPIES = 4
 """A variable in memory while it is read: decompressed, as a file, as scipy's arrays and as a mask."""
 
@@ -100,7 +102,7 @@ def variables(data: bytes) -> Iterator[Variable]:
         at = after
 
 
-def checked_file(data: bytes, variable: Variable) -> bytes:
+def checked_file(data: bytes, variable: Variable) -> io.BytesIO:
     """A file of version 5 with a single variable of another one, decompressed, that scipy can read safely.
 
     Raises:
@@ -108,17 +110,21 @@ def checked_file(data: bytes, variable: Variable) -> bytes:
         DecodeLimitError: it takes more memory than the limit.
     """
     order = _order(data)
-    matrix = _whole(variable.content) if variable.kind == _COMPRESSED else variable.content
-    inner = _element(matrix, 0, order)
-    _Walk(matrix, order).check_content(inner.start, 0)
-    header = b"MATLAB 5.0 MAT-file".ljust(_HEADER - 12) + bytes(8) + data[_HEADER - 4 : _HEADER]
-    return b"".join((header, matrix, bytes(-len(matrix) % 8)))
+    file = io.BytesIO()
+    file.write(b"MATLAB 5.0 MAT-file".ljust(_HEADER - 12) + bytes(8) + data[_HEADER - 4 : _HEADER])
+    for part in _inflated(variable.content) if variable.kind == _COMPRESSED else [variable.content]:
+        file.write(part)
+    file.write(bytes(-file.tell() % 8))
+    with file.getbuffer() as content:
+        matrix = _element(content, _HEADER, order)
+        _Walk(content, order).check_content(matrix.start, 0)
+    return file
 
 
 class _Walk:
     """A walk through a variable's matrices."""
 
-    def __init__(self, data: bytes, order: str) -> None:
+    def __init__(self, data: bytes | memoryview, order: str) -> None:
         self.data, self.order = data, order
         self.matrices = 0
 
@@ -195,7 +201,7 @@ def _order(data: bytes) -> str:
     return _ORDERS[data[_HEADER - 2 : _HEADER]]
 
 
-def _tag(data: bytes, at: int, order: str) -> _Element:
+def _tag(data: bytes | memoryview, at: int, order: str) -> _Element:
     """The element at a position, which may end beyond the data."""
     if at + 8 > len(data):
         raise MatlabStructureError(f"it ends at byte {len(data)}, expected more at {at}")
@@ -208,7 +214,7 @@ def _tag(data: bytes, at: int, order: str) -> _Element:
     return _Element(first, at + 8, second, at + 8 + second + padding)
 
 
-def _element(data: bytes, at: int, order: str) -> _Element:
+def _element(data: bytes | memoryview, at: int, order: str) -> _Element:
     element = _tag(data, at, order)
     if element.start + element.size > len(data):
         raise MatlabStructureError(
@@ -217,7 +223,7 @@ def _element(data: bytes, at: int, order: str) -> _Element:
     return element
 
 
-def _start(data: bytes, at: int, order: str) -> _Start:
+def _start(data: bytes | memoryview, at: int, order: str) -> _Start:
     flags = _element(data, at, order)
     shape = _element(data, flags.after, order)
     name = _element(data, shape.after, order)
@@ -228,7 +234,7 @@ def _start(data: bytes, at: int, order: str) -> _Start:
     if min(sides) < 0:
         raise MatlabStructureError(f"byte {at}: a matrix of {'×'.join(map(str, sides))}")
     (bits,) = struct.unpack_from(f"{order}I", data, flags.start)
-    text = data[name.start : name.start + name.size]
+    text = bytes(data[name.start : name.start + name.size])
     return _Start(bits & 0xFF, bool(bits & _COMPLEX), sides, text, name.after)
 
 
@@ -239,14 +245,17 @@ def _decompressed(data: bytes, most: int) -> bytes:
         raise MatlabStructureError(str(error)) from error
 
 
-def _whole(data: bytes) -> bytes:
-    stream, most = zlib.decompressobj(), int(decode_limit()) // _COPIES
-    try:
-        whole = stream.decompress(data, most)
-    except zlib.error as error:
-        raise MatlabStructureError(str(error)) from error
-    if stream.unconsumed_tail:
-        raise DecodeLimitError(f"a variable of more than {most:,} bytes, which scipy can't read within the limit")
-    if not stream.eof:
-        raise MatlabStructureError("its compressed data end early")
-    return whole
+def _inflated(data: bytes) -> Iterator[bytes]:
+    """Decompressed data in parts: memory that is used again is much faster than new memory."""
+    stream, left = zlib.decompressobj(), decode_limit() / _COPIES
+    while not stream.eof:
+        try:
+            part = stream.decompress(data, _PART)
+        except zlib.error as error:
+            raise MatlabStructureError(str(error)) from error
+        data, left = stream.unconsumed_tail, left - len(part)
+        if left < 0:
+            raise DecodeLimitError(f"a variable of more than {decode_limit() / _COPIES:,.0f} bytes")
+        if not part and not stream.eof:
+            raise MatlabStructureError("its compressed data end early")
+        yield part
