@@ -143,6 +143,35 @@ def test_a_converted_net_scores_as_the_released_one(
     assert not model.training
 
 
+@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize("architecture", list(UPSCORES))
+def test_one_output_becomes_two_classes(thin: None, write_caffemodel: Write, architecture: str, learned: bool) -> None:
+    blobs = vgg16() | scorers(architecture, 1)
+    if learned and architecture != "fcn32s":
+        blobs["upscore2"][0][:] *= 1.5
+    model = convert_caffe(write_caffemodel(blobs), architecture)
+    caffe = Caffe(blobs)
+    with torch.no_grad():
+        theirs = caffe.head(architecture, caffe.vgg16(blue_first(IMAGE, BGR["voc"])), (37, 50))
+        ours = model(model.preprocess(IMAGE))
+    assert not ours[:, 0].any()
+    close(ours[:, 1:], theirs)
+    assert torch.equal(ours.argmax(1), (theirs[:, 0].sigmoid() > 0.5).long())
+    assert model.label_set.names == ("background", "foreground")
+    (change,) = model.card["changes"]
+    assert change == "its one output, the logit of a sigmoid, became two classes with the logits 0 and that output"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_are_refused(thin: None, write_caffemodel: Write, value: float) -> None:
+    blobs = vgg16() | scorers("fcn32s", 21)
+    blobs["conv3_2"][0][1, 2, 0, 0] = value
+    blobs["fc7"][1][:3] = value
+    expected = r"net.caffemodel is not usable: 1 of the [\d,]+ values of 'conv3_2.weight' are NaN or infinite, 3 of the"
+    with pytest.raises(ConversionError, match=expected):
+        convert_caffe(write_caffemodel(blobs), "fcn32s")
+
+
 @pytest.mark.slow
 def test_in_full_size(write_caffemodel: Write) -> None:
     blobs = vgg16(times=16) | scorers("fcn8s", 21, times=16)

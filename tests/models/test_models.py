@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from huggingface_hub.errors import RepositoryNotFoundError
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import atrous
@@ -217,6 +218,15 @@ class TestADamagedFolder:
         with pytest.raises(CheckpointError, match="damaged or cut short"):
             load(folder)
 
+    @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+    def test_with_weights_that_are_not_finite(self, folder: Path, value: float) -> None:
+        weights = load_file(folder / "model.safetensors")
+        weights["classifier.weight"][0, 1] = value
+        save_file(weights, folder / "model.safetensors")
+        expected = r"model\.safetensors: 1 of the [\d,]+ values of 'classifier.weight' are NaN or infinite"
+        with pytest.raises(CheckpointError, match=expected):
+            load(folder)
+
     def test_with_a_broken_config(self, folder: Path) -> None:
         (folder / "config.json").write_text("{")
         with pytest.raises(CheckpointError, match=r"config\.json is damaged"):
@@ -309,6 +319,8 @@ def test_the_public_names_are_frozen() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        ({"num_classes": 1}, "num_classes is 1: one class can't be told from anything: name the background too"),
+        ({"num_classes": None, "label_set": ["dog"]}, r'names = \["background", "dog"\]'),
         ({"num_classes": 2.5}, "num_classes is an integer ≥ 1, not 2.5"),
         ({"in_channels": 0}, "in_channels is an integer ≥ 1, not 0"),
         ({"output_stride": 0}, "output_stride is one of 4, 8, 16, 32, not 0"),

@@ -17,6 +17,7 @@ from atrous.cli import app
 from atrous.convert.pytorch import convert_pytorch
 from atrous.convert.tensors import ConversionError
 from atrous.convert.to_pytorch import export_pytorch
+from atrous.labels import LabelSet
 from atrous.models import SegmentationModel, create_model
 from atrous.models.backbones.weights import read_weights
 
@@ -91,6 +92,51 @@ def test_torchvision(convert: Callable[..., SegmentationModel], name: str, backb
     left_out = ("aux_classifier.",) if mobile else ()
     assert_left_out(ours, theirs, left_out)
     goes_back(ours, "torchvision", theirs, left_out)
+
+
+def labels_are_the_sigmoids(ours: SegmentationModel, logits: Tensor, x: Tensor) -> None:
+    """Two classes: their probabilities and labels are those of the other program's sigmoid."""
+    with torch.no_grad():
+        found, _ = ours.coarse_logits(x)
+    assert found.shape[1] == 2
+    assert away(found[:, 1:], logits) < 1e-4
+    torch.testing.assert_close(found.softmax(1)[:, 1:], logits.sigmoid(), rtol=0, atol=1e-3)
+    clear = logits[:, 0].abs() > 1e-3
+    assert clear.float().mean() > 0.9
+    assert torch.equal(found.argmax(1)[clear], (logits.sigmoid()[:, 0] > 0.5).long()[clear])
+    assert ours.label_set.names == ("background", "foreground")
+
+
+@pytest.mark.parametrize(
+    ("name", "aux"),
+    [
+        ("deeplabv3_mobilenet_v3_large", False),
+        ("fcn_resnet50", True),
+        pytest.param("deeplabv3_resnet50", True, marks=pytest.mark.slow),
+    ],
+)
+def test_one_output_of_torchvisions(convert: Callable[..., SegmentationModel], name: str, aux: bool) -> None:
+    build = getattr(torchvision.models.segmentation, name)
+    theirs = randomise(build(weights=None, weights_backbone=None, num_classes=1, aux_loss=aux))
+    ours = convert(theirs, name.partition("_")[0], "torchvision")
+    x = torch.randn(1, 3, 97, 129)
+    with torch.no_grad():
+        features = theirs.backbone(x)
+        labels_are_the_sigmoids(ours, theirs.classifier(features["out"]), x)
+        if aux:
+            assert away(ours.outputs(x)[1].logits[:, 1:], theirs.aux_classifier(features["aux"])) < 1e-4
+    names = LabelSet(("road", "crack"))
+    assert convert(theirs, name.partition("_")[0], "torchvision", label_set=names).label_set == names
+
+
+def test_one_output_of_segmentation_models_pytorch(convert: Callable[..., SegmentationModel]) -> None:
+    smp = pytest.importorskip("segmentation_models_pytorch", reason="segmentation-models-pytorch is in [bench]")
+    theirs = smp.DeepLabV3("resnet18", encoder_weights=None, classes=1, encoder_output_stride=16)
+    randomise(theirs)
+    x = torch.randn(1, 3, 129, 161)
+    with torch.no_grad():
+        logits = theirs.segmentation_head[0](theirs.decoder(theirs.encoder(x)))
+    labels_are_the_sigmoids(convert(theirs, "deeplabv3", "smp"), logits, x)
 
 
 def test_the_command_says_what_it_left_out(tmp_path: Path) -> None:

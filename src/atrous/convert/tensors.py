@@ -15,11 +15,15 @@ from torch import Tensor
 from atrous.errors import AtrousError, InputError
 from atrous.label_sets import NYUD, PASCAL_CONTEXT, SIFT_FLOW, VOC
 from atrous.labels import LabelSet
+from atrous.models.checkpoint import find_not_finite
 
 PUBLISHED = {len(labels): labels for labels in (VOC, NYUD, SIFT_FLOW, PASCAL_CONTEXT)}
 """Label sets of the released nets by number of classes: 21, 40, 33 and 60."""
+BINARY = ("background", "foreground")
+"""Names of the classes of a network with one output."""
 SHOWN = 5
 """Number of tensors of a kind that an error names."""
+SIGMOID = "its one output, the logit of a sigmoid, became two classes with the logits 0 and that output"
 
 
 class ConversionError(InputError):
@@ -38,6 +42,10 @@ class FileTensors:
         tensors: arrays or tensors by name.
         scales: image scales for which the file has copies of its layers.
         left_out: names of further contents that have no effect on the logits.
+        changes: what was changed in reading the file, as messages.
+
+    Attributes:
+        binary: whether the network has one output, which :meth:`split_sigmoid` made two classes of.
     """
 
     def __init__(
@@ -46,12 +54,15 @@ class FileTensors:
         tensors: Mapping[str, NDArray[Any] | Tensor],
         scales: tuple[float, ...] = (1.0,),
         left_out: Sequence[str] = (),
+        changes: Sequence[str] = (),
     ) -> None:
         self.file, self.scales = file, scales
         self._left = dict(tensors)
-        self.left_out = list(left_out)
+        self.left_out, self.changes = list(left_out), list(changes)
+        self.binary = False
         self._missing: list[str] = []
         self._unfit: list[str] = []
+        self._not_finite: list[str] = []
 
     def __contains__(self, name: str) -> bool:
         return name in self._left
@@ -87,7 +98,9 @@ class FileTensors:
         elif not _fits(tuple(found.shape), wanted):
             self._unfit.append(f"{name} is {_dimensions(tuple(found.shape))}, expected {_dimensions(wanted)}")
         else:
-            return _float32(found).reshape(wanted)
+            tensor = _float32(found)
+            self._not_finite += filter(None, [find_not_finite({name: tensor})])
+            return tensor.reshape(wanted)
         return torch.zeros(1).expand(wanted)
 
     def look(self, name: str) -> NDArray[np.float32]:
@@ -98,6 +111,19 @@ class FileTensors:
         """Take a tensor, if present, that the model does not need because it computes the same itself."""
         self._left.pop(name, None)
 
+    def split_sigmoid(self, *layers: str) -> None:
+        """Turn classifiers of one output into classifiers of two classes, whose logits are 0 and that output: softmax
+        over them is the sigmoid of the output. Others stay as they are.
+        """
+        for layer in layers:
+            if f"{layer}.weight" not in self or self.shape(f"{layer}.weight")[0] != 1:
+                continue
+            self.binary = True
+            weight = _float32(self._left[f"{layer}.weight"])
+            self._left[f"{layer}.weight"] = torch.cat([torch.zeros_like(weight), weight])
+            if (bias := self._left.get(f"{layer}.bias")) is not None:
+                self._left[f"{layer}.bias"] = torch.cat([torch.zeros(1), _float32(bias).reshape(1)])
+
     def leave_out(self, names: Iterable[str]) -> None:
         """Take tensors that have no effect on the logits, and record their names in the card."""
         for name in names:
@@ -106,31 +132,39 @@ class FileTensors:
 
     def card(self) -> dict[str, Any]:
         """The facts about the file for a model's card."""
-        return {"converted_from": self.file.name} | ({"left_out": self.left_out} if self.left_out else {})
+        changes = [*self.changes, *[SIGMOID] * self.binary]
+        facts = {"left_out": self.left_out, "changes": changes}
+        return {"converted_from": self.file.name} | {key: value for key, value in facts.items() if value}
 
     def label_set(self, given: LabelSet | None, count: int) -> LabelSet:
-        """The label set for a number of classes: the given one, one of ``PUBLISHED``, or numbers.
+        """The label set for a number of classes: the given one, one of ``PUBLISHED``, ``BINARY``, or numbers.
 
         Raises:
             InputError: the given one has another number of classes.
         """
         if given is None:
+            if self.binary:
+                return LabelSet(BINARY)
             return PUBLISHED.get(count) or LabelSet.numbered(count)
         if len(given) != count:
             raise InputError(f"{len(given)} class names were given, but {self.file} has {count} classes")
         return given
 
     def finish(self, what: str) -> None:
-        """Check that every wanted tensor was in the file, and that every tensor of the file was taken.
+        """Check that every wanted tensor was in the file and is finite, and that every tensor of the file was taken.
 
         Raises:
-            ConversionError: the message lists tensors that are missing, unused, or of another shape.
+            ConversionError: the message lists tensors that are missing, unused, of another shape, or not finite.
         """
         left = [f"{name} {_dimensions(tuple(tensor.shape))}" for name, tensor in self._left.items()]
         problems = {"missing": self._missing, "unused": left, "of another shape": self._unfit}
         if any(problems.values()):
             said = "; ".join(f"{len(names)} {kind}: {listed(names)}" for kind, names in problems.items() if names)
             raise ConversionError(f"{self.file} does not contain {what}: {said}")
+        if self._not_finite:
+            raise ConversionError(
+                f"{self.file} is not usable: {listed(self._not_finite)}; use another checkpoint, or download it anew"
+            )
 
 
 def _fits(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:

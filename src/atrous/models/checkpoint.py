@@ -23,6 +23,18 @@ class CheckpointError(InputError):
     """A model folder that can't be read; the message states the reason."""
 
 
+def find_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """The first tensor that contains NaN or infinity, as a message; None if there is none."""
+    for name, tensor in tensors.items():
+        if not (tensor.is_floating_point() and tensor.numel()):
+            continue
+        least, most = tensor.aminmax()  # NaN if any value is; needs no memory, as a mask of all values would
+        if not (least.isfinite() and most.isfinite()):
+            count = int((~tensor.isfinite()).sum())
+            return f"{count:,} of the {tensor.numel():,} values of '{name}' are NaN or infinite"
+    return None
+
+
 def is_model_folder(folder: Path) -> bool:
     """Whether a folder says of itself that it holds a model of this package."""
     try:

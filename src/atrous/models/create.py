@@ -12,7 +12,7 @@ import timm
 from torch import nn
 
 from atrous.errors import InputError, InputTypeError
-from atrous.labels import LabelSet
+from atrous.labels import LabelSet, one_class_message
 from atrous.models.backbones.base import Backbone
 from atrous.models.backbones.fused import FusedBackbone
 from atrous.models.backbones.timm import TimmBackbone
@@ -55,8 +55,8 @@ def create_model(
         options: arguments of the architecture (``separable``, ``rates``, ...).
 
     Raises:
-        InputError: an unknown name, class counts that disagree, a backbone that does not fit, or an option's value
-            that is not allowed.
+        InputError: an unknown name, a single class, class counts that disagree, a backbone that does not fit, or an
+            option's value that is not allowed.
         InputTypeError: an option that the architecture does not have.
         WeightsNotFoundError: pretrained weights that can't be found.
 
@@ -70,6 +70,8 @@ def create_model(
     for key, count in (("num_classes", num_classes), ("in_channels", in_channels)):
         if count is not None and (not isinstance(count, int) or count < 1):
             raise InputError(f"{key} is an integer ≥ 1, not {count!r}")
+    if num_classes == 1:
+        raise InputError(f"num_classes is 1: {one_class_message()}, or num_classes=2")
     classes = _label_set(label_set, num_classes)
     if isinstance(backbone, str):
         base = options.get("base", name)  # attention_to_scale takes the backbones of the network it shares

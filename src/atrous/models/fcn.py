@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from atrous.errors import InputError
 from atrous.grid import Grid, resample
-from atrous.labels import LabelSet
+from atrous.labels import LabelSet, one_class_message
 from atrous.models.backbones.base import NATIVE_STRIDE, Backbone
 from atrous.models.backbones.fcn import BACKBONES
 from atrous.models.base import HeadResult, Output, Preprocessing, SegmentationModel
@@ -179,6 +179,8 @@ def _build(
         raise InputError(
             "heads are auxiliary label sets, and 'main' is what scores the classes: give this one another name"
         )
+    if single := next((name for name, count in (heads or {}).items() if count == 1), None):
+        raise InputError(one_class_message(single))
     if backbone.padded:
         return PaddedFCN(backbone, label_set, scales, dropout, heads or {}, learn_upsampling)
     if learn_upsampling:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from atrous.labels import LabelSet
 from atrous.models.base import Preprocessing, SegmentationModel
-from atrous.models.checkpoint import CheckpointError, read_folder
+from atrous.models.checkpoint import CheckpointError, find_not_finite, read_folder
 from atrous.models.create import create_model
 
 BUNDLE = Path(__file__).resolve().parent.parent / "zoo"
@@ -83,7 +83,8 @@ def load_folder(folder: str | Path) -> SegmentationModel:
     """Read a model folder written by :meth:`SegmentationModel.save`; the model is in eval mode.
 
     Raises:
-        CheckpointError: a file is missing, damaged, foreign, or does not fit the architecture it names.
+        CheckpointError: a file is missing, damaged, foreign, does not fit the architecture it names, or contains NaN
+            or infinite weights.
     """
     folder = Path(folder)
     config, weights = read_folder(folder)
@@ -120,3 +121,5 @@ def _fill(model: nn.Module, weights: dict[str, Tensor], file: Path) -> None:
         if weights[key].shape != slot.shape:
             raise CheckpointError(f"{file}: {key} is {tuple(weights[key].shape)}, the model wants {tuple(slot.shape)}")
     model.load_state_dict(weights)
+    if found := find_not_finite(model.state_dict()):
+        raise CheckpointError(f"{file}: {found}, so its predictions mean nothing: use an earlier checkpoint")

@@ -83,6 +83,8 @@ def save_converted(model: SegmentationModel, out: Path) -> None:
     typer.echo(f"{model.name} on {model.backbone.name}, {size:,} parameters, {model.num_classes} classes: {names}")
     if options := {key: value for key, value in model.config["options"].items() if value or value == []}:
         typer.echo(f"options: {', '.join(f'{key} {value}' for key, value in options.items())}")
+    for change in model.card.get("changes", ()):
+        print_note(change)
     if left_out := model.card.get("left_out"):
         print_note(f"{len(left_out)} tensors that have no effect on the logits were left out: {listed(left_out)}")
     typer.echo(f"try it: atrous predict YOUR_PHOTO.jpg --model {out} --out masks")

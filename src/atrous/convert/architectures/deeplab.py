@@ -76,6 +76,7 @@ def deeplab_from(
             an architecture without ASPP.
     """
     naming = LAYOUTS[layout](source)
+    source.split_sigmoid(*(branch[-1] for branch in naming.branches))
     first, last = (naming.branches[0][i] for i in (0, -1))
     kernel = source.shape(f"{first}.weight")[-1]
     aspp = architecture == "deeplab_aspp"

