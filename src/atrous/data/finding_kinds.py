@@ -16,6 +16,7 @@ class FindingKind(StrEnum):
     """What can be wrong with a dataset; the values are the names in reports and JSON."""
 
     LABELS_FILE = "labels-file"
+    ONE_CLASS = "one-class"
     NO_SPLIT = "no-split"
     NOT_THERE = "not-there"
     MISSING_MASK = "missing-mask"
@@ -26,10 +27,12 @@ class FindingKind(StrEnum):
     UNREADABLE_SAMPLE = "unreadable-sample"
     UNREADABLE_IMAGE = "unreadable-image"
     UNREADABLE_MASK = "unreadable-mask"
-    JPEG_MASK = "jpeg-mask"
+    LOSSY_MASK = "lossy-mask"
     RGB_MASK = "rgb-mask"
     VALUES_FAR_APART = "values-far-apart"
     BINARY_MASK = "binary-mask"
+    UNCLEAR_255 = "unclear-255"
+    PALETTE_ORDER = "palette-order"
     VOID_FOR_CLASS = "void-for-class"
     OUTSIDE_CLASSES = "outside-classes"
     ALL_VOID = "all-void"
@@ -83,6 +86,13 @@ RULES: Mapping[FindingKind, Rule] = {
         many="labels.toml can't be read",
         expected="names = [...], and other keys if wanted",
         fix="correct {file}",
+    ),
+    FindingKind.ONE_CLASS: Rule(
+        "error",
+        one="class is named, which can't be told from anything",
+        many="classes are named",
+        expected="two classes or more: the background is one",
+        fix="name the background too",
     ),
     FindingKind.NO_SPLIT: Rule(
         "error",
@@ -165,12 +175,12 @@ RULES: Mapping[FindingKind, Rule] = {
         copy="leaves them out",
         repair="leave out",
     ),
-    FindingKind.JPEG_MASK: Rule(
+    FindingKind.LOSSY_MASK: Rule(
         "error",
-        one="mask is a JPEG, which changes values along every edge",
-        many="masks are JPEGs, which changes values along every edge",
+        one="mask is compressed with loss, which changes values along every edge",
+        many="masks are compressed with loss, which changes values along every edge",
         expected="lossless PNG masks",
-        fix="export them again as PNG where they were drawn (what JPEG lost can't be restored with certainty)",
+        fix="export them again as PNG where they were drawn (what was lost can't be restored with certainty)",
         copy="leaves them out",
         repair="leave out",
     ),
@@ -197,6 +207,22 @@ RULES: Mapping[FindingKind, Rule] = {
         expected="a class number for each pixel",
         fix="write the class's number in place of the larger value",
         copy="leaves them out",
+        repair="repair",
+    ),
+    FindingKind.UNCLEAR_255: Rule(
+        "error",
+        one="mask contains 255, which may be a class or mark ignored pixels",
+        many="masks contain 255, which may be a class or mark ignored pixels",
+        expected="a labels.toml that declares what the values mean",
+        fix="write a labels.toml",
+    ),
+    FindingKind.PALETTE_ORDER: Rule(
+        "error",
+        one="palette mask has its colours in another order than the classes",
+        many="palette masks have their colours in another order than the classes",
+        expected="masks whose values are the classes; GIF, and programs that make PNGs smaller, sort palettes anew",
+        fix="export them as PNG where they were drawn",
+        copy="reads them by their colours, where these are the classes' own, and leaves the others out",
         repair="repair",
     ),
     FindingKind.VOID_FOR_CLASS: Rule(

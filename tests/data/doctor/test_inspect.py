@@ -49,7 +49,7 @@ def test_headers_tell_the_mode_of_a_mask(tmp_path: Path, mode: str) -> None:
     )
     assert isinstance(glanced, MaskFacts)
     assert isinstance(looked, MaskFacts)
-    assert (glanced.size, glanced.mode, glanced.is_jpeg) == (looked.size, looked.mode, looked.is_jpeg)
+    assert (glanced.size, glanced.mode, glanced.lossy) == (looked.size, looked.mode, looked.lossy)
     assert looked.coloured == (mode in ("RGB", "RGBA", "LA", "CMYK"))
     assert (looked.colors is None) != looked.coloured
 

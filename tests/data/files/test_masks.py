@@ -1,12 +1,15 @@
 """Masks: every way they are written becomes labels, and what can't be read says which file and how to mend it."""
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from atrous.data.files.masks import MaskError, MaskFile, MaskForm, read_mask
+from atrous.data.doctor.inspect import glance
+from atrous.data.files.masks import MaskError, MaskFile, MaskForm, read_mask, resorted
 from atrous.label_sets import VOC
 from atrous.labels import IGNORE, VOID_COLOR, LabelSet, encode_mask
 
@@ -106,7 +109,7 @@ def test_255_classes_use_every_value_but_the_last(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["m.jpg", "m.png"])
 def test_jpeg_mask_is_refused_whatever_its_name(tmp_path: Path, name: str) -> None:
     file = write(tmp_path / name, MASK, format="JPEG")
-    with pytest.raises(MaskError, match=rf"{name}: a JPEG image.*as PNG"):
+    with pytest.raises(MaskError, match=rf"{name}: compressed as JPEG.*as PNG"):
         read_mask(MaskFile(file), INDEX)
 
 
@@ -118,3 +121,113 @@ def test_damaged_or_missing_mask_names_the_file(tmp_path: Path, cut: int) -> Non
     (tmp_path / "m.png").write_bytes(whole[:cut])
     with pytest.raises(MaskError, match=r"m\.png: not a readable image .*save it again"):
         read_mask(MaskFile(tmp_path / "m.png"), MaskForm(VOC))
+
+
+LOSSY = {
+    "m.jpg": {},
+    "jpeg.tif": {"compression": "jpeg"},
+    "m.jp2": {"irreversible": True, "quality_mode": "rates", "quality_layers": [20]},
+    "exact.jp2": {},
+    "m.webp": {"quality": 80},
+    "m.avif": {},
+}
+EXACT = {
+    "m.png": {},
+    "m.tif": {"compression": "tiff_lzw"},
+    "raw.tif": {},
+    "deflate.tif": {"compression": "tiff_adobe_deflate"},
+    "m.bmp": {},
+    "m.pgm": {},
+    "m.gif": {"optimize": False},
+}
+
+
+@pytest.mark.parametrize("suffix", ["as it is", ".png"])
+@pytest.mark.parametrize(("name", "options"), LOSSY.items())
+def test_a_lossy_codec_is_refused_whatever_the_suffix(tmp_path: Path, name: str, options: dict, suffix: str) -> None:
+    file = write(tmp_path / name, np.repeat(np.repeat(MASK % 255, 16, 0), 16, 1), **options)
+    if suffix == ".png":
+        file = file.rename(file.with_suffix(".png"))
+    with pytest.raises(MaskError, match=rf"{file.name}: compressed as .*export the mask again as PNG"):
+        read_mask(MaskFile(file), INDEX)
+    assert glance(file, MaskFile(file)).mask.lossy
+
+
+@pytest.mark.parametrize(("name", "options"), EXACT.items())
+def test_an_exact_codec_is_read(tmp_path: Path, name: str, options: dict) -> None:
+    file = write(tmp_path / name, MASK, **options)
+    np.testing.assert_array_equal(read_mask(MaskFile(file), INDEX), MASK)
+    assert not glance(file, MaskFile(file)).mask.lossy
+
+
+def test_a_lossless_webp_of_colours_is_read(tmp_path: Path) -> None:
+    file = write(tmp_path / "m.webp", LABELS.colorize(MASK), lossless=True)
+    np.testing.assert_array_equal(read_mask(MaskFile(file), RGB), MASK)
+
+
+def few_bits(values: np.ndarray, bits: int, kind: int = 0) -> bytes:
+    """A PNG of a few bits per pixel, grey (0) or with a palette (3)."""
+    per_byte = 8 // bits
+    rows = b""
+    for row in np.pad(values, ((0, 0), (0, -values.shape[1] % per_byte))).reshape(len(values), -1, per_byte):
+        rows += b"\0" + bytes(sum(int(v) << 8 - bits * (at + 1) for at, v in enumerate(group)) for group in row)
+    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], bits, kind, 0, 0, 0)
+    palette = [(b"PLTE", bytes(range(3 * 2**bits)))] if kind == 3 else []
+    chunks = [(b"IHDR", header), *palette, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    packed = (
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+@pytest.mark.parametrize("kind", [0, 3])
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_values_of_few_bits_are_the_classes(tmp_path: Path, bits: int, kind: int) -> None:
+    values = np.arange(40, dtype=np.uint8).reshape(5, 8) % 2**bits
+    (tmp_path / "m.png").write_bytes(few_bits(values, bits, kind))
+    form = MaskForm(LabelSet.numbered(2**bits))
+    np.testing.assert_array_equal(read_mask(MaskFile(tmp_path / "m.png"), form), values)
+
+
+@pytest.mark.parametrize(("bits", "step"), [(1, 255), (2, 85), (4, 17)])
+def test_values_of_few_bits_are_what_they_are_shown_as_where_only_these_are_declared(
+    tmp_path: Path, bits: int, step: int
+) -> None:
+    labels = np.arange(40, dtype=np.uint8).reshape(5, 8) % 2**bits
+    (tmp_path / "m.png").write_bytes(few_bits(labels, bits))
+    form = MaskForm(LabelSet.numbered(2**bits), values=tuple(range(0, 256, step)))
+    np.testing.assert_array_equal(read_mask(MaskFile(tmp_path / "m.png"), form), labels)
+    write(tmp_path / "m.png", labels * np.uint8(step))
+    np.testing.assert_array_equal(read_mask(MaskFile(tmp_path / "m.png"), form), labels)
+
+
+def test_a_plain_pgm_of_a_small_maximum_is_read(tmp_path: Path) -> None:
+    (tmp_path / "m.pgm").write_text("P2 3 1 2\n0 1 2\n")
+    np.testing.assert_array_equal(read_mask(MaskFile(tmp_path / "m.pgm"), INDEX), [[0, 1, 2]])
+
+
+@pytest.mark.parametrize("void", [False, True])
+@pytest.mark.parametrize("labels", [(0, 2), (0, 1, 20), (2, 5), (20,)])
+def test_a_palette_that_was_sorted_anew_is_refused(tmp_path: Path, labels: tuple[int, ...], void: bool) -> None:
+    form = MaskForm(VOC, known_colors=True)
+    colors = [VOC.colors[label] for label in labels] + [VOID_COLOR] * void
+    image = Image.fromarray(np.arange(len(colors), dtype=np.uint8)[None])
+    image.putpalette(np.uint8(colors).tobytes())
+    image.save(tmp_path / "m.png")
+    with pytest.raises(MaskError, match=r"m\.png: its palette gives value . the colour of .*--fix NEW_FOLDER"):
+        read_mask(MaskFile(tmp_path / "m.png"), form)
+
+
+@pytest.mark.parametrize("form", [INDEX, MaskForm(LABELS, known_colors=True), MaskForm(VOC, known_colors=True)])
+@pytest.mark.parametrize(
+    "palette",
+    [
+        {0: (0, 0, 0), 1: (255, 255, 255), 2: (128, 128, 128)},
+        {0: (0, 0, 0), 1: (255, 255, 255), 255: (0, 0, 0)},
+        {0: (9, 9, 9), 1: (0, 0, 0), 2: (7, 1, 2)},
+        {0: (0, 0, 0), 1: (0, 0, 0)},
+        {value: (value, value, value) for value in (0, 1, 2, 255)},
+    ],
+)
+def test_a_palette_for_viewing_shows_nothing(form: MaskForm, palette: dict[int, tuple[int, int, int]]) -> None:
+    assert resorted(palette, form) is None

@@ -16,6 +16,7 @@ from atrous.data.doctor.list_rules import (
     splits_to_check,
     unused_files,
 )
+from atrous.data.doctor.pair_rules import with_known_colors
 from atrous.data.doctor.remedies import findings_about
 from atrous.data.doctor.report import Checkup
 from atrous.data.files.threads import Progress, read_all
@@ -46,8 +47,10 @@ def check(spec: str, splits: Sequence[str] = (), progress: Progress | None = Non
     form, unclear = source.likely_form()
     pairs = _existing(lists)
     facts = read_all(lambda pair: look(pair.image, pair.mask, form), pairs, progress)
+    facts_of = dict(zip(pairs, facts, strict=True))
+    form = with_known_colors(form, facts_of)
     tried = tuple(splits_to_check(source, splits))
-    seen = Checkup(source, form, tried, lists, dict(zip(pairs, facts, strict=True)))
+    seen = Checkup(source, form, tried, lists, facts_of)
     findings += [
         *unclear,
         *absent_files(source, lists),
@@ -75,6 +78,7 @@ def quick_check(spec: str, splits: Sequence[str]) -> list[Finding]:
     sample = pairs[:: len(pairs) // SAMPLE + 1]
     for pair, mask in zip(sample, read_all(lambda pair: look_at_mask(pair.mask, form), sample), strict=True):
         facts[pair] = PairFacts(facts[pair].image, mask)
+    form = with_known_colors(form, facts)
     findings += [*unclear, *absent_files(source, lists), *unused_files(source), *findings_about(source, form, facts)]
     return worst_first([*findings, *repeated_images(source, lists, facts)])
 

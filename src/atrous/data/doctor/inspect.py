@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from atrous.data.files.images import (
 )
 from atrous.data.files.masks import MaskError, MaskForm, MaskRef
 from atrous.data.files.orientation import Size, agreement, size_of, upright_fit
+from atrous.data.sources.guess import NO_VOID, Void, void_in
 from atrous.labels import Color, Mask
 
 MOST_COLORS = 1000
@@ -52,20 +53,24 @@ class MaskFacts:
     Args:
         size: as it is stored.
         mode: Pillow's.
-        is_jpeg: whether it was compressed as a JPEG.
+        lossy: its lossy codec; empty if its pixels are exact.
         values: pixels of each value on disk, if it is an index mask that was read.
         colors: pixels of each colour, if it has channels or is read by colours, and was read.
         opaque: whether no pixel is transparent.
+        palette: the colour of each value that occurs, if it has a palette and was read.
+        void: its pixels of value 255, if it was read.
         problem: why it has no values, for example "values from 0 to 65535".
         digest: of its pixels; empty if only the header was read.
     """
 
     size: Size
     mode: str
-    is_jpeg: bool
+    lossy: str = ""
     values: dict[int, int] | None = None
     colors: dict[Color, int] | None = None
     opaque: bool = True
+    palette: dict[int, Color] = field(default_factory=dict)
+    void: Void = NO_VOID
     problem: str = ""
     digest: bytes = b""
 
@@ -111,7 +116,7 @@ def look(image_file: Path, mask: MaskRef, form: MaskForm) -> PairFacts:
 
 def look_at_arrays(image: Pixels, mask: Mask) -> PairFacts:
     """The facts about an image ``(H, W, C)`` and its mask ``(H, W)`` in memory, both uint8."""
-    values = MaskFacts(size_of(mask), "L", is_jpeg=False, values=_count_values(mask), digest=_digest(mask))
+    values = MaskFacts(size_of(mask), "L", values=_count_values(mask), digest=_digest(mask))
     return PairFacts(ImageFacts(size_of(image), 1, digest=_digest(image)), values)
 
 
@@ -151,8 +156,8 @@ def _look_at_mask(ref: MaskRef, form: MaskForm) -> tuple[MaskFacts | str, NDArra
         mask = ref.open()
     except MaskError as error:
         return _reason(error, ref), None
-    seen = MaskFacts((mask.image.height, mask.image.width), mask.image.mode, mask.is_jpeg)
-    if seen.is_jpeg:
+    seen = MaskFacts((mask.image.height, mask.image.width), mask.image.mode, mask.lossy)
+    if seen.lossy:
         return seen, None
     if seen.coloured or form.encoding == "rgb":
         pixels = mask.colors()
@@ -160,10 +165,12 @@ def _look_at_mask(ref: MaskRef, form: MaskForm) -> tuple[MaskFacts | str, NDArra
         opaque = alpha is None or bool(alpha.min() == 255)
         return replace(seen, colors=_count_colors(pixels), opaque=opaque, digest=_digest(pixels)), pixels
     try:
-        values = mask.values()
+        values = mask.values(form)
     except MaskError as error:
         return replace(seen, problem=_reason(error, ref)), None
-    return replace(seen, values=_count_values(values), digest=_digest(values)), values
+    counts = _count_values(values)
+    palette, void = mask.palette(counts), void_in(values)
+    return replace(seen, values=counts, palette=palette, void=void, digest=_digest(values)), values
 
 
 def _reason(error: Exception, path: Path | MaskRef) -> str:

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atrous.data.doctor.inspect import MOST_COLORS, ImageFacts, MaskFacts, PairFacts
-from atrous.data.files.masks import MaskForm
+from atrous.data.files.masks import MaskForm, describe_sorted, resorted
 from atrous.data.files.orientation import agreement, shown
 from atrous.data.finding_kinds import FindingKind
 from atrous.data.findings import Item, number
 from atrous.data.sources.base import Listed
-from atrous.data.sources.labels_toml import GAP
-from atrous.labels import IGNORE, LabelSet
+from atrous.data.sources.guess import GAP, palettes_disagree
+from atrous.labels import IGNORE, Color
 
 K = TypeVar("K")
 Facts = Mapping[Listed, PairFacts]
@@ -51,8 +51,8 @@ def complaints(pair: Listed, facts: PairFacts, form: MaskForm) -> Iterator[Compl
 
 def _mask_complaints(pair: Listed, mask: MaskFacts, form: MaskForm) -> Iterator[Complaint]:
     file = str(pair.mask)
-    if mask.is_jpeg:
-        yield Complaint(FindingKind.JPEG_MASK, Item(file, f"a JPEG ({mask.mode})"))
+    if mask.lossy:
+        yield Complaint(FindingKind.LOSSY_MASK, Item(file, f"{mask.lossy} ({mask.mode})"))
     elif mask.problem:
         yield Complaint(FindingKind.OUTSIDE_CLASSES, Item(file, mask.problem))
     elif mask.coloured and form.encoding == "index":
@@ -64,6 +64,8 @@ def _mask_complaints(pair: Listed, mask: MaskFacts, form: MaskForm) -> Iterator[
             yield Complaint(
                 FindingKind.OUTSIDE_CLASSES, Item(file, f"{number(len(outside), 'colour')}: {_first(outside)}")
             )
+    elif colors := resorted(mask.palette, form):
+        yield Complaint(FindingKind.PALETTE_ORDER, Item(file, describe_sorted(mask.palette, form, colors)))
     elif mask.values is not None:
         if (value := foreground(mask, form)) is not None:
             listed = " and ".join(map(str, mask.values))
@@ -133,19 +135,25 @@ def foreground(mask: MaskFacts, form: MaskForm) -> int | None:
     return IGNORE if set(mask.values) == {0, IGNORE} and IGNORE not in form.ignore else None
 
 
+def with_known_colors(form: MaskForm, facts: Facts) -> MaskForm:
+    """The form, with colours that palettes are compared with if these number the same colours differently.
+
+    That shows the mistake even where nothing declares the colours: every colour is then that of a class by default.
+    """
+    palettes = [seen.mask.palette for seen in facts.values() if isinstance(seen.mask, MaskFacts)]
+    known = form.by_color().colors_on_disk()
+    if form.encoding == "rgb" or not all(color in known for palette in palettes for color in palette.values()):
+        return form
+    return replace(form, known_colors=form.known_colors or palettes_disagree(filter(None, palettes)))
+
+
 def color_form(mask: MaskFacts, form: MaskForm) -> MaskForm | None:
     """How a coloured mask is written, if that is certain: by the colours of its classes or their values as greys."""
-    grey = {value: (value, value, value) for value in range(256)}
     if mask.colors is None or not mask.opaque or len(mask.colors) == MOST_COLORS:
         return None
-    if mask.colors.keys() == {grey[0], grey[IGNORE]} and not form.values:  # white may be void, or a class
+    if mask.colors.keys() == {(0, 0, 0), (255, 255, 255)} and not form.values:  # white may be void, or a class
         return None
-    values = form.values or range(len(form.label_set))
-    greys = LabelSet(form.label_set.names, tuple(grey[value] for value in values))
-    void = tuple(grey[value] for value, label in form.values_on_disk().items() if label == IGNORE)
-    colors = replace(form, encoding="rgb", values=())
-    forms = (colors, replace(colors, label_set=greys, ignore=void))
-    return next((form for form in forms if label_counts(mask, form) is not None), None)
+    return next((form for form in (form.by_color(), form.by_grey()) if label_counts(mask, form) is not None), None)
 
 
 def nothing_but_void(form: MaskForm, facts: Facts) -> bool:
@@ -159,8 +167,18 @@ def nothing_but_void(form: MaskForm, facts: Facts) -> bool:
 def label_counts(mask: MaskFacts, form: MaskForm) -> NDArray[np.int64] | None:
     """The pixels ``(256,)`` of each label, ignored ones at 255; None if the mask can't be read in this form."""
     if form.encoding == "rgb":
-        return _by_label(mask.colors, form.colors_on_disk())
+        return _by_label(_colors_of(mask), form.colors_on_disk())
     return _by_label(mask.values, form.values_on_disk())
+
+
+def _colors_of(mask: MaskFacts) -> Mapping[Color, int] | None:
+    """The pixels of each colour of a mask, that of its palette if it has one."""
+    if mask.colors is not None or mask.values is None or not mask.palette:
+        return mask.colors
+    counts: dict[Color, int] = {}
+    for value, color in mask.palette.items():
+        counts[color] = counts.get(color, 0) + mask.values[value]
+    return counts
 
 
 def _by_label(on_disk: Mapping[K, int] | None, meanings: Mapping[K, int]) -> NDArray[np.int64] | None:

@@ -14,6 +14,7 @@ from atrous.data.files.masks import MaskForm
 from atrous.data.finding_kinds import RULES, FindingKind
 from atrous.data.findings import Finding, Item, make_finding, with_copy
 from atrous.data.sources.base import Described
+from atrous.data.sources.guess import NO_VOID, palettes_disagree
 from atrous.labels import IGNORE, VOID_COLOR
 
 
@@ -36,8 +37,20 @@ def findings_about(data: Described, form: MaskForm, facts: Facts) -> list[Findin
     for pair, seen in facts.items():
         for complaint in complaints(pair, seen, form):
             items.setdefault(complaint.kind, {})[complaint.item] = None
+    items |= _disagreeing_palettes(form, facts)
     context = _Context(str(data.labels_file or ""), repair_command(data), form, facts)
     return [_finding(kind, items[kind], context) for kind in RULES if kind in items]
+
+
+def _disagreeing_palettes(form: MaskForm, facts: Facts) -> dict[FindingKind, dict[Item, None]]:
+    """The palette masks, if they number the same colours differently and only they can show which classes these are."""
+    if form.encoding == "rgb" or form.known_colors:
+        return {}
+    masks = {str(pair.mask): seen.mask.palette for pair, seen in facts.items() if isinstance(seen.mask, MaskFacts)}
+    palettes = {file: palette for file, palette in masks.items() if palette}
+    if not palettes_disagree(palettes.values()):
+        return {}
+    return {FindingKind.PALETTE_ORDER: {Item(file, "its palette differs from others"): None for file in palettes}}
 
 
 def _finding(kind: FindingKind, items: dict[Item, None], context: _Context) -> Finding:
@@ -71,7 +84,7 @@ def _turned_mask(context: _Context) -> str:
 
 
 def _rgb_mask(context: _Context) -> str:
-    masks = [mask for mask in context.masks if not mask.is_jpeg]
+    masks = [mask for mask in context.masks if not mask.lossy]
     coloured = [mask for mask in masks if mask.coloured]
     if any(mask.colors is None for mask in coloured):  # only their headers were read
         return f"{context.command} writes those of known colours as values; without --fix it names the colours"
@@ -97,6 +110,9 @@ def _declare_colors(toml: str, colors: Sequence[tuple[int, int, int]]) -> str:
 
 def _binary_mask(context: _Context) -> str:
     masks, classes = context.masks, len(context.form.label_set)
+    every = sorted({value for mask in masks for value in mask.values or ()})
+    if context.toml and len(every) == classes and IGNORE in every:
+        return f"declare in {context.toml} which value is which class: values = {every}"
     there = sorted({value for mask in masks if (value := foreground(mask, context.form)) not in (None, IGNORE)})
     values = " and ".join(map(str, there))
     if classes > 2:
@@ -104,8 +120,21 @@ def _binary_mask(context: _Context) -> str:
         return with_copy(fix, FindingKind.BINARY_MASK, context.command)
     only = {0, *there, IGNORE}
     if context.toml and len(there) == 1 and all(m.values is not None and set(m.values) <= only for m in masks):
-        return f"declare in {context.toml} which value is which class: values = [0, {values}]"
+        fix = f"declare in {context.toml} which value is which class: values = [0, {values}]"
+        return f"{fix}; {_asked(masks, every)}" if IGNORE in every else fix
     return f"{context.command} writes 1 in place of {values}" if context.command else f"write 1 in place of {values}"
+
+
+def _palette_order(context: _Context) -> str:
+    if context.form.known_colors or not context.toml:
+        return with_copy(FindingKind.PALETTE_ORDER.rule.fix, FindingKind.PALETTE_ORDER, context.command)
+    found = sorted({color for mask in context.masks for color in mask.palette.values()} - {VOID_COLOR})
+    return _declare_colors(context.toml, found)
+
+
+def _asked(masks: Sequence[MaskFacts], values: Sequence[int]) -> str:
+    void = sum((mask.void for mask in masks), NO_VOID)
+    return f"255, {void}, is ignored then; if it is a class, name it too: values = {list(values)}"
 
 
 def _unclear_orientation(context: _Context) -> str:
@@ -126,6 +155,7 @@ _FIXES: dict[FindingKind, Callable[[_Context], str]] = {
     FindingKind.TURNED_MASK: _turned_mask,
     FindingKind.RGB_MASK: _rgb_mask,
     FindingKind.BINARY_MASK: _binary_mask,
+    FindingKind.PALETTE_ORDER: _palette_order,
     FindingKind.UNCLEAR_ORIENTATION: _unclear_orientation,
 }
 """Fixes that depend on the dataset, in place of the table's."""

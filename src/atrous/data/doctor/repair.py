@@ -23,11 +23,11 @@ from atrous.data.doctor.pair_rules import (
 )
 from atrous.data.doctor.report import Checkup
 from atrous.data.files.images import open_image, turn
-from atrous.data.files.masks import MaskForm, MaskRef, read_mask
+from atrous.data.files.masks import MaskForm, MaskRef, read_mask, resorted
 from atrous.data.files.orientation import agreement
 from atrous.data.files.threads import Progress
 from atrous.data.finding_kinds import FindingKind
-from atrous.data.findings import SHOWN, Item, number
+from atrous.data.findings import SHOWN, Item, errors_of, number
 from atrous.data.folder_writer import check_target, write_folder
 from atrous.data.sources.base import Listed
 from atrous.errors import DatasetError
@@ -116,6 +116,11 @@ def repair(checkup: Checkup, folder: Path, progress: Progress | None = None) -> 
         )
     if unclear := [finding for finding in checkup.findings if finding.kind == FindingKind.LABELS_FILE]:
         raise DatasetError(f"{unclear[0].found}; correct that first, since nothing else declares what the masks mean")
+    if any(finding.kind == FindingKind.UNCLEAR_255 for finding in errors_of(checkup.findings)):
+        raise DatasetError(
+            f"255 may be a class or mark ignored pixels in {checkup.source.spec}; declare which in labels.toml first, "
+            "as its finding shows, since ignoring a class can't be undone in a copy"
+        )
     plans, left_out = _plan_all(checkup)
     lists = {split: [pair for pair in pairs if pair in plans] for split, pairs in checkup.lists.items()}
     done = _take_out_of_train(lists, checkup.facts)
@@ -187,7 +192,9 @@ def _repaired(
     match kind:
         case FindingKind.RGB_MASK if colors := color_form(mask, form):
             return replace(plan, form=colors, steps=(*plan.steps, "mask: colours written as class numbers"))
-        case FindingKind.BINARY_MASK if len(form.label_set) == 2:
+        case FindingKind.PALETTE_ORDER if colors := resorted(mask.palette, form):
+            return replace(plan, form=colors, steps=(*plan.steps, "mask: read by the colours of its palette"))
+        case FindingKind.BINARY_MASK if len(form.label_set) == 2 and not mask.void.is_regions:
             value = foreground(mask, form) or 0
             return replace(
                 plan, form=replace(form, values=(0, value)), steps=(*plan.steps, f"mask: {value} written as 1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from functools import cached_property
 from pathlib import Path
 
@@ -11,9 +12,10 @@ from atrous.data.files.find import SUFFIXES, find_images
 from atrous.data.files.images import ImageError
 from atrous.data.files.masks import MaskError, MaskFile, MaskForm
 from atrous.data.finding_kinds import FindingKind
-from atrous.data.findings import Finding
+from atrous.data.findings import Finding, Item
 from atrous.data.sources.base import Listed
-from atrous.data.sources.labels_toml import guess_form, read_form, values_seen
+from atrous.data.sources.guess import SeenMask, every_value, guess_form, indented, masks_seen
+from atrous.data.sources.labels_toml import read_form, toml_of, with_background
 from atrous.data.sources.names import closest, did_you_mean, folders_in, read_lines
 from atrous.errors import DatasetError
 
@@ -130,12 +132,12 @@ class Folder:
     def form(self) -> MaskForm:
         if self.labels_file.is_file():
             return read_form(self.labels_file)
-        seen = self._values_seen()
-        for values in seen.values():
-            if isinstance(values, MaskError):
-                raise values
+        seen = self._masks_seen()
+        for mask in seen.values():
+            if isinstance(mask, MaskError):
+                raise mask
         form, finding = guess_form(self.root, seen)
-        if finding:
+        if finding and finding.severity == "error":
             raise DatasetError(finding.sentence())
         return form
 
@@ -145,15 +147,30 @@ class Folder:
             try:
                 return read_form(self.labels_file), []
             except DatasetError as error:
+                if form := with_background(self.labels_file, every_value(self._masks_seen())):
+                    return form, [self._one_class(form)]
                 found, _, expected = str(error).partition("; expected ")
                 findings.append(
                     Finding(FindingKind.LABELS_FILE, "error", found, expected, f"correct {self.labels_file}")
                 )
-        form, finding = guess_form(self.root, self._values_seen())
+        form, finding = guess_form(self.root, self._masks_seen())
         return form, findings + ([finding] if finding else [])
 
-    def _values_seen(self) -> dict[Path, frozenset[int] | MaskError]:
-        return values_seen([self.masks[name] for name in self.images if name in self.masks])
+    def _one_class(self, form: MaskForm) -> Finding:
+        name = form.label_set.names[1]
+        return Finding(
+            FindingKind.ONE_CLASS,
+            "error",
+            f"{self.labels_file} names one class, {name}, which can't be told from anything: training would have a "
+            "loss of 0, and evaluation 100 %",
+            "two classes or more: the background is one",
+            f"write {self.labels_file}:\n{indented(toml_of(form))}\nor let `atrous data check {shlex.quote(self.spec)} "
+            "--fix NEW_FOLDER` do it in a copy",
+            (Item(str(self.labels_file)),),
+        )
+
+    def _masks_seen(self) -> dict[Path, SeenMask | MaskError]:
+        return masks_seen([self.masks[name] for name in self.images if name in self.masks])
 
     def unused_masks(self) -> list[Path]:
         return [mask for name, mask in self.masks.items() if name not in self.images]

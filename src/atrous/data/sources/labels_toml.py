@@ -1,28 +1,20 @@
-"""How the masks of a folder are written: from ``labels.toml``, or without one from the values in the masks."""
+"""How the masks of a folder are written, as its ``labels.toml`` declares it."""
 
 from __future__ import annotations
 
 import difflib
-import functools
 import json
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from atrous.data.files.masks import Encoding, MaskError, MaskFile, MaskForm
-from atrous.data.files.threads import read_all
-from atrous.data.finding_kinds import FindingKind
-from atrous.data.findings import Finding, Item, number
+from atrous.data.files.masks import Encoding, MaskForm
 from atrous.errors import DatasetError, InputError
 from atrous.label_sets import VOC
 from atrous.labels import IGNORE, Color, LabelSet
 
 KEYS = ("names", "colors", "encoding", "values", "ignore", "orientation")
-GAP = 8
-"""Without ``labels.toml``, values are not class numbers if this many below the largest, and most, are unused."""
 
 
 def read_form(file: Path) -> MaskForm:
@@ -76,7 +68,40 @@ def _form(table: Mapping[str, Any]) -> MaskForm:
         _check_colors(labels, declared="colors" in table)
     values = _values(table.get("values", []), labels, encoding)
     ignore = tuple(_ignored(value, encoding) for value in table.get("ignore", ()))
-    return MaskForm(labels, encoding, values, ignore, orientation)
+    known_colors = "colors" in table and encoding == "index"
+    return MaskForm(labels, encoding, values, ignore, orientation, known_colors)
+
+
+def with_background(file: Path, values_seen: Collection[int]) -> MaskForm | None:
+    """The form that a ``labels.toml`` of one class was probably meant to declare: a background before that class.
+
+    Args:
+        file: the ``labels.toml``.
+        values_seen: the values that occur in the masks.
+
+    Returns:
+        The form; None if it does not name exactly one class, or something else in it is invalid.
+    """
+    try:
+        table = tomllib.loads(read_text(file))
+        name = _only(table["names"])
+        table["names"] = ["background", "object" if name == "background" else name]
+        if "colors" in table:
+            table["colors"] = [[0, 0, 0], _only(table["colors"])]
+        table["ignore"] = [value for value in table.get("ignore", []) if value not in (0, [0, 0, 0])]
+        objects = [_only(table["values"])] if "values" in table else sorted({*values_seen} - {0})
+        if len(objects) == 1 and objects != [1]:
+            table["values"] = [0, *objects]
+        else:
+            table.pop("values", None)
+        return _form(table)
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _only(values: Any) -> Any:
+    (value,) = values
+    return value
 
 
 def _check_colors(label_set: LabelSet, declared: bool) -> None:
@@ -120,81 +145,3 @@ def toml_of(form: MaskForm) -> str:
     lines += [f"values = {json.dumps(form.values)}"] if form.values else []
     lines += [f'orientation = "{form.orientation}"'] if form.orientation else []
     return "\n".join(lines) + "\n"
-
-
-def values_seen(masks: Sequence[Path]) -> dict[Path, frozenset[int] | MaskError]:
-    """The values in each index mask, or why it has none; an unchanged file is read once per process."""
-    return dict(zip(masks, read_all(_values_in, masks), strict=True))
-
-
-def _values_in(mask: Path) -> frozenset[int] | MaskError:
-    try:
-        status = mask.stat()
-    except OSError:
-        return MaskError(f"{mask}: there is no such mask")
-    return _read_values_in((mask, status.st_mtime_ns, status.st_size))
-
-
-@functools.cache
-def _read_values_in(version: tuple[Path, int, int]) -> frozenset[int] | MaskError:
-    try:
-        return frozenset(np.flatnonzero(np.bincount(MaskFile(version[0]).open().values().reshape(-1))).tolist())
-    except MaskError as error:
-        return error
-
-
-def guess_form(root: Path, seen: Mapping[Path, frozenset[int] | MaskError]) -> tuple[MaskForm, Finding | None]:
-    """Guess how masks are written, from the values in each: classes from 0 to the largest value.
-
-    Unreadable masks are not considered.
-
-    Returns:
-        The form; and a finding if the values are not class numbers: the form is then what was probably meant.
-    """
-    good = {mask: values for mask, values in seen.items() if not isinstance(values, MaskError)}
-    every = frozenset[int]().union(*good.values())
-    classes = sorted(every - {IGNORE})
-    if classes == [0] and IGNORE in every:
-        return _only_0_and_255(root, sorted(good))
-    count = max([1, *classes]) + 1
-    unused = count - len(classes)
-    if unused >= GAP and unused > len(classes):
-        return _values_far_apart(root, classes, good)
-    return MaskForm(LabelSet.numbered(count)), None
-
-
-def _only_0_and_255(root: Path, masks: Iterable[Path]) -> tuple[MaskForm, Finding]:
-    form = MaskForm(LabelSet(("background", "foreground")), values=(0, IGNORE))
-    return form, Finding(
-        FindingKind.BINARY_MASK,
-        "error",
-        f"the masks in {root / 'masks'} contain only 0 and {IGNORE}, but {IGNORE} is ignored everywhere, so there is "
-        "nothing to learn",
-        f"a value of its own for each class, {IGNORE} only for pixels to ignore",
-        f"declare in {root / 'labels.toml'} that {IGNORE} is a class:\n" + _indented(toml_of(form)),
-        tuple(Item(str(mask)) for mask in masks),
-    )
-
-
-def _values_far_apart(root: Path, classes: list[int], seen: Mapping[Path, frozenset[int]]) -> tuple[MaskForm, Finding]:
-    names = ("background", "foreground") if len(classes) == 2 else tuple(f"value {value}" for value in classes)
-    form = MaskForm(LabelSet(names), values=tuple(classes))
-    shown = ", ".join(map(str, classes[:12])) + (", …" if len(classes) > 12 else "")
-    far = {value for place, value in enumerate(classes) if value != place}
-    return form, Finding(
-        FindingKind.BINARY_MASK if len(classes) == 2 else FindingKind.VALUES_FAR_APART,
-        "error",
-        f"the masks in {root / 'masks'} contain the values {shown}; read as class numbers they would make "
-        f"{classes[-1] + 1} classes, of which {number(len(classes), 'occurs', 'occur')}",
-        "classes numbered 0, 1, 2, …, or a labels.toml that declares what the values mean",
-        f"write {root / 'labels.toml'}, with names of your own:\n" + _indented(toml_of(form)),
-        tuple(
-            Item(str(mask), f"values {', '.join(map(str, sorted(values)))}")
-            for mask, values in seen.items()
-            if values & far
-        ),
-    )
-
-
-def _indented(text: str) -> str:
-    return "\n".join(f"    {line}" for line in text.splitlines())

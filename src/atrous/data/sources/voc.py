@@ -19,7 +19,7 @@ class Voc(PublishedSource):
     """
 
     kind = "voc"
-    mask_form = MaskForm(VOC)
+    mask_form = MaskForm(VOC, known_colors=True)
 
     def __init__(self, root: Path) -> None:
         places = (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012")

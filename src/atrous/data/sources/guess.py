@@ -1,0 +1,271 @@
+"""How the masks of a folder are probably written, where no ``labels.toml`` declares it: from what is in them."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from atrous.data.files.masks import DecodedMask, MaskError, MaskFile, MaskForm
+from atrous.data.files.threads import read_all
+from atrous.data.finding_kinds import FindingKind
+from atrous.data.findings import Finding, Item, number
+from atrous.data.sources.labels_toml import toml_of
+from atrous.labels import IGNORE, VOID_COLOR, Color, LabelSet, Mask, voc_color
+
+GAP = 8
+"""Without ``labels.toml``, values are not class numbers if this many below the largest, and most, are unused."""
+THIN = 11
+"""A border of ignored pixels is narrower than this; VOC's is about 5 pixels wide."""
+LARGE_SHARE = 0.1
+"""From this share of all pixels on, regions of 255 are remarkable even beside proper class numbers."""
+
+LARGE_BORDER = 0.05
+"""Up to this share of all pixels, thin borders of 255 beside values that are not class numbers are taken as void."""
+
+
+class Void(NamedTuple):
+    """The pixels of value 255 in masks: their number, how many of them are in regions, and that of all pixels.
+
+    A pixel is in a region if a square of :data:`THIN` pixels fits around it; otherwise it is in a thin border.
+    """
+
+    pixels: int = 0
+    in_regions: int = 0
+    total: int = 0
+
+    def __add__(self, other: tuple[int, ...]) -> Void:  # type: ignore[override]
+        return Void(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+
+    @property
+    def is_regions(self) -> bool:
+        """Whether most of them are in regions, as those of a class are."""
+        return 2 * self.in_regions > self.pixels
+
+    @property
+    def may_be_a_class(self) -> bool:
+        """Whether they are more than the thin borders that usually are to be ignored."""
+        return self.is_regions or self.pixels > LARGE_BORDER * self.total
+
+    def __str__(self) -> str:
+        share = 100 * self.pixels / max(self.total, 1)
+        shape = "in regions, as a class is" if self.is_regions else "in thin borders, as ignored pixels usually are"
+        return f"{share:.2g} % of all pixels, most of them {shape}"
+
+
+NO_VOID = Void()
+
+
+def void_in(values: Mask) -> Void:
+    """Measure the pixels of value 255 in a mask ``(H, W)``."""
+    void = (values == IGNORE).astype(np.uint8)
+    if not void.any():
+        return Void(total=values.size)
+    square = np.ones((THIN, THIN), np.uint8)
+    core = cv2.erode(void, square, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    regions = cv2.dilate(core, square)
+    return Void(int(void.sum()), int((regions & void).sum()), values.size)
+
+
+class SeenMask(NamedTuple):
+    """What an index mask contains.
+
+    Args:
+        values: those that occur.
+        levels: the largest grey value that it can have on disk.
+        void: its pixels of value 255.
+        palette: the colours of its values, if it has a palette.
+    """
+
+    values: frozenset[int]
+    levels: int = 255
+    void: Void = NO_VOID
+    palette: tuple[tuple[int, Color], ...] = ()
+
+
+Seen = Mapping[Path, SeenMask | MaskError]
+
+
+def masks_seen(masks: Sequence[Path]) -> dict[Path, SeenMask | MaskError]:
+    """What is in each index mask, or why it can't be read; an unchanged file is read once per process."""
+    return dict(zip(masks, read_all(_seen_in, masks), strict=True))
+
+
+def _seen_in(mask: Path) -> SeenMask | MaskError:
+    try:
+        status = mask.stat()
+    except OSError:
+        return MaskError(f"{mask}: there is no such mask")
+    return _read((mask, status.st_mtime_ns, status.st_size))
+
+
+@functools.cache
+def _read(version: tuple[Path, int, int]) -> SeenMask | MaskError:
+    try:
+        mask = MaskFile(version[0]).open()
+        return _summary(mask, mask.values())
+    except MaskError as error:
+        return error
+
+
+def _summary(mask: DecodedMask, values: Mask) -> SeenMask:
+    there = np.flatnonzero(np.bincount(values.reshape(-1))).tolist()
+    return SeenMask(frozenset(there), mask.levels, void_in(values), tuple(mask.palette(there).items()))
+
+
+def every_value(seen: Seen) -> frozenset[int]:
+    """All values that occur in readable masks."""
+    return frozenset[int]().union(*(mask.values for mask in seen.values() if isinstance(mask, SeenMask)))
+
+
+def palettes_disagree(palettes: Iterable[Mapping[int, Color]]) -> bool:
+    """Whether palette masks number the same colours differently: one value has two colours, and one colour two values.
+
+    Values and colours of programs that give each file any colours at all would not meet again.
+    """
+    colors: dict[int, set[Color]] = {}
+    values: dict[Color, set[int]] = {}
+    for palette in palettes:
+        if len(set(palette.values())) < len(palette):
+            continue
+        for value, color in palette.items():
+            colors.setdefault(value, set()).add(color)
+            values.setdefault(color, set()).add(value)
+    return any(len(each) > 1 for each in colors.values()) and any(len(each) > 1 for each in values.values())
+
+
+def guess_form(root: Path, seen: Seen) -> tuple[MaskForm, Finding | None]:
+    """Guess how masks are written, from the values in each: classes from 0 to the largest value.
+
+    Unreadable masks are not considered.
+
+    Returns:
+        The form; and a finding if that is not certain: an error if the values are not class numbers, and the form is
+        then what was probably meant.
+    """
+    good = {path: mask for path, mask in seen.items() if isinstance(mask, SeenMask)}
+    palettes = [dict(mask.palette) for mask in good.values() if mask.palette]
+    if palettes_disagree(palettes):
+        return _by_colors(root, good, palettes)
+    values = {path: mask.values for path, mask in good.items()}
+    void = sum((mask.void for mask in good.values()), NO_VOID)
+    if _are_black_and_white(good):
+        values = {path: _as_shown(mask) for path, mask in good.items()}
+    every = frozenset[int]().union(*values.values())
+    classes = sorted(every - {IGNORE})
+    if classes == [0] and IGNORE in every:
+        return _only_0_and_255(root, sorted(values))
+    count = max([1, *classes]) + 1
+    unused = count - len(classes)
+    if unused >= GAP and unused > len(classes):
+        return _values_far_apart(root, classes, values, void)
+    form = MaskForm(LabelSet.numbered(count))
+    large = void.is_regions and void.in_regions > LARGE_SHARE * void.total
+    return form, _large_void(root, count, good, void) if large else None
+
+
+def _are_black_and_white(masks: Mapping[Path, SeenMask]) -> bool:
+    """Whether masks of 1 bit are among masks of 0 and 255, of which programs that make PNGs smaller made them."""
+    deep = frozenset[int]().union(*(mask.values for mask in masks.values() if mask.levels == IGNORE))
+    return IGNORE in deep <= {0, IGNORE} and any(mask.levels == 1 for mask in masks.values())
+
+
+def _as_shown(mask: SeenMask) -> frozenset[int]:
+    return frozenset(value * IGNORE // mask.levels for value in mask.values) if mask.levels == 1 else mask.values
+
+
+def _by_colors(
+    root: Path, masks: Mapping[Path, SeenMask], palettes: Sequence[Mapping[int, Color]]
+) -> tuple[MaskForm, Finding]:
+    colors = sorted({color for palette in palettes for color in palette.values()} - {VOID_COLOR})
+    usual = {voc_color(label): label for label in range(IGNORE)}
+    if usual.keys() >= set(colors):  # the classes are known by VOC's colours
+        form = MaskForm(LabelSet.numbered(max(usual[color] for color in [*colors, voc_color(1)]) + 1), "rgb")
+    else:
+        names = tuple(f"color {place}" for place in range(len(colors)))
+        form = MaskForm(LabelSet(names, tuple(colors)) if len(colors) > 1 else LabelSet.numbered(2), "rgb")
+    text = f"names = {json.dumps(form.label_set.names)}\ncolors = {json.dumps(form.label_set.colors)}\n"
+    return form, Finding(
+        FindingKind.PALETTE_ORDER,
+        "error",
+        f"the palettes of the masks in {root / 'masks'} have the same colours in another order in each file, so that "
+        "one value is another class in each; they were sorted anew when they were saved, as GIF and programs that make "
+        "PNGs smaller do",
+        "masks whose values are the classes, or a labels.toml that says that their colours are",
+        f"write {root / 'labels.toml'}, with names of your own:\n" + indented(f'{text}encoding = "rgb"'),
+        tuple(Item(str(path)) for path, mask in masks.items() if mask.palette),
+    )
+
+
+def _only_0_and_255(root: Path, masks: Iterable[Path]) -> tuple[MaskForm, Finding]:
+    form = MaskForm(LabelSet(("background", "foreground")), values=(0, IGNORE))
+    return form, Finding(
+        FindingKind.BINARY_MASK,
+        "error",
+        f"the masks in {root / 'masks'} contain only 0 and {IGNORE}, but {IGNORE} is ignored everywhere, so there is "
+        "nothing to learn",
+        f"a value of its own for each class, {IGNORE} only for pixels to ignore",
+        f"declare in {root / 'labels.toml'} that {IGNORE} is a class:\n" + indented(toml_of(form)),
+        tuple(Item(str(mask)) for mask in masks),
+    )
+
+
+def _values_far_apart(
+    root: Path, classes: list[int], seen: Mapping[Path, frozenset[int]], void: Void
+) -> tuple[MaskForm, Finding]:
+    form = _of_values(classes)
+    fix = f"write {root / 'labels.toml'}, with names of your own:\n"
+    asked = ""
+    if void.pixels:
+        without, form = form, _of_values([*classes, IGNORE])
+        fix += (
+            f"{indented(toml_of(form))}\nif {IGNORE} is a class, or to ignore its pixels\n{indented(toml_of(without))}"
+        )
+        asked = f"; {IGNORE} may be a class or mark ignored pixels: it is {void}"
+        form = form if void.is_regions else without
+    else:
+        fix += indented(toml_of(form))
+    shown = ", ".join(map(str, classes[:12])) + (", …" if len(classes) > 12 else "")
+    far = {value for place, value in enumerate(classes) if value != place}
+    kind = FindingKind.BINARY_MASK if len(classes) == 2 else FindingKind.VALUES_FAR_APART
+    return form, Finding(
+        FindingKind.UNCLEAR_255 if void.may_be_a_class else kind,
+        "error",
+        f"the masks in {root / 'masks'} contain the values {shown}; read as class numbers they would make "
+        f"{classes[-1] + 1} classes, of which {number(len(classes), 'occurs', 'occur')}{asked}",
+        "classes numbered 0, 1, 2, …, or a labels.toml that declares what the values mean",
+        fix,
+        tuple(
+            Item(str(mask), f"values {', '.join(map(str, sorted(values)))}")
+            for mask, values in seen.items()
+            if values & far
+        ),
+    )
+
+
+def _of_values(values: Sequence[int]) -> MaskForm:
+    names = ("background", "foreground") if len(values) == 2 else tuple(f"value {value}" for value in values)
+    return MaskForm(LabelSet(names), values=tuple(values))
+
+
+def _large_void(root: Path, count: int, masks: Mapping[Path, SeenMask], void: Void) -> Finding:
+    declared = _of_values([*range(count), IGNORE])
+    return Finding(
+        FindingKind.UNCLEAR_255,
+        "warning",
+        f"the masks in {root / 'masks'} contain {IGNORE} in large regions: it is {void}",
+        f"{IGNORE} only for pixels to ignore",
+        f"nothing, if it marks ignored pixels; if it is a class, write {root / 'labels.toml'}, with your own names:\n"
+        + indented(toml_of(declared)),
+        tuple(Item(str(path)) for path, mask in masks.items() if mask.void.in_regions),
+    )
+
+
+def indented(text: str) -> str:
+    """The lines of a text, each behind four spaces."""
+    return "\n".join(f"    {line}" for line in text.splitlines())
