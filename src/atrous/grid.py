@@ -4,7 +4,8 @@ The centre of position *i* of a map sits at input pixel ``stride * i + offset`` 
 (convolution, pooling) with kernel k, stride s, padding p and dilation d multiplies the stride by s and adds
 ``((k - 1) / 2 * d - p)`` times the stride so far to the offset. The offset is 0 for padded odd kernels (most ResNets)
 and ``(stride - 1) / 2`` for 2×2 pools and patch stems (VGG, ConvNeXt), so neither half-pixel nor aligned-corner
-resizing is right for both. :func:`trace` reads the grid off the network, :func:`resample` samples where features are.
+resizing is right for both. :func:`atrous.models.surgery.trace.trace` reads the grid off a network, and
+:func:`resample` samples a map at the positions of another grid.
 """
 
 from __future__ import annotations

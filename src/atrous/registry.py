@@ -29,7 +29,7 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         self._owners: dict[str, str] = {}
 
     def add(self, name: str, function: Callable[..., Any], entry: Entry) -> None:
-        """Enter a function under a name. The same function may be entered again (a notebook cell that is run twice).
+        """Register a function under a name. Registering the same function again is fine (a notebook cell run twice).
 
         Raises:
             InputError: another function has the name.

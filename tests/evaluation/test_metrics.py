@@ -158,9 +158,9 @@ def test_class_0_is_background_only_by_name():
 def test_wrong_masks_are_refused_and_nothing_is_counted():
     confusion = ConfusionMatrix(VOC)
     good = np.zeros((2, 3), np.uint8)
-    with pytest.raises(ValueError, match="truth holds the value 21"):
+    with pytest.raises(ValueError, match="ground truth contains the value 21"):
         confusion.update(good + 21, good)
-    with pytest.raises(ValueError, match="prediction holds the value 30"):
+    with pytest.raises(ValueError, match="prediction contains the value 30"):
         confusion.update(np.stack([good, good]), np.stack([good, good + 30]))
     with pytest.raises(ValueError, match="ground truth contains the value -1"):
         confusion.update(torch.full((2, 3), -1), good)

@@ -389,7 +389,7 @@ class TestFusion:
         assert again.output_stride == 16
 
     def test_what_can_not_be_fused_says_why(self) -> None:
-        with pytest.raises(ValueError, match="4 channels can't be shared out evenly to 3 backbones"):
+        with pytest.raises(ValueError, match="4 channels can't be divided evenly among 3 backbones"):
             create_model("fcn8s", backbone="test_resnet+test_resnet+test_resnet", in_channels=4, num_classes=2)
         with pytest.raises(ValueError, match="'test_resnet' and 'test_convnext' have their features at different pla"):
             create_model("fcn8s", backbone="test_resnet+test_convnext", in_channels=6, num_classes=2)

@@ -215,7 +215,7 @@ class TestADamagedFolder:
     def test_with_weights_cut_short(self, folder: Path) -> None:
         file = folder / "model.safetensors"
         file.write_bytes(file.read_bytes()[:-1000])
-        with pytest.raises(CheckpointError, match="damaged or cut short"):
+        with pytest.raises(CheckpointError, match="damaged or truncated"):
             load(folder)
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -366,7 +366,7 @@ def test_the_public_names_are_frozen() -> None:
         ({"name": "deeplab_aspp", "rates": []}, r"rates has one for each branch.* not \[\]"),
         ({"name": "deeplab_aspp", "scales": [1, 1000]}, r"scales are .* 0\.125 to 8, not \[1.0, 1000.0\]"),
         ({"name": "deeplabv3_cascade", "multi_grid": []}, r"multi_grid has a rate for each unit .* not \[\]"),
-        ({"backbone": "vgg11+vgg11"}, r"3 channels can't be shared out evenly to 2 backbones \(vgg11\+vgg11\)"),
+        ({"backbone": "vgg11+vgg11"}, r"3 channels can't be divided evenly among 2 backbones \(vgg11\+vgg11\)"),
         (
             {"name": "fcn8s", "backbone": "vgg11+resnet50_beta"},
             "'fcn8s' has no backbone 'resnet50_beta', which is for deeplabv3, deeplabv3_cascade, deeplabv3plus",

@@ -60,20 +60,22 @@ def test_values_out_of_range_are_named(count):
     good = np.zeros((4, 5), np.uint8)
     bad = good.copy()
     bad[1, :3] = 21
-    with pytest.raises(ValueError, match="truth holds the value 21 in 3 pixels; it must be a class, 0 to 20, or 255"):
+    with pytest.raises(
+        ValueError, match="ground truth contains the value 21 in 3 pixels; it must be a class, 0 to 20, or 255"
+    ):
         count(bad, good, 21)
     with pytest.raises(
         ValueError,
-        match="prediction holds the value 21 in 3 pixels that are not ignored; it must be a class, 0 to 20",
+        match="prediction contains the value 21 in 3 pixels that are not ignored; it must be a class, 0 to 20",
     ):
         count(good, bad, 21)
-    with pytest.raises(ValueError, match="prediction holds the value 255"):
+    with pytest.raises(ValueError, match="prediction contains the value 255"):
         count(good, np.full_like(good, 255), 21)
 
 
 def test_wrong_inputs_are_refused():
     mask = np.zeros((2, 3), np.uint8)
-    with pytest.raises(TypeError, match="truth must be uint8, not int64"):
+    with pytest.raises(TypeError, match="ground truth must be uint8, not int64"):
         confusion_matrix(mask.astype(np.int64), mask, 2)
     with pytest.raises(ValueError, match="differ in shape"):
         confusion_matrix(mask, mask.T, 2)

@@ -13,7 +13,7 @@ def models() -> None:
     from atrous.training.recipe_file import shipped
 
     typer.echo(
-        f"architectures (on any convolutional timm backbone; as published, FCNs on vgg16, alexnet, caffenet and "
+        f"architectures (on any timm backbone; as published, FCNs on vgg16, alexnet, caffenet and "
         f"googlenet, DeepLab v1 and v2 (deeplab_*) on vgg16 and resnet101): {', '.join(sorted(ARCHITECTURES))}"
     )
     typer.echo(f"recipes: {', '.join(shipped())}")

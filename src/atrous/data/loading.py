@@ -71,7 +71,7 @@ def _tensor(array: NDArray[np.uint8]) -> Tensor:
 
 
 class _Order:
-    """Endless batches of places. Each epoch is shuffled anew; its last incomplete batch is dropped."""
+    """Endless batches of places. Each epoch is reshuffled; its last incomplete batch is dropped."""
 
     def __init__(
         self,
@@ -101,7 +101,9 @@ class _Order:
 
     def _shuffled(self, epoch: int) -> NDArray[np.int64]:
         random = np.random.default_rng((self.seed, epoch))
-        rounds = range(-(-self.batch_size // self.length))  # fewer images than a batch: they come again, warped anew
+        rounds = range(
+            -(-self.batch_size // self.length)
+        )  # fewer images than a batch: they repeat, augmented differently
         if self.weights is not None:
             drawn = np.concatenate([draw_epoch(self.weights, random) for _ in rounds])
             return _numbered_apart(drawn, self.length)

@@ -12,7 +12,7 @@ def table(evaluation: Evaluation, *, min_images: int = 10) -> str:
 
     Args:
         evaluation: what to show.
-        min_images: another mean IoU is given over the classes that occur in at least so many images.
+        min_images: a second mean IoU is over the classes that occur in at least this many images.
     """
     metrics, confusion, names = evaluation.metrics, evaluation.confusion, evaluation.label_set.names
     frequent = confusion.frequent_classes(min_images)
@@ -61,7 +61,7 @@ def _boundaries(evaluation: Evaluation) -> list[str]:
     """The metrics near boundaries, if they were counted."""
     if not evaluation.trimap:
         return []
-    rows = [["at most so many pixels from a boundary", "mean IoU %", "pixel accuracy %"]]
+    rows = [["largest distance from a boundary (pixels)", "mean IoU %", "pixel accuracy %"]]
     for width, band in evaluation.trimap.items():
         metrics = band.metrics()
         rows.append([str(width), percent(metrics.mean_iou), percent(metrics.pixel_accuracy)])

@@ -89,7 +89,7 @@ def sweep(
             the test-time views (:func:`atrous.inference.test_time.with_merge`).
         values: its values; output strides are 4, 8, 16 or 32.
         precision: as in :func:`atrous.evaluation.evaluate.evaluate`, like the rest.
-        progress: starts anew for each value.
+        progress: as for ``evaluate``; restarts for each value.
         trimap: widths of bands along boundaries.
         inference: how an image becomes labels.
 

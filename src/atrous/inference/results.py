@@ -47,7 +47,7 @@ class OutputOptions:
             ``stride * i + offset``.
         attention_maps: ``x.attention.jpg``, and a heat map ``x.scale_0.5.jpg`` for each scale of a network that attends
             to scales.
-        overwrite: replace files that are not results of the same image too (never an input).
+        overwrite: also overwrite files that were not produced from the same image (never an input).
     """
 
     overlays: bool = True
@@ -165,7 +165,7 @@ def _is_result(path: Path) -> bool:
 
 
 def _shrunk(segmentation: Segmentation, columns: int = 1, rows: int = 1) -> Segmentation:
-    """Shrink image and labels so that a figure of so many columns and rows of them stays within OVERLAY_SIDE."""
+    """Shrink image and labels so that a figure of ``columns`` × ``rows`` of them stays within OVERLAY_SIDE."""
     height, width = segmentation.labels.shape
     shrink = OVERLAY_SIDE / max(columns * width, rows * height)
     if shrink >= 1:
@@ -245,5 +245,5 @@ def failure(image: FoundImage, error: Exception) -> Failed:
     """Describe why an image could not be segmented."""
     reason = str(error).removeprefix(f"{image.path}: ") or type(error).__name__
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in reason:
-        reason = "not enough memory to segment it whole; shrink it, or cut it into tiles"
+        reason = "not enough memory for the whole image; shrink it, or cut it into tiles"
     return Failed(image.path, reason)

@@ -312,9 +312,9 @@ class SegmentationModel(nn.Module):
             notes: further facts about the model (recipe, metrics, ...), as JSON values.
 
         Raises:
-            InputError: a note has the name of what builds the model again, or the backbone has no name by which it can
-                be built again.
-            FileExistsError: the folder is there and no model of this package's; what it holds would be lost.
+            InputError: a note has the name of one of the model's own settings, or the backbone has no name by which it
+                can be rebuilt.
+            OutputExistsError: the folder contains something other than a model of this package, which would be lost.
         """
         self._check_rebuildable()
         own = {

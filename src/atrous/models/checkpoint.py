@@ -36,7 +36,7 @@ def find_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
 
 
 def is_model_folder(folder: Path) -> bool:
-    """Whether a folder says of itself that it holds a model of this package."""
+    """Whether a folder contains a model of this package, according to its config."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -47,16 +47,16 @@ def is_model_folder(folder: Path) -> bool:
 def write_folder(
     folder: Path, config: dict[str, Any], weights: Mapping[str, Tensor], dtype: torch.dtype | None
 ) -> Path:
-    """Write a model folder in one step: an old one is replaced only by a whole new one.
+    """Write a model folder atomically: an old one is replaced only by a complete new one.
 
     Args:
-        folder: where to; its parents are made.
-        config: what builds the model again, and what else belongs to it, as JSON values.
+        folder: to write; its parents are created.
+        config: what rebuilds the model, and its card, as JSON values.
         weights: the model's tensors.
         dtype: the type floating-point weights are stored in; their own when left out.
 
     Raises:
-        FileExistsError: the folder is there and no model of this package's; what it holds would be lost.
+        OutputExistsError: the folder contains something other than a model of this package, which would be lost.
     """
     if folder.is_dir() and any(folder.iterdir()) and not is_model_folder(folder):
         raise OutputExistsError(f"{folder} holds something other than a model; name another folder")
@@ -79,7 +79,7 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The config and the tensors of a model folder.
 
     Raises:
-        CheckpointError: a file is missing, damaged, or of another program.
+        CheckpointError: a file is missing or damaged, or was written by another program.
     """
     config_file, weights_file = folder / "config.json", folder / "model.safetensors"
     for file in (config_file, weights_file):
@@ -103,4 +103,4 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         return config, load_file(weights_file)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{weights_file} is damaged or cut short: {error}") from error
+        raise CheckpointError(f"{weights_file} is damaged or truncated: {error}") from error

@@ -41,7 +41,7 @@ def create_model(
         name: one of ``atrous.models.ARCHITECTURES``, for example ``deeplabv3plus``.
         backbone: the name of a timm model, of one of the paper's own backbones, or of one that
             :func:`atrous.register_backbone` made known; names joined by ``+`` are backbones side by side, each with its
-            share of the channels. Transformers of timm's stay at their native strides
+            share of the channels. timm's transformers stay at their native strides
             (:class:`~atrous.models.backbones.TransformerBackbone`). Or a :class:`Backbone`, used as it is: it has its
             own ``in_channels`` and weights, and keeps its output stride when none is given. Or any plain convolutional
             network, of which a copy is taken (:class:`~atrous.models.backbones.TracedBackbone`).
@@ -139,7 +139,7 @@ def _traced(net: nn.Module, name: str | None, in_channels: int | None, output_st
 
 
 def _timm_backbone(name: str, *, in_channels: int, pretrained: bool | str | Path, output_stride: int) -> Backbone:
-    """A network of timm's: at an output stride where it is convolutional, else at its own."""
+    """A timm network: at an output stride if it is convolutional, otherwise at its native one."""
     try:
         return TimmBackbone(name, in_channels=in_channels, pretrained=pretrained, output_stride=output_stride)
     except GeometryError:
@@ -153,7 +153,7 @@ def _build_backbone(
     names, channels = name.split("+"), 3 if in_channels is None else in_channels
     builders = [_backbone_builder(architecture, part, owner.backbones) for part in names]
     if channels % len(names):
-        raise InputError(f"{channels} channels can't be shared out evenly to {len(names)} backbones ({name})")
+        raise InputError(f"{channels} channels can't be divided evenly among {len(names)} backbones ({name})")
     backbones = []
     for part, build in zip(names, builders, strict=True):
         stride = owner.output_stride if output_stride is None else output_stride

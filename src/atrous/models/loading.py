@@ -119,7 +119,9 @@ def _fill(model: nn.Module, weights: dict[str, Tensor], file: Path) -> None:
         raise CheckpointError(f"{file} does not fit its config.json: tensors {' and '.join(parts)}")
     for key, slot in slots.items():
         if weights[key].shape != slot.shape:
-            raise CheckpointError(f"{file}: {key} is {tuple(weights[key].shape)}, the model wants {tuple(slot.shape)}")
+            raise CheckpointError(
+                f"{file}: {key} is {tuple(weights[key].shape)}, the model expects {tuple(slot.shape)}"
+            )
     model.load_state_dict(weights)
     if found := find_not_finite(model.state_dict()):
         raise CheckpointError(f"{file}: {found}, so its predictions mean nothing: use an earlier checkpoint")

@@ -24,7 +24,7 @@ class Stopped(KeyboardInterrupt):
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training stands after a step.
+    """The progress of a training after a step.
 
     Args:
         step, steps: the number of steps done, and their total.

@@ -52,7 +52,7 @@ def register_dataset(name: str) -> Callable[[F], F]:
     the function.
 
     Args:
-        name: what stands before the colon.
+        name: the part before the colon.
 
     Raises:
         InputError: a dataset of Atrous or another function has this name, or it contains a colon.
@@ -63,7 +63,9 @@ def register_dataset(name: str) -> Callable[[F], F]:
         ...     return Fields(path, split)
     """
     if name in SOURCES or ":" in name or not name:
-        raise InputError(f"a dataset can't be registered as '{name}'; choose a name without a colon, none of Atrous's")
+        raise InputError(
+            f"a dataset can't be registered as '{name}'; choose a name without a colon that Atrous does not use"
+        )
 
     def register(opener: F) -> F:
         OPENERS.add(name, opener, opener)
@@ -86,7 +88,7 @@ def open_registered(spec: str, split: str) -> Dataset:
     """
     opener = find_opener(spec)
     if opener is None:
-        raise DatasetError(f"'{spec}' is not of a registered dataset")
+        raise DatasetError(f"'{spec}' is not a registered dataset")
     path = spec.partition(":")[2]
     parts = [opener(path, part) for part in split.split("+")]
     return Joined(f"{spec.partition(':')[0]}:{split}", parts)
@@ -97,7 +99,7 @@ def find_source(spec: str) -> DatasetSource:
 
     Raises:
         DatasetError: an unknown source, the path does not contain such a dataset, or a package it needs is missing; or
-            a registered dataset, which Atrous does not know the files of.
+            a registered dataset, whose files Atrous does not know.
         ImageError: a folder without images.
     """
     kind, _, place = spec.partition(":")

@@ -110,7 +110,7 @@ def _measure(
                 raise InputError(f"its maps can't be placed at sides of {raster}: {grids}")
             with evaluating(net), torch.no_grad():  # without data, a table of positions has no end
                 maps = _maps(net, torch.zeros(1, in_channels, raster, native + raster), indices)
-        except Exception as error:  # whatever the network's own code has to say of a size
+        except Exception as error:  # the network's own code may raise anything about a size
             reasons.append(str(error).partition("\n")[0])
         else:
             return raster, [x.shape[1] for x in maps], [grid for grid in grids if grid]

@@ -35,8 +35,8 @@ def convolutionalize(net: nn.Module, size: int | None = None, in_channels: int |
 
     Args:
         net: a classifier ``(B, C, H, W)`` → ``(B, classes)``: torchvision's, timm's, or one made like them. It stays
-            as it is, but the result uses its layers and weights: copy it first if both shall go on.
-        size: side of the images it classifies; what timm says of it, else 224, when left out.
+            as it is, but the result uses its layers and weights: copy it first if you need both.
+        size: side of the images it classifies; from timm's config, else 224, when left out.
         in_channels: channels of its input; those of the first convolution when left out.
 
     Returns:
@@ -121,7 +121,7 @@ def _graph(net: nn.Module, in_channels: int, size: int) -> tuple[fx.GraphModule,
         result = graph_of(net, _Tracer(connected or set(resizing[-1:])))
         functions_to_layers(result, {F.dropout: dropout})
         return result, _shapes(result, in_channels, size)
-    except Exception as error:  # whatever a network's own code, or torch.fx, has to say
+    except Exception as error:  # a network's own code, or torch.fx, may raise anything
         reason = str(error).partition("\n")[0]
         raise SurgeryError(f"{type(net).__name__} can't be followed at {size} × {size}: {reason}") from error
     finally:
@@ -215,7 +215,7 @@ def _slide(graph: fx.GraphModule, tail: list[Step], shapes: Shapes) -> None:
             if shape not in (lying, (math.prod(lying),), (lying[0],), (lying[0], 1, 1)):
                 raise SurgeryError(
                     f"layer '{node.name}' brings {' × '.join(map(str, lying))} values to "
-                    f"{' × '.join(map(str, shape))}: that is no global pool, no flattening, and not nothing; "
+                    f"{' × '.join(map(str, shape))}: that is neither a global pool nor flattening; "
                     "is this the size of the images that the classifier was made for?"
                 )
             if shape in ((lying[0],), (lying[0], 1, 1)):
@@ -251,7 +251,7 @@ def _check_growth(graph: fx.GraphModule, in_channels: int, size: int) -> None:
         if len(shape) == 4 and min(shape[2:]) <= min(small[node][2:]):
             raise SurgeryError(
                 f"layer '{node.target}' gives a map of {shape[2]} × {shape[3]} for images of {size} and of "
-                f"{2 * size} alike, so the network can't slide"
+                f"{2 * size} alike, so the network can't slide over larger images"
             )
 
 

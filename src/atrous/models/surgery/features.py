@@ -84,7 +84,7 @@ def _read(net: nn.Module, *, training: bool = False) -> fx.GraphModule:
     """The graph of a copy of a network, in which functions are layers that surgery can reach."""
     try:
         graph = graph_of(copy.deepcopy(net).train(training), _Tracer())
-    except Exception as error:  # whatever a network's own code, or torch.fx, has to say
+    except Exception as error:  # a network's own code, or torch.fx, may raise anything
         reason = str(error).strip().partition("\n")[0]
         raise SurgeryError(
             f"{type(net).__name__}.forward can't be read ({reason}): move what depends on the data, such as checks of "

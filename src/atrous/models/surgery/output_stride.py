@@ -79,7 +79,7 @@ def set_output_stride(net: nn.Module, output_stride: int, in_channels: int | Non
     if output_stride > reach:
         raise SurgeryError(
             f"{type(net).__name__} was built with output stride {reach}; it can be made denser, "
-            f"but not brought to {output_stride}"
+            f"but not coarser ({output_stride})"
         )
     changes = {name: _settings(native, output_stride) for name, native in plan.items()}
     modules = dict(net.named_modules())
@@ -195,7 +195,7 @@ def _needs_atrous_pool(layer: nn.AvgPool2d | nn.MaxPool2d, native: _Native, chan
 
 
 class AtrousPool2d(nn.Module):
-    """Max or average pooling that can be dilated, and that keeps the size of its map when its stride is taken away.
+    """Max or average pooling that can be dilated, and that keeps the size of its map when its stride is removed.
 
     PyTorch's average pool has no dilation, and an unpadded 2×2 pool without its stride would give one position less
     than the padded convolution beside it: here such a map is extended at the bottom and right, and the extension
@@ -225,12 +225,10 @@ class AtrousPool2d(nn.Module):
             if self.average:
                 return F.avg_pool2d(x, self.kernel_size, stride, padding, self.ceil_mode, self.count_padding)
             return F.max_pool2d(x, self.kernel_size, stride, padding, 1, self.ceil_mode)
-        covers = (
-            self.ceil_mode or self.kernel_size <= self.native_stride
-        )  # natively each input position lies in some window
-        behind = (
-            max(0, dilation * (self.kernel_size - 1) - 2 * padding) if covers and stride < self.native_stride else 0
-        )
+        # Natively, does each input position lie in some window?
+        covers = self.ceil_mode or self.kernel_size <= self.native_stride
+        missing = max(0, dilation * (self.kernel_size - 1) - 2 * padding)
+        behind = missing if covers and stride < self.native_stride else 0
         front, back = padding, padding + behind
         pads = (front, back, front, back)
         if not self.average:

@@ -192,10 +192,7 @@ class Tracker(TorchFunctionMode):
             here = tuple(output.shape[a] for a in axes)
             if any(here == tuple(t.shape[a] for a in self.get(t)[1]) for t in inputs if t.dim() == 4):
                 self.put(output, grid or self._lost("no place"), axes)
-            elif here != (
-                1,
-                1,
-            ):  # a global pool: the same at every place, it takes on the place of what it is combined with
+            elif here != (1, 1):  # a global pool's result has no place of its own, but that of what it is added to
                 self.put(output, self._lost(f"'{name}' changes the size in a way that has no grid"), axes)
 
     def _merge(self, grid: Grid | Lost | None, axes: Axes, other: Tensor) -> tuple[Grid | Lost | None, Axes]:
