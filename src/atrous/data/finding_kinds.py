@@ -35,6 +35,7 @@ class FindingKind(StrEnum):
     PALETTE_ORDER = "palette-order"
     VOID_FOR_CLASS = "void-for-class"
     OUTSIDE_CLASSES = "outside-classes"
+    BOX_ONLY = "box-only"
     ALL_VOID = "all-void"
     SIZE_MISMATCH = "size-mismatch"
     TURNED_MASK = "turned-mask"
@@ -241,6 +242,13 @@ RULES: Mapping[FindingKind, Rule] = {
         fix="redraw these pixels",
         copy="leaves the images out",
         repair="leave out",
+    ),
+    FindingKind.BOX_ONLY: Rule(
+        "warning",
+        one="annotation has a box and no outline, so the pixels inside are ignored",
+        many="annotations have a box and no outline, so the pixels inside are ignored",
+        expected="an outline for each object",
+        fix="draw them, or nothing",
     ),
     FindingKind.ALL_VOID: Rule(
         "warning",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from atrous.data.dataset import Dataset, PairedDataset
 from atrous.data.doctor.list_rules import absent_files
+from atrous.data.findings import errors_of
 from atrous.data.sources.base import list_pairs
 from atrous.data.sources.registry import find_opener, find_source, open_registered
 from atrous.errors import DatasetError
@@ -39,7 +40,7 @@ def open_dataset(spec: str, split: str) -> Dataset:
     pairs = list_pairs(source, split)
     if not pairs:
         raise DatasetError(f"'{spec}', split '{split}', has no images")
-    if findings := absent_files(source, {split: pairs}):
+    if findings := errors_of(absent_files(source, {split: pairs})):
         raise DatasetError(f"'{spec}', split '{split}': " + "\n".join(finding.sentence() for finding in findings))
     name = f"{spec.partition(':')[0]}:{split}"
     return PairedDataset(name, source.form(), tuple((pair.image, pair.mask) for pair in pairs), source.extras)

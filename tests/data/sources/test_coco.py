@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from atrous.data.doctor.check import check
-from atrous.data.files.coco_json import fill_outline, inside_runs, unpack_runs
+from atrous.data.files.coco_shapes import fill_outline, inside_runs, unpack_runs
 from atrous.data.opening import open_dataset
 from atrous.data.sources import coco
 from atrous.errors import DatasetError
@@ -125,6 +126,124 @@ def test_a_file_that_is_none_of_cocos_says_what_is_wrong(tmp_path: Path, change:
     write(tmp_path, "val2017", thing(100, "cat", box(0, 0, 30, 40), id=7) | change)
     with pytest.raises(DatasetError, match=rf"instances_val2017.json: .*{says}.*; expected COCO's instances: images"):
         open_dataset(f"coco:{tmp_path}", "val")
+
+
+@pytest.mark.parametrize("empty", [[], None, [[]], [[5, 5, 9, 9]]])
+def test_an_object_without_an_outline_is_ignored_inside_its_box(tmp_path: Path, empty: object) -> None:
+    known = thing(100, "cat", box(12, 12, 16, 16), id=1)
+    write(
+        tmp_path,
+        "val2017",
+        known,
+        thing(100, "dog", id=8, bbox=[10, 10, 20, 5]) | {"segmentation": empty, "area": None},
+    )
+    mask = open_dataset(f"coco:{tmp_path}", "val")[0].mask
+    assert (mask == IGNORE).sum() == 20 * 5 - 4 * 3
+    assert np.unique(mask[10:15, 10:30]).tolist() == [mask[12, 12], IGNORE]
+    (finding,) = [finding for finding in check(f"coco:{tmp_path}", ["val"]).findings if finding.kind == "box-only"]
+    assert finding.severity == "warning"
+    assert finding.found.startswith("1 annotation has a box and no outline")
+    assert str(finding.items[0]).endswith("image val2017_000000000000: annotation 8")
+
+
+def test_a_file_of_boxes_alone_is_an_error(tmp_path: Path) -> None:
+    write(tmp_path, "val2017", *(thing(100, "dog", id=place, bbox=[10, 10, 20, 5]) for place in range(3)))
+    errors = [finding for finding in check(f"coco:{tmp_path}", ["val"]).findings if finding.severity == "error"]
+    assert [finding.kind for finding in errors] == ["box-only"]
+    assert len(errors[0].items) == 3
+
+
+def rewrite(root: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    file = root / "annotations/instances_val2017.json"
+    data = json.loads(file.read_text())
+    change(data)
+    file.write_text(json.dumps(data))
+
+
+def test_a_flat_outline_is_one_outline(tmp_path: Path) -> None:
+    write(tmp_path, "val2017", thing(100, "cat", box(0, 0, 30, 40)) | {"segmentation": box(0, 0, 30, 40)})
+    assert (open_dataset(f"coco:{tmp_path}", "val")[0].mask > 0).sum() == 1200
+
+
+def test_two_images_of_one_stem_keep_their_masks(tmp_path: Path) -> None:
+    write(tmp_path, "val2017", thing(100, "cat", box(0, 0, 30, 40)), count=2)
+    rewrite(tmp_path, lambda data: data["images"][1].update(file_name="val2017_000000000000.png"))
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "val2017/val2017_000000000000.png")
+    data = open_dataset(f"coco:{tmp_path}", "val")
+    assert {data[place].name: int((data[place].mask > 0).sum()) for place in range(2)} == {
+        "val2017_000000000000.jpg": 1200,
+        "val2017_000000000000.png": 0,
+    }
+
+
+def test_two_entries_of_one_file_are_one_image(tmp_path: Path) -> None:
+    write(tmp_path, "val2017", thing(100, "cat", box(0, 0, 30, 40)), thing(101, "dog", box(30, 0, 60, 40)), count=2)
+    rewrite(tmp_path, lambda data: data["images"][1].update(file_name=data["images"][0]["file_name"]))
+    (sample,) = [*open_dataset(f"coco:{tmp_path}", "val")]
+    assert sample.mask.all()
+
+
+def test_a_category_named_background_without_objects_is_the_background(tmp_path: Path) -> None:
+    categories = [{"id": 0, "name": "Background"}, {"id": 1, "name": "cat"}]
+    cat = thing(100, "cat", box(0, 0, 30, 40)) | {"category_id": 1}
+    write(tmp_path, "val2017", cat, categories=categories)
+    data = open_dataset(f"coco:{tmp_path}", "val")
+    assert data.label_set.names == ("background", "cat")
+    assert (data[0].mask == 1).sum() == 1200
+    write(tmp_path, "val2017", cat | {"category_id": 0}, categories=categories)
+    with pytest.raises(DatasetError, match=r"val2017.json: 1 annotations are of a category named background.*rename"):
+        open_dataset(f"coco:{tmp_path}", "val")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda d: d["images"][0].update(height=None), "image 100 .*has height None and width 60, expected whole"),
+        (lambda d: d["images"][0].update(width=0), "height 40 and width 0, expected whole"),
+        (lambda d: d["images"][0].update(file_name=None), "image 100 has the file_name None"),
+        (lambda d: d["images"].append(d["images"][0] | {"file_name": "b.jpg"}), "b.jpg have the same id 100"),
+        (lambda d: d["images"].append(d["images"][0] | {"id": 7, "height": 3}), "is listed twice, with other sizes"),
+        (lambda d: d["categories"].append({"id": 1, "name": "x"}), "2 categories have the id 1"),
+        (lambda d: d["categories"].append({"id": 99, "name": "cat"}), "2 categories have the name 'cat'"),
+        (lambda d: d["categories"].clear(), "there are no categories"),
+        (
+            lambda d: d["annotations"][0].update(segmentation=[[0, 0, 0.5, 0, 0.5, 0.9]]),
+            "outlines lie between 0 and",
+        ),
+        (lambda d: d["annotations"][0].update(segmentation=[[0, 0, 1e300, 0, 5, 9]]), "not finite"),
+        (
+            lambda d: d["annotations"][0].update(segmentation=[["a"] * 6]),
+            "annotation 7: its segmentation can't be read",
+        ),
+        (lambda d: d["annotations"][0].update(segmentation=[5, [1]]), "annotation 7: "),
+        (lambda d: d["annotations"][0].update(segmentation="x"), "annotation 7: "),
+        (lambda d: d["annotations"][0].update(segmentation={"size": [40, 60]}), "annotation 7: "),
+        (lambda d: d["annotations"][0].update(segmentation={"counts": []}), "annotation 7: its runs do not fill"),
+        (lambda d: d["annotations"][0].update(segmentation=[]), "annotation 7 has neither an outline nor a bbox"),
+        (lambda d: d.update(images=5), "a value of another type"),
+    ],
+)
+def test_a_mistake_in_the_file_is_named(tmp_path: Path, change: Callable[[dict[str, Any]], object], says: str) -> None:
+    write(tmp_path, "val2017", thing(100, "cat", box(0, 0, 30, 40), id=7))
+    rewrite(tmp_path, change)
+    with pytest.raises(DatasetError, match=rf"instances_val2017.json: .*{says}.*; expected COCO's instances: images"):
+        open_dataset(f"coco:{tmp_path}", "val")
+
+
+@pytest.mark.parametrize("text", ["[]", "5", "{", "[" * 100_000])
+def test_json_of_another_kind_is_an_error(tmp_path: Path, text: str) -> None:
+    write(tmp_path, "val2017")
+    (tmp_path / "annotations/instances_val2017.json").write_text(text)
+    with pytest.raises(DatasetError, match=r"instances_val2017.json: .*; expected COCO's instances"):
+        open_dataset(f"coco:{tmp_path}", "val")
+
+
+def test_an_area_that_is_missing_is_measured(tmp_path: Path) -> None:
+    small, large = thing(100, "cat", box(10, 10, 20, 20)), thing(100, "dog", box(5, 5, 30, 30))
+    small.pop("area")
+    write(tmp_path, "val2017", small, large | {"area": None})
+    mask = open_dataset(f"coco:{tmp_path}", "val")[0].mask
+    assert mask[15, 15] != mask[6, 6]
 
 
 def test_other_places_splits_and_categories_say_what_was_expected(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def repair_command(data: Described) -> str:
 
 
 def absent_files(source: DatasetSource, lists: Lists) -> list[Finding]:
-    """Errors about files that do not exist, or belong to several images."""
+    """Errors about files that do not exist, or belong to several images, and objects without an outline."""
     pairs = {pair: split for split, listed in lists.items() for pair in listed}
     there = {pair.image: pair.image.is_file() for pair in pairs}
     without_image = {pair: split for pair, split in pairs.items() if not there[pair.image]}
@@ -37,6 +37,7 @@ def absent_files(source: DatasetSource, lists: Lists) -> list[Finding]:
         _missing_masks(source, without_mask, len(pairs)),
         _shared_masks(source, pairs),
         _missing_extras(source, pairs),
+        _boxes(pairs),
     ]
     return [finding for finding in findings if finding]
 
@@ -69,6 +70,11 @@ def _missing_masks(source: DatasetSource, pairs: Sequence[Listed], total: int) -
         total=number(total, "image"),
         mask=pairs[0].mask.expected,
     )
+
+
+def _boxes(pairs: Iterable[Listed]) -> Finding | None:
+    items = [Item(str(pair.mask), thing) for pair in pairs for thing in pair.mask.boxes()]
+    return make_finding(FindingKind.BOX_ONLY, items) if items else None
 
 
 def _missing_extras(source: DatasetSource, pairs: Iterable[Listed]) -> Finding | None:

@@ -5,97 +5,22 @@ from __future__ import annotations
 import functools
 import json
 from array import array
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from atrous.data.files.limits import check_pixels
+from atrous.data.files.coco_shapes import PART, Annotations, CocoImage, unpack_runs
 from atrous.data.files.masks import DecodedMask, MaskHeader, MaskRef
 from atrous.errors import DatasetError, InputError
-from atrous.labels import IGNORE, Mask
+from atrous.labels import IGNORE
 
-_PART = np.dtype(
-    [
-        ("image", np.int32),
-        ("area", np.float32),
-        ("crowd", np.bool_),
-        ("category", np.uint8),
-        ("first", np.bool_),
-        ("runs", np.bool_),
-        ("start", np.int64),
-        ("stop", np.int64),
-    ]
-)
-"""An outline, or the runs, of an object: its image, area and category; whether it is the first of the object;
-whether it is runs; the range of its numbers.
-"""
-
-_AT_ONCE = 2**20
-"""Pixels of an outline that are filled at once: each takes 17 bytes."""
-
-
-class CocoImage(NamedTuple):
-    """File name and size of an image; ``row`` is its index in the arrays."""
-
-    row: int
-    file: str
-    height: int
-    width: int
-
-
-@dataclass(frozen=True, eq=False)
-class Annotations:
-    """A file of annotations, packed in a few arrays that worker processes share: JSON's own objects fill gigabytes.
-
-    Args:
-        categories: their names, by id; the first is category 1.
-        images: by their file names without ending.
-        parts: outlines and runs of the objects, by image, in the order in which they are drawn.
-        begins: the first part of each image, and behind the last the number of parts.
-        points: x and y of the outlines, in pixels; the centre of the first pixel is (0.5, 0.5).
-        runs: how many pixels, down the columns, are outside, inside, outside, … the object.
-    """
-
-    categories: tuple[str, ...]
-    images: Mapping[str, CocoImage]
-    parts: NDArray[np.void]
-    begins: NDArray[np.int64]
-    points: NDArray[np.float32]
-    runs: NDArray[np.int32]
-
-    def areas(self, classes: Sequence[int]) -> NDArray[np.float64]:
-        """The area ``(images,)`` of the objects of any class in each image, in pixels, crowds not counted.
-
-        Args:
-            classes: the class of each category, from category 0 on; 0 for those that are not drawn.
-        """
-        objects = (np.array(classes)[self.parts["category"]] > 0) & self.parts["first"] & ~self.parts["crowd"]
-        drawn = self.parts[objects]
-        return np.bincount(drawn["image"], drawn["area"], len(self.images)).astype(np.float64)
-
-    def draw(self, image: str, classes: Sequence[int]) -> Mask:
-        """The mask ``(H, W)`` of an image: crowds as 255, over them the objects, the smaller over the larger.
-
-        Args:
-            image: its file name without ending.
-            classes: as in :meth:`areas`.
-        """
-        row, _, height, width = self.images[image]
-        check_pixels(height, width)
-        mask = np.zeros((height, width), np.uint8)
-        for part in self.parts[self.begins[row] : self.begins[row + 1]]:
-            if label := classes[part["category"]]:
-                value, numbers = IGNORE if part["crowd"] else int(label), slice(part["start"], part["stop"])
-                if part["runs"]:
-                    mask[inside_runs(self.runs[numbers], height, width)] = value
-                else:
-                    fill_outline(mask, self.points[numbers].reshape(-1, 2), value)
-        return mask
+Thing = Mapping[str, Any]
+"""An image, a category or an annotation of the file."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +39,9 @@ class CocoMask(MaskRef):
 
     def __str__(self) -> str:
         return f"{self.path}, image {self.image}"
+
+    def boxes(self) -> tuple[str, ...]:
+        return read_annotations(self.path).boxes.get(self.image, ())
 
     def header(self) -> MaskHeader:
         image = read_annotations(self.path).images[self.image]
@@ -138,94 +66,185 @@ def _read(version: tuple[Path, int, int]) -> Annotations:
     file = version[0]
     try:
         return _pack(json.loads(file.read_bytes()))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+        if isinstance(error, (AttributeError, TypeError)):
+            reason = f"a value of another type than expected ({error})"
         raise DatasetError(
             f"{file}: {reason}; expected COCO's instances: images (id, file_name, height, width), categories (id, "
             "name) and annotations (image_id, category_id, area, iscrowd, segmentation)"
         ) from error
 
 
-def _pack(data: Mapping[str, Any]) -> Annotations:
+def _pack(data: Any) -> Annotations:
+    if not isinstance(data, dict):
+        raise InputError(f"a {type(data).__name__} of {len(data) if hasattr(data, '__len__') else 1}, not an object")
     categories = sorted(data["categories"], key=lambda category: category["id"])
+    _check_categories(categories)
+    images = _images(data["images"])
+    shapes = _Shapes({category["id"]: place for place, category in enumerate(categories, 1)}, images)
+    for thing in data["annotations"]:
+        shapes.add(thing)
+    by_name = _by_name(images.values())
+    return shapes.packed(tuple(category["name"] for category in categories), by_name)
+
+
+def _check_categories(categories: Sequence[Thing]) -> None:
+    if not categories:
+        raise InputError("there are no categories, so there is nothing to learn")
     if len(categories) >= IGNORE:
         raise InputError(f"{len(categories)} categories, where masks have at most {IGNORE - 1} and a background")
-    number = {category["id"]: place for place, category in enumerate(categories, 1)}
-    images = {
-        image["id"]: CocoImage(row, image["file_name"], image["height"], image["width"])
-        for row, image in enumerate(data["images"])
-    }
-    points, runs, rows = array("f"), array("i"), []
-    for thing in data["annotations"]:
-        for key, known in (("image", images), ("category", number)):
+    for key in ("id", "name"):
+        for value, count in Counter(category[key] for category in categories).items():
+            if count > 1:
+                raise InputError(f"{count} categories have the {key} {value!r}; give each its own")
+
+
+def _images(listed: Sequence[Thing]) -> dict[Any, CocoImage]:
+    """The images by their ids; two entries of one file are one image."""
+    images: dict[Any, CocoImage] = {}
+    by_file: dict[str, CocoImage] = {}
+    for entry in listed:
+        key, file, size = entry["id"], entry["file_name"], (entry["height"], entry["width"])
+        if not isinstance(file, str) or not file:
+            raise InputError(f"image {key!r} has the file_name {file!r}, expected the name of a file")
+        if not all(isinstance(side, (int, float)) and side >= 1 and side == int(side) for side in size):
+            raise InputError(f"image {key!r} ({file}) has height {size[0]} and width {size[1]}, expected whole numbers")
+        image = by_file.setdefault(file, CocoImage(len(by_file), file, int(size[0]), int(size[1])))
+        if (image.height, image.width) != size:
+            raise InputError(f"{file} is listed twice, with other sizes; take one of the entries out")
+        if key in images:
+            raise InputError(f"images {images[key].file} and {file} have the same id {key!r}; give each its own")
+        images[key] = image
+    return images
+
+
+def _by_name(images: Any) -> dict[str, CocoImage]:
+    """Images by their file names without suffix; if two share that, with it (``a_png``)."""
+    once = {image.row: image for image in images}.values()
+    stems = Counter(_stem(image) for image in once)
+    named: dict[str, CocoImage] = {}
+    for image in once:
+        name = _stem(image)
+        if stems[name] > 1:
+            name = f"{name}_{Path(image.file).suffix[1:]}"
+        while name in named or (stems[_stem(image)] > 1 and name in stems):
+            name += "_"
+        named[name] = image
+    return named
+
+
+def _stem(image: CocoImage) -> str:
+    return Path(image.file).with_suffix("").as_posix()
+
+
+class _Shapes:
+    """Collects outlines and runs.
+
+    Args:
+        categories: the number of each category, by its id.
+        images: by their ids.
+    """
+
+    def __init__(self, categories: Mapping[Any, int], images: Mapping[Any, CocoImage]) -> None:
+        self.categories, self.images = categories, images
+        self.points, self.runs = array("f"), array("i")
+        self.rows: list[tuple[Any, ...]] = []
+        self.boxes: dict[int, list[str]] = {}
+        self.outlines = self.small = 0
+
+    def add(self, thing: Thing) -> None:
+        """Add an annotation.
+
+        Raises:
+            InputError: it refers to something that does not exist, or its shape can't be drawn.
+        """
+        for key, known in (("image", self.images), ("category", self.categories)):
             if (value := thing[f"{key}_id"]) not in known:
                 raise InputError(f"annotation {thing.get('id')}: {key}_id {value!r} does not refer to any {key}")
-        row, _, height, width = images[thing["image_id"]]
-        shape = thing["segmentation"]
-        about = (row, thing["area"], bool(thing.get("iscrowd", 0)), number[thing["category_id"]])
+        try:
+            self._add_shape(thing, thing.get("segmentation"))
+        except (KeyError, TypeError, OverflowError) as error:
+            raise InputError(
+                f"annotation {thing.get('id')}: its segmentation can't be read ({error}), expected outlines [[x, y, "
+                "x, y, …], …] or runs of pixels {size, counts}"
+            ) from error
+
+    def _add_shape(self, thing: Thing, shape: Any) -> None:
         if isinstance(shape, dict):
-            counts = shape["counts"]
-            counts = unpack_runs(counts) if isinstance(counts, str) else counts
-            if sum(counts) != height * width or min(counts) < 0:
-                raise InputError(f"annotation {thing.get('id')}: its runs do not fill {width}×{height} pixels")
-            rows.append((*about, True, True, len(runs), len(runs) + len(counts)))
-            runs.extend(counts)
-            continue
-        for place, outline in enumerate(shape):
+            self._add_runs(thing, shape["counts"])
+            return
+        outlines = [shape] if shape and isinstance(shape[0], (int, float)) else shape or []
+        for outline in outlines:
             if len(outline) % 2:
                 raise InputError(f"annotation {thing.get('id')}: an outline of {len(outline)} numbers, x without y")
-            rows.append((*about, place == 0, False, len(points), len(points) + len(outline)))
-            points.extend(outline)
-    parts = np.array(rows, _PART)
-    parts = parts[np.lexsort((-parts["area"], ~parts["crowd"], parts["image"]))]
-    begins = np.searchsorted(parts["image"], np.arange(len(images) + 1))
-    names = tuple(category["name"] for category in categories)
-    by_name = {Path(image.file).with_suffix("").as_posix(): image for image in images.values()}
-    return Annotations(names, by_name, parts, begins, np.array(points), np.array(runs))
+        outlines = [outline for outline in outlines if len(outline) >= 6]
+        if outlines:
+            self._add_outlines(thing, outlines)
+        else:
+            self._add_box(thing)
+
+    def _add_runs(self, thing: Thing, counts: Any) -> None:
+        _, _, height, width = self.images[thing["image_id"]]
+        counts = unpack_runs(counts) if isinstance(counts, str) else counts
+        if not counts or sum(counts) != height * width or min(counts) < 0:
+            raise InputError(f"annotation {thing.get('id')}: its runs do not fill {width}×{height} pixels")
+        begin = len(self.runs)
+        self.runs.extend(counts)
+        self._row(thing, sum(counts[1::2]), True, True, begin, len(self.runs))
+
+    def _add_outlines(self, thing: Thing, outlines: Sequence[Sequence[float]], *, box: bool = False) -> None:
+        area = sum(map(_area, outlines)) if thing.get("area") is None else 0
+        largest = 0.0
+        for place, outline in enumerate(outlines):
+            begin = len(self.points)
+            self.points.extend(outline)
+            largest = max(largest, *outline)
+            self._row(thing, area, place == 0, False, begin, len(self.points), box=box)
+        self.outlines += 1
+        self.small += largest <= 1
+
+    def _add_box(self, thing: Thing) -> None:
+        box = thing.get("bbox")
+        if not isinstance(box, list) or len(box) != 4:
+            raise InputError(f"annotation {thing.get('id')} has neither an outline nor a bbox [x, y, width, height]")
+        left, top, width, height = box
+        corners = [left, top, left + width, top, left + width, top + height, left, top + height]
+        self._add_outlines(thing, [corners], box=True)
+        self.boxes.setdefault(self.images[thing["image_id"]].row, []).append(f"annotation {thing.get('id')}")
+
+    def _row(self, thing: Thing, area: float, *rest: Any, box: bool = False) -> None:
+        given = thing.get("area")
+        crowd = box or bool(thing.get("iscrowd", 0))
+        image = self.images[thing["image_id"]].row
+        number = self.categories[thing["category_id"]]
+        self.rows.append((image, area if given is None else given, crowd, number, *rest))
+
+    def packed(self, names: tuple[str, ...], images: Mapping[str, CocoImage]) -> Annotations:
+        """All annotations.
+
+        Raises:
+            InputError: outlines in units of the image's size, or with numbers that are not finite.
+        """
+        if 2 * self.small > self.outlines:
+            self._refuse_fractions()
+        points, parts = np.array(self.points), np.array(self.rows, PART)
+        if not np.isfinite(points).all():
+            raise InputError("an outline has a number that is not finite")
+        parts = parts[np.lexsort((-parts["area"], ~parts["crowd"], parts["image"]))]
+        begins = np.searchsorted(parts["image"], np.arange(len(images) + 1))
+        called = {image.row: name for name, image in images.items()}
+        boxes = {called[row]: tuple(things) for row, things in self.boxes.items()}
+        return Annotations(names, images, parts, begins, points, np.array(self.runs), boxes)
+
+    def _refuse_fractions(self) -> NoReturn:
+        raise InputError(
+            f"{self.small} of {self.outlines} outlines lie between 0 and 1: they are fractions of the image's width "
+            "and height, expected pixels; multiply x by the width and y by the height"
+        )
 
 
-def unpack_runs(packed: str) -> list[int]:
-    """Decode runs from COCO's compressed strings: five bits per character, 32 for more to come, 16 in the last for a
-    negative number; from the fourth on, each run is stored as the difference to the one before the last.
-    """
-    runs: list[int] = []
-    value = shift = 0
-    for code in packed.encode():
-        bits = code - 48
-        value |= (bits & 31) << shift
-        shift += 5
-        if bits & 32:
-            continue
-        if bits & 16:
-            value -= 1 << shift
-        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-        value = shift = 0
-    return runs
-
-
-def inside_runs(runs: Sequence[int] | NDArray[np.int32], height: int, width: int) -> NDArray[np.bool_]:
-    """The pixels ``(H, W)`` inside an object, given its runs down the columns: outside, inside, outside, …"""
-    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
-
-
-def fill_outline(mask: Mask, outline: NDArray[np.float32], value: int) -> None:
-    """Set the pixels of a mask whose centres lie inside an outline ``(N, 2)`` of x and y, by the even-odd rule."""
-    height, width = mask.shape
-    x, y = outline.T.astype(np.float64) - 0.5  # so that pixel centres are integers
-    next_x, next_y = np.roll(x, -1), np.roll(y, -1)
-    first = np.ceil(np.minimum(y, next_y)).clip(0, height).astype(np.int64)
-    count = np.ceil(np.maximum(y, next_y)).clip(0, height).astype(np.int64) - first  # rows that each edge crosses
-    if not count.any():
-        return
-    edge = np.repeat(np.arange(len(x)), count)
-    row = first[edge] + np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count)
-    crossing = x[edge] + (row - y[edge]) * (next_x - x)[edge] / (next_y - y)[edge]
-    column = np.ceil(crossing).clip(0, width).astype(np.int64)
-    left, width = column.min(), column.max() - column.min() + 1
-    step = max(1, _AT_ONCE // width)
-    for top in range(row.min(), row.max() + 1, step):
-        here = (row >= top) & (row < top + step)
-        rows = min(step, row.max() + 1 - top)
-        turns = np.bincount((row[here] - top) * width + column[here] - left, minlength=rows * width)
-        inside = np.cumsum(turns.reshape(rows, width), 1)[:, :-1] % 2 == 1
-        mask[top : top + rows, left : left + width - 1][inside] = value
+def _area(outline: Sequence[float]) -> float:
+    """The area inside an outline."""
+    x, y = np.asarray(outline, np.float64).reshape(-1, 2).T
+    return float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)

@@ -189,6 +189,10 @@ class MaskRef(ABC):
         """Whether it is there, readable or not."""
         return self.path.is_file()
 
+    def boxes(self) -> tuple[str, ...]:
+        """The objects of which only a box is known: its pixels are ignored."""
+        return ()
+
     def beside(self, folder: Path) -> Self:
         """The mask of the same file name in another folder."""
         return replace(self, path=folder / self.path.name)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-from atrous.data.files.coco_json import Annotations, CocoMask, read_annotations
+import numpy as np
+
+from atrous.data.files.coco_json import CocoMask, read_annotations
+from atrous.data.files.coco_shapes import Annotations
 from atrous.data.files.masks import MaskForm
 from atrous.data.sources.base import Listed, PublishedSource
 from atrous.data.sources.names import did_you_mean
@@ -74,6 +78,7 @@ class Coco(PublishedSource):
         if self._label_set(annotations) != self.mask_form.label_set:
             raise DatasetError(f"{file} has other categories than the other files beside it; a dataset has one list")
         names = sorted(annotations.images)
+        self._refuse_background(annotations, file)
         if self.kind == "coco-voc" and whole.startswith("train"):
             areas = annotations.areas(classes)
             names = [name for name in names if areas[annotations.images[name].row] > SMALLEST_AREA]
@@ -82,6 +87,16 @@ class Coco(PublishedSource):
         places = (self.root / whole, self.root / "images" / whole, self.root / "images")
         images = next((place for place in places if place.is_dir()), places[0])
         return [Listed(name, images / annotations.images[name].file, CocoMask(file, name, classes)) for name in names]
+
+    def _refuse_background(self, annotations: Annotations, file: Path) -> None:
+        """A category named background may exist, but not have objects: what it means differs from ours."""
+        background = {place for place, name in enumerate(annotations.categories, 1) if _is_background(name)}
+        drawn = int(np.isin(annotations.parts["category"], list(background)).sum())
+        if background and drawn:
+            raise DatasetError(
+                f"{file}: {drawn} annotations are of a category named background, which is also what lies outside all "
+                "annotations; rename the category, or take them out"
+            )
 
     def _file(self, split: str) -> Path:
         file = self.list_file(split)
@@ -99,14 +114,23 @@ class Coco(PublishedSource):
         return next((name for name in (whole, f"{whole}2017", f"{whole}2014") if name in self._files), whole)
 
     def _label_set(self, annotations: Annotations) -> LabelSet:
-        return VOC if self.kind == "coco-voc" else LabelSet((VOC.names[0], *annotations.categories))
+        return (
+            VOC
+            if self.kind == "coco-voc"
+            else LabelSet((VOC.names[0], *(name for name in annotations.categories if not _is_background(name))))
+        )
 
     def _classes(self, annotations: Annotations, file: Path) -> tuple[int, ...]:
         """The class of each category, from category 0 on; 0 for those that are not drawn."""
         categories = annotations.categories
         if self.kind == "coco":
-            return tuple(range(len(categories) + 1))
+            drawn = itertools.count(1)
+            return (0, *(0 if _is_background(name) else next(drawn) for name in categories))
         return (0, *_voc_classes(categories, file))
+
+
+def _is_background(name: str) -> bool:
+    return name.strip().lower() == VOC.names[0]
 
 
 def _voc_classes(categories: Sequence[str], file: Path) -> list[int]:
