@@ -3,6 +3,7 @@
 import io
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -25,12 +26,13 @@ class ByChannel(nn.Module):
     label_set = LabelSet(("red", "green", "blue"), ((255, 0, 0), (0, 255, 0), (0, 0, 255)))
     name = "by_channel"
     backbone = SimpleNamespace(in_channels=3)
+    seen: ClassVar[list[tuple[bool, bool, int, torch.dtype]]] = []
 
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(1))
         self.output_stride = 1
-        self.seen: list[tuple[bool, bool, int, torch.dtype]] = []
+        self.seen.clear()  # of the class: a copy of the model may run
 
     def preprocess(self, images: Tensor) -> Tensor:
         return images.float() / 255

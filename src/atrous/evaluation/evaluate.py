@@ -151,10 +151,10 @@ def evaluate(
     heads = {name: ConfusionMatrix(label_set) for name, label_set in _evaluated_heads(model, dataset).items()}
     indices = range(len(dataset))[part[0] :: part[1]]
     begin = time.perf_counter()
-    with prepared(model, device=device, precision=precision) as where:
+    with prepared(model, device=device, precision=precision) as (ready, where):
         for done, sample in enumerate(_read_ahead(dataset, indices), 1):
             image = torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1)[None].to(where)
-            labels = inference.label_heads(model, image, tuple(heads))
+            labels = inference.label_heads(ready, image, tuple(heads))
             confusion.update(sample.mask, labels["main"])
             for width, band in bands.items():
                 band.update(near_boundaries(sample.mask, width), labels["main"])

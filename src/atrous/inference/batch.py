@@ -85,11 +85,11 @@ def predict_files(
     outputs, inference = outputs or OutputOptions(), inference or Inference()
     if outputs.attention_maps:
         _check_attention(model, inference)
-    with prepared(model, device=device, output_stride=output_stride, precision=precision) as where:
+    with prepared(model, device=device, output_stride=output_stride, precision=precision) as (ready, where):
         return label_files(
             inputs,
             out,
-            lambda _, decoded: segment(model, decoded, where, inference, outputs.probabilities),
+            lambda _, decoded: segment(ready, decoded, where, inference, outputs.probabilities),
             outputs=outputs,
             progress=progress,
         )

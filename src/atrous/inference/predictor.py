@@ -138,8 +138,8 @@ def predict(
     decoded = _decode(image, model)
     chosen = crf if isinstance(crf, DenseCRF) else stored_crf(model.card) if crf else None
     inference = Inference(tuple(scales), flip, merge, chosen)
-    with prepared(model, device=device, output_stride=output_stride, precision=precision) as where:
-        return segment(model, decoded, where, inference, keep_probabilities)
+    with prepared(model, device=device, output_stride=output_stride, precision=precision) as (ready, where):
+        return segment(ready, decoded, where, inference, keep_probabilities)
 
 
 def segment(

@@ -1,4 +1,4 @@
-"""Making a model ready to run, and putting it back as it was."""
+"""Making a model ready to run, without changing it: threads may share it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from typing import Literal, get_args
 
 import torch
+from torch import Tensor
 
 from atrous.errors import InputError
 from atrous.models.base import SegmentationModel
-from atrous.models.surgery.trace import evaluating
+from atrous.models.surgery.trace import STRUCTURE, structural_copy
 
 Precision = Literal["float32", "bfloat16"]
 """What a network computes in; bfloat16 is by autocast."""
@@ -23,8 +24,9 @@ def prepared(
     device: torch.device | str | None = None,
     output_stride: int | None = None,
     precision: Precision = "float32",
-) -> Iterator[torch.device]:
-    """Run a model in eval and inference mode; its modes and output stride are restored afterwards.
+) -> Iterator[tuple[SegmentationModel, torch.device]]:
+    """Run a model in eval and inference mode, as it is or as a copy over the same weights: its own modes and output
+    stride stay what they are, and other threads may use it meanwhile, on the same device.
 
     Args:
         model: any model of this package.
@@ -33,7 +35,7 @@ def prepared(
         precision: "bfloat16" runs the network under autocast.
 
     Yields:
-        The device to compute on.
+        The model to run, and the device to compute on.
 
     Raises:
         InputError: an unknown precision, or an output stride that the network does not support.
@@ -41,23 +43,34 @@ def prepared(
     if precision not in get_args(Precision):
         raise InputError(f"precision is one of {', '.join(get_args(Precision))}, not '{precision}'")
     where = torch.device(device) if device is not None else next(model.parameters()).device
-    model.to(device=where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    _move(model, where)
     with (
-        _at_output_stride(model, output_stride),
-        evaluating(model),
         torch.inference_mode(),
         torch.autocast(where.type, torch.bfloat16, enabled=precision == "bfloat16"),
     ):
-        yield where
+        yield _ready(model, output_stride), where
 
 
-@contextmanager
-def _at_output_stride(model: SegmentationModel, output_stride: int | None) -> Iterator[None]:
-    if output_stride is None or output_stride == model.output_stride:
-        yield
-        return
-    own, model.output_stride = model.output_stride, output_stride
-    try:
-        yield
-    finally:
-        model.output_stride = own
+def _move(model: SegmentationModel, where: torch.device) -> None:
+    """Move a model, unless it is in place: the weights of one that runs in another thread must not be replaced."""
+    with STRUCTURE:
+        if not all(_in_place(tensor, where) for tensor in (*model.parameters(), *model.buffers())):
+            model.to(device=where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _in_place(tensor: Tensor, where: torch.device) -> bool:
+    channels_last = tensor.ndim != 4 or tensor.is_contiguous(memory_format=torch.channels_last)
+    return tensor.device == where and (channels_last or not tensor.is_floating_point())
+
+
+def _ready(model: SegmentationModel, output_stride: int | None) -> SegmentationModel:
+    """The model, if it is in eval mode and at the output stride; else a copy over the same weights that is."""
+    with STRUCTURE:
+        stays = output_stride is None or output_stride == model.output_stride
+        if stays and not any(module.training for module in model.modules()):
+            return model
+        ready = structural_copy(model).eval()
+    ready.label_set = model.label_set
+    if not stays:
+        ready.output_stride = output_stride  # type: ignore[assignment]
+    return ready

@@ -20,6 +20,7 @@ from atrous.models.backbones.base import Backbone
 from atrous.models.checkpoint import FORMAT, write_folder
 from atrous.models.layers import FCNHead, full_precision
 from atrous.models.registry import is_known_backbone
+from atrous.models.surgery.trace import STRUCTURE
 from atrous.models.transfer import Transfer, transfer
 from atrous.ops.depthwise.op import compiled_depthwise, has_depthwise
 
@@ -147,8 +148,9 @@ class SegmentationModel(nn.Module):
 
     @output_stride.setter
     def output_stride(self, value: int) -> None:
-        self.backbone.output_stride = value
-        self.follow_output_stride()
+        with STRUCTURE:
+            self.backbone.output_stride = value
+            self.follow_output_stride()
 
     @property
     def settings(self) -> dict[str, int | str]:

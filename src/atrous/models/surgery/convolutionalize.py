@@ -15,8 +15,8 @@ from timm.layers.adaptive_avgmax_pool import SelectAdaptivePool2d
 from torch import Tensor, fx, nn
 
 from atrous.errors import InputError
-from atrous.models.surgery.graph import dropout, functions_to_layers, graph_of
-from atrous.models.surgery.trace import evaluating
+from atrous.models.surgery.graph import ThreadTracer, dropout, functions_to_layers, graph_of
+from atrous.models.surgery.trace import structural_copy
 
 
 class SurgeryError(InputError):
@@ -35,7 +35,7 @@ def convolutionalize(net: nn.Module, size: int | None = None, in_channels: int |
 
     Args:
         net: a classifier ``(B, C, H, W)`` → ``(B, classes)``: torchvision's, timm's, or one made like them. It stays
-            as it is, but the result uses its layers and weights: copy it first if you need both.
+            as it is; the result shares its weights.
         size: side of the images it classifies; from timm's config, else 224, when left out.
         in_channels: channels of its input; those of the first convolution when left out.
 
@@ -55,21 +55,20 @@ def convolutionalize(net: nn.Module, size: int | None = None, in_channels: int |
         config: Any = getattr(net, "pretrained_cfg", None) or {}
         size = int(config.get("input_size", (3, 224, 224))[-1])
     in_channels = in_channels or input_channels(net)
-    with evaluating(net), torch.no_grad():
-        result, shapes = _graph(net, in_channels, size)
+    modes = {name: module.training for name, module in net.named_modules()}
+    with torch.no_grad():
+        result, shapes = _graph(structural_copy(net).eval(), in_channels, size)
         tail = _tail(result, shapes)
         if not any(isinstance(layer, nn.Linear) or _resizes(node, layer) for node, layer in tail):
             raise SurgeryError(f"{type(net).__name__} has neither a fully connected layer nor a global pool to convert")
         _slide(result, tail, shapes)
         _check_growth(result, in_channels, size)
-    theirs = set(net.modules())
-    for module in result.modules():
-        if module not in theirs:
-            module.training = net.training
+    for name, module in result.named_modules():
+        module.training = modes.get(name, net.training)
     return result
 
 
-class _Tracer(fx.Tracer):
+class _Tracer(ThreadTracer):
     """Goes into those modules only that hold one of the layers to change; what others do inside is their own."""
 
     def __init__(self, changing: set[nn.Module]) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from atrous.grid import Grid
 from atrous.models.surgery.convolutionalize import SurgeryError
-from atrous.models.surgery.graph import POOLS, dropout, functions_to_layers, graph_of
+from atrous.models.surgery.graph import POOLS, ThreadTracer, dropout, functions_to_layers, graph_of
 from atrous.models.surgery.trace import Lost, Tracker, skeleton, tracking
 
 SIZES = (129, 128)
@@ -63,7 +63,7 @@ def feature_network(net: nn.Module, in_channels: int) -> Features:
     return Features(graph.train(net.training), channels, tuple(int(grid.stride) for grid in grids))
 
 
-class _Tracer(fx.Tracer):
+class _Tracer(ThreadTracer):
     """Goes into modules that are made of modules. What has weights of its own, and what can't be read, stays whole."""
 
     trace_asserts = True
@@ -73,9 +73,9 @@ class _Tracer(fx.Tracer):
         own = next(m.parameters(recurse=False), next(m.buffers(recurse=False), None)) is not None
         return own or not parts or super().is_leaf_module(m, module_qualified_name)
 
-    def call_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def trace_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
-            return super().call_module(m, forward, args, kwargs)
+            return super().trace_module(m, forward, args, kwargs)
         except Exception:  # conditions on data, loops over a batch: whatever torch.fx can't read
             return self.create_proxy("call_module", self.path_of_module(m), args, kwargs)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -9,16 +10,57 @@ from typing import Any
 import torch.nn.functional as F
 from torch import fx, nn
 
+_TRACING = threading.Lock()
 
-def graph_of(net: nn.Module, tracer: fx.Tracer) -> fx.GraphModule:
+
+class ThreadTracer(fx.Tracer):
+    """A tracer of what one thread does. While torch.fx traces, it intercepts the calls of all modules in the process:
+    those of other threads, which may run another network or this one, pass through.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.thread: int | None = threading.get_ident()
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        """What a module's attribute is while it is traced."""
+        if self._foreign():
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
+
+    def call_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What a call of a module gives while it is traced."""
+        if self._foreign():
+            return forward(*args, **kwargs)
+        return self.trace_module(m, forward, args, kwargs)
+
+    def trace_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What a call of a module in the tracer's own thread gives."""
+        return super().call_module(m, forward, args, kwargs)
+
+    def release(self) -> None:
+        """Let go of the network: the tracer is held by functions that hold themselves, and by other threads that are
+        leaving a module.
+        """
+        kept = {name: value for name, value in vars(self).items() if name == "_autowrap_function_ids"}
+        self.thread = None
+        for name in vars(self).keys() - kept.keys() - {"thread"}:
+            delattr(self, name)
+
+    def _foreign(self) -> bool:
+        return threading.get_ident() != self.thread
+
+
+def graph_of(net: nn.Module, tracer: ThreadTracer) -> fx.GraphModule:
     """The graph that a tracer sees; it shares the layers of ``net``.
 
     torch.fx leaves two circles of references behind, which would keep all the weights until garbage is collected; here
     they are undone.
     """
-    graph = tracer.trace(net)
+    with _TRACING:  # two at a time would not undo each other's interception
+        graph = tracer.trace(net)
     result = fx.GraphModule(net, graph, type(net).__name__)
-    vars(tracer).clear()  # held by functions that hold themselves
+    tracer.release()
     graph.owning_module = weakref.proxy(result)  # type: ignore[assignment]
     return result
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ from torch.overrides import TorchFunctionMode
 
 from atrous.errors import InputError
 from atrous.grid import PIXELS, Grid
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class GeometryError(InputError):
@@ -59,6 +62,17 @@ def evaluating(net: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+STRUCTURE = threading.RLock()
+"""Held while the layers of any network get another output stride, or are copied: threads may share a model."""
+
+
+def structural_copy(net: Module) -> Module:
+    """A copy of a network's modules over the same parameters and buffers: its mode and output stride are its own."""
+    with STRUCTURE:
+        memo: dict[int, Any] = {id(tensor): tensor for tensor in (*net.parameters(), *net.buffers())}
+        return copy.deepcopy(net, memo)
+
+
 def skeleton(net: nn.Module) -> nn.Module:
     """A copy of a network without its weights: on the meta device, in eval mode. The network itself is not touched."""
     memo: dict[int, Any] = {}
@@ -66,7 +80,8 @@ def skeleton(net: nn.Module) -> nn.Module:
         memo[id(weight)] = nn.Parameter(torch.empty_like(weight, device="meta"), requires_grad=False)
     for buffer in net.buffers():
         memo[id(buffer)] = torch.empty_like(buffer, device="meta")
-    return copy.deepcopy(net, memo).eval()
+    with STRUCTURE:
+        return copy.deepcopy(net, memo).eval()
 
 
 def trace(net: nn.Module, in_channels: int = 3, size: int = 129) -> Trace:
