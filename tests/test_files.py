@@ -81,3 +81,22 @@ def test_a_first_folder_cut_off_while_it_is_written_is_none(tmp_path: Path) -> N
 def test_a_folder_whose_parent_is_missing_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         write(tmp_path / "gone/a", "new")
+
+
+def test_a_link_to_a_folder_stays_one_however_often_it_is_written(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    write(tmp_path / "disk/a", "old")
+    (tmp_path / "link").symlink_to("disk/a")
+    for text in ("new", "newer"):
+        write(tmp_path / "link", text)
+        assert (tmp_path / "link").is_symlink()
+        assert read(tmp_path / "link") == read(tmp_path / "disk/a") == text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "link"]
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["a"]
+
+
+def test_a_link_to_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to("disk/a")
+    write(tmp_path / "link", "first")
+    assert read(tmp_path / "disk/a") == "first"

@@ -30,11 +30,13 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     """Write a folder whole or not at all: yields a new one beside it, which takes its place when the block ends.
 
     The block fills the new folder; if it raises, nothing has changed. At whatever moment the process is killed, the
-    old folder or the new one is whole, and :func:`find_folder` finds it.
+    old folder or the new one is whole, and :func:`find_folder` finds it. A symbolic link stays one: the folder that it
+    points to is replaced.
 
     Raises:
         OSError: the parent folder is missing, or cannot be written to.
     """
+    folder = Path(os.path.realpath(folder))
     standing = find_folder(folder)
     if standing and standing != folder:
         standing.replace(folder)
@@ -57,9 +59,9 @@ def find_folder(folder: Path) -> Path | None:
     """Where the contents of a folder are that :func:`replacing_folder` wrote: under its own name, or, if a crash came
     between its two renames, under the new or the old one's; None if there is none.
     """
-    new, old = _beside(folder)
     if folder.exists():
         return folder
+    new, old = _beside(Path(os.path.realpath(folder)))
     if not old.exists():
         return None
     return new if new.exists() else old  # between the two renames the new one is whole

@@ -1,11 +1,18 @@
 """Expected errors are one message and an exit code; bugs keep their traceback."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from typer.testing import Result
 
+from atrous.cli import app
+from atrous.cli.common import Command
 from atrous.models import loading as zoo
 
 Run = Callable[..., Result]
@@ -57,3 +64,39 @@ def test_ctrl_c_is_exit_code_130_without_a_word(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(zoo, "load", interrupt)
     result = run("predict", "x.jpg", "--out", tmp_path)
     assert (result.exit_code, result.output) == (130, "")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "evaluate --model A --model B --data folder:x",
+        "predict x.jpg --out a --out=b",
+        "train recipe --out a --set x=1 --set y=2 --out b",
+        "data check folder:x --json a --json b",
+        "crf refine x.jpg --predictions p --out a --sxy 1 --sxy 2",
+        "convert pytorch file --out a --out b",
+    ],
+)
+def test_an_option_of_one_value_that_is_repeated_is_refused(run: Run, arguments: str) -> None:
+    result = run(*arguments.split())
+    assert result.exit_code == 2
+    assert "given 2 times, and takes one value" in result.stderr
+
+
+def test_every_command_refuses_repeated_options() -> None:
+    def leaves(command: Any) -> list[Any]:
+        return (
+            [leaf for sub in command.commands.values() for leaf in leaves(sub)]
+            if hasattr(command, "commands")
+            else [command]
+        )
+
+    assert all(isinstance(command, Command) for command in leaves(typer.main.get_command(app)))
+
+
+def test_a_file_name_of_any_bytes_is_printed(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    environment = os.environ | {"PYTHONIOENCODING": "ascii:strict", "PYTHONUTF8": "1"}
+    code = f"import typer; from atrous.cli.common import print_any_name as f; f(); typer.echo({name!a} + chr(8594))"
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True, text=True)
+    assert found.stdout == "caf\\udce9.png\\u2192\n"

@@ -44,9 +44,14 @@ def test_a_stopped_training_says_where_and_is_not_a_crash(
 
     monkeypatch.setattr(stages, "train", train)
     (tmp_path / "r.toml").write_text('[data]\ntrain = "folder:x"\n')
+    (tmp_path / "run").mkdir()
     result = run("train", tmp_path / "r.toml", "--out", tmp_path / "run")
     assert result.exit_code == 130
     assert "stopped after step 3 of 6" in result.stderr
+    (tmp_path / "run").rmdir()
+    result = run("train", tmp_path / "r.toml", "--out", tmp_path / "run")
+    assert "has been removed, so that there is nothing to resume" in result.stderr
+    assert "continues" not in result.stderr
 
 
 def test_a_dry_run_prints_shapes_memory_and_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:

@@ -1,6 +1,7 @@
 """Predicting many files: what is written where, what is never written over, and what is reported."""
 
 import json
+import os
 from pathlib import Path
 from typing import ClassVar
 
@@ -324,3 +325,30 @@ def test_class_probabilities_that_were_not_kept_fail_alone(tmp_path: Path) -> No
     for outputs, reason in ((OutputOptions(probabilities=True), "were not kept"), (ATTENTION, "has no attention")):
         report = label_files([image(tmp_path / "a.jpg")], tmp_path / "out", label, outputs=outputs)
         assert reason in report.failed[0].reason
+
+
+@pytest.mark.parametrize("kind", ["link to itself", "link to nothing", "pipe", "device"])
+@pytest.mark.parametrize("named", [True, False])
+def test_what_is_not_a_regular_file_fails_alone(tmp_path: Path, kind: str, named: bool) -> None:
+    good, bad = image(tmp_path / "in/a.png"), tmp_path / "in/b.png"
+    if kind == "pipe":
+        os.mkfifo(bad)
+    else:
+        bad.symlink_to({"link to itself": bad.name, "link to nothing": "nowhere", "device": "/dev/zero"}[kind])
+    report = predict_files(DarkOrLight(), [good, bad] if named else [tmp_path / "in"], tmp_path / "out")
+    assert [done.path for done in report.done] == [good]
+    assert [failed.path for failed in report.failed] == [bad]
+
+
+def test_a_pipe_in_the_place_of_a_result_is_not_read(tmp_path: Path) -> None:
+    good = image(tmp_path / "in/a.png")
+    (tmp_path / "out").mkdir()
+    os.mkfifo(tmp_path / "out/a.png")
+    assert "exists and is not a result" in predict_files(DarkOrLight(), [good], tmp_path / "out").failed[0].reason
+
+
+def test_a_name_that_is_not_utf_8_is_written_everywhere(tmp_path: Path) -> None:
+    good = image(tmp_path / "in/a.png").rename(tmp_path / "in" / os.fsdecode(b"caf\xe9.png"))
+    report = predict_files(DarkOrLight(), [good.parent], tmp_path / "out", outputs=OutputOptions(json=True))
+    assert not report.failed
+    assert json.loads(report.done[0].mask.with_suffix(".json").read_bytes())["image"] == str(good)

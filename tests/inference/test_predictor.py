@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import atrous
 from atrous.data.files.images import ImageError
+from atrous.errors import InputError
 from atrous.files import write_atomically
 from atrous.grid import Grid
 from atrous.inference.predictor import predict
@@ -185,3 +186,34 @@ def test_a_network_of_other_channels_takes_arrays_of_them(channels: int) -> None
 def test_an_unknown_precision_is_refused(model: ByChannel) -> None:
     with pytest.raises(ValueError, match="precision is one of float32, bfloat16, not 'float16'"):
         predict(model, HALVES, precision="float16")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("options", [{}, {"flip": True}, {"crf": True}, {"keep_probabilities": True}])
+def test_an_output_that_is_not_finite_is_an_error(value: float, options: dict[str, bool]) -> None:
+    model = atrous.create_model("deeplabv3plus", backbone="test_resnet", num_classes=3, pretrained=False)
+    with torch.no_grad():
+        list(model.parameters())[-1][1] = value
+    with pytest.raises(InputError, match="logits are not finite"):
+        predict(model, HALVES, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("architecture", ["deeplabv3plus", "attention_to_scale"])
+def test_a_network_of_another_precision_predicts(dtype: torch.dtype, architecture: str) -> None:
+    model = atrous.create_model(architecture, backbone="test_resnet", num_classes=3, pretrained=False)
+    expected = predict(model, HALVES, keep_probabilities=True)
+    found = predict(model.to(dtype), HALVES, keep_probabilities=True)
+    assert next(model.parameters()).dtype == dtype
+    assert found.probabilities is not None
+    assert expected.probabilities is not None
+    assert np.allclose(found.probabilities.values, expected.probabilities.values, atol=0.05)
+
+
+def test_a_network_of_several_precisions_is_refused() -> None:
+    model = atrous.create_model("deeplabv3plus", backbone="test_resnet", num_classes=3, pretrained=False)
+    model.backbone.half()
+    with pytest.raises(InputError, match=r"torch.float16 and torch.float32.*model.float\(\)"):
+        predict(model, HALVES)
+    with pytest.raises(InputError, match=r"expected torch.float32 for precision 'bfloat16'"):
+        predict(model.half(), HALVES, precision="bfloat16")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from atrous.cli.common import Commands
+from atrous.cli.common import Commands, add_commands, print_any_name
 from atrous.cli.convert import convert_app
 from atrous.cli.crf import crf_app
 from atrous.cli.data import data_app
@@ -22,8 +22,7 @@ from atrous.cli.train import train
 app = typer.Typer(
     cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
 )
-for command in (demo, predict, evaluate, sweep, train, models):
-    app.command()(command)
+add_commands(app, demo, predict, evaluate, sweep, train, models)
 app.add_typer(data_app, name="data")
 app.add_typer(crf_app, name="crf")
 app.add_typer(convert_app, name="convert")
@@ -48,4 +47,5 @@ def _root(
 
 def main() -> None:
     """The `atrous` command."""
+    print_any_name()
     app()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from errno import EISDIR
@@ -9,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from atrous.errors import AtrousError, InputError
 from atrous.files import write_atomically
 
 if TYPE_CHECKING:  # commands import what they need when they run: `atrous --help` must not wait for torch
+    from atrous.evaluation.evaluate import Evaluation
     from atrous.inference.batch import Report
     from atrous.inference.test_time import Inference
     from atrous.labels import LabelSet
@@ -37,6 +40,34 @@ class Commands(TyperGroup):
                 raise
             typer.secho(f"atrous: {error}", fg="red", err=True)
             raise typer.Exit(2) from None
+
+
+class Command(TyperCommand):
+    """A command that refuses an option of one value that is given several times, of which only the last would count."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _, _, given = self.make_parser(ctx).parse_args(list(args))
+        for option, times in Counter(given).items():
+            single = isinstance(option, TyperOption) and not (option.multiple or option.is_flag)
+            if times > 1 and single and not ctx.resilient_parsing:
+                raise InputError(
+                    f"{option.opts[0]} is given {times} times, and takes one value: give it once, or run the command "
+                    "once for each value"
+                )
+        return super().parse_args(ctx, args)
+
+
+def add_commands(app: typer.Typer, *commands: Callable[..., None]) -> None:
+    """Add commands to an app under the names of their functions."""
+    for command in commands:
+        app.command(cls=Command)(command)
+
+
+def print_any_name() -> None:
+    """Print what the terminal's encoding lacks as an escape: file names need not be UTF-8."""
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")
 
 
 def is_expected(error: Exception) -> bool:
@@ -180,6 +211,12 @@ def format_fractions(fractions: Mapping[str, float]) -> str:
     from atrous.viz import percent
 
     return ", ".join(f"{name} {percent(fraction)}" for name, fraction in fractions.items())
+
+
+def describe_evaluation(model: str, evaluation: Evaluation) -> str:
+    """Describe which model was evaluated, by the name it was given as, on which data, and on how many images."""
+    images = "1 image" if evaluation.images == 1 else f"{evaluation.images:,} images"
+    return f"{model} ({evaluation.model}) on {evaluation.data}: {images}"
 
 
 def print_report(report: Report, out: Path) -> None:

@@ -19,6 +19,7 @@ from atrous.cli.common import (
     Scales,
     Trimap,
     check_writable,
+    describe_evaluation,
     load_model,
     make_inference,
     parse_integers,
@@ -57,5 +58,5 @@ def evaluate(
         evaluation = evaluate(
             network, dataset, precision=precision, progress=progress, trimap=widths, inference=inference
         )
-    typer.echo(table(evaluation))
+    typer.echo(f"{describe_evaluation(model, evaluation)}\n\n{table(evaluation)}")
     write_json(json, evaluation.to_dict())

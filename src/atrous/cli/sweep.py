@@ -19,6 +19,7 @@ from atrous.cli.common import (
     Scales,
     Trimap,
     check_writable,
+    describe_evaluation,
     load_model,
     make_inference,
     parse_integers,
@@ -82,7 +83,7 @@ def sweep(
             trimap=widths,
             inference=inference,
         )
-    typer.echo(sweeping.table(points))
+    typer.echo(f"{describe_evaluation(model, points[0].evaluation)}\n\n{sweeping.table(points)}")
     write_json(json, {"points": [point.to_dict() for point in points]})
     if plot:
         write_atomically(plot, sweeping.plot(points))

@@ -51,9 +51,10 @@ def train(
                 on_message=print_line,
             )
     except KeyboardInterrupt as stopped:
-        typer.secho(
-            str(stopped) or f"stopped at once; --resume continues from what {out} contains", fg="yellow", err=True
-        )
+        state = str(stopped) or f"stopped at once; --resume continues from what {out} contains"
+        if not out.is_dir():
+            state = f"stopped; {out} has been removed, so that there is nothing to resume"
+        typer.secho(state, fg="yellow", err=True)
         raise
     if not is_first_process():
         return

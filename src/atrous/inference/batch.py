@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from atrous.data.files.find import FoundImage, find_images
-from atrous.data.files.images import DecodedImage, ImageError, open_image
+from atrous.data.files.images import DecodedImage, open_image
 from atrous.errors import InputError
 from atrous.inference.output_names import unique_stems
 from atrous.inference.predictor import Segmentation, segment
@@ -127,8 +127,8 @@ def label_files(
     Args:
         inputs: as for :func:`predict_files`, like ``out``, ``outputs`` and ``progress``.
         out: see there.
-        label: finds the labels of an image; its ``ValueError``, ``MemoryError`` and ``RuntimeError`` are reported as
-            this image's failure, and the rest continues.
+        label: finds the labels of an image; its ``ValueError``, ``OSError``, ``MemoryError`` and ``RuntimeError`` are
+            reported as this image's failure, and the rest continues.
         outputs: see there.
         progress: see there.
     """
@@ -154,7 +154,7 @@ def label_files(
         for image, stem, reading in zip(found, stems, _read_ahead(found), strict=True):
             try:
                 segmentation = label(image, reading.result())
-            except (ImageError, ValueError, MemoryError, RuntimeError) as error:
+            except (ValueError, OSError, MemoryError, RuntimeError) as error:
                 pending.append(pool.submit(failure, image, error))
             else:
                 pending.append(pool.submit(writer.write, image, stem, segmentation))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +35,8 @@ def unique_stems(found: Sequence[FoundImage]) -> tuple[list[Path], list[str]]:
 
 def _root(image: FoundImage) -> Path:
     """The folder that ``image.relative`` starts from, as a path relative to the file system's root."""
-    return Path(*Path(*image.path.parts[: -len(image.relative.parts)]).resolve().parts[1:])
+    folder = Path(*image.path.parts[: -len(image.relative.parts)])
+    return Path(*Path(os.path.realpath(folder)).parts[1:])
 
 
 def _last(root: Path, count: int) -> Path:

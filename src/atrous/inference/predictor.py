@@ -165,6 +165,8 @@ def _probabilities(inference: Inference, views: Sequence[View], width: int) -> C
     logits, grid = views[0].logits, views[0].grid
     merged = inference.merged(views, grid, grid, (logits.shape[-2], logits.shape[-1]), width)[0]
     values = merged if inference.averages_probabilities else merged.softmax(0)
+    if not values.isfinite().all():
+        raise InputError("the class probabilities are not finite: the network's logits are too large")
     return ClassProbabilities(values.half().cpu().numpy(), grid)
 
 

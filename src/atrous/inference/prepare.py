@@ -38,10 +38,17 @@ def prepared(
         The model to run, and the device to compute on.
 
     Raises:
-        InputError: an unknown precision, or an output stride that the network does not support.
+        InputError: an unknown precision, parameters of several types, or an output stride that the network does not
+            support.
     """
     if precision not in get_args(Precision):
         raise InputError(f"precision is one of {', '.join(get_args(Precision))}, not '{precision}'")
+    dtypes = sorted({str(tensor.dtype) for tensor in model.parameters() if tensor.is_floating_point()})
+    if len(dtypes) > 1 or (precision != "float32" and dtypes != ["torch.float32"]):
+        raise InputError(
+            f"the network's parameters are {' and '.join(dtypes)}, expected torch.float32 for precision '{precision}': "
+            "call model.float()"
+        )
     where = torch.device(device) if device is not None else next(model.parameters()).device
     _move(model, where)
     with (

@@ -140,6 +140,8 @@ def _source(image: Path) -> str:
 
 def _source_of(mask: Path) -> str | None:
     """What a file stores about its image, if it is a mask written by this package."""
+    if not mask.is_file():  # opening a pipe would wait for ever
+        return None
     try:
         with PngImageFile(mask) as png:  # not Image.open, which refuses or warns of large images
             source = png.info.get(_SOURCE)
@@ -150,8 +152,9 @@ def _source_of(mask: Path) -> str | None:
 
 def without_results(found: list[FoundImage], out: Path) -> tuple[list[FoundImage], list[str]]:
     """Leave out results of earlier runs, as there are where OUT is the folder of the images; with a note."""
-    home = out.resolve()
-    kept = [image for image in found if home not in image.path.resolve().parents or not _is_result(image.path)]
+    home = Path(os.path.realpath(out))  # Path.resolve raises on links in a circle
+    below = [home in Path(os.path.realpath(image.path)).parents for image in found]
+    kept = [image for image, inside in zip(found, below, strict=True) if not (inside and _is_result(image.path))]
     if not kept:
         raise ImageError(f"only earlier results were found below {out}; name the images themselves")
     if len(kept) == len(found):
@@ -222,7 +225,8 @@ def _describe(source: Path, segmentation: Segmentation) -> bytes:
         for name, pixels in areas(segmentation.labels, segmentation.label_set).items()
     ]
     content = {"image": str(source), "width": width, "height": height, "classes": classes, "notes": segmentation.notes}
-    return (dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+    # A file name need not be UTF-8; what is not becomes \udcXX, which JSON reads as Python does.
+    return (dumps(content, indent=2, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
 
 
 def _encode_probabilities(segmentation: Segmentation) -> bytes:

@@ -148,10 +148,14 @@ class Inference:
 
         Returns:
             Labels uint8 ``(H, W)``.
+
+        Raises:
+            InputError: some logits are not finite.
         """
         size = (image.shape[-2], image.shape[-1])
         if not self.crf:
             return self._argmax(views, size)
+        _check_finite(views)
         unary = unary_from_probabilities if self.averages_probabilities else unary_from_logits
         merged = self.merged(views, PIXELS, PIXELS, size, size[1])
         with torch.autocast(image.device.type, enabled=False):
@@ -176,6 +180,7 @@ class Inference:
 
     def _argmax(self, views: Sequence[View], size: tuple[int, int]) -> Tensor:
         """The best class of every pixel; only some rows of full-size logits exist at a time."""
+        _check_finite(views)
         first = views[0]
         if len(views) == 1:
             return logits_to_labels(first.logits, first.grid, size)[0]
@@ -217,9 +222,26 @@ def with_merge(model: SegmentationModel, inference: Inference, merge: str) -> In
 
 def _run(model: SegmentationModel, images: Tensor, heads: Sequence[str]) -> dict[str, View]:
     """Run the network once: the view of each head, in pixels of its input."""
+    images = images.to(next(model.parameters()).dtype)  # a network may have been made .half() or .double()
     outputs = model.outputs(images) if heads else [model.main_output(images)]
     return {
         output.name: View(output.logits.float(), output.grid, attention=output.attention)
         for output in outputs
         if output.name in ("main", *heads)
     }
+
+
+def _check_finite(views: Sequence[View]) -> None:
+    """Refuse logits that are not finite: an argmax over NaN is class 0.
+
+    Raises:
+        InputError: some are infinite or not a number.
+    """
+    for view in views:
+        if not torch.isfinite(view.logits).all():
+            stray = int((~view.logits.isfinite()).sum())
+            raise InputError(
+                f"{stray:,} of the network's {view.logits.numel():,} logits are not finite, so that its labels would "
+                "mean nothing: its weights are ruined (train or download it again), or the precision is too low for "
+                "this image (leave out --precision bfloat16, call model.float())"
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -60,11 +61,12 @@ def write_folder(
     """
     if folder.is_dir() and any(folder.iterdir()) and not is_model_folder(folder):
         raise OutputExistsError(f"{folder} holds something other than a model; name another folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    Path(os.path.realpath(folder)).parent.mkdir(parents=True, exist_ok=True)
     with replacing_folder(folder) as new:
         tensors = {k: _stored(v, dtype) for k, v in weights.items()}
         save_file(tensors, new / "model.safetensors", metadata={"format": "pt"})
-        (new / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+        (new / "config.json").write_bytes(text.encode(errors="backslashreplace"))  # file names need not be UTF-8
         # safetensors writes for the owner alone; a model is read by whoever may read its folder.
         (new / "model.safetensors").chmod((new / "config.json").stat().st_mode)
     return folder

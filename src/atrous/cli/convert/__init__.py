@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from atrous.cli.common import add_commands
 from atrous.cli.convert.caffe import caffe
 from atrous.cli.convert.classifier import classifier
 from atrous.cli.convert.pytorch import pytorch
@@ -12,8 +13,7 @@ from atrous.cli.convert.tflite_arrays import tflite_arrays
 from atrous.cli.convert.to_pytorch import to_pytorch
 
 convert_app = typer.Typer(no_args_is_help=True)
-for command in (caffe, pytorch, classifier, tensorflow, tflite_arrays, to_pytorch):
-    convert_app.command()(command)
+add_commands(convert_app, caffe, pytorch, classifier, tensorflow, tflite_arrays, to_pytorch)
 
 
 @convert_app.callback()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import typer
 
+from atrous.cli.common import add_commands
 from atrous.cli.crf.refine import refine
 from atrous.cli.crf.tune import tune
 
 crf_app = typer.Typer(no_args_is_help=True)
-for command in (refine, tune):
-    crf_app.command()(command)
+add_commands(crf_app, refine, tune)
 
 
 @crf_app.callback()

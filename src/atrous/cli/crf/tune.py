@@ -58,6 +58,7 @@ def tune(
 
     with progress_bar("running the network") as progress:
         found = search_crf(network, dataset, images=images, inference=inference, progress=progress, on_try=on_try)
+    typer.echo(f"{model} ({network.name}) on {found.data}, {' and '.join(map(str, found.images))} images\n")
     typer.echo(found.text())
     if out and found.helps:
         network.card["crf"] = found.to_card()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import typer
 
+from atrous.cli.common import add_commands
 from atrous.cli.data.check import check
 from atrous.cli.data.convert import convert
 from atrous.cli.data.stats import stats
 
 data_app = typer.Typer(no_args_is_help=True)
-for command in (check, stats, convert):
-    data_app.command()(command)
+add_commands(data_app, check, stats, convert)
 
 
 @data_app.callback()
