@@ -6,9 +6,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import atrous.training.dry_run as dry_run_module
+from atrous.models.backbones import weights
+from atrous.models.backbones.fcn import make_classifier
 from atrous.training.dry_run import dry_run
 from atrous.training.recipe import Recipe, RecipeError, check_recipe
 from atrous.training.stages import train
+from atrous.training.trainer import Trainer
 from atrous.training.types import NonFiniteLossError
 
 
@@ -30,6 +34,41 @@ def test_it_reports_shapes_memory_and_loss_and_keeps_nothing(
         assert image.size == (130, 130)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["dry-run.jpg"]
     train(recipe, tmp_path / "run")  # the folder counts as unused
+
+
+def test_memory_of_a_batch_is_extrapolated_from_two_images(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    (found,) = dry_run(make_recipe(training__batch_size=8), tmp_path / "run")
+    measured = dry_run_module._step
+    trainer = Trainer(make_recipe(training__batch_size=8), tmp_path / "run")
+    trainer.make_trainable()
+    whole = measured(trainer, 0, next(trainer.batches(0)))
+    assert whole.shapes == found.shapes
+    assert whole.activations == pytest.approx(found.memory["activations"], rel=0.02)
+
+
+def test_a_dry_run_needs_neither_weights_nor_a_network(
+    make_recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a dry run asked the network")
+
+    monkeypatch.setattr(weights, "is_reachable", refuse)
+    messages: list[str] = []
+    list(dry_run(make_recipe(model__backbone="resnet18", model__pretrained=True), tmp_path, messages.append))
+    assert messages[0].startswith("random weights for now: the pretrained ones of resnet18 are not on this machine")
+    with weights.without_downloads(), pytest.raises(weights.WeightsNotFoundError, match="'alexnet' are not on this"):
+        make_classifier("alexnet", 3, True)
+
+
+def test_a_batch_that_does_not_fit_has_the_parts_that_do(
+    make_recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (found,) = dry_run(make_recipe(), tmp_path / "run")
+    assert found.accumulate is None
+    rest = found.needed - found.memory["activations"]
+    monkeypatch.setattr(dry_run_module, "_available", lambda _: rest + found.memory["activations"] // 3)
+    (found,) = dry_run(make_recipe(), tmp_path / "run")
+    assert found.accumulate == 4
 
 
 def test_each_stage_starts_from_the_network_of_the_one_before(

@@ -481,7 +481,7 @@ def test_a_batch_that_does_not_fit_is_an_error_with_advice(
     def no_memory(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(trainer_module.Trainer, "_loss", no_memory)
+    monkeypatch.setattr(trainer_module.Gradients, "_loss", no_memory)
     with pytest.raises(MemoryShortageError, match=r"4 images of 65×65 do not fit .*training\.accumulate=2"):
         train(make_recipe(), tmp_path / "run")
 
@@ -499,6 +499,85 @@ def test_validation_shows_samples(make_recipe: MakeRecipe, tmp_path: Path) -> No
     train(make_recipe(data__val_split="val", training__epochs=0.5), tmp_path / "run")
     with Image.open(tmp_path / "run/samples/step-000001.jpg") as sheet:
         assert sheet.size[0] == 2 * 488
+
+
+def void_masks(squares: Path, *names: str) -> None:
+    for name in names:
+        file = squares / f"masks/{name}.png"
+        with Image.open(file) as mask:
+            size = mask.size
+        Image.new("L", size, 255).save(file)
+
+
+def test_a_validation_of_ignored_pixels_is_undefined_and_not_the_best(
+    make_recipe: MakeRecipe, squares: Path, tmp_path: Path
+) -> None:
+    void_masks(squares, "8", "9")
+    messages: list[str] = []
+    recipe = make_recipe(data__val_split="val", training__patience=1, training__epochs=3)
+    result = train(recipe, tmp_path / "run", on_message=messages.append)
+    assert (result.mean_iou, result.value) == (None, None)
+    assert any("mean IoU undefined: every pixel of the validation images is ignored" in line for line in messages)
+    assert not any("nan" in line for line in messages)
+    lines = [line for line in log(tmp_path / "run") if "mean_iou" in line]
+    assert [(line["mean_iou"], line["validation_loss"]) for line in lines] == [(None, None)] * 3  # nor out of patience
+    assert load_state(tmp_path / "run")[1]["best"] == {
+        "metric": "mean_iou", "value": None, "mean_iou": None, "step": None, "stale": 0
+    }  # fmt: skip
+    assert_equal(load(result.best).state_dict(), load(result.last).state_dict())  # the last one, as without validation
+
+
+@pytest.mark.parametrize("metric", ["mean_iou", "pixel_accuracy", "validation_loss"])
+def test_the_best_is_chosen_by_the_metric_that_the_recipe_names(
+    make_recipe: MakeRecipe, tmp_path: Path, metric: str
+) -> None:
+    recipe = make_recipe(data__val_split="val", training__epochs=4, log__best_metric=metric)
+    result = train(recipe, tmp_path / "run")
+    lines = [line for line in log(tmp_path / "run") if "mean_iou" in line]
+    choose = min if metric == "validation_loss" else max
+    best = choose(lines, key=lambda line: line[metric])
+    assert (result.metric, result.value, result.mean_iou) == (metric, best[metric], best["mean_iou"])
+    assert load(result.best).card["metrics"]["step"] == best["step"]
+
+
+def test_training_stops_early_and_a_resumed_run_stops_at_the_same_step(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    recipe = make_recipe(
+        data__val_split="val", optimizer__lr=1e-30, training__epochs=9, training__patience=2, log__save_minutes=0
+    )  # nothing gets better, except by the statistics of batch norm
+    messages: list[str] = []
+    whole = losses(recipe, tmp_path / "whole", on_message=messages.append)
+    assert len(whole) < 18
+    assert any("stopped early after step" in line and "training.patience" in line for line in messages)
+    with pytest.raises(Stop):
+        train(recipe, tmp_path / "halves", on_step=stop_at(len(whole) - 1))
+    assert losses(recipe, tmp_path / "halves", resume=True) == whole[len(whole) - 2 :]
+    messages.clear()
+    assert losses(recipe, tmp_path / "halves", resume=True, on_message=messages.append) == []
+    assert any("already finished" in line for line in messages)
+
+
+def test_patience_needs_validation_data(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"training\.patience: without validation data"):
+        train(make_recipe(training__patience=1), tmp_path / "run")
+
+
+def test_a_run_is_resumed_with_the_same_best_metric(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    train(make_recipe(data__val_split="val", training__epochs=0.5), tmp_path / "run")
+    other = make_recipe(data__val_split="val", training__epochs=0.5, log__best_metric="validation_loss")
+    with pytest.raises(RecipeError, match=r"log\.best_metric"):
+        train(other, tmp_path / "run", resume=True)
+
+
+def test_a_validation_says_which_weights_it_is_of(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    messages: list[str] = []
+    recipe = make_recipe(data__val_split="val", training__epochs=0.5, training__ema=0.99)
+    train(recipe, tmp_path / "run", on_message=messages.append)
+    (line,) = [line for line in messages if line.startswith("step 1: mean IoU")]
+    assert "averaged weights (EMA), which lag behind the trained ones until about step 890" in line
+    assert "validation loss" in line
+    assert "training loss" in line
+    assert any("--set training.ema= validates and saves the trained ones" in line for line in messages)
+    assert [found["weights"] for found in log(tmp_path / "run") if "mean_iou" in found] == ["ema"]
 
 
 def test_whole_images_train_one_at_a_time(make_recipe: MakeRecipe, tmp_path: Path) -> None:

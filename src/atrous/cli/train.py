@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from atrous.training.dry_run import DryRun
     from atrous.training.recipe import Recipe
     from atrous.training.types import Progress as TrainingProgress
 
@@ -26,7 +27,11 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Build everything, take two steps, draw the first batch; save no model.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Build everything, measure one or two images, draw the first batch; save no model, download nothing.",
+        ),
     ] = False,
 ) -> None:
     """Train a model from a recipe."""
@@ -45,9 +50,6 @@ def train(
                 out,
                 resume=resume,
                 on_step=on_step,
-                on_validation=lambda step, evaluation: print_line(
-                    f"step {step}: mean IoU {100 * evaluation.metrics.mean_iou:.2f} %"
-                ),
                 on_message=print_line,
             )
     except KeyboardInterrupt as stopped:
@@ -59,33 +61,57 @@ def train(
     if not is_first_process():
         return
     reached = "" if result.mean_iou is None else f", mean IoU {100 * result.mean_iou:.2f} %"
-    typer.echo(f"best model: {result.best}{reached}")
+    chosen = (
+        "" if result.value is None or result.metric == "mean_iou" else f" (best {result.metric}: {result.value:.4f})"
+    )
+    typer.echo(f"best model: {result.best}{reached}{chosen}")
     typer.echo(f"try it: atrous predict YOUR_PHOTO.jpg --model {result.best} --out masks")
 
 
 def _dry_run(recipe: Recipe, out: Path) -> None:
     from atrous.training.dry_run import dry_run
 
-    hours = 0.0
+    total = 0.0
     for found in dry_run(recipe, out, typer.echo):
-        for name, shape in found.shapes.items():
-            typer.echo(f"{name}: {' × '.join(map(str, shape))}")
-        parts = ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in found.memory.items())
-        peak = f"; peak on the GPU: {found.peak / 1e6:.0f} MB" if found.peak else ""
-        typer.echo(f"memory: {parts}{peak}")
-        stage_hours = found.seconds * found.steps / 3600
-        hours += stage_hours
-        typer.echo(
-            f"a step: loss {found.loss:.4f}, {found.seconds:.2f} s; {found.steps} steps: about "
-            f"{_duration(stage_hours)}, without validations"
-        )
-        typer.echo(f"the first batch, as the network sees it: {found.image}")
+        for line in _lines(found):
+            typer.echo(line)
+        total += found.seconds * found.steps
     if recipe.stages:
-        typer.echo(f"all {len(recipe.stages)} stages: about {_duration(hours)}")
+        typer.echo(f"all {len(recipe.stages)} stages: about {format_duration(total)}")
 
 
-def _duration(hours: float) -> str:
-    return f"{60 * hours:.0f} min" if hours < 1.5 else f"{hours:.1f} h"
+def _lines(found: DryRun) -> Iterator[str]:
+    """What a dry run has found."""
+    for name, shape in found.shapes.items():
+        yield f"{name}: {' × '.join(map(str, shape))}"
+    parts = ", ".join(f"{name} {_format_bytes(size)}" for name, size in found.memory.items())
+    peak = f"; peak on the GPU: {_format_bytes(found.peak)}" if found.peak else ""
+    there = f"; the machine has {_format_bytes(found.available)}" if found.available else ""
+    yield f"memory, extrapolated from one and two images: {parts}{peak}{there}"
+    if found.available and found.needed > found.available:
+        way = "a smaller training.batch_size or augment.crop"
+        if found.accumulate:
+            way = f"--set training.accumulate={found.accumulate} (the same numbers but for batch norm), or {way}"
+        yield f"note: this does not fit into the memory; {way}"
+    yield (
+        f"a step: about {format_duration(found.seconds)} (loss {found.loss:.4f} on the images measured); "
+        f"{found.steps} steps: about {format_duration(found.seconds * found.steps)}, without validations"
+    )
+    yield f"the first batch, as the network sees it: {found.image}"
+
+
+def _format_bytes(size: int) -> str:
+    return f"{size / 1e6:.0f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"
+
+
+def format_duration(seconds: float) -> str:
+    """Format a duration in its natural unit, from seconds to days."""
+    if seconds < 10:
+        return f"{seconds:.2f} s"
+    for unit, name, most in ((1, "s", 90), (60, "min", 90 * 60), (3600, "h", 48 * 3600)):
+        if seconds < most:
+            return f"{seconds / unit:.3g} {name}" if name == "h" else f"{seconds / unit:.0f} {name}"
+    return f"{seconds / 86400:.3g} days"
 
 
 @contextmanager
@@ -113,13 +139,29 @@ def _training_bar() -> Iterator[tuple[Callable[[TrainingProgress], None], Callab
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None)
         printed = float("-inf")  # so that the first step is printed
+        first: tuple[float, int] | None = None
 
         def on_step(now: TrainingProgress) -> None:
-            nonlocal printed
+            nonlocal printed, first
+            first = first or (time.monotonic(), now.step)
             status = f"loss {now.loss:.4f}  lr {now.lr:.2e}  {now.images_per_second:.1f} images/s"
             bar.update(task, completed=now.step, total=now.steps, description=status)
             if not console.is_terminal and time.monotonic() - printed > SECONDS_BETWEEN_LINES:  # a log file
                 printed = time.monotonic()
-                console.print(f"step {now.step}/{now.steps}  {status}", highlight=False, markup=False)
+                left = _time_left(first, printed, now.step, now.steps)
+                console.print(
+                    f"step {now.step}/{now.steps}  {status}{left}", highlight=False, markup=False, soft_wrap=True
+                )
 
-        yield on_step, lambda line: console.print(line, highlight=False, markup=False)
+        yield (
+            on_step,
+            lambda line: console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal),
+        )
+
+
+def _time_left(first: tuple[float, int], now: float, step: int, steps: int) -> str:
+    """The time left at the pace since the first step, validations included; nothing at the first step."""
+    began, first_step = first
+    if step == first_step:
+        return ""
+    return f"  {format_duration((now - began) / (step - first_step) * (steps - step))} left"

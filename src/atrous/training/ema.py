@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
+
+
+def warmup_steps(decay: float) -> int:
+    """The number of steps until :func:`update_ema` uses the full decay."""
+    return max(0, math.ceil((10 * decay - 1) / (1 - decay)))
 
 
 @torch.no_grad()

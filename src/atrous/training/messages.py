@@ -14,7 +14,9 @@ from atrous.data.loading import Batch
 from atrous.files import write_atomically
 from atrous.labels import LabelSet
 from atrous.models.base import SegmentationModel
+from atrous.training.ema import warmup_steps
 from atrous.training.recipe import Recipe
+from atrous.training.validation import Validation
 from atrous.viz import encode_jpeg, overlay
 
 FEW_STEPS = 200
@@ -71,12 +73,42 @@ def introduction(
         yield "class weights: " + ", ".join(f"{name} {weight:.3g}" for name, weight in pairs)
     if steps < FEW_STEPS:
         yield f"note: {_count(steps, 'step')} can show that everything runs; a good model takes thousands"
+    if training.ema is not None and steps < (warm := warmup_steps(training.ema)):
+        yield (
+            f"note: the averaged weights (training.ema = {training.ema:g}), which are validated and saved, lag behind "
+            f"the trained ones until about step {warm}, and this training has {steps}; "
+            "--set training.ema= validates and saves the trained ones"
+        )
     momentum = training.batch_norm_momentum if training.batch_norm != "all_frozen" else None
     if momentum and (stale := (1 - momentum) ** steps) > STALE_SHARE:
         yield (
             f"note: with training.batch_norm_momentum = {momentum:g}, {100 * stale:.0f} % of the batch norm statistics "
             f"will still be the initial ones after {_count(steps, 'step')}"
         )
+
+
+def validated(step: int, validation: Validation, ema: float | None, losses: Sequence[float]) -> str:
+    """The line about a validation.
+
+    Args:
+        step: after which it was made.
+        validation: its result.
+        ema: decay of the averaged weights, if these were validated.
+        losses: of the last steps.
+    """
+    mean_iou = validation.metric("mean_iou")
+    metrics = "mean IoU undefined: every pixel of the validation images is ignored"
+    if mean_iou is not None:
+        metrics = f"mean IoU {100 * mean_iou:.2f} %"
+    if validation.loss is not None:
+        metrics += f", validation loss {validation.loss:.4f}"
+    which = "trained weights"
+    if ema is not None:
+        which = "averaged weights (EMA)"
+        if (warm := warmup_steps(ema)) > step:
+            which += f", which lag behind the trained ones until about step {warm}"
+    loss = f"; training loss {sum(losses) / len(losses):.4f}" if losses else ""
+    return f"step {step}: {metrics} ({which}){loss}"
 
 
 def out_of_memory(recipe: Recipe, device: torch.device, world: int, input_size: str) -> str:

@@ -15,11 +15,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from atrous.errors import AtrousError, InputError
-from atrous.evaluation.evaluate import Evaluation
 from atrous.files import find_folder, replacing_folder, sync_folder
 from atrous.models.base import SegmentationModel
 from atrous.provenance import provenance
+from atrous.training.best import Best
+from atrous.training.curves import write_curves
 from atrous.training.recipe import Recipe, RecipeError
+from atrous.training.validation import Validation
 
 STATE = "state"
 
@@ -41,7 +43,7 @@ class RunFolder:
 
     Attributes:
         log: ``OUT/log.jsonl``.
-        best: mean IoU of the best model so far.
+        best: the best validation so far.
         saved_step: the step of the last state that was written.
     """
 
@@ -49,7 +51,7 @@ class RunFolder:
         self.recipe, self.out = recipe, out
         self.log = Log(out)
         self.provenance = provenance()  # now, since the code on disk may change during the run
-        self.best: float | None = None
+        self.best = Best(recipe.log.best_metric)
         self.saved_step: int | None = None
         self.saved_at = time.monotonic()
 
@@ -81,23 +83,24 @@ class RunFolder:
         """Whether more work is unsaved than the recipe allows."""
         return time.monotonic() - self.saved_at >= 60 * self.recipe.log.save_minutes
 
-    def save_models(self, step: int, model: SegmentationModel, evaluation: Evaluation | None) -> None:
-        """Write the model to ``last``, also to ``best`` if it is the best one so far, and a line of the log."""
-        metrics: dict[str, Any] = {"step": step, **(metrics_to_log(evaluation) if evaluation else {})}
-        mean_iou = metrics.get("mean_iou") or 0.0
-        better = evaluation is None or self.best is None or mean_iou > self.best
-        if evaluation and better:
-            self.best = mean_iou
+    def save_models(self, step: int, model: SegmentationModel, validation: Validation | None, is_best: bool) -> None:
+        """Write the model to ``last``, and a line of the log.
+
+        It is also written to ``best`` if it is the best one, or as long as there is none: without a validation, or with
+        nothing but ignored pixels in all of them.
+        """
+        metrics: dict[str, Any] = {"step": step, **(validation.to_dict() if validation else {})}
         self.log.add({"time": round(time.time(), 1), **{k: v for k, v in metrics.items() if k != "absent"}})
         recipe = self.recipe.model_dump(mode="json")
-        for folder in ("last", "best") if better else ("last",):
+        for folder in ("last", "best") if is_best or self.best.value is None else ("last",):
             model.save(self.out / folder, metrics=metrics, recipe=recipe, provenance=self.provenance)
+        write_curves(self.out)
 
     def save_state(self, step: int, tensors: Mapping[str, dict[str, Tensor]], class_weights: Tensor | None) -> None:
         """Write what is needed to resume after a step."""
         facts = {
             "step": step,
-            "best": self.best,
+            "best": self.best.to_dict(),
             "class_weights": class_weights if class_weights is None else [round(float(w), 6) for w in class_weights],
             "recipe": self.recipe.model_dump(mode="json"),
         }
@@ -120,11 +123,6 @@ class RunFolder:
             raise SaveError(
                 f"step {step} can't be written: {error}; {saved}. Free some space or restore the folder, then --resume"
             ) from error
-
-
-def metrics_to_log(evaluation: Evaluation) -> dict[str, Any]:
-    """What a run logs of a validation."""
-    return {key: value for key, value in evaluation.to_dict().items() if key not in ("confusion", "model")}
 
 
 class Log:

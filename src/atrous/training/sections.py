@@ -216,6 +216,9 @@ class TrainingSection(Section):
     """Train only the parameters whose names begin with one of these (DeepLab-MSc: ["msc."]); all if empty."""
     validate_every: float = Field(default=1, gt=0)
     """Epochs between validations."""
+    patience: int | None = Field(default=None, ge=1)
+    """Stop early after this many validations in a row without a better `log.best_metric`; the schedule still assumes
+    the full length."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of order, augmentation, dropout and new weights."""
 
@@ -227,12 +230,23 @@ class TrainingSection(Section):
 
 
 class LogSection(Section):
-    """What a run logs and saves; none of it changes any number of the training."""
+    """What a run logs and saves; it changes no step of the training (but `best_metric` decides which model is the best,
+    and with `training.patience` when the training ends).
+    """
 
     every: int = Field(default=10, ge=1)
     """Steps between lines of log.jsonl and values in the trackers."""
     save_minutes: float = Field(default=10, ge=0)
     """Minutes of work that a killed run may lose; 0 saves every step. Validations and Ctrl-C save the state too."""
+    best_metric: Literal[
+        "mean_iou",
+        "mean_iou_of_true_classes",
+        "mean_accuracy",
+        "pixel_accuracy",
+        "frequency_weighted_iou",
+        "validation_loss",
+    ] = "mean_iou"
+    """Metric of the validation by which the best model is chosen: the highest, or the lowest validation_loss."""
     samples: int = Field(default=4, ge=0)
     """Number of validation images drawn with ground truth and prediction after each validation."""
     trackers: list[str] = Field(default_factory=list)

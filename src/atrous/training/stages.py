@@ -38,7 +38,8 @@ def train(
         recipe: the complete training.
         out: folder of the run: ``best/`` and ``last/`` are model folders, ``state/`` holds what resuming needs,
             ``log.jsonl`` has a line for every tenth step and each validation, ``run.json`` holds what repeating the run
-            needs, ``samples/`` predictions on images after each validation.
+            needs, ``samples/`` predictions on images after each validation, ``curves.csv`` and ``curves.png`` losses
+            and metrics.
         train_data: any dataset with ``__len__``, ``__getitem__`` (a :class:`atrous.data.dataset.Sample`) and
             ``label_set``, in place of ``data.train``.
         val_data: likewise, in place of ``data.val``; without both, your own training data have no validation.
@@ -46,7 +47,7 @@ def train(
             recipe's section ``augment``. Within a batch, samples must have the same size.
         resume: continue the run in ``out``; it must have the same recipe.
         on_step: called after each step; like the others, in the main process only.
-        on_validation: called with the step and its evaluation.
+        on_validation: called with the step and its :class:`~atrous.training.validation.Validation`.
         on_message: called with lines about what is trained, and on what.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a run reports to experiment trackers, and sheets of sample predictions."""
+"""What a run reports to experiment trackers."""
 
 from __future__ import annotations
 
@@ -6,22 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
-from atrous.data.dataset import Dataset
 from atrous.files import write_atomically
-from atrous.inference.predictor import predict
-from atrous.models.base import SegmentationModel
 from atrous.training.recipe import Recipe, RecipeError
 from atrous.training.sections import LogSection
-from atrous.viz import Pixels, encode_jpeg, overlay
-
-SHEET_WIDTH = 480
-"""Width of an image on the sheet of samples, in pixels."""
-GAP = 8
+from atrous.viz import Pixels, encode_jpeg
 
 
 def check_trackers(options: LogSection) -> None:
@@ -56,13 +47,16 @@ def _settings(recipe: Recipe) -> Iterator[tuple[str, int | float | str]]:
 def log_to_trackers(accelerator: Accelerator, step: int, values: dict[str, Any], prefix: str) -> None:
     """Log the numbers among some values to every tracker; a validation's classes one by one."""
     numbers = {
-        f"{prefix}/{k}": v for k, v in values.items() if isinstance(v, (int, float)) and k not in ("step", "time")
+        f"{prefix}/{k.removeprefix('validation_')}": v
+        for k, v in values.items()
+        if isinstance(v, (int, float)) and k not in ("step", "time")
     }
     for entry in values.get("classes", ()):
         if entry["iou"] is not None:
             numbers[f"{prefix}/iou/{entry['name']}"] = entry["iou"]
     for name, metrics in values.get("heads", {}).items():
-        numbers[f"{prefix}/{name}/pixel_accuracy"] = metrics["pixel_accuracy"] or 0.0
+        if metrics["pixel_accuracy"] is not None:
+            numbers[f"{prefix}/{name}/pixel_accuracy"] = metrics["pixel_accuracy"]
     accelerator.log(numbers, step=step)
 
 
@@ -73,28 +67,3 @@ def log_samples(accelerator: Accelerator, out: Path, step: int, sheet: Pixels) -
         if hasattr(tracker, "log_images"):
             form = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
             tracker.log_images({"samples": sheet[None]}, step=step, **form)
-
-
-def sample_sheet(model: SegmentationModel, dataset: Dataset, count: int) -> Pixels:
-    """The first images of a dataset, one a row: the ground truth on the left, the model's labels on the right.
-
-    Returns:
-        RGB uint8 ``(H, W, 3)``.
-    """
-    rows = []
-    for index in range(min(count, len(dataset))):
-        sample = dataset[index]
-        masks = sample.mask, predict(model, sample.image).labels
-        pair = [_fitted(overlay(sample.shown, mask, dataset.label_set)) for mask in masks]
-        height = max(len(image) for image in pair)
-        rows.append(np.hstack([_filled(image, height + GAP) for image in pair]))
-    return np.vstack(rows)
-
-
-def _fitted(image: Pixels) -> Pixels:
-    height = max(1, round(len(image) * SHEET_WIDTH / image.shape[1]))
-    return np.asarray(cv2.resize(image, (SHEET_WIDTH, height), interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def _filled(image: Pixels, height: int) -> Pixels:
-    return np.pad(image, ((0, height - len(image)), (0, GAP), (0, 0)), constant_values=255)

@@ -17,14 +17,13 @@ import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from atrous.data.augment import Augment
 from atrous.data.dataset import Dataset, dataset_name
 from atrous.data.loading import Batch, batches, steps_per_epoch
-from atrous.evaluation.evaluate import Evaluation
-from atrous.labels import IGNORE
-from atrous.models.base import Output, SegmentationModel
+from atrous.models.base import SegmentationModel
+from atrous.training.best import Best
 from atrous.training.building import build_model
 from atrous.training.data import (
     count_class_weights,
@@ -36,22 +35,25 @@ from atrous.training.data import (
 )
 from atrous.training.ema import update_ema
 from atrous.training.freezing import batch_norms, freeze
+from atrous.training.gradients import Gradients
 from atrous.training.messages import (
     diverged,
     draw_diverged,
     introduction,
     out_of_memory,
     stopped_with_workers,
+    validated,
     worker_died,
 )
-from atrous.training.objective import MAIN, SegmentationLoss, make_terms
+from atrous.training.objective import SegmentationLoss, make_terms
 from atrous.training.optimizer import build_optimizer, optimizer_tensors, restore_optimizer
-from atrous.training.parallel import SynchronisedBatchNorm, make_accelerator
+from atrous.training.parallel import make_accelerator
 from atrous.training.recipe import Recipe, RecipeError, check_recipe
-from atrous.training.run_folder import RunFolder, metrics_to_log, restore_weights
+from atrous.training.run_folder import RunFolder, restore_weights
+from atrous.training.samples import sample_sheet
 from atrous.training.schedules import rate_factor
 from atrous.training.signals import StopSignals
-from atrous.training.tracking import check_trackers, log_samples, log_to_trackers, sample_sheet, start_trackers
+from atrous.training.tracking import check_trackers, log_samples, log_to_trackers, start_trackers
 from atrous.training.types import (
     MemoryShortageError,
     NonFiniteLossError,
@@ -62,21 +64,10 @@ from atrous.training.types import (
     Result,
     Stopped,
 )
-from atrous.training.validation import validate
+from atrous.training.validation import Validation, Weights, validate
 
 RECENT = 20
 """Steps over which speed is measured."""
-
-
-class _AllOutputs(nn.Module):
-    """A model as the loss needs it: its forward gives all outputs."""
-
-    def __init__(self, model: SegmentationModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor) -> list[Output]:
-        return self.model.outputs(images)
 
 
 class Trainer:
@@ -91,6 +82,7 @@ class Trainer:
         val_data: Dataset | None = None,
         augmentation: Augment | None = None,
         fresh: bool = True,
+        download: bool = True,
         on_step: OnStep | None = None,
         on_validation: OnValidation | None = None,
         on_message: OnMessage | None = None,
@@ -104,9 +96,12 @@ class Trainer:
         self.device, self.world = self.accelerator.device, self.accelerator.num_processes
         self.main = self.accelerator.is_main_process
         self.train_set, self.val_set = open_data(recipe, train_data, val_data)
+        if options.patience and self.val_set is None:
+            raise RecipeError("training.patience: without validation data nothing tells when to stop")
         self.augmentation = augmentation
         torch.manual_seed(options.seed)
-        self.model = build_model(recipe if fresh else _without_pretrained(recipe), self.train_set)
+        built = recipe if fresh else _without_pretrained(recipe)
+        self.model = build_model(built, self.train_set, self._message if fresh else None, download)
         norms_of = {"frozen": self.model.backbone, "all_frozen": self.model}.get(options.batch_norm)
         self.frozen = freeze(self.model, options.freeze_until_stride, norms_of, options.only)
         for norm in batch_norms(self.model) if options.batch_norm_momentum else []:
@@ -114,15 +109,16 @@ class Trainer:
         self.model.to(self.device).to(memory_format=torch.channels_last)
         self.ema = copy.deepcopy(self.model).eval().requires_grad_(False) if options.ema else None
         self.optimizer = build_optimizer(recipe, self.model)
-        self.network: nn.Module = self.accelerator.prepare_model(_AllOutputs(self.model))
         loss = recipe.loss
         terms = make_terms(loss.name, loss.options)
-        self.loss = SegmentationLoss(None, terms, loss.hard_share, loss.hard_below, loss.resolution)
+        whole = SegmentationLoss(None, terms, loss.hard_share, loss.hard_below, loss.resolution)
+        self.gradients = Gradients(recipe, self.model, self.optimizer, whole, self.accelerator)
         self.signals = StopSignals()
         self.per_epoch = steps_per_epoch(len(self.train_set), options.batch_size)
         self.steps = options.steps or max(1, round(options.epochs * self.per_epoch))
         self.any_labels = False
         self.recent: deque[tuple[float, float]] = deque(maxlen=RECENT)
+        self.recent_losses: deque[float] = deque(maxlen=RECENT)
 
     @cached_property
     def presence(self) -> NDArray[np.bool_] | None:
@@ -153,7 +149,7 @@ class Trainer:
                     tracker.finish()
                 # Nothing may hold the process group when it is closed: what is freed after it (DDP's reducer) joins
                 # gloo's threads while they wait for Python's lock, which it holds, and the process never ends.
-                del self.network
+                del self.gradients
                 self.accelerator.free_memory()
 
     def begin(self) -> int:
@@ -181,12 +177,14 @@ class Trainer:
         if self.ema:
             restore_weights(self.ema, tensors["ema"], self.out)
         step = int(facts["step"])
-        self.folder.best, self.folder.saved_step = facts["best"], step
+        self.folder.best, self.folder.saved_step = Best(**facts["best"]), step
         if self.main:
             self.folder.log.cut(step)
         self.introduce(facts["class_weights"])
         self._message(
-            "already finished: nothing left to train" if step >= self.steps else f"resuming after step {step}"
+            "already finished: nothing left to train"
+            if step >= self.steps or self._is_out_of_patience()
+            else f"resuming after step {step}"
         )
         start_trackers(self.accelerator, self.recipe, step)
         return step
@@ -201,7 +199,7 @@ class Trainer:
         every = max(1, round(self.recipe.training.validate_every * self.per_epoch))
         stream = self.batches(start)
         self.make_trainable()
-        for step in range(start, self.steps):
+        for step in range(start, start if self._is_out_of_patience() else self.steps):
             try:
                 progress, stop = self.step(step, stream)
             except RuntimeError as error:
@@ -217,19 +215,34 @@ class Trainer:
             due = (step + 1) % every == 0 or step + 1 == self.steps
             if due or stop or (self.main and self.folder.is_save_due()):
                 self._save(step + 1, self._validate() if due else None, models=due)
+            if self._is_out_of_patience():
+                self._message(self._patience_message(step + 1))
+                break
             if stop and step + 1 < self.steps:
                 raise Stopped(f"stopped after step {step + 1} of {self.steps}; --resume continues from there")
         self.accelerator.wait_for_everyone()  # every process starts the next stage from what the first one wrote
-        return Result(self.out / "best", self.out / "last", self.folder.best)
+        best = self.folder.best
+        return Result(self.out / "best", self.out / "last", best.mean_iou, best.metric, best.value)
+
+    def _is_out_of_patience(self) -> bool:
+        patience = self.recipe.training.patience
+        return patience is not None and self.folder.best.stale >= patience
+
+    def _patience_message(self, step: int) -> str:
+        best = self.folder.best
+        return (
+            f"stopped early after step {step} of {self.steps}: {best.stale} validations in a row without a better "
+            f"{best.metric} than that of step {best.step} (training.patience)"
+        )
 
     def make_trainable(self) -> None:
         """Put everything except frozen modules in train mode."""
-        self.network.train()
+        self.gradients.network.train()
         for module in self.frozen:
             module.eval()
 
-    def batches(self, start: int) -> Iterator[Batch]:
-        """The share of this process in the batches, from a step on."""
+    def batches(self, start: int, workers: int | None = None) -> Iterator[Batch]:
+        """The share of this process in the batches, from a step on; read by the recipe's workers if not given."""
         recipe = self.recipe
         own = self.augmentation or recipe.augment.function
         single = recipe.training.batch_size == recipe.training.accumulate * self.world
@@ -246,7 +259,7 @@ class Trainer:
                 batch_size=recipe.training.batch_size,
                 parts=recipe.training.accumulate,
                 seed=recipe.training.seed,
-                workers=recipe.data.workers,
+                workers=recipe.data.workers if workers is None else workers,
                 start=start,
                 rank=self.accelerator.process_index,
                 world=self.world,
@@ -271,12 +284,24 @@ class Trainer:
             group["lr"] = group["base_lr"] * factor
         begin = time.perf_counter()
         parts = [next(stream) for _ in range(options.training.accumulate)]
-        read = time.perf_counter()
+        loss, norm, stop = self.update(step, parts, waited=time.perf_counter() - begin)
+        waited, took = (sum(times) for times in zip(*self.recent, strict=True))
+        speed = options.training.batch_size * len(self.recent) / took
+        lr = options.optimizer.lr * factor
+        return Progress(step + 1, self.steps, loss, lr, norm, speed, waited / took), stop
+
+    def update(self, step: int, parts: list[Batch], waited: float = 0.0) -> tuple[float, float, bool]:
+        """Update the weights by the gradients on a batch; returns loss, gradient norm, and whether to stop.
+
+        Raises:
+            NonFiniteLossError, MemoryShortageError: as for :meth:`step`.
+        """
+        options, begin = self.recipe, time.perf_counter()
         try:
-            sums = self._backward(parts, step)
+            sums = self.gradients.compute(parts, step, self.signals.received)
         except torch.OutOfMemoryError as error:
             raise MemoryShortageError(out_of_memory(self.recipe, self.device, self.world, self.input_size)) from error
-        loss, size, labelled_parts, stops, norm = self._fetch(torch.cat([sums, self._gradient_norm()[None]]))
+        loss, size, labelled_parts, stops, norm = self._fetch(torch.cat([sums, self.gradients.norm()[None]]))
         if options.loss.reduction == "mean" and size:
             loss /= size
         self.any_labels = self.any_labels or labelled_parts > 0
@@ -288,11 +313,9 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         if self.ema and options.training.ema:
             update_ema(self.ema, self.model, options.training.ema, step)
-        self.recent.append((read - begin, time.perf_counter() - begin))
-        waited, took = (sum(times) for times in zip(*self.recent, strict=True))
-        speed = options.training.batch_size * len(self.recent) / took
-        lr = options.optimizer.lr * factor
-        return Progress(step + 1, self.steps, loss, lr, norm, speed, waited / took), stops > 0
+        self.recent.append((waited, waited + time.perf_counter() - begin))
+        self.recent_losses.append(loss)
+        return loss, norm, stops > 0
 
     def _worker_died(self, error: RuntimeError) -> Stopped | MemoryShortageError:
         """The error to raise when a process that reads images has died; torch reports it at any point of a step."""
@@ -300,60 +323,10 @@ class Trainer:
             return Stopped(stopped_with_workers(self.folder.saved_step))
         return MemoryShortageError(worker_died(error, self.recipe.data.workers))
 
-    def _backward(self, parts: list[Batch], step: int) -> Tensor:
-        """Compute the gradients of a step's loss, over all its parts and all processes.
-
-        Returns:
-            Float32 ``(4,)`` on the device: the sum of the losses, the number of pixels (or their weights) that it is
-            over, how many parts had any, and how many processes received a signal to stop.
-        """
-        options = self.recipe.loss
-        easy = max(0.0, 1 - step / options.hard_warmup) if options.hard_warmup else 0.0
-        sums = torch.zeros(4, device=self.device)
-        for number, part in enumerate(parts, 1):
-            with self.accelerator.no_sync(self.network) if number < len(parts) else nullcontext():
-                loss, size = self._loss(part, easy)
-                self.accelerator.backward(loss)
-            labelled = any((mask != IGNORE).any() for mask in (part.masks, *part.auxiliary_masks.values()))
-            sums += torch.stack([loss.detach(), size, torch.full_like(loss, labelled), torch.zeros_like(loss)])
-        sums[3].fill_(self.signals.received)
-        reduced: Tensor = self.accelerator.reduce(sums, "sum")
-        # DDP has averaged the gradients over the processes; what is wanted is their sum, divided once.
-        if options.reduction == "mean":
-            torch._foreach_mul_(self._gradients(), self.world / (reduced[1] + (reduced[1] == 0)))
-        elif self.world > 1:
-            torch._foreach_mul_(self._gradients(), self.world)
-        return reduced
-
     def _fetch(self, numbers: Tensor) -> list[float]:
         """Copy numbers from the device: the only point of a step at which the host waits for it."""
         found: list[float] = numbers.tolist()
         return found
-
-    def _loss(self, part: Batch, easy: float) -> tuple[Tensor, Tensor]:
-        raw = part.images.to(self.device, non_blocking=True)
-        masks = {MAIN: part.masks, **part.auxiliary_masks}
-        labels = {name: mask.to(self.device, non_blocking=True) for name, mask in masks.items()}
-        images = self.model.preprocess(raw).contiguous(memory_format=torch.channels_last)
-        low = self.recipe.training.precision == "bfloat16"
-        together = self.world > 1 and self.recipe.training.batch_norm == "synchronised"
-        with (
-            torch.autocast(self.device.type, torch.bfloat16, enabled=low),
-            SynchronisedBatchNorm() if together else nullcontext(),
-        ):
-            outputs = self.network(images)
-        return self.loss(outputs, labels, easy)
-
-    def _gradients(self) -> list[Tensor]:
-        return [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-
-    def _gradient_norm(self) -> Tensor:
-        """The norm ``()`` of all gradients, which are clipped if the recipe says so."""
-        norm = torch.nn.utils.get_total_norm(self._gradients())
-        if limit := self.recipe.optimizer.clip_norm:
-            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
-        return norm
 
     def class_weights(self) -> list[float] | None:
         """The class weights of the recipe, counted if need be by the first process; None for equal weights."""
@@ -375,7 +348,8 @@ class Trainer:
         for line in introduction(self.recipe, self.model, sets, hardware, *length, self.input_size, class_weights):
             self._message(line)
         if class_weights is not None:
-            self.loss = replace(self.loss, class_weights=torch.tensor(class_weights, device=self.device))
+            weights = torch.tensor(class_weights, device=self.device)
+            self.gradients.loss = replace(self.gradients.loss, class_weights=weights)
 
     def _message(self, line: str) -> None:
         if self.main and self.on_message:
@@ -392,29 +366,39 @@ class Trainer:
         if self.on_step:
             self.on_step(progress)
 
-    def _save(self, step: int, evaluation: Evaluation | None, *, models: bool) -> None:
+    def _save(self, step: int, validation: Validation | None, *, models: bool) -> None:
         """Save the state that resuming needs; before it, if asked for, the last model and the best one."""
+        is_best = validation is not None and self.folder.best.update(step, validation)  # in every process
         if not self.main:
             return
         with self.folder.writing(step):
             if models:
-                self.folder.save_models(step, self.validated_model, evaluation)
-                if evaluation:
-                    log_to_trackers(self.accelerator, step, metrics_to_log(evaluation), "validation")
-                if evaluation and self.val_set and self.recipe.log.samples:
-                    sheet = sample_sheet(self.validated_model, self.val_set, self.recipe.log.samples)
-                    log_samples(self.accelerator, self.out, step, sheet)
+                self.folder.save_models(step, self.validated_model, validation, is_best)
+            if validation:
+                log_to_trackers(self.accelerator, step, validation.to_dict(), "validation")
+                self._draw_samples(step)
             tensors = {"model": self.model.state_dict(), "optimizer": optimizer_tensors(self.optimizer)}
             if self.ema:
                 tensors["ema"] = self.ema.state_dict()
-            self.folder.save_state(step, tensors, self.loss.class_weights)
-        if evaluation and self.on_validation:
-            self.on_validation(step, evaluation)
+            self.folder.save_state(step, tensors, self.gradients.loss.class_weights)
+        if validation:
+            self._message(validated(step, validation, self.recipe.training.ema, self.recent_losses))
+            if self.on_validation:
+                self.on_validation(step, validation)
 
-    def _validate(self) -> Evaluation | None:
+    def _draw_samples(self, step: int) -> None:
+        if self.val_set and self.recipe.log.samples:
+            averaged = " of the averaged weights" if self.ema else ""
+            caption = f"prediction{averaged} at step {step}"
+            sheet = sample_sheet(self.validated_model, self.val_set, self.recipe.log.samples, caption)
+            log_samples(self.accelerator, self.out, step, sheet)
+
+    def _validate(self) -> Validation | None:
         if self.val_set is None:
             return None
-        return validate(self.validated_model, self.val_set, self.accelerator, self.recipe.training.precision)
+        weights: Weights = "ema" if self.ema else "trained"
+        precision, loss = self.recipe.training.precision, self.gradients.loss
+        return validate(self.validated_model, self.val_set, self.accelerator, precision, loss, weights)
 
 
 def _without_pretrained(recipe: Recipe) -> Recipe:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from atrous.errors import AtrousError
-from atrous.evaluation.evaluate import Evaluation
+from atrous.training.validation import Validation
 
 
 class NonFiniteLossError(AtrousError, FloatingPointError):
@@ -49,16 +49,20 @@ class Result:
     """The result of a training.
 
     Args:
-        best: folder of the model with the best mean IoU (of the last model if there is no validation).
+        best: folder of the best model by ``log.best_metric`` (of the last model if nothing was validated).
         last: folder of the model after the last step.
-        mean_iou: of the best model; None without validation.
+        mean_iou: of the best model; None without validation, and if every pixel of it is ignored.
+        metric: by which it is the best.
+        value: of that metric; None like ``mean_iou``.
     """
 
     best: Path
     last: Path
     mean_iou: float | None
+    metric: str = "mean_iou"
+    value: float | None = None
 
 
 OnStep = Callable[[Progress], None]
-OnValidation = Callable[[int, Evaluation], None]
+OnValidation = Callable[[int, Validation], None]
 OnMessage = Callable[[str], None]

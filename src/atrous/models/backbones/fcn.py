@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from atrous.errors import InputError
 from atrous.models.backbones.base import IMAGENET_MEAN, IMAGENET_STD, NATIVE_STRIDE, Backbone
-from atrous.models.backbones.weights import WeightsNotFoundError, read_weights
+from atrous.models.backbones.weights import WeightsNotFoundError, check_downloads, read_weights
 from atrous.models.surgery.output_stride import convolutionalize
 from atrous.models.surgery.trace import trace
 
@@ -280,10 +280,15 @@ def _weights(name: str, pretrained: bool | str | Path) -> dict[str, Tensor]:
         if file:
             return read_weights(file)
         if name != "caffenet":
+            url = torchvision.models.get_model_weights(name).IMAGENET1K_V1.url
+            if not (Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name).is_file():
+                check_downloads(name, url)
             found: dict[str, Tensor] = torchvision.models.get_model_weights(name).IMAGENET1K_V1.get_state_dict(
                 progress=False, check_hash=True
             )
             return found
+    except WeightsNotFoundError:
+        raise
     except (OSError, RuntimeError, SafetensorError, UnpicklingError) as error:
         reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
     else:

