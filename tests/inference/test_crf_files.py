@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from atrous.crf import Bilateral, DenseCRF, Gaussian
-from atrous.data.files.images import turn, turn_array
+from atrous.data.files.exif import turn, turn_array
 from atrous.inference.crf_files import refine_files
 from atrous.inference.prediction_files import PredictionError
 from atrous.inference.results import OutputOptions

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atrous.data.extras import Extras, Layer
-from atrous.data.files.images import DecodedImage, Pixels, open_image, turn
+from atrous.data.files.exif import Pixels, turn
+from atrous.data.files.images import DecodedImage, open_image
 from atrous.data.files.masks import MaskForm, MaskRef, read_mask
 from atrous.data.files.orientation import agreement, disagreement, shown, size_of
 from atrous.errors import DatasetError

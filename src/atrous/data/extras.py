@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from atrous.data.files.images import Pixels, read_image
+from atrous.data.files.exif import Pixels
+from atrous.data.files.images import read_image
 from atrous.data.files.masks import MaskForm
 
 

@@ -41,6 +41,7 @@ class FindingKind(StrEnum):
     TURNED_MASK = "turned-mask"
     UNCLEAR_ORIENTATION = "unclear-orientation"
     TURNED_IMAGE = "turned-image"
+    PARTIAL_IMAGE = "partial-image"
     IMAGE_NOTE = "image-note"
     SHARED_IMAGE = "shared-image"
     NESTED_SPLITS = "nested-splits"
@@ -293,6 +294,13 @@ RULES: Mapping[FindingKind, Rule] = {
         expected="nothing else: images are read upright",
         fix="nothing",
         copy="writes upright pixels, for programs that ignore EXIF",
+    ),
+    FindingKind.PARTIAL_IMAGE: Rule(
+        "warning",
+        one="image decodes, but ends in one exact color or pattern, as if its file had been copied in part",
+        many="images decode, but end in one exact color or pattern, as if their files had been copied in part",
+        expected="complete image files",
+        fix="look at them, and copy or export them again; nothing, if they are so by intention",
     ),
     FindingKind.IMAGE_NOTE: Rule(
         "note",

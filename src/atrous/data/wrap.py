@@ -12,7 +12,8 @@ from PIL import Image
 
 from atrous.data.dataset import Sample
 from atrous.data.extras import Extras
-from atrous.data.files.images import Pixels, to_rgb
+from atrous.data.files.exif import Pixels
+from atrous.data.files.images import to_rgb
 from atrous.errors import InputError
 from atrous.labels import IGNORE, LabelSet, Mask
 

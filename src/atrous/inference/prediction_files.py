@@ -12,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from atrous.crf.unary import unary_from_labels, unary_from_logits, unary_from_probabilities
-from atrous.data.files.images import open_with_pillow, turn_array
+from atrous.data.files.exif import turn_array
 from atrous.data.files.limits import read_arrays, read_file
 from atrous.data.files.masks import Orientation
 from atrous.data.files.orientation import Size, agreement
+from atrous.data.files.pillow import open_with_pillow
 from atrous.errors import AtrousError, InputError
 from atrous.grid import PIXELS, Grid, resample
 from atrous.labels import IGNORE, LabelSet

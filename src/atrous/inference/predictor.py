@@ -13,7 +13,8 @@ from PIL import Image
 
 from atrous.crf.dense_crf import DenseCRF
 from atrous.crf.settings import stored_crf
-from atrous.data.files.images import DecodedImage, Pixels, open_image, to_rgb
+from atrous.data.files.exif import Pixels
+from atrous.data.files.images import DecodedImage, open_image, to_rgb
 from atrous.errors import InputError
 from atrous.files import write_atomically
 from atrous.grid import PIXELS, Grid, resample

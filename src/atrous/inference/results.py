@@ -18,8 +18,9 @@ import torch
 from numpy.typing import NDArray
 from PIL.PngImagePlugin import PngImageFile
 
+from atrous.data.files.exif import Pixels
 from atrous.data.files.find import FoundImage
-from atrous.data.files.images import ImageError, Pixels
+from atrous.data.files.images import ImageError
 from atrous.errors import InputError, OutputExistsError
 from atrous.files import write_atomically
 from atrous.inference.predictor import Segmentation

@@ -14,7 +14,8 @@ from atrous.data.dataset import Sample
 from atrous.data.doctor.check import check, quick_check, require_healthy
 from atrous.data.doctor.pair_rules import drawn_upright
 from atrous.data.doctor.report import Checkup
-from atrous.data.files.images import ImageError, turn
+from atrous.data.files.exif import turn
+from atrous.data.files.images import ImageError
 from atrous.data.files.orientation import upright_fit
 from atrous.data.findings import Finding
 from atrous.data.opening import open_dataset

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from atrous.data.files.exif import turn
 from atrous.data.files.find import find_images
-from atrous.data.files.images import DecodedImage, ImageError, decode_image, open_image, read_image, to_rgb, turn
+from atrous.data.files.images import DecodedImage, ImageError, decode_image, open_image, read_image, to_rgb
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
 GREY = RGB[..., 0]

@@ -11,17 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ImageMode
 
-from atrous.data.files.images import (
-    DecodedImage,
-    ImageError,
-    Pixels,
-    open_image,
-    open_with_pillow,
-    orientation_of,
-    upright_size,
-)
+from atrous.data.files.exif import Pixels, orientation_of, upright_size
+from atrous.data.files.images import DecodedImage, ImageError, open_image
 from atrous.data.files.masks import MaskError, MaskForm, MaskRef
 from atrous.data.files.orientation import Size, agreement, size_of, upright_fit
+from atrous.data.files.pillow import open_with_pillow
 from atrous.data.sources.guess import NO_VOID, Void, void_in
 from atrous.labels import Color, Mask
 
@@ -38,12 +32,14 @@ class ImageFacts:
         orientation: from EXIF, 1 to 8.
         notes: on how it was read.
         digest: of the pixels; empty if only the header was read.
+        partial: the note that it was probably only partly copied; empty for others.
     """
 
     size: Size
     orientation: int
     notes: tuple[str, ...] = ()
     digest: bytes = b""
+    partial: str = ""
 
 
 @dataclass(frozen=True)
@@ -137,7 +133,7 @@ def _glance_at_image(path: Path) -> ImageFacts | str:
 
 
 def _image_facts(image: DecodedImage, digest: bytes = b"") -> ImageFacts:
-    return ImageFacts(size_of(image.pixels), image.orientation, image.notes, digest)
+    return ImageFacts(size_of(image.pixels), image.orientation, image.notes, digest, image.partial)
 
 
 def _glance_at_mask(ref: MaskRef) -> MaskFacts | str:

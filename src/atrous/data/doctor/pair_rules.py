@@ -40,7 +40,8 @@ def complaints(pair: Listed, facts: PairFacts, form: MaskForm) -> Iterator[Compl
         yield Complaint(FindingKind.UNREADABLE_IMAGE, Item(str(pair.image), image))
     else:
         for note in image.notes:
-            yield Complaint(FindingKind.IMAGE_NOTE, Item(str(pair.image), note))
+            kind = FindingKind.PARTIAL_IMAGE if note == image.partial else FindingKind.IMAGE_NOTE
+            yield Complaint(kind, Item(str(pair.image), note))
     if isinstance(mask, str):
         yield Complaint(FindingKind.UNREADABLE_MASK, Item(str(pair.mask), mask))
         return

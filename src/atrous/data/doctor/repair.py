@@ -22,7 +22,8 @@ from atrous.data.doctor.pair_rules import (
     nothing_but_void,
 )
 from atrous.data.doctor.report import Checkup
-from atrous.data.files.images import open_image, turn
+from atrous.data.files.exif import turn
+from atrous.data.files.images import open_image
 from atrous.data.files.masks import MaskForm, MaskRef, read_mask, resorted
 from atrous.data.files.orientation import agreement
 from atrous.data.files.threads import Progress

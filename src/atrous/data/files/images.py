@@ -4,64 +4,35 @@ The first frame of the file is turned by its EXIF orientation and brought to RGB
 their high byte, CMYK is converted, and transparent parts are laid over white (what a browser or a printer shows; the
 colours under a transparent pixel are leftovers of the editor). Colour profiles are not applied.
 
-Plain JPEGs go through OpenCV, the rest through Pillow. On 300 VOC images both gave the same bytes, and OpenCV decoded
-490–510 a second on one core against Pillow's 380–420. PNG stays with Pillow: OpenCV gains at most a quarter there, and
-fills the terminal with libpng's warnings about colour profiles.
+Plain JPEGs go through OpenCV, TIFFs that Pillow misreads through tifffile, and the rest through Pillow. On 300 VOC
+images OpenCV and Pillow gave the same bytes, and OpenCV decoded 490–510 a second on one core against Pillow's 380–420.
+PNG stays with Pillow: OpenCV gains at most a quarter there, and fills the terminal with libpng's warnings about colour
+profiles.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
-import threading
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from atrous.data.files.eight_bits import dark_note, to_8_bit
+from atrous.data.files.exif import TURNS, Pixels, jpeg_orientation, orientation_of, turn
 from atrous.data.files.limits import check_pixels, read_file
+from atrous.data.files.partial import FORMATS, partial_note
+from atrous.data.files.pillow import open_with_pillow, refuse_misread, unread_bands
+from atrous.data.files.signatures import describe
+from atrous.data.files.tiff import left_out, opencv_reads, pillow_reads, read_tiff
+from atrous.data.files.tiff_tags import BIG_ENDIAN_BIGTIFF, TiffPage, main_page, read_pages
 from atrous.errors import InputError
 
-Pixels = NDArray[np.uint8]
-
-JPEG_FORMATS = ("JPEG", "MPO")
-"""Pillow's names of the formats that contain JPEG pixels."""
-
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-_SIGNATURES = (  # (offset, bytes, description and fix)
-    (
-        4,
-        b"ftyphei",
-        "a HEIC image, which Pillow cannot read; export it as JPEG (on an iPhone: Formats → Most Compatible)",
-    ),
-    (
-        4,
-        b"ftypmif1",
-        "a HEIC image, which Pillow cannot read; export it as JPEG (on an iPhone: Formats → Most Compatible)",
-    ),
-    (4, b"ftyp", "a video or an image of the MP4 family; extract frames first, e.g. with ffmpeg"),
-    (0, b"%PDF", "a PDF document; export its pages as PNG or JPEG"),
-    (0, b"PK\x03\x04", "a ZIP archive; unpack it first"),
-    (0, b"version https://git-lfs", "a Git LFS pointer instead of the image; run `git lfs pull`"),
-    (0, b"<svg", "an SVG drawing; export it as PNG"),
-    (0, b"<?xml", "an XML or SVG file; export it as PNG"),
-    (0, b"<!", "a web page; the download probably returned an error page: fetch the image again"),
-    (0, b"<html", "a web page; the download probably returned an error page: fetch the image again"),
-    (0, b"\x93NUMPY", "a NumPy array; pass the array itself from Python, or save it as PNG"),
-)
+_AT_ONCE = 2**20
+"""Pixels that are converted at once."""
 
 
 class ImageError(InputError):
@@ -76,11 +47,13 @@ class DecodedImage:
         pixels: uint8 RGB ``(H, W, 3)``, upright, writable.
         notes: sentences such as "animation of 12 frames; only the first is read"; empty for an ordinary image.
         orientation: EXIF orientation, 1 to 8, by which the stored pixels were turned; 1 if they were upright.
+        partial: the note, one of ``notes``, that the file was probably only partly copied; empty for others.
     """
 
     pixels: Pixels
     notes: tuple[str, ...] = ()
     orientation: int = 1
+    partial: str = ""
 
 
 def read_image(path: str | Path) -> Pixels:
@@ -127,22 +100,11 @@ def decode_image(data: bytes, name: str = "image") -> DecodedImage:
     if not data:
         raise ImageError(f"{name}: an empty file (0 bytes), expected an image; copy or download it again")
     try:
-        if size := _plain_jpeg_size(data):
-            check_pixels(*size)
-            with contextlib.suppress(cv2.error):
-                pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)  # upright
-                if pixels is not None:  # a truncated file gives None; Pillow then raises the reason
-                    return DecodedImage(pixels, orientation=_jpeg_orientation(data))
-        with open_with_pillow(data) as image:
-            if image.format in ("EPS", "WMF"):
-                raise ImageError(f"{name}: a {image.format} drawing, expected an image; export it as PNG")
-            return to_rgb(image)
-    except ImageError:
-        raise
+        return _decode_jpeg(data) or _decode_tiff(data) or _decode_with_pillow(data)
     except InputError as error:
-        raise ImageError(f"{name}: {error}") from None
+        raise ImageError(f"{name}: {error}") from error
     except UnidentifiedImageError:
-        return _decode_exotic(data, name)
+        raise ImageError(f"{name}: {describe(data)}; expected an image (JPEG, PNG, WebP, TIFF, BMP or GIF)") from None
     except MemoryError:
         raise ImageError(f"{name}: not enough memory to decode it; cut it into smaller images") from None
     except Exception as error:  # a damaged file can raise nearly anything inside a decoder
@@ -152,79 +114,121 @@ def decode_image(data: bytes, name: str = "image") -> DecodedImage:
         ) from error
 
 
+def _decode_jpeg(data: bytes) -> DecodedImage | None:
+    """Decode a plain JPEG with OpenCV; None for other files, and for damaged ones, whose reason Pillow raises."""
+    if not (size := _plain_jpeg_size(data)):
+        return None
+    check_pixels(*size)
+    with contextlib.suppress(cv2.error):
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)  # upright
+        if pixels is not None:
+            return _noting_partial(data, DecodedImage(np.asarray(pixels, np.uint8), (), jpeg_orientation(data)))
+    return None
+
+
+def _decode_tiff(data: bytes) -> DecodedImage | None:
+    """Decode a TIFF that Pillow misreads or does not recognise; None for other files."""
+    pages = read_pages(data)
+    if not pages:
+        return None
+    page = main_page(pages)
+    notes = []
+    if page is not pages[0]:
+        notes.append(f"the file begins with a thumbnail, {pages[0].width}×{pages[0].height}; its main image is read")
+    elif pillow_reads(page) and not data.startswith(BIG_ENDIAN_BIGTIFF):
+        return None
+    elif more := sum(other.place[1] is None and not other.reduced for other in pages[1:]):
+        notes.append(f"document of {more + 1} pages; only the first is read")
+    pixels, stretched = _decode_floats(data, page) or read_tiff(data, page)
+    orientation = page.orientation if page.orientation in TURNS else 1
+    return _noting_partial(data, DecodedImage(turn(pixels, orientation), (*notes, *stretched), orientation))
+
+
+def _decode_floats(data: bytes, page: TiffPage) -> tuple[Pixels, list[str]] | None:
+    """Decode a TIFF of colors in floating point with OpenCV; None for others, and where it fails."""
+    if page.place != (0, None) or not opencv_reads(page):
+        return None
+    check_pixels(page.height, page.width, 3 + 4 * page.bands)
+    with contextlib.suppress(cv2.error):
+        values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if values is not None and values.shape == (page.height, page.width, page.bands):
+            pixels, note = to_8_bit(values)
+            return np.ascontiguousarray(pixels[..., ::-1]), [note] if note else []
+    return None
+
+
+def _decode_with_pillow(data: bytes) -> DecodedImage:
+    with open_with_pillow(data) as image:
+        if image.format in ("EPS", "WMF"):
+            raise InputError(f"a {image.format} drawing, expected an image; export it as PNG")
+        decoded = to_rgb(image)
+    return _noting_partial(data, decoded) if image.format in FORMATS else decoded
+
+
+def _noting_partial(data: bytes, decoded: DecodedImage) -> DecodedImage:
+    note = partial_note(data, decoded.pixels, decoded.orientation)
+    return replace(decoded, notes=(*decoded.notes, note), partial=note) if note else decoded
+
+
 def to_rgb(image: Image.Image) -> DecodedImage:
     """Convert the current frame of an opened Pillow image of any mode to upright uint8 RGB ``(H, W, 3)``.
 
     Raises:
-        Whatever Pillow raises on a damaged file.
+        InputError: a TIFF that Pillow misreads.
+        Whatever else Pillow raises on a damaged file.
     """
+    refuse_misread(image)
     notes = []
     if getattr(image, "is_animated", False) and image.format != "MPO":  # MPO: a photo with its preview or depth map
         what, part = ("document", "pages") if image.format == "TIFF" else ("animation", "frames")
         notes.append(f"{what} of {image.n_frames} {part}; only the first is read")  # type: ignore[attr-defined]
-    turned = orientation_of(image)
+    bits, turned = _stored_bits(image), orientation_of(image)  # which loads a PNG
     image.load()
+    if left := unread_bands(image):
+        notes.append(left_out(left))
     if (left := orientation_of(image)) != 1:  # loading a TIFF turns it
-        image = image.transpose(_TURNS[left])
+        image = image.transpose(TURNS[left])
     if image.mode.startswith(("I", "F")):
-        grey, note = _to_8_bit(np.asarray(image))
+        grey, note = to_8_bit(np.asarray(image), bits)
         notes += [note] if note else []
         return DecodedImage(np.repeat(grey[..., None], 3, axis=2), tuple(notes), turned)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        if np.asarray(image)[..., 3].min() < 255:
-            notes.append("transparent parts are read as white")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return DecodedImage(np.array(image.convert("RGB")), tuple(notes), turned)
+    if bits == 16 and (note := dark_note(_highest_color(image) << 8 | 255)):
+        notes.append(note)
+    transparent = image.has_transparency_data and _lowest(image.convert("RGBA").getchannel("A")) < 255
+    if transparent:
+        notes.append("transparent parts are read as white")
+    return DecodedImage(_to_array(image, transparent=transparent), tuple(notes), turned)
 
 
-def orientation_of(image: Image.Image) -> int:
-    """The EXIF orientation of an opened image, 1 to 8; 1 if it has none, or none that is readable."""
-    if image.format in JPEG_FORMATS:  # getexif would take it from XMP too, which OpenCV does not read
-        return _jpeg_orientation(image.info.get("exif", b""))
-    with contextlib.suppress(Exception):  # broken EXIF is common, and not a reason to refuse the image
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
-        return orientation if orientation in _TURNS else 1
-    return 1
+def _stored_bits(image: Image.Image) -> int:
+    """Bits of a sample in the file of an image that is not loaded yet: 16 or 12, else 8, or 16 for modes I and F."""
+    for tile in getattr(image, "tile", ()):
+        mode = tile[3] if isinstance(tile[3], str) else tile[3][0] if isinstance(tile[3], tuple) and tile[3] else ""
+        if isinstance(mode, str) and (found := re.search(r";(12|16)", mode)):
+            return int(found[1])
+    return 16 if image.mode.startswith(("I", "F")) else 8
 
 
-def upright_size(image: Image.Image) -> tuple[int, int]:
-    """The upright height and width of an opened image that is not loaded yet."""
-    width, height = image.size
-    turned = orientation_of(image) >= 5 and image.format != "TIFF"  # whose size is upright from the start
-    return (width, height) if turned else (height, width)
+def _lowest(band: Image.Image) -> int:
+    return int(np.min(band.getextrema()))
 
 
-def _jpeg_orientation(data: bytes) -> int:
-    """The EXIF orientation in the bytes of a JPEG; Pillow would print a warning if EXIF is broken."""
-    start = data.find(b"Exif\0\0") + 6
-    if start < 6:
-        return 1
-    order: Literal["little", "big"] = "little" if data[start : start + 2] == b"II" else "big"
-
-    def number(at: int, size: int) -> int:
-        return int.from_bytes(data[start + at : start + at + size], order)
-
-    table = number(4, 4)
-    for entry in range(table + 2, table + 2 + 12 * number(table, 2), 12):
-        if number(entry, 2) == ExifTags.Base.Orientation:
-            return found if (found := number(entry + 8, 2)) in _TURNS else 1
-    return 1
+def _highest_color(image: Image.Image) -> int:
+    """The highest value of an image of several bands, alpha apart."""
+    return max(int(np.max(image.getchannel(band).getextrema())) for band in image.getbands() if band not in "Aa")
 
 
-def turn(pixels: Pixels, orientation: int) -> Pixels:
-    """Turn stored pixels ``(H, W)`` or ``(H, W, 3)`` upright, by the EXIF ``orientation`` (1 to 8)."""
-    if orientation == 1:
-        return pixels
-    return np.array(Image.fromarray(pixels).transpose(_TURNS[orientation]))
-
-
-def turn_array(values: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Turn stored values ``(..., H, W)`` of any dtype upright, by the EXIF ``orientation`` (1 to 8)."""
-    if orientation >= 5:
-        values = values.swapaxes(-1, -2)
-    flip_rows, flip_columns = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
-    return np.ascontiguousarray(values[..., :: -1 if flip_rows else 1, :: -1 if flip_columns else 1])
+def _to_array(image: Image.Image, *, transparent: bool) -> Pixels:
+    """The RGB pixels of an image, in strips: conversions of the whole would each take as much memory again."""
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    step = max(1, _AT_ONCE // max(1, image.width))
+    for top in range(0, image.height, step):
+        strip = image.crop((0, top, image.width, min(top + step, image.height)))
+        if transparent:
+            strip = strip.convert("RGBA")
+            strip = Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip)
+        pixels[top : top + step] = np.asarray(strip.convert("RGB"))
+    return pixels
 
 
 def _plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
@@ -237,72 +241,6 @@ def _plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
             return size if data[at + 9] in (1, 3) else None
         at += 2 + length
     return None
-
-
-_pillow_limit = threading.Lock()
-
-
-def open_with_pillow(source: bytes | Path) -> Image.Image:
-    """Open a file, or its bytes, with Pillow; its pixels are not decoded yet.
-
-    Raises:
-        DecodeLimitError: the image is larger than :func:`~atrous.data.files.limits.decode_limit`.
-        UnidentifiedImageError, or whatever else Pillow raises on a damaged header.
-    """
-    # Pillow warns from 90 megapixels on and refuses from 180 on; that limit is global, and ours is another one.
-    with _pillow_limit:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
-    try:
-        check_pixels(image.height, image.width)
-    except InputError:
-        image.close()
-        raise
-    return image
-
-
-DARK = 16384
-"""A 16-bit image with only lower values was probably stored in fewer bits, which becomes a note."""
-
-
-def _to_8_bit(values: NDArray[np.generic]) -> tuple[Pixels, str | None]:
-    """Values of more than 8 bits as uint8: 16-bit values keep the high byte, other ranges are stretched with a note."""
-    if values.dtype.kind in "iu" and values.min() >= 0 and values.max() <= 65535:
-        highest = int(values.max())
-        dark = f"values up to {highest} are read as 0 to 65535, which makes it dark; stretch it if it should not be"
-        return (values.astype(np.uint16) >> 8).astype(np.uint8), dark if highest < DARK else None
-    wide = np.nan_to_num(values.astype(np.float32))
-    low, high = float(wide.min()), float(wide.max())
-    if low >= 0 and high <= 1:
-        low, high = 0.0, 1.0
-    scaled = (wide - low) * (255 / (high - low or 1))
-    return np.rint(scaled).astype(np.uint8), f"{values.dtype.name} values from {low:g} to {high:g} are read as 0 to 255"
-
-
-def _decode_exotic(data: bytes, name: str) -> DecodedImage:
-    """Decode what Pillow does not recognise: OpenCV reads colour TIFFs in floating point or in planes of 16 bits."""
-    values = None
-    if data.startswith((b"II", b"MM")):
-        with contextlib.suppress(cv2.error):
-            values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if values is None:
-        raise ImageError(f"{name}: {_describe(data)}; expected an image (JPEG, PNG, WebP, TIFF, BMP or GIF)")
-    pixels, note = (values, None) if values.dtype == np.uint8 else _to_8_bit(values)
-    rgb = np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else np.ascontiguousarray(pixels[..., 2::-1])
-    return DecodedImage(rgb, (note,) if note else ())
-
-
-def _describe(data: bytes) -> str:
-    start = data.lstrip()[:64].lower() if data[:1].isspace() else data[:64]
-    for offset, signature, description in _SIGNATURES:
-        if start[offset:].lower().startswith(signature.lower()):
-            return description
-    if start.startswith((b"\xff\xd8", b"\x89PNG", b"GIF8", b"RIFF", b"II*", b"MM\0*", b"BM")):
-        return f"an image whose header is damaged ({len(data):,} bytes); copy or download it again"
-    return f"not an image: it begins with {start[:12]!r}"
 
 
 def _nearby(path: Path) -> str:

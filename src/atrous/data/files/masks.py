@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from atrous.data.files.codecs import grey_levels, lossy_codec
-from atrous.data.files.images import open_with_pillow
 from atrous.data.files.limits import read_file
+from atrous.data.files.pillow import open_with_pillow
 from atrous.errors import InputError
 from atrous.labels import IGNORE, VOID_COLOR, Color, LabelSet, Mask, labels_from_colors
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.data.files.images import Pixels, turn
+from atrous.data.files.exif import Pixels, turn
 from atrous.data.files.masks import Orientation
 
 Size = tuple[int, int]

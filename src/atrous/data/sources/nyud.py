@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atrous.data.extras import Extras, Layer
-from atrous.data.files.images import ImageError, Pixels, open_with_pillow
+from atrous.data.files.exif import Pixels
+from atrous.data.files.images import ImageError
 from atrous.data.files.limits import read_file
 from atrous.data.files.masks import MaskForm
+from atrous.data.files.pillow import open_with_pillow
 from atrous.data.sources.base import MatlabSource
 from atrous.errors import DatasetError
 from atrous.label_sets import NYUD
