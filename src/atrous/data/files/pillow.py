@@ -75,4 +75,5 @@ def _tiff_page(image: Image.Image) -> TiffPage | None:
     if not isinstance(image, TiffImageFile):
         return None
     tags = {tag: value if isinstance(value, tuple) else (value,) for tag, value in dict(image.tag_v2).items()}
-    return page_of({tag: value for tag, value in tags.items() if all(isinstance(number, int) for number in value)})
+    tags = {tag: value for tag, value in tags.items() if all(isinstance(number, int) for number in value)}
+    return page_of(tags, big_endian=image.tag_v2.prefix == b"MM")

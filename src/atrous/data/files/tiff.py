@@ -45,7 +45,10 @@ _READ_BY_OPENCV = (UNCOMPRESSED, LZW, *DEFLATE)
 def pillow_reads(page: TiffPage) -> bool:
     """Whether Pillow decodes a page rightly, which a test shows for each of these."""
     unsigned, depth = page.sample_format in (UNSIGNED, UNDEFINED), page.depth
-    if page.planar and depth != 8 and page.compression == UNCOMPRESSED:
+    compressed = page.compression != UNCOMPRESSED
+    if page.planar and depth != 8 and not compressed:
+        return False
+    if page.big_endian and compressed and depth > 8 and not (unsigned and depth == 16):  # bytes are swapped twice
         return False
     match page.photometric:
         case photometric if photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO):

@@ -52,6 +52,7 @@ class TiffPage:
         orientation: tag 274.
         reduced: whether it is a thumbnail or a transparency mask of another image (tags 254 and 255).
         subordinate: file offsets of the images of tag 330.
+        big_endian: whether the file stores the highest byte of a number first.
     """
 
     place: tuple[int, int | None]
@@ -67,6 +68,7 @@ class TiffPage:
     orientation: int = 1
     reduced: bool = False
     subordinate: tuple[int, ...] = field(default=(), repr=False)
+    big_endian: bool = False
 
     @property
     def alpha(self) -> int:
@@ -120,7 +122,9 @@ def main_page(pages: list[TiffPage]) -> TiffPage:
     return max(larger, key=lambda page: (not page.reduced, page.pixels), default=first)
 
 
-def page_of(tags: Mapping[int, tuple[int, ...]], place: tuple[int, int | None] = (0, None)) -> TiffPage | None:
+def page_of(
+    tags: Mapping[int, tuple[int, ...]], place: tuple[int, int | None] = (0, None), *, big_endian: bool
+) -> TiffPage | None:
     """A page by its tags; None if these do not contain its size."""
     if not (tags.get(256) and tags.get(257)):
         return None
@@ -142,6 +146,7 @@ def page_of(tags: Mapping[int, tuple[int, ...]], place: tuple[int, int | None] =
         orientation=first(274, 1),
         reduced=bool(first(254, 0) & 0b101) or first(255, 1) == 2,
         subordinate=tags.get(330, ()),
+        big_endian=big_endian,
     )
 
 
@@ -153,7 +158,7 @@ def _read_page(
     start = at + (8 if big else 2)
     after = start + size * int.from_bytes(data[at:start], order)
     following = int.from_bytes(data[after : after + (8 if big else 4)], order)
-    return page_of(dict(_read_tags(data, order, big, at)), place), following
+    return page_of(dict(_read_tags(data, order, big, at)), place, big_endian=order == "big"), following
 
 
 def _read_tags(
