@@ -19,6 +19,7 @@ from atrous.data.doctor.list_rules import (
 from atrous.data.doctor.pair_rules import with_known_colors
 from atrous.data.doctor.remedies import findings_about
 from atrous.data.doctor.report import Checkup
+from atrous.data.files.find import is_file
 from atrous.data.files.threads import Progress, read_all
 from atrous.data.findings import Finding, Item, errors_of, tally, worst_first
 from atrous.data.sources.base import Listed
@@ -129,4 +130,4 @@ def _check_registered(
 def _existing(lists: Mapping[str, Sequence[Listed]]) -> list[Listed]:
     """The pairs whose files exist, each once."""
     pairs = dict.fromkeys(pair for listed in lists.values() for pair in listed)
-    return [pair for pair in pairs if pair.image.is_file() and pair.mask.exists()]
+    return [pair for pair in pairs if is_file(pair.image) and pair.mask.exists()]

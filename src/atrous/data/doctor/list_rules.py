@@ -9,6 +9,7 @@ from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 
+from atrous.data.files.find import is_file
 from atrous.data.files.masks import MaskRef
 from atrous.data.finding_kinds import FindingKind
 from atrous.data.findings import SHOWN, Finding, Item, make_finding, number
@@ -29,7 +30,7 @@ def repair_command(data: Described) -> str:
 def absent_files(source: DatasetSource, lists: Lists) -> list[Finding]:
     """Errors about files that do not exist, or belong to several images, and objects without an outline."""
     pairs = {pair: split for split, listed in lists.items() for pair in listed}
-    there = {pair.image: pair.image.is_file() for pair in pairs}
+    there = {pair.image: is_file(pair.image) for pair in pairs}
     without_image = {pair: split for pair, split in pairs.items() if not there[pair.image]}
     without_mask = [pair for pair in pairs if there[pair.image] and not pair.mask.exists()]
     findings = [
@@ -82,7 +83,7 @@ def _missing_extras(source: DatasetSource, pairs: Iterable[Listed]) -> Finding |
     for folder, named_after in source.extras.folders().items():
         for pair in pairs:
             file = folder / (pair.mask.path if named_after == "mask" else pair.image).name
-            if not file.is_file():
+            if not is_file(file):
                 items.append(Item(str(pair.image), f"needs {file}"))
     return make_finding(FindingKind.MISSING_FILE, items, source=source.kind) if items else None
 

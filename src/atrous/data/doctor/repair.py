@@ -23,6 +23,7 @@ from atrous.data.doctor.pair_rules import (
 )
 from atrous.data.doctor.report import Checkup
 from atrous.data.files.exif import turn
+from atrous.data.files.find import is_file
 from atrous.data.files.images import open_image
 from atrous.data.files.masks import MaskForm, MaskRef, read_mask, resorted
 from atrous.data.files.orientation import agreement
@@ -153,7 +154,7 @@ def _plan_all(checkup: Checkup) -> tuple[dict[Listed, Plan], list[Item]]:
         images.setdefault(pair.mask, set()).add(pair.image)
     for pair in pairs:
         if not (seen := checkup.facts.get(pair)):
-            plan: Plan | str = "no mask" if pair.image.is_file() else "not there"
+            plan: Plan | str = "no mask" if is_file(pair.image) else "not there"
         elif len(images[pair.mask]) > 1:
             plan = f"shares {pair.mask} with another image"
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,9 @@ class FoundImage:
 
 
 def find_images(inputs: Sequence[str | Path]) -> list[FoundImage]:
-    """List the images in files, folders and patterns, each file once, in a fixed order.
+    """List the images in files, folders and patterns, each name once, in a fixed order.
+
+    Links count by their own names: two links to one file are two images, as in datasets that are built of links.
 
     Folders, and folders that a pattern such as ``"photos/*.jpg"`` or ``"photos/**"`` matches, are searched recursively
     for files with :data:`SUFFIXES`; hidden files are skipped. A file given by its name is always listed, whatever its
@@ -46,7 +49,7 @@ def find_images(inputs: Sequence[str | Path]) -> list[FoundImage]:
     found: dict[str, FoundImage] = {}
     for given in inputs:
         for image in _find(given):
-            found.setdefault(os.path.realpath(image.path), image)
+            found.setdefault(os.path.abspath(image.path), image)  # noqa: PTH100 - resolve follows links
     return list(found.values())
 
 
@@ -80,15 +83,55 @@ def _fixed_parts(pattern: Path) -> Iterator[str]:
         yield part
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    seen: set[str] = set()  # links to folders are followed, each folder once
-    for root, folders, files in os.walk(folder, followlinks=True):
-        here = os.path.realpath(root)
-        if here in seen:
-            folders.clear()
-            continue
-        seen.add(here)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
-                yield Path(root, name)
+def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    """The images below a folder; links to folders are followed, except to a folder that they are in."""
+    here = os.path.realpath(folder)
+    if here in above:
+        return
+    entries = sorted((entry for entry in _entries(folder) if not entry.name.startswith(".")), key=lambda e: e.name)
+    folders = {entry.name: None for entry in entries if _is_dir(entry)}
+    for entry in entries:
+        if entry.name not in folders and Path(entry.name).suffix.lower() in SUFFIXES:
+            yield folder / entry.name
+    for name in folders:
+        yield from _walk(folder / name, (*above, here))
+
+
+def _is_dir(entry: os.DirEntry[str]) -> bool:
+    return is_dir(Path(entry.path)) if entry.is_symlink() else entry.is_dir()
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError:  # not readable
+        return []
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; also False for a name that is too long or contains a null character."""
+    return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises for such names
+
+
+def is_dir(path: Path) -> bool:
+    """Whether there is such a folder, as :func:`is_file`."""
+    return os.path.isdir(path)  # noqa: PTH112 - as above
+
+
+def as_written(path: Path) -> Path:
+    """The file of a name whose accents may be written otherwise: macOS stores ``é`` as ``e`` and an accent.
+
+    Returns:
+        The path of the file in the same folder whose name is the same to a reader; the path itself if there is none.
+    """
+    if path.name.isascii() or is_file(path):
+        return path
+    meant = composed(path.name)
+    names = (entry.name for entry in _entries(path.parent))
+    return next((path.with_name(name) for name in names if composed(name) == meant), path)
+
+
+def composed(name: str) -> str:
+    """A name with each letter and its accents in one character (Unicode's NFC), so that names can be compared."""
+    return unicodedata.normalize("NFC", name)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from atrous.data.files.codecs import grey_levels, lossy_codec
+from atrous.data.files.find import is_file
 from atrous.data.files.limits import read_file
 from atrous.data.files.pillow import open_with_pillow
 from atrous.errors import InputError
@@ -187,7 +188,7 @@ class MaskRef(ABC):
 
     def exists(self) -> bool:
         """Whether it is there, readable or not."""
-        return self.path.is_file()
+        return is_file(self.path)
 
     def boxes(self) -> tuple[str, ...]:
         """The objects of which only a box is known: its pixels are ignored."""

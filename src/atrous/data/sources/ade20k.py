@@ -6,7 +6,7 @@ from pathlib import Path
 
 from atrous.data.files.masks import MaskFile, MaskForm
 from atrous.data.sources.base import Listed, PublishedSource
-from atrous.data.sources.names import folders_in, require_split
+from atrous.data.sources.names import folders_in, require_split, visible
 from atrous.errors import DatasetError
 from atrous.label_sets import ADE20K
 
@@ -44,10 +44,10 @@ class Ade20k(PublishedSource):
         require_split(images, self.splits())
         masks = self.root / "annotations" / images.name
         return [
-            Listed(image.stem, image, MaskFile(masks / f"{image.stem}.png")) for image in sorted(images.glob("*.jpg"))
+            Listed(image.stem, image, MaskFile(masks / f"{image.stem}.png")) for image in visible(images.glob("*.jpg"))
         ]
 
     def unused_masks(self) -> list[Path]:
         images = self.root / "images"
-        masks = sorted((self.root / "annotations").glob("*/*.png"))
+        masks = visible((self.root / "annotations").glob("*/*.png"))
         return [mask for mask in masks if not (images / mask.parent.name / f"{mask.stem}.jpg").is_file()]

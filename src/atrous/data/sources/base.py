@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from atrous.data.extras import Extras
+from atrous.data.files.find import as_written, is_file
 from atrous.data.files.masks import MaskFile, MaskForm, MaskRef
 from atrous.data.files.matlab import MatlabMask, MatrixError, scipy_io
 from atrous.data.findings import Finding
-from atrous.data.sources.names import read_lines
+from atrous.data.sources.names import lists_in, read_lines
 from atrous.errors import DatasetError
 
 
@@ -151,7 +152,7 @@ class MatlabSource(PublishedSource):
                 raise DatasetError(f"{self.spec}: {error}") from error
 
     def splits(self) -> list[str]:
-        return sorted(file.stem for file in self.lists.glob("*.txt") if "_" not in file.stem)
+        return [file.stem for file in lists_in(self.lists) if "_" not in file.stem]
 
     def list_file(self, split: str) -> Path:
         return self.lists / f"{split}.txt"
@@ -159,15 +160,15 @@ class MatlabSource(PublishedSource):
     def listed(self, split: str) -> list[Listed]:
         lines = read_lines(self.list_file(split), self.root)
         names = [f"{self.prefix}{Path(line.split()[0]).stem}" for line in lines]  # some lists name image and mask
-        return [Listed(name, self.images / f"{name}{self.suffix}", self._mask(name)) for name in names]
+        return [Listed(name, as_written(self.images / f"{name}{self.suffix}"), self._mask(name)) for name in names]
 
     def matrix(self, file: Path) -> MatlabMask:
         """The mask in a ``.mat`` file."""
         return MatlabMask(file, self.variable)
 
     def _mask(self, name: str) -> MaskRef:
-        matrix, image = (self.masks / f"{name}{suffix}" for suffix in (".mat", ".png"))
-        return MaskFile(image) if image.is_file() and not matrix.is_file() else self.matrix(matrix)
+        matrix, image = (as_written(self.masks / f"{name}{suffix}") for suffix in (".mat", ".png"))
+        return MaskFile(image) if is_file(image) and not is_file(matrix) else self.matrix(matrix)
 
 
 def list_pairs(source: DatasetSource, split: str) -> list[Listed]:

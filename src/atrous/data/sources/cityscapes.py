@@ -6,7 +6,7 @@ from pathlib import Path
 
 from atrous.data.files.masks import MaskFile, MaskForm
 from atrous.data.sources.base import Listed, PublishedSource
-from atrous.data.sources.names import folders_in, require_split
+from atrous.data.sources.names import folders_in, require_split, visible
 from atrous.errors import DatasetError
 from atrous.label_sets import CITYSCAPES
 
@@ -49,7 +49,7 @@ class Cityscapes(PublishedSource):
         require_split(self.images / split, self.splits())
         masks = "gtCoarse" if split == "train_extra" else "gtFine"
         pairs = []
-        for image in sorted((self.images / split).glob("*/*_leftImg8bit.png")):
+        for image in visible((self.images / split).glob("*/*_leftImg8bit.png")):
             name = image.name.removesuffix("_leftImg8bit.png")
             mask = self.root / masks / split / image.parent.name / f"{name}_{masks}_{self.ending}.png"
             pairs.append(Listed(name, image, MaskFile(mask)))

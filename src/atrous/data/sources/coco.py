@@ -12,6 +12,7 @@ import numpy as np
 
 from atrous.data.files.coco_json import CocoMask, read_annotations
 from atrous.data.files.coco_shapes import Annotations
+from atrous.data.files.find import as_written
 from atrous.data.files.masks import MaskForm
 from atrous.data.sources.base import Listed, PublishedSource
 from atrous.data.sources.names import did_you_mean
@@ -86,7 +87,10 @@ class Coco(PublishedSource):
             names = sorted(sorted(names, key=_hash)[: SUBSETS[split][1]])
         places = (self.root / whole, self.root / "images" / whole, self.root / "images")
         images = next((place for place in places if place.is_dir()), places[0])
-        return [Listed(name, images / annotations.images[name].file, CocoMask(file, name, classes)) for name in names]
+        return [
+            Listed(name, as_written(images / annotations.images[name].file), CocoMask(file, name, classes))
+            for name in names
+        ]
 
     def _refuse_background(self, annotations: Annotations, file: Path) -> None:
         """A category named background may exist, but not have objects: what it means differs from ours."""

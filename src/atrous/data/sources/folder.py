@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from atrous.data.extras import Extras
-from atrous.data.files.find import SUFFIXES, find_images
+from atrous.data.files.find import SUFFIXES, FoundImage, composed, find_images
 from atrous.data.files.images import ImageError
 from atrous.data.files.masks import MaskError, MaskFile, MaskForm
 from atrous.data.finding_kinds import FindingKind
@@ -16,7 +16,7 @@ from atrous.data.findings import Finding, Item
 from atrous.data.sources.base import Listed
 from atrous.data.sources.guess import SeenMask, every_value, guess_form, indented, masks_seen
 from atrous.data.sources.labels_toml import read_form, toml_of, with_background
-from atrous.data.sources.names import closest, did_you_mean, folders_in, read_lines
+from atrous.data.sources.names import closest, did_you_mean, folders_in, lists_in, read_lines
 from atrous.errors import DatasetError
 
 VALIDATION_SHARE = 0.2
@@ -64,14 +64,14 @@ class Folder:
         """The images by name: the path below ``images/`` without suffix, which two may share."""
         images: dict[str, list[Path]] = {}
         for image in find_images([self.root / "images"]):
-            images.setdefault(image.relative.with_suffix("").as_posix(), []).append(image.path)
+            images.setdefault(_name(image), []).append(image.path)
         return images
 
     @cached_property
     def masks(self) -> dict[str, Path]:
         """The masks by the same names; of two with one name, the PNG."""
         try:
-            found = [(image.relative.with_suffix("").as_posix(), image.path) for image in find_images([self._masks])]
+            found = [(_name(image), image.path) for image in find_images([self._masks])]
         except ImageError:
             return {}
         return dict(sorted(found, key=lambda named: named[1].suffix.lower() == ".png"))
@@ -82,7 +82,7 @@ class Folder:
 
     def splits(self) -> list[str]:
         if (self.root / "splits").is_dir():
-            return sorted(file.stem for file in (self.root / "splits").glob("*.txt"))
+            return [file.stem for file in lists_in(self.root / "splits")]
         folders = folders_in(self.root / "images")
         return folders if "train" in folders else ["train", "val"]
 
@@ -98,10 +98,7 @@ class Folder:
 
     def _names(self, split: str) -> list[str]:
         if (self.root / "splits").is_dir():
-            lines = read_lines(self.list_file(split), self.root)
-            return [
-                str(Path(line).with_suffix("")) if Path(line).suffix.lower() in SUFFIXES else line for line in lines
-            ]
+            return [self._known(line) for line in read_lines(self.list_file(split), self.root)]
         if (self.root / "images" / split).is_dir():
             return [name for name in self.images if name.startswith(f"{split}/")]
         if split == "all":
@@ -183,6 +180,17 @@ class Folder:
         except DatasetError:
             return []
         return [image for images in self.images.values() for image in images if image not in listed]
+
+    def _known(self, line: str) -> str:
+        """The name of an image as a list has it: with or without suffix, ``./`` or ``images/`` in front."""
+        path = Path(composed(line))
+        name = (path.with_suffix("") if path.suffix.lower() in SUFFIXES else path).as_posix()
+        below = name.removeprefix("images/")
+        return below if below in self.images else name
+
+
+def _name(image: FoundImage) -> str:
+    return composed(image.relative.with_suffix("").as_posix())
 
 
 def _drawn_for_validation(name: str) -> bool:

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
+from atrous.data.files.find import is_file
 from atrous.data.sources.labels_toml import read_text
 from atrous.errors import DatasetError
 
@@ -24,12 +25,22 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def folders_in(folder: Path) -> list[str]:
-    """The names of the folders in a folder, sorted; empty if it does not exist."""
-    return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    """The names of the folders in a folder, sorted, without hidden ones; empty if it does not exist."""
+    return sorted(path.name for path in visible(folder.iterdir()) if path.is_dir()) if folder.is_dir() else []
+
+
+def visible(files: Iterable[Path]) -> list[Path]:
+    """Files and folders in order, without hidden ones, such as ``._x.jpg`` that macOS puts beside ``x.jpg``."""
+    return sorted(file for file in files if not file.name.startswith("."))
+
+
+def lists_in(folder: Path) -> list[Path]:
+    """The text files in a folder that may be lists of splits."""
+    return visible(folder.glob("*.txt"))
 
 
 def read_lines(file: Path, root: Path) -> list[str]:
-    """Read the non-empty lines of the list of a split.
+    """Read the non-empty lines of the list of a split; backslashes in them are read as slashes.
 
     Args:
         file: the list, named after the split.
@@ -38,8 +49,8 @@ def read_lines(file: Path, root: Path) -> list[str]:
     Raises:
         DatasetError: the file does not exist, or is not UTF-8 text.
     """
-    if not file.is_file():
-        there = sorted(path.stem for path in file.parent.glob("*.txt"))
+    if not is_file(file):
+        there = [path.stem for path in lists_in(file.parent)]
         raise DatasetError(
             f"{root} has no split '{file.stem}'{did_you_mean(file.stem, there)} (looked for {file}); "
             f"available splits: {', '.join(there) or 'none'}"
@@ -48,7 +59,7 @@ def read_lines(file: Path, root: Path) -> list[str]:
         lines = read_text(file).splitlines()
     except ValueError as error:
         raise DatasetError(f"{file}: {error}") from error
-    return [line.strip() for line in lines if line.strip()]
+    return [line.strip().replace("\\", "/") for line in lines if line.strip()]
 
 
 def require_split(folder: Path, available: list[str]) -> None:

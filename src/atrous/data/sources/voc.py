@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from atrous.data.files.find import as_written
 from atrous.data.files.masks import MaskFile, MaskForm
 from atrous.data.sources.base import Listed, PublishedSource
-from atrous.data.sources.names import read_lines
+from atrous.data.sources.names import lists_in, read_lines, visible
 from atrous.errors import DatasetError
 from atrous.label_sets import VOC
 
@@ -31,7 +32,7 @@ class Voc(PublishedSource):
         self.root = base
 
     def splits(self) -> list[str]:
-        return sorted(file.stem for file in self._lists.glob("*.txt"))
+        return [file.stem for file in lists_in(self._lists)]
 
     def list_file(self, split: str) -> Path:
         return self._lists / f"{split}.txt"
@@ -47,12 +48,12 @@ class Voc(PublishedSource):
             else:
                 image, mask = self.root / "JPEGImages" / f"{line}.jpg", self.root / masks / f"{line}.png"
                 name = line
-            pairs.append(Listed(name, image, MaskFile(mask)))
+            pairs.append(Listed(name, as_written(image), MaskFile(as_written(mask))))
         return pairs
 
     def unused_masks(self) -> list[Path]:
         images = {file.stem for file in (self.root / "JPEGImages").iterdir()}
-        masks = sorted(self.root.glob("SegmentationClass*/*.png"))
+        masks = visible(self.root.glob("SegmentationClass*/*.png"))
         return [mask for mask in masks if mask.stem not in images]
 
     @property
