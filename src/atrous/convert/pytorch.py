@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from pickle import UnpicklingError
@@ -21,8 +21,10 @@ from atrous.labels import LabelSet
 from atrous.models.backbones.weights import read_weights
 from atrous.models.base import SegmentationModel
 
-_WRAPPERS = ("state_dict", "model_state", "model_state_dict", "model")
+_WRAPPERS = ("state_dict", "model_state", "model_state_dict", "model", "net", "network", "weights")
 """Keys of the weights in files that contain an optimizer, too."""
+_PREFIXES = ("_orig_mod.", "module.", "model.", "net.", "network.")
+"""What torch.compile, DataParallel, and the attributes of Lightning modules put in front of all names."""
 _ZIP, _PICKLE = b"PK", b"\x80"
 _OTHERS = {b"\x89HDF": "an HDF5 file, such as Keras writes"}
 _EXPECTED = "expected tensors whose names are strings, such as 'conv1.weight'"
@@ -60,11 +62,22 @@ def convert_pytorch(
         InputError: as for :func:`atrous.convert.layouts.build_model`.
     """
     return build_model(
-        _source(Path(file)), architecture, layout, label_set=label_set, inputs=inputs, rates=rates, scales=scales
+        read_state_dict(Path(file)),
+        architecture,
+        layout,
+        label_set=label_set,
+        inputs=inputs,
+        rates=rates,
+        scales=scales,
     )
 
 
-def _source(file: Path) -> FileTensors:
+def read_state_dict(file: Path) -> FileTensors:
+    """The tensors of a PyTorch or safetensors file; what else is in it is left out.
+
+    Raises:
+        ConversionError: the file can't be read, or contains no state dict.
+    """
     found = _read(file)
     wrapper = next(
         (key for key in _WRAPPERS if isinstance(found, Mapping) and isinstance(found.get(key), Mapping)), None
@@ -79,9 +92,29 @@ def _source(file: Path) -> FileTensors:
         said = listed(others) if others else "nothing"
         raise ConversionError(f"{file} contains no state dict: {_EXPECTED}, found {said}; {_FIX}")
     beside = [str(key) for key in found if key != wrapper] if wrapper else []
-    return FileTensors(
-        file, {name.removeprefix("module."): tensor for name, tensor in weights.items()}, left_out=beside
-    )
+    named, others, changes = _without_prefixes(weights)
+    return FileTensors(file, named, left_out=beside + others, changes=changes)
+
+
+def _without_prefixes(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str], list[str]]:
+    """The tensors without what wrappers put in front of their names, the names of others beside the network, such as a
+    loss's, and what was changed.
+    """
+    others: list[str] = []
+    changes: list[str] = []
+    while prefix := next((p for p in _PREFIXES if 2 * sum(map(p.__eq__, _starts(weights))) > len(weights)), None):
+        others += [name for name in weights if not name.startswith(prefix)]
+        weights = {name.removeprefix(prefix): t for name, t in weights.items() if name.startswith(prefix)}
+        changes.append(f"the prefix '{prefix}' was taken off the names of its tensors")
+    compiled = f".{_PREFIXES[0]}"  # a part of the network that was compiled alone
+    if any(compiled in name for name in weights):
+        weights = {name.replace(compiled, "."): tensor for name, tensor in weights.items()}
+        changes.append(f"'{_PREFIXES[0]}' was taken out of the names of its tensors")
+    return dict(weights), others, changes
+
+
+def _starts(names: Iterable[str]) -> Iterator[str]:
+    return (f"{name.partition('.')[0]}." for name in names)
 
 
 def _read(file: Path) -> Any:

