@@ -3,7 +3,7 @@
 import argparse
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ class NumPy1(pickle._Pickler):  # the one in Python, whose names of globals can 
         else:
             super().save_global(obj, name)
 
-    dispatch = {**pickle._Pickler.dispatch, type(len): save_global}
+    dispatch: ClassVar[dict[type, Any]] = {**pickle._Pickler.dispatch, type(len): save_global}
 
 
 @pytest.mark.parametrize("numpy1", [False, True])
@@ -45,6 +45,8 @@ def test_what_is_beside_the_weights_is_left_out(tmp_path: Path, beside: dict[str
         loads, load = pickle.loads, pickle.load
 
     torch.save({**beside, "model_state": WEIGHTS}, tmp_path / "best.pth", pickle_module=Writer)
+    if "args" not in beside:
+        assert (b"cnumpy.core.multiarray" in (tmp_path / "best.pth").read_bytes()) is numpy1
     source = read_state_dict(tmp_path / "best.pth")
     assert source.names() == list(WEIGHTS)
     assert source.left_out == list(beside)

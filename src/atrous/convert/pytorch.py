@@ -21,7 +21,7 @@ from atrous.labels import LabelSet
 from atrous.models.backbones.weights import read_weights
 from atrous.models.base import SegmentationModel
 
-_WRAPPERS = ("state_dict", "model_state", "model_state_dict", "model", "net", "network", "weights")
+_WRAPPERS = ("state_dict", "model_state", "model_state_dict", "model")
 """Keys of the weights in files that contain an optimizer, too."""
 _PREFIXES = ("_orig_mod.", "module.", "model.", "net.", "network.")
 """What torch.compile, DataParallel, and the attributes of Lightning modules put in front of all names."""
