@@ -19,6 +19,16 @@ def test_every_public_name_is_there_and_documented(name: str) -> None:
     assert value.__doc__.strip()
 
 
+def test_the_public_names_are_frozen() -> None:
+    """A change here is a line in the changelog."""
+    frozen = """
+        ASPP AtrousError Backbone Bilateral DeepLabV3PlusDecoder DenseCRF Gaussian Grid Inference LabelSet Sample
+        Segmentation convolutionalize create_model evaluate load load_recipe open_dataset predict register_backbone
+        register_dataset register_loss register_model resample set_output_stride train wrap
+    """
+    assert atrous.__all__ == frozen.split()
+
+
 def test_public_names_are_listed_once_and_in_order() -> None:
     assert atrous.__all__ == sorted(set(atrous.__all__))
     assert sorted(atrous._HOMES) == atrous.__all__

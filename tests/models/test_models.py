@@ -306,16 +306,6 @@ def _small() -> SegmentationModel:
     return _kept[0]
 
 
-def test_the_public_names_are_frozen() -> None:
-    assert sorted(atrous.__all__) == sorted(
-        [
-            *("DenseCRF", "LabelSet", "Segmentation", "create_model", "evaluate", "load", "open_dataset", "predict"),
-            "set_output_stride",
-        ]
-    )
-    assert all(hasattr(atrous, name) for name in atrous.__all__)
-
-
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -133,6 +133,9 @@ def _stack(examples: Sequence[Example | Exception]) -> Batch | Exception:
             return example
         good.append(example)
     images, masks, names, auxiliary = zip(*good, strict=True)
+    if len({image.shape for image in images}) > 1:
+        shapes = ", ".join(f"{name}: {tuple(image.shape)}" for name, image in zip(names, images, strict=True))
+        return InputError(f"the samples of a batch must have one size after augmentation, found {shapes}")
     return Batch(
         torch.stack(images).permute(0, 3, 1, 2),
         torch.stack(masks),

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from atrous.data.dataset import Dataset, Sample, dataset_extras, dataset_name, require_dataset
-from atrous.errors import InputError
+from atrous.data.dataset import Dataset, Sample, check_sample, dataset_extras, dataset_name, require_dataset
+from atrous.errors import DatasetError, InputError
 from atrous.evaluation.metrics import ConfusionMatrix, Metrics
 from atrous.evaluation.trimap import trimap as near_boundaries
-from atrous.inference.prepare import Precision, prepared
+from atrous.inference.prepare import Precision, prepared, require_model
 from atrous.inference.test_time import Inference
 from atrous.labels import LabelSet
 from atrous.models.base import SegmentationModel
@@ -141,6 +141,7 @@ def evaluate(
     """
     if any(width < 1 for width in trimap):
         raise InputError(f"a band along boundaries is 1 or more pixels wide, not {min(trimap)}")
+    require_model(model)
     require_dataset(dataset)
     if not len(dataset):
         raise InputError(f"there is no image to evaluate in {dataset_name(dataset)}")
@@ -177,12 +178,21 @@ def _evaluated_heads(model: SegmentationModel, dataset: Dataset) -> dict[str, La
 def _read_ahead(dataset: Dataset, indices: Sequence[int]) -> Iterator[Sample]:
     """Yield samples in order; the next one is read while one is used."""
     with ThreadPoolExecutor(1, "read-ahead") as reader:
-        coming = [reader.submit(dataset.__getitem__, index) for index in indices[:1]]
+        coming = [reader.submit(_read, dataset, index) for index in indices[:1]]
         for following in indices[1:]:
             sample = coming.pop().result()
-            coming.append(reader.submit(dataset.__getitem__, following))
+            coming.append(reader.submit(_read, dataset, following))
             yield sample
         yield from (last.result() for last in coming)
+
+
+def _read(dataset: Dataset, index: int) -> Sample:
+    sample = dataset[index]
+    try:
+        check_sample(sample)
+    except DatasetError as error:
+        raise DatasetError(f"{dataset_name(dataset)}, item {index}: {error}") from None
+    return sample
 
 
 def check_classes(model: LabelSet, data: LabelSet) -> None:

@@ -18,7 +18,7 @@ from atrous.data.files.images import DecodedImage, open_image, to_rgb
 from atrous.errors import InputError
 from atrous.files import write_atomically
 from atrous.grid import PIXELS, Grid, resample
-from atrous.inference.prepare import Precision, prepared
+from atrous.inference.prepare import Precision, prepared, require_model
 from atrous.inference.test_time import Inference, Merge, View
 from atrous.labels import LabelSet, Mask, encode_mask
 from atrous.models.base import SegmentationModel
@@ -127,6 +127,7 @@ def predict(
     Raises:
         ImageError: the file cannot be read.
         InputError: an array of another shape or dtype, or an output stride or scales that are not supported.
+        InputTypeError: the name of a model instead of a model.
 
     Example:
         >>> import atrous
@@ -136,6 +137,7 @@ def predict(
         >>> atrous.predict(model, "photo.png", scales=(0.75, 1.0), flip=True).labels.shape
         (40, 60)
     """
+    require_model(model)
     decoded = _decode(image, model)
     chosen = crf if isinstance(crf, DenseCRF) else stored_crf(model.card) if crf else None
     inference = Inference(tuple(scales), flip, merge, chosen)

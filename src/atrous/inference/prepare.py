@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, get_args
@@ -9,12 +10,22 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from atrous.errors import InputError
+from atrous.errors import InputError, InputTypeError
 from atrous.models.base import SegmentationModel
 from atrous.models.surgery.trace import STRUCTURE, structural_copy
 
 Precision = Literal["float32", "bfloat16"]
 """What a network computes in; bfloat16 is by autocast."""
+
+
+def require_model(model: object) -> None:
+    """Refuse the name of a model where the model itself is expected.
+
+    Raises:
+        InputTypeError: a name or path; the message shows how to load it.
+    """
+    if isinstance(model, str | os.PathLike):
+        raise InputTypeError(f"model is a {type(model).__name__}, expected a model: atrous.load({str(model)!r})")
 
 
 @contextmanager
