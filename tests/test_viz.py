@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from atrous.label_sets import CAMVID, VOC
 from atrous.labels import LabelSet
-from atrous.viz import areas, overlay, percent, side_by_side
+from atrous.viz import areas, lightened, overlay, percent, side_by_side
 
 GREY = np.full((60, 80, 3), 100, np.uint8)
 MASK = np.zeros((60, 80), np.uint8)
@@ -32,8 +32,17 @@ def test_an_unknown_label_is_an_error() -> None:
 
 def test_a_class_is_mixed_with_the_image_and_black_leaves_it() -> None:
     painted = overlay(GREY, MASK, VOC, alpha=0.5, legend=False, boundaries=False)
-    assert painted[30, 60].tolist() == [146, 114, 114]
+    assert painted[30, 60].tolist() == [160, 140, 140]
     assert painted[30, 10].tolist() == [100, 100, 100]
+
+
+def test_dark_palettes_are_lightened_for_viewing_and_stay_distinct() -> None:
+    light = lightened(VOC)
+    assert light.colors[0] == (0, 0, 0)
+    assert light.colors[VOC.names.index("cat")] == (128, 0, 0)
+    assert len(set(light.colors)) == len(VOC)
+    assert light.names == VOC.names
+    assert lightened(LabelSet(("a", "b"), ((0, 0, 0), (250, 20, 0)))).colors == ((0, 0, 0), (250, 20, 0))
 
 
 def test_ignored_pixels_are_left_as_photographed() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import io
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -18,6 +19,7 @@ from atrous.labels import IGNORE, LabelSet, Mask
 Pixels = NDArray[np.uint8]
 
 _PAPER, _INK, _FAINT, _LINE = (255, 255, 255), (32, 33, 36), (120, 124, 130), (214, 217, 222)
+_DARK = 192  # label sets without a brighter channel, as VOC's, are lightened
 _ROWS_AT_ONCE = 1 << 24  # pixels; counting needs eight bytes each
 
 
@@ -52,13 +54,25 @@ def percent(fraction: float) -> str:
     return ">99%" if 0.99 < fraction < 1 else f"{fraction:.0%}"
 
 
+def lightened(label_set: LabelSet) -> LabelSet:
+    """The label set in colours that can be seen over an image: dark palettes, as VOC's, are lightened.
+
+    Black stays black, and colours that differ stay different. This is for viewing only: masks keep their palette.
+    """
+    if max(map(max, label_set.colors)) > _DARK:
+        return label_set
+    table = [round(math.sqrt(255 * part)) for part in range(256)]
+    return replace(label_set, colors=tuple((table[r], table[g], table[b]) for r, g, b in label_set.colors))
+
+
 def overlay(
     image: Pixels, mask: Mask, label_set: LabelSet, *, alpha: float = 0.55, legend: bool = True, boundaries: bool = True
 ) -> Pixels:
     """Blend class colours over an image, outline the regions, and add a legend below.
 
-    Ignored pixels and classes whose colour is black (VOC's background) are not painted. The legend covers nothing: the
-    image grows downwards, and sideways only if it is narrower than a legend entry.
+    Ignored pixels and classes whose colour is black (VOC's background) are not painted, and dark palettes are
+    :func:`lightened`. The legend covers nothing: the image grows downwards, and sideways only if it is narrower than a
+    legend entry.
 
     Args:
         image: uint8 RGB ``(H, W, 3)``.
@@ -75,6 +89,7 @@ def overlay(
         InputError: image and mask differ in size, or the mask contains a label that is not a class.
     """
     _check(image, mask)
+    label_set = lightened(label_set)
     painted = _paint(image, mask, label_set, alpha)
     if boundaries:
         _outline(painted, mask)
@@ -98,6 +113,7 @@ def side_by_side(image: Pixels, mask: Mask, label_set: LabelSet) -> Pixels:
         InputError: image and mask differ in size, or the mask contains a label that is not a class.
     """
     _check(image, mask)
+    label_set = lightened(label_set)
     overlaid = overlay(image, mask, label_set, legend=False)
     return _panels(
         {"image": image, "labels": label_set.colorize(mask), "overlay": overlaid}, mask, label_set, columns=3
@@ -144,6 +160,7 @@ def attention_figure(
         InputError: image and mask differ in size, or the mask contains a label that is not a class.
     """
     _check(image, mask)
+    label_set = lightened(label_set)
     panels = {"image": image, "labels": overlay(image, mask, label_set, legend=False)}
     for scale, weight in zip(scales, weights, strict=True):
         panels[f"scale {scale:g}: weight {weight.mean():.2f}"] = heat_map(image, weight)

@@ -26,4 +26,5 @@ def test_models_lists_architectures_and_cards(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "small/model.safetensors").write_bytes(bytes(2_000_000))
     said = run("models").stdout
     assert "deeplabv3plus" in said
+    assert "folder_deeplabv3plus_lite0: DeepLabv3+ on EfficientNet-Lite0 for a folder of your own" in said
     assert "small: deeplabv3plus on b, 2.0 MB\n  classes: x, y\n  mean IoU on voc:val: 50.00 %" in said

@@ -4,7 +4,7 @@ import copy
 import io
 import json
 from dataclasses import replace
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ def test_merges_of_one_network_are_compared(
     where = ["--model", str(tmp_path / "several"), "--data", f"folder:{folder}", "--split", "all"]
     result = CliRunner().invoke(app, ["sweep", *where, "--merge", "attention,average,max"])
     assert result.exit_code == 0, result.output
-    assert [line.split()[1] for line in result.stdout.splitlines()[2:5]] == ["attention", "average", "max"]
+    assert [line.split()[1] for line in result.stdout.splitlines()[4:7]] == ["attention", "average", "max"]
     assert CliRunner().invoke(app, ["evaluate", *where, "--merge", "max"]).exit_code == 0
     for options, says in (
         (["--merge", "max,mean"], "merge is one of attention, average, max"),
@@ -131,6 +131,11 @@ def test_nearly_equal_costs_are_drawn_nearly_equal(
         low, high = axes.get_xlim()
         (line,) = axes.lines
         assert np.ptp(line.get_xdata()) < 0.05 * (high - low)
+        low, high = axes.get_ylim()
+        assert high - low >= sweeping.MIN_ACCURACY_RANGE
+        labels = [text.get_window_extent() for text in axes.texts]
+        assert len(labels) == 3
+        assert not any(a.overlaps(b) for a, b in combinations(labels, 2))
 
 
 def test_multiply_adds_are_those_of_a_convolution(model: SegmentationModel) -> None:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import typer
 
 
 def models() -> None:
     """List the architectures, the recipes, and the bundled models with their cards."""
     from json import loads
+    from tomllib import loads as loads_toml
 
     from atrous.models import ARCHITECTURES, loading
-    from atrous.training.recipe_file import shipped
+    from atrous.training.recipe_file import SHIPPED, shipped
 
     typer.echo(
         f"architectures (on any timm backbone; as published, FCNs on vgg16, alexnet, caffenet and "
         f"googlenet, DeepLab v1 and v2 (deeplab_*) on vgg16 and resnet101): {', '.join(sorted(ARCHITECTURES))}"
     )
-    typer.echo(f"recipes: {', '.join(shipped())}")
+    typer.echo("recipes:")
+    for recipe in shipped():
+        table = loads_toml(Path(SHIPPED or "", f"{recipe}.toml").read_text(encoding="utf-8"))
+        typer.echo(f"  {recipe}: {table.get('description', '')}")
     names = loading.bundled()
     typer.echo("bundled models:" if names else "bundled models: none")
     for name in names:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -28,13 +28,22 @@ from atrous.inference.test_time import Inference, with_merge
 from atrous.models.base import SegmentationModel
 from atrous.models.multi_scale import MultiScale
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.backend_bases import RendererBase
+    from matplotlib.transforms import Bbox
+
 Parameter = Literal["output_stride", "merge"]
 COUNTED_AT = 513
 """Side of the image that multiply-adds are counted for, as in the papers."""
 MIN_AXIS_RANGE = 0.1
 """The least range of a plot's cost axis, relative to the costs, so that noise does not look like a difference."""
+MIN_ACCURACY_RANGE = 2.0
+"""The least range of a plot's accuracy axis in percent, so that a quarter of a percent does not look like a finding."""
 MARGIN = 0.25
 """Space on each side of a plot's axis, relative to its range."""
+LABEL_OFFSETS = (13, -14, 26, -27, 39, -40, 52, -53, 65, -66, 78, -79)
+"""Distances in points above and below a plot's point that are tried for its label."""
 
 
 @dataclass(frozen=True)
@@ -175,37 +184,63 @@ def table(points: Sequence[SweepPoint]) -> str:
 
 def plot(points: Sequence[SweepPoint]) -> bytes:
     """Plot mean IoU over time and over memory; the bytes of a PNG file."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     panels = {"seconds per image": [p.seconds for p in points]}
     if known := [p.memory / 1e6 for p in points if p.memory is not None]:
         panels["peak memory, MB"] = known
+    drawn: dict[Axes, list[float]] = {}
     accuracy = [100 * p.evaluation.metrics.mean_iou for p in points]
     for axes, (name, costs) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         axes.plot(costs, accuracy, marker="o", linestyle="-" if points[0].parameter == "output_stride" else "")
-        for point, cost, value in zip(points, costs, accuracy, strict=True):
-            axes.annotate(
-                f"{_spaced(point.parameter)} {point.value}",
-                (cost, value),
-                (0, 8),
-                textcoords="offset points",
-                ha="center",
-            )
-        axes.set(xlabel=name, ylabel="mean IoU, %", xlim=_limits(costs))
-        axes.margins(y=MARGIN)
+        axes.set(xlabel=name, ylabel="mean IoU, %")
+        axes.set(xlim=_limits(costs, MIN_AXIS_RANGE * max(costs)), ylim=_limits(accuracy, MIN_ACCURACY_RANGE))
         axes.locator_params(axis="x", nbins=5)
-        axes.ticklabel_format(axis="x", useOffset=False)
-    figure.suptitle(f"{points[0].evaluation.model} on {points[0].evaluation.data}")
+        axes.ticklabel_format(useOffset=False)
+        drawn[axes] = costs
+    first = points[0].evaluation
+    figure.suptitle(f"{first.model} on {first.data}, {first.images:,} images")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call] # labels are placed once the axes are
+    figure.set_layout_engine("none")
+    renderer = canvas.get_renderer()  # type: ignore[no-untyped-call]
+    for axes, costs in drawn.items():
+        _label(axes, renderer, [f"{_spaced(p.parameter)} {p.value}" for p in points], costs, accuracy)
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=120)
     return file.getvalue()
 
 
-def _limits(costs: Sequence[float]) -> tuple[float, float]:
-    """Limits of an axis on which nearly equal costs look nearly equal."""
-    middle, spread = (max(costs) + min(costs)) / 2, max(costs) - min(costs)
-    half = max(spread, MIN_AXIS_RANGE * middle) * (0.5 + MARGIN)
+def _label(
+    axes: Axes, renderer: RendererBase, labels: Sequence[str], across: Sequence[float], up: Sequence[float]
+) -> list[Bbox]:
+    """Write a label at each point, above it or below it, where it covers neither another label nor a point.
+
+    Returns:
+        Where the labels are.
+    """
+    from matplotlib.transforms import Bbox
+
+    places = axes.transData.transform(list(zip(across, up, strict=True)))
+    points = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in places]
+    boxes: list[Bbox] = []
+    for text, x, y in zip(labels, across, up, strict=True):
+        label = axes.annotate(text, (x, y), (0, 0), textcoords="offset points", ha="center", va="center")
+        for offset in LABEL_OFFSETS:
+            label.set_position((0, offset))
+            box = label.get_window_extent(renderer)
+            if not any(box.overlaps(other) for other in (*points, *boxes)):
+                break
+        boxes.append(box)
+    return boxes
+
+
+def _limits(values: Sequence[float], least: float) -> tuple[float, float]:
+    """Limits of an axis of a least range, on which nearly equal values look nearly equal."""
+    middle, spread = (max(values) + min(values)) / 2, max(values) - min(values)
+    half = max(spread, least) * (0.5 + MARGIN)
     return middle - half, middle + half
 
 
