@@ -51,4 +51,14 @@ def test_nothing_is_said_about_missing_classes_if_every_class_occurs():
     confusion.matrix[:] = np.eye(2)
     text = table(Evaluation("m", "d", confusion, 1, 1.0, "float32", "cpu"))
     assert "do not occur" not in text
-    assert "mean IoU over the 0 classes in at least 10 images" in text
+    assert "in at least" not in text  # a single image
+
+
+@pytest.mark.parametrize(("images", "least"), [(5, None), (10, None), (11, 2), (45, 5), (100, 10), (1449, 10)])
+def test_the_classes_of_the_second_mean_fit_the_size_of_the_split(images: int, least: int | None):
+    confusion = ConfusionMatrix(LabelSet(("sky", "road")))
+    confusion.matrix[:] = np.eye(2)
+    confusion.images[:] = images
+    text = table(Evaluation("m", "d", confusion, images, 1.0, "float32", "cpu"))
+    assert ("in at least" in text) == (least is not None)
+    assert least is None or f"mean IoU over the 2 classes in at least {least} images" in text

@@ -6,14 +6,20 @@ import math
 
 from atrous.evaluation.evaluate import Evaluation
 
+MIN_IMAGES = 10
+"""The mean IoU over frequent classes is over those in at least so many images of a large split."""
 
-def table(evaluation: Evaluation, *, min_images: int = 10) -> str:
+
+def table(evaluation: Evaluation, *, min_images: int | None = None) -> str:
     """Format the metrics and the accuracy of other heads, then each class, and the missing classes; in percent.
 
     Args:
         evaluation: what to show.
-        min_images: a second mean IoU is over the classes that occur in at least this many images.
+        min_images: a second mean IoU is over the classes that occur in at least this many images; by default a tenth of
+            the images, at most 10, and no such line for 10 images or fewer.
     """
+    if min_images is None:
+        min_images = min(MIN_IMAGES, math.ceil(evaluation.images / 10))
     metrics, confusion, names = evaluation.metrics, evaluation.confusion, evaluation.label_set.names
     frequent = confusion.frequent_classes(min_images)
     summary = [
@@ -22,7 +28,7 @@ def table(evaluation: Evaluation, *, min_images: int = 10) -> str:
         ["mean accuracy", percent(metrics.mean_accuracy)],
         ["mean IoU", percent(metrics.mean_iou)],
         ["frequency-weighted IoU", percent(metrics.frequency_weighted_iou)],
-        [_selection(frequent, min_images), percent(confusion.mean_iou_over(min_images))],
+        *([[_selection(frequent, min_images), percent(confusion.mean_iou_over(min_images))]] if min_images > 1 else []),
         *(
             [f"{name}: pixel accuracy", percent(head.metrics().pixel_accuracy)]
             for name, head in evaluation.heads.items()
@@ -34,7 +40,7 @@ def table(evaluation: Evaluation, *, min_images: int = 10) -> str:
     return "\n\n".join([aligned(summary), *_boundaries(evaluation), aligned(classes), *_absent(evaluation)])
 
 
-def markdown(evaluation: Evaluation, *, min_images: int = 10) -> str:
+def markdown(evaluation: Evaluation, *, min_images: int | None = None) -> str:
     """Format an evaluation as a section of a generated result page, with what was evaluated and how."""
     heading = f"## {evaluation.model} on {evaluation.data}"
     how = (

@@ -154,7 +154,8 @@ def test_masks_with_an_addition_to_their_names_get_the_command_that_renames_them
     for mask in list((root / "masks").iterdir()):
         mask.rename(mask.with_name(f"{mask.stem}_mask.png"))
     finding = found(check(f"folder:{root}"), "missing-mask")
-    assert f'for f in {root}/masks/*_mask.png; do mv -n "$f" "${{f%_mask.png}}.png"; done' == finding.fix
+    command = f'for f in {root}/masks/*_mask.png; do mv -n "$f" "${{f%_mask.png}}.png"; done'
+    assert finding.fix == f"{command}; `atrous data check folder:{root} --fix NEW_FOLDER` does it in the copy"
     assert "needs" in finding.items[0].detail
     assert "(there is a_mask.png)" in finding.items[0].detail
 

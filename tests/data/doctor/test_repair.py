@@ -194,3 +194,18 @@ def test_voc_and_camvid_become_folders(tmp_path: Path) -> None:
         assert check(f"folder:{copy}").healthy
         assert [(copy / f"splits/{split}.txt").read_text().strip() for split in ("train", "val")] == names
         assert open_dataset(f"folder:{copy}", "val").label_set == labels
+
+
+@pytest.mark.parametrize("names", [LABELS.names[:3], None])
+@pytest.mark.parametrize("addition", ["_L", "_mask", "-gt", ".label"])
+def test_masks_with_an_addition_to_their_names_are_taken(
+    make_folder: MakeFolder, tmp_path: Path, addition: str, names: tuple[str, ...] | None
+) -> None:
+    root = make_folder(names=names)
+    for mask in list((root / "masks").iterdir()):
+        mask.rename(mask.with_name(f"{mask.stem}{addition}.png"))
+    result = repair(check(f"folder:{root}"), tmp_path / "copy")
+    assert [len(files) for step, files in result.done.items() if "with an addition" in step] == [4]
+    assert result.left_out == ()
+    copy = open_dataset(f"folder:{tmp_path / 'copy'}", "train")
+    np.testing.assert_array_equal(copy[1].mask, draw(1)[1])

@@ -57,8 +57,7 @@ def _missing_images(source: DatasetSource, listed: Mapping[Listed, str], names: 
 def _missing_masks(source: DatasetSource, pairs: Sequence[Listed], total: int) -> Finding | None:
     if not pairs:
         return None
-    names = {folder: _names_in(folder) for folder in {pair.mask.path.parent for pair in pairs}}
-    near = {pair: _beginning_with(pair.mask.path.stem, names[pair.mask.path.parent]) for pair in pairs}
+    near = _near(pairs)
     items = []
     for pair in pairs:
         hint = f" (there is {', '.join(near[pair][:3])})" if near[pair] else ""
@@ -66,7 +65,7 @@ def _missing_masks(source: DatasetSource, pairs: Sequence[Listed], total: int) -
     return make_finding(
         FindingKind.MISSING_MASK,
         items,
-        fix=_renaming(near),
+        fix=_renaming(near, repair_command(source)),
         command=repair_command(source),
         total=number(total, "image"),
         mask=pairs[0].mask.expected,
@@ -98,14 +97,36 @@ def _beginning_with(stem: str, names: Sequence[tuple[str, str]]) -> list[str]:
     return [name for _, name in takewhile(lambda named: named[0].startswith(stem.lower()), names[first:])]
 
 
-def _renaming(near: Mapping[Listed, Sequence[str]]) -> str | None:
+def masks_by_other_names(pairs: Sequence[Listed]) -> dict[Listed, Path]:
+    """The masks of images without one, if all exist with the same addition to their names; else empty."""
+    near = _near(pairs)
+    if not _addition(near):
+        return {}
+    return {pair: pair.mask.path.with_name(names[0]) for pair, names in near.items()}
+
+
+def _near(pairs: Sequence[Listed]) -> dict[Listed, list[str]]:
+    """For each mask that is missing, the files whose names begin as it does."""
+    names = {folder: _names_in(folder) for folder in {pair.mask.path.parent for pair in pairs}}
+    return {pair: _beginning_with(pair.mask.path.stem, names[pair.mask.path.parent]) for pair in pairs}
+
+
+def _addition(near: Mapping[Listed, Sequence[str]]) -> str:
+    """What all missing masks have behind their names, ``_L.png``; empty if that is not one addition."""
+    endings = {names[0].removeprefix(pair.mask.path.stem) if len(names) == 1 else "" for pair, names in near.items()}
+    ending = endings.pop() if len(endings) == 1 else ""
+    return "" if not ending.endswith(".png") or ending[0].isalnum() or ending == ".png" else ending
+
+
+def _renaming(near: Mapping[Listed, Sequence[str]], command: str) -> str | None:
     """The command that gives masks their images' names, if all missing masks exist with one addition to their names."""
     folders = {pair.mask.path.parent for pair in near}
-    endings = {names[0].removeprefix(pair.mask.path.stem) if len(names) == 1 else "" for pair, names in near.items()}
-    folder, ending = folders.pop(), endings.pop()
-    if folders or endings or not ending.endswith(".png") or ending[0].isalnum() or ending == ".png":
+    ending = _addition(near)
+    if len(folders) > 1 or not ending:
         return None
-    return f'for f in {shlex.quote(str(folder))}/*{ending}; do mv -n "$f" "${{f%{ending}}}.png"; done'
+    folder = shlex.quote(str(folders.pop()))
+    rename = f'for f in {folder}/*{ending}; do mv -n "$f" "${{f%{ending}}}.png"; done'
+    return f"{rename}; {command} does it in the copy" if command else rename
 
 
 def _shared_masks(source: DatasetSource, pairs: Mapping[Listed, str]) -> Finding | None:

@@ -21,6 +21,7 @@ from atrous.data.doctor.pair_rules import (
     label_counts,
     nothing_but_void,
 )
+from atrous.data.doctor.renamed import with_renamed_masks
 from atrous.data.doctor.report import Checkup
 from atrous.data.files.exif import turn
 from atrous.data.files.find import is_file
@@ -118,6 +119,7 @@ def repair(checkup: Checkup, folder: Path, progress: Progress | None = None) -> 
         )
     if unclear := [finding for finding in checkup.findings if finding.kind == FindingKind.LABELS_FILE]:
         raise DatasetError(f"{unclear[0].found}; correct that first, since nothing else declares what the masks mean")
+    checkup, renamed = with_renamed_masks(checkup)
     if any(finding.kind == FindingKind.UNCLEAR_255 for finding in errors_of(checkup.findings)):
         raise DatasetError(
             f"255 may be a class or mark ignored pixels in {checkup.source.spec}; declare which in labels.toml first, "
@@ -126,6 +128,7 @@ def repair(checkup: Checkup, folder: Path, progress: Progress | None = None) -> 
     plans, left_out = _plan_all(checkup)
     lists = {split: [pair for pair in pairs if pair in plans] for split, pairs in checkup.lists.items()}
     done = _take_out_of_train(lists, checkup.facts)
+    done |= {"mask: found by its image's name with an addition": renamed} if renamed else {}
     pairs = list(dict.fromkeys(pair for listed in lists.values() for pair in listed))
     if not pairs:
         raise DatasetError(f"nothing of {checkup.source.spec} can be repaired with certainty; see its findings")
