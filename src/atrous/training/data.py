@@ -14,6 +14,7 @@ from atrous.data.findings import errors_of, tally
 from atrous.data.opening import open_dataset
 from atrous.data.stats import count_classes, inverse_log, median_frequency
 from atrous.errors import DatasetError
+from atrous.training.downloads import check_place
 from atrous.training.functions import import_function
 from atrous.training.recipe import Recipe, RecipeError
 
@@ -37,6 +38,10 @@ def open_data(
     if train_data is None and not data.train:
         raise RecipeError("data.train: no training data; set it, for example to folder:PATH")
     val_spec = "" if data.val_split == "none" else data.val or (data.train if train_data is None else "")
+    if train_data is None:
+        check_place("data.train", data.train, [data.train_split])
+    if val_data is None and val_spec:
+        check_place("data.val", val_spec, [data.val_split])
     if train_data is None:
         require_healthy(data.train, [data.train_split, *([data.val_split] if val_spec == data.train else [])])
         train_set = open_dataset(data.train, data.train_split)

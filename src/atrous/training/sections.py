@@ -55,6 +55,9 @@ class DataSection(Section):
     train: str = ""
     """Training data: a dataset source and a path, such as folder:PATH or voc:PATH (all of them: docs/data.md). A
     relative path starts from the current directory. Not needed if train() is given the data."""
+    root: str | None = None
+    """Folder of the dataset, in place of the path in `train` (and in `val`, if it has the same path): the recipes'
+    paths, such as data/VOCdevkit/VOC2012, start from the current directory."""
     train_split: str = "train"
     """Split to train on; several are joined by +."""
     val: str | None = None
@@ -71,6 +74,21 @@ class DataSection(Section):
     sqrt(rare_below / f) times as often."""
     workers: int = Field(default=2, ge=0)
     """Processes that decode and augment images; they do not change any number."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _placed(cls, values: Any) -> Any:
+        """Put the root into the specifications, which are then complete."""
+        root = values.get("root") if isinstance(values, dict) else None
+        train = values.get("train") if isinstance(values, dict) else None
+        if not isinstance(root, str) or not isinstance(train, str) or ":" not in train:
+            return values
+        kind, _, path = train.partition(":")
+        placed = {key: value for key, value in values.items() if key != "root"} | {"train": f"{kind}:{root}"}
+        val = values.get("val")
+        if isinstance(val, str) and val.partition(":")[2] == path:
+            placed["val"] = f"{val.partition(':')[0]}:{root}"
+        return placed
 
 
 class AugmentSection(Section):
