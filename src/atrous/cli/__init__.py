@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from atrous.cli.common import Commands, add_commands, print_any_name
+from atrous.cli.common import Commands, add_commands, print_any_name, share_processors
 from atrous.cli.convert import convert_app
 from atrous.cli.crf import crf_app
 from atrous.cli.data import data_app
@@ -48,4 +48,5 @@ def _root(
 def main() -> None:
     """The `atrous` command."""
     print_any_name()
+    share_processors()
     app()

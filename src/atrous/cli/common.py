@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -61,6 +62,18 @@ def add_commands(app: typer.Typer, *commands: Callable[..., None]) -> None:
     """Add commands to an app under the names of their functions."""
     for command in commands:
         app.command(cls=Command)(command)
+
+
+def share_processors() -> None:
+    """Let idle threads sleep where others need the processors: in a process of low priority, or on a busy machine.
+
+    OpenMP's threads otherwise spin while they wait for each other. One that has no processor then keeps the others
+    spinning for its whole turn, and a network runs ten times slower than in a single thread. OpenMP reads the variable
+    when torch is imported; one that the user has set stays.
+    """
+    niced = hasattr(os, "nice") and os.nice(0) > 0
+    if niced or (hasattr(os, "getloadavg") and os.getloadavg()[0] > (os.cpu_count() or 1)):
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def print_any_name() -> None:

@@ -1,0 +1,36 @@
+"""What the commands do to their process."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from atrous.cli.common import share_processors
+
+
+@pytest.mark.parametrize(
+    ("niceness", "load", "given", "expected"),
+    [
+        (0, 0.1, None, None),
+        (10, 0.1, None, "PASSIVE"),
+        (0, 1000.0, None, "PASSIVE"),
+        (10, 1000.0, "ACTIVE", "ACTIVE"),
+    ],
+)
+def test_threads_sleep_while_they_wait_where_others_need_the_processors(
+    monkeypatch: pytest.MonkeyPatch, niceness: int, load: float, given: str | None, expected: str | None
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if given:
+        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+    monkeypatch.setattr(os, "nice", lambda _: niceness)
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, load, load))
+    share_processors()
+    assert os.environ.get("OMP_WAIT_POLICY") == expected
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+
+
+def test_the_command_decides_before_torch_is_imported() -> None:
+    code = "import sys, atrous.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
