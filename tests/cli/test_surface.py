@@ -40,7 +40,7 @@ SURFACE = {
     "convert pytorch": "--as --classes --data --inputs --layout --out --overwrite --rates --scales FILE",
     "convert tensorflow": "--as --classes --data --out --overwrite --rates PREFIX",
     "convert tflite-arrays": "--classes --data --out --overwrite FILE",
-    "data check": "--fix --json --split SPEC",
+    "data check": "--enlarge-masks --fix --json --split SPEC",
     "data convert": "--link --out --split SPEC",
     "data stats": "--json --sheet --split SPEC",
 }

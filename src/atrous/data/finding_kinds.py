@@ -46,6 +46,7 @@ class FindingKind(StrEnum):
     SHARED_IMAGE = "shared-image"
     NESTED_SPLITS = "nested-splits"
     REPEATED_IMAGE = "repeated-image"
+    NEIGHBOURING_FRAMES = "neighbouring-frames"
     ABSENT_CLASS = "absent-class"
     UNJUDGED_CLASS = "unjudged-class"
 
@@ -332,6 +333,13 @@ RULES: Mapping[FindingKind, Rule] = {
         many="images are in a split more than once",
         expected="each image once, unless it should count more",
         fix="nothing, or take the repetitions out of the list",
+    ),
+    FindingKind.NEIGHBOURING_FRAMES: Rule(
+        "warning",
+        one="image is nearly the same as its neighbour by number in another split",
+        many="images are nearly the same as their neighbours by number in another split, as frames of a video are",
+        expected="whole videos in one split, so that a model is evaluated on what it has not seen",
+        fix="draw the splits by video, or by long sections of it",
     ),
     FindingKind.ABSENT_CLASS: Rule(
         "warning",

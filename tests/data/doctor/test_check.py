@@ -453,3 +453,25 @@ def make_mask(file: Path, kind: str) -> None:
             Image.fromarray(np.full_like(mask, 255) if kind == "void" else mask).save(file)
     if kind == "cut":
         file.write_bytes(file.read_bytes()[:-40])
+
+
+@pytest.mark.parametrize("video", [True, False])
+def test_neighbouring_frames_in_different_splits_are_a_warning(make_folder: MakeFolder, video: bool) -> None:
+    root = make_folder()
+    random = np.random.default_rng(0)
+    scene = random.integers(0, 256, (4, 6, 3), np.uint8)
+    names = [f"drive_{number:04}" for number in range(12)]
+    for name in names:
+        if not video:
+            scene = random.integers(0, 256, (4, 6, 3), np.uint8)
+        frame = scene.repeat(10, 0).repeat(10, 1) // 2 + random.integers(0, 9, (40, 60, 3), np.uint8)
+        Image.fromarray(frame).save(root / f"images/{name}.png")
+        Image.fromarray(np.uint8(frame[..., 0] > 60)).save(root / f"masks/{name}.png")
+    (root / "splits/train.txt").write_text("\n".join(names[::2]))
+    (root / "splits/val.txt").write_text("\n".join(names[1::2]))
+    finding = [finding for finding in check(f"folder:{root}").findings if finding.kind == "neighbouring-frames"]
+    assert len(finding) == video
+    assert not video or len(finding[0].items) == 11
+    (root / "splits/train.txt").write_text("\n".join(names[:6]))
+    (root / "splits/val.txt").write_text("\n".join(names[6:]))
+    assert "neighbouring-frames" not in kinds(root)

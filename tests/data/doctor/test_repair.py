@@ -209,3 +209,26 @@ def test_masks_with_an_addition_to_their_names_are_taken(
     assert result.left_out == ()
     copy = open_dataset(f"folder:{tmp_path / 'copy'}", "train")
     np.testing.assert_array_equal(copy[1].mask, draw(1)[1])
+
+
+@pytest.mark.parametrize(("factor", "shift"), [(2, 0), (2, 1), (3, 0), (4, 3)])
+def test_smaller_masks_are_enlarged_on_request(
+    make_folder: MakeFolder, tmp_path: Path, factor: int, shift: int
+) -> None:
+    root = make_folder()
+    image, mask = draw(0, (48 + shift, 64 + shift))
+    Image.fromarray(image).save(root / "images/a.png")
+    (root / "masks/a.png").write_bytes(encode_mask(mask[::factor, ::factor], LABELS))
+    assert len(fix(root, tmp_path / "copy").left_out) == 1
+    result = repair(check(f"folder:{root}"), tmp_path / "larger", enlarge_masks=True)
+    assert result.left_out == ()
+    enlarged = open_dataset(f"folder:{tmp_path / 'larger'}", "train")[0].mask
+    assert enlarged.shape == mask.shape
+    assert (enlarged == mask).mean() > 0.85  # a small mask, of which edges are a large part
+    assert set(np.unique(enlarged)) <= {*np.unique(mask)}
+
+
+def test_masks_of_another_shape_are_not_enlarged(make_folder: MakeFolder, tmp_path: Path) -> None:
+    root = make_folder()
+    (root / "masks/a.png").write_bytes(encode_mask(draw(0, (30, 31))[1], LABELS))
+    assert len(repair(check(f"folder:{root}"), tmp_path / "copy", enlarge_masks=True).left_out) == 1

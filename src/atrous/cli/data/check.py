@@ -20,6 +20,10 @@ def check(
         Path | None,
         typer.Option("--fix", help="Write a fixed copy into this new folder; the original is not changed."),
     ] = None,
+    enlarge_masks: Annotated[
+        bool,
+        typer.Option("--enlarge-masks", help="In the copy, enlarge masks of half (a third, ...) their images' size."),
+    ] = False,
     json: JsonFile = None,
 ) -> None:
     """Read every image and mask of a dataset, list everything that is wrong, and how to fix it.
@@ -41,7 +45,7 @@ def check(
     facts = checkup.to_dict()
     if fix:
         with progress_bar("fixing") as progress:
-            repaired = repair(checkup, fix, progress)
+            repaired = repair(checkup, fix, progress, enlarge_masks=enlarge_masks)
         typer.echo(f"\n{repaired.text()}\n")
         with progress_bar("checking") as progress:
             checkup = check(f"folder:{fix}", list(repaired.splits) if split else (), progress)

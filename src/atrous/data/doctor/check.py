@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from atrous.data.doctor.dataset_rules import missing_classes, repeated_images
+from atrous.data.doctor.frames import neighbouring_frames
 from atrous.data.doctor.in_memory import check_datasets
 from atrous.data.doctor.inspect import PairFacts, glance, look, look_at_mask
 from atrous.data.doctor.list_rules import (
@@ -58,6 +59,7 @@ def check(spec: str, splits: Sequence[str] = (), progress: Progress | None = Non
         *unused_files(source),
         *findings_about(source, form, seen.facts),
         *repeated_images(source, lists, seen.facts),
+        *neighbouring_frames(lists, seen.facts),
         *missing_classes(source, form, {split: seen.counts(split) for split in lists}),
     ]
     return replace(seen, findings=tuple(worst_first(findings)))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ImageMode
@@ -33,6 +34,7 @@ class ImageFacts:
         notes: on how it was read.
         digest: of the pixels; empty if only the header was read.
         partial: the note that it was probably only partly copied; empty for others.
+        thumbnail: 16 × 16 grey values; empty if only the header was read.
     """
 
     size: Size
@@ -40,6 +42,7 @@ class ImageFacts:
     notes: tuple[str, ...] = ()
     digest: bytes = b""
     partial: str = ""
+    thumbnail: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -107,13 +110,13 @@ def look(image_file: Path, mask: MaskRef, form: MaskForm) -> PairFacts:
     fit = None
     if drawn is not None and agreement(size_of(drawn), size, orientation, None) == "unclear":
         fit = upright_fit(image.pixels, drawn, orientation)
-    return PairFacts(_image_facts(image, _digest(image.pixels)), mask_facts, fit)
+    return PairFacts(_image_facts(image, _digest(image.pixels), _thumbnail(image.pixels)), mask_facts, fit)
 
 
 def look_at_arrays(image: Pixels, mask: Mask) -> PairFacts:
     """The facts about an image ``(H, W, C)`` and its mask ``(H, W)`` in memory, both uint8."""
     values = MaskFacts(size_of(mask), "L", values=_count_values(mask), digest=_digest(mask))
-    return PairFacts(ImageFacts(size_of(image), 1, digest=_digest(image)), values)
+    return PairFacts(ImageFacts(size_of(image), 1, digest=_digest(image), thumbnail=_thumbnail(image)), values)
 
 
 def look_at_mask(mask: MaskRef, form: MaskForm) -> MaskFacts | str:
@@ -132,8 +135,8 @@ def _glance_at_image(path: Path) -> ImageFacts | str:
             return _reason(error, path)
 
 
-def _image_facts(image: DecodedImage, digest: bytes = b"") -> ImageFacts:
-    return ImageFacts(size_of(image.pixels), image.orientation, image.notes, digest, image.partial)
+def _image_facts(image: DecodedImage, digest: bytes = b"", thumbnail: bytes = b"") -> ImageFacts:
+    return ImageFacts(size_of(image.pixels), image.orientation, image.notes, digest, image.partial, thumbnail)
 
 
 def _glance_at_mask(ref: MaskRef) -> MaskFacts | str:
@@ -184,6 +187,13 @@ def _count_colors(pixels: Pixels) -> dict[Color, int]:
     found, counts = np.unique(codes, return_counts=True)
     order = np.argsort(-counts, kind="stable")[:MOST_COLORS]
     return {(int(found[i]) >> 16, int(found[i]) >> 8 & 255, int(found[i]) & 255): int(counts[i]) for i in order}
+
+
+def _thumbnail(pixels: Pixels) -> bytes:
+    grey = np.ascontiguousarray(pixels[..., :3].mean(axis=2, dtype=np.float32))
+    small = cv2.resize(grey, (16, 16), interpolation=cv2.INTER_AREA)
+    thumbnail: Pixels = np.rint(small).astype(np.uint8)
+    return thumbnail.tobytes()
 
 
 def _digest(pixels: NDArray[Any]) -> bytes:

@@ -6,9 +6,11 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations
+from math import ceil, floor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from atrous.data.doctor.dataset_rules import contains, content
@@ -27,7 +29,7 @@ from atrous.data.files.exif import turn
 from atrous.data.files.find import is_file
 from atrous.data.files.images import open_image
 from atrous.data.files.masks import MaskForm, MaskRef, read_mask, resorted
-from atrous.data.files.orientation import agreement
+from atrous.data.files.orientation import agreement, size_of
 from atrous.data.files.threads import Progress
 from atrous.data.finding_kinds import FindingKind
 from atrous.data.findings import SHOWN, Item, errors_of, number
@@ -45,11 +47,13 @@ class Plan:
         form: how its mask is read.
         steps: what is repaired, as messages; empty if nothing is.
         turn_mask: whether the mask must be turned as its image is.
+        enlarge: whether the mask must be enlarged to the size of its image.
     """
 
     form: MaskForm
     steps: tuple[str, ...] = ()
     turn_mask: bool = False
+    enlarge: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,9 @@ def _listed(files: list[str]) -> list[str]:
     return [f"    {file}" for file in files[:SHOWN]] + more
 
 
-def repair(checkup: Checkup, folder: Path, progress: Progress | None = None) -> RepairedCopy:
+def repair(
+    checkup: Checkup, folder: Path, progress: Progress | None = None, *, enlarge_masks: bool = False
+) -> RepairedCopy:
     """Write a copy of a dataset as a folder of images, palette masks, ``labels.toml`` and lists.
 
     Coloured masks of known colours and masks of two values in a dataset of two classes become class numbers; images
@@ -103,6 +109,7 @@ def repair(checkup: Checkup, folder: Path, progress: Progress | None = None) -> 
         checkup: of the dataset, on disk.
         folder: where to write; new or empty.
         progress: called with the number of pairs written and their total.
+        enlarge_masks: enlarge masks of a half, a third, … of the size of their images, without smoothing.
 
     Raises:
         DatasetError: ``folder`` exists and is not empty, ``labels.toml`` must be corrected first, nothing is left to
@@ -125,7 +132,7 @@ def repair(checkup: Checkup, folder: Path, progress: Progress | None = None) -> 
             f"255 may be a class or mark ignored pixels in {checkup.source.spec}; declare which in labels.toml first, "
             "as its finding shows, since ignoring a class can't be undone in a copy"
         )
-    plans, left_out = _plan_all(checkup)
+    plans, left_out = _plan_all(checkup, enlarge_masks)
     lists = {split: [pair for pair in pairs if pair in plans] for split, pairs in checkup.lists.items()}
     done = _take_out_of_train(lists, checkup.facts)
     done |= {"mask: found by its image's name with an addition": renamed} if renamed else {}
@@ -144,7 +151,7 @@ def repair(checkup: Checkup, folder: Path, progress: Progress | None = None) -> 
     return RepairedCopy(folder, splits, done, tuple(left_out))
 
 
-def _plan_all(checkup: Checkup) -> tuple[dict[Listed, Plan], list[Item]]:
+def _plan_all(checkup: Checkup, enlarge_masks: bool) -> tuple[dict[Listed, Plan], list[Item]]:
     """What to do with each pair that can be in the copy, and why the others can't."""
     form = checkup.form
     if nothing_but_void(form, checkup.facts) and len(form.label_set) == 2:
@@ -161,7 +168,7 @@ def _plan_all(checkup: Checkup) -> tuple[dict[Listed, Plan], list[Item]]:
         elif len(images[pair.mask]) > 1:
             plan = f"shares {pair.mask} with another image"
         else:
-            plan = _plan(pair, seen, form)
+            plan = _plan(pair, seen, form, enlarge_masks)
         if isinstance(plan, Plan):
             plans[pair] = plan
         else:
@@ -169,7 +176,7 @@ def _plan_all(checkup: Checkup) -> tuple[dict[Listed, Plan], list[Item]]:
     return plans, list(left_out)
 
 
-def _plan(pair: Listed, seen: PairFacts, form: MaskForm) -> Plan | str:
+def _plan(pair: Listed, seen: PairFacts, form: MaskForm, enlarge_masks: bool) -> Plan | str:
     """What to do with a pair, or why nothing can be done."""
     image, mask = seen.image, seen.mask
     if isinstance(image, str) or isinstance(mask, str):
@@ -177,6 +184,9 @@ def _plan(pair: Listed, seen: PairFacts, form: MaskForm) -> Plan | str:
     plan = Plan(form, turn_mask=agreement(mask.size, image.size, image.orientation, form.orientation) == "turn it")
     for kind, item in complaints(pair, seen, form):
         if kind.rule.repair == "keep":
+            continue
+        if kind == FindingKind.SIZE_MISMATCH and enlarge_masks and _is_fraction(mask, image):
+            plan = replace(plan, enlarge=True, steps=(*plan.steps, "mask: enlarged to the size of its image"))
             continue
         repaired = _repaired(plan, kind, image, mask, seen.upright_fit) if kind.rule.repair == "repair" else None
         if repaired is None:
@@ -187,6 +197,13 @@ def _plan(pair: Listed, seen: PairFacts, form: MaskForm) -> Plan | str:
         return str(FindingKind.ALL_VOID)
     steps = plan.steps + (("mask: turned as its image is",) if plan.turn_mask else ())
     return replace(plan, steps=steps + (("image: turned upright",) if image.orientation != 1 else ()))
+
+
+def _is_fraction(mask: MaskFacts, image: ImageFacts) -> bool:
+    """Whether a mask has a half, a third, … of the size of its image, up to rounding."""
+    factors = range(2, 17)
+    sizes = {tuple(round_(side / factor) for side in image.size) for factor in factors for round_ in (floor, ceil)}
+    return image.orientation == 1 and mask.size in sizes
 
 
 def _repaired(
@@ -227,6 +244,9 @@ def _take_out_of_train(lists: dict[str, list[Listed]], facts: Mapping[Listed, Pa
 
 def _write(pair: Listed, plan: Plan, label_set: LabelSet, image_target: Path, mask: Path) -> None:
     image, drawn = open_image(pair.image), read_mask(pair.mask, plan.form)
+    if plan.enlarge:
+        height, width = size_of(image.pixels)
+        drawn = drawn[np.arange(height) * drawn.shape[0] // height][:, np.arange(width) * drawn.shape[1] // width]
     if image.orientation == 1:
         shutil.copyfile(pair.image, image_target)
     else:
