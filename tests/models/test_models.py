@@ -232,11 +232,34 @@ class TestADamagedFolder:
         with pytest.raises(CheckpointError, match=r"config\.json is damaged"):
             load(folder)
 
+    @pytest.mark.parametrize("brackets", ["[" * 200_000, '{"a":' * 200_000, "[" * 200_000 + "]" * 200_000])
+    def test_with_nested_brackets(self, folder: Path, brackets: str) -> None:
+        (folder / "config.json").write_text(brackets)
+        with pytest.raises(CheckpointError, match=r"config\.json is damaged"):
+            load(folder)
+
     @pytest.mark.parametrize(
         ("change", "message"),
         [
             ({"library": "other"}, "was not written by atrous"),
             ({"format": 99}, "upgrade atrous"),
+            ({"format": None}, r"config\.json: format: .*valid integer, not None"),
+            ({"backbone": 5}, r"config\.json: backbone: .*valid string, not 5"),
+            ({"in_channels": 10**8}, r"config\.json: in_channels: .*less than or equal to 4096, not 100000000"),
+            (
+                {"label_set": {"names": list("abcd"), "colors": [[float("inf"), 0, 0]] * 4}},
+                r"label_set\.colors\.0\.0: ",
+            ),
+            (
+                {"preprocessing": {"mean": [0, 0, 0], "std": [1, 0, 1]}},
+                r"preprocessing\.std\.1: .*greater than 0, not 0",
+            ),
+            ({"preprocessing": {"mean": [0, 0, 0]}}, r"preprocessing\.std: Field required"),
+            ({"crf": {"helps": True}}, r"crf\.settings: Field required"),
+            ({"crf": {"settings": {"weight": 3}, "helps": True}}, r"crf\.settings\.sxy: Field required"),
+            ({"options": None}, r"config\.json: options: "),
+            ({"options": {"channels": 10**7}}, r"config\.json describes a much larger network than the [\d,]+ values"),
+            ({"options": {"rates": [2] * 10**6}}, r"config\.json describes a much larger network"),
             ({"architecture": "unet"}, "no model 'unet'"),
             ({"label_set": {"names": ["a", "b"]}}, r"classifier\.\w+ is \(4"),
             ({"options": {"separable": True}}, r"tensors \d+ missing \(first: aspp"),

@@ -13,15 +13,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from atrous.errors import InputError, OutputExistsError
+from atrous.errors import OutputExistsError
 from atrous.files import replacing_folder
+from atrous.models.model_config import FORMAT, CheckpointError, read_config
 
-FORMAT = 1
-"""Version of the folder; a reader refuses a newer one."""
-
-
-class CheckpointError(InputError):
-    """A model folder that can't be read; the message states the reason."""
+__all__ = ["FORMAT", "CheckpointError", "find_not_finite", "is_model_folder", "read_folder", "write_folder"]
 
 
 def find_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
@@ -40,7 +36,7 @@ def is_model_folder(folder: Path) -> bool:
     """Whether a folder contains a model of this package, according to its config."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(config, dict) and config.get("library") == "atrous"
 
@@ -92,16 +88,7 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
                 f"{folder} is not a model folder: {file.name} is missing (expected config.json and model.safetensors)"
                 + hint
             )
-    try:
-        config = json.loads(config_file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{config_file} is damaged: {error}") from error
-    if not isinstance(config, dict) or config.get("library") != "atrous":
-        raise CheckpointError(f'{config_file} was not written by atrous (it has no "library": "atrous")')
-    if config.get("format", 0) > FORMAT:
-        raise CheckpointError(
-            f"{folder} has format {config['format']}, this atrous reads up to {FORMAT}: upgrade atrous"
-        )
+    config = read_config(config_file)
     try:
         return config, load_file(weights_file)
     except (SafetensorError, OSError) as error:

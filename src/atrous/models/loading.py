@@ -10,6 +10,7 @@ from atrous.labels import LabelSet
 from atrous.models.base import Preprocessing, SegmentationModel
 from atrous.models.checkpoint import CheckpointError, find_not_finite, read_folder
 from atrous.models.create import create_model
+from atrous.models.model_config import limited_to
 
 BUNDLE = Path(__file__).resolve().parent.parent / "zoo"
 MENTIONED = 10
@@ -91,18 +92,23 @@ def load_folder(folder: str | Path) -> SegmentationModel:
     known = {"format", "library", "architecture", "backbone", "in_channels", "options", "label_set", "preprocessing"}
     try:
         label_set = LabelSet.from_dict(config["label_set"])
-        model = create_model(
-            config["architecture"],
-            backbone=config["backbone"],
-            label_set=label_set,
-            output_stride=config["output_stride"],
-            in_channels=config["in_channels"],
-            **config["options"],
-        )
+        with limited_to(weights, folder / "config.json"):
+            model = create_model(
+                config["architecture"],
+                backbone=config["backbone"],
+                label_set=label_set,
+                output_stride=config["output_stride"],
+                in_channels=config["in_channels"],
+                **config["options"],
+            )
         model.preprocessing = Preprocessing(*(tuple(config["preprocessing"][k]) for k in ("mean", "std")))
         for key in model.settings.keys() & config.keys():
             setattr(model, key, config[key])
-    except (KeyError, TypeError, ValueError) as error:
+    except CheckpointError:
+        raise
+    except (
+        Exception
+    ) as error:  # whatever the code of a network has to say of options that it can't have been saved with
         raise CheckpointError(
             f"{folder / 'config.json'} does not describe a model of this atrous: {error!r}"
         ) from error
