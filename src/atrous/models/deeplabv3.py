@@ -106,8 +106,12 @@ class DecoderStep(nn.Module):
         """
         detail = self.project(low_level)
         x = resample(x, x_grid, low_level_grid, (detail.shape[-2], detail.shape[-1]))
-        refined: Tensor = self.refine(torch.cat([x, detail], 1))
-        return refined
+        x = torch.cat([x, detail], 1)
+        del detail
+        for block in self.refine:  # layer by layer: a call would keep each block's input in memory until its end
+            for layer in block if isinstance(block, nn.Sequential) else (block,):
+                x = layer(x)
+        return x
 
 
 class DeepLabV3PlusDecoder(nn.Module):
