@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -99,3 +100,29 @@ def test_files_that_do_not_fit_together_are_told_apart(
     assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
     assert re.search(words, done.stderr)
     assert "pickle" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("offset", "value"), [(6, 1), (8, 99), (8, 12)], ids=["encrypted", "unknown compression", "another compression"]
+)
+def test_flags_of_a_zip_file(tmp_path: Path, offset: int, value: int) -> None:
+    file = tmp_path / "net.npz"
+    np.savez(file, **{"00.weight": np.ones((1, 3, 3, 3), np.float32)})
+    content = bytearray(file.read_bytes())
+    content[offset] = value  # of the local header
+    content[content.index(b"PK\1\2") + offset + 2] = value  # of the directory
+    file.write_bytes(content)
+    file.with_suffix(".json").write_text("[]")
+    with pytest.raises(ConversionError, match=r"net\.npz contains other objects than arrays of numbers, or is damaged"):
+        convert_tflite_arrays(file)
+
+
+@pytest.mark.parametrize("side", [2**63, 2**40])
+def test_axes_that_no_memory_holds(tmp_path: Path, side: int) -> None:
+    file = tmp_path / "net.npz"
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({side}, 3), }}\n".encode()
+    with ZipFile(file, "w") as archive:
+        archive.writestr("00.weight.npy", b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header)
+    file.with_suffix(".json").write_text("[]")
+    with pytest.raises(ConversionError, match=rf"net\.npz contains an array of {side}×3 float32 values"):
+        convert_tflite_arrays(file)

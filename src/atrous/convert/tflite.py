@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from zipfile import BadZipFile, is_zipfile
+from zipfile import is_zipfile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,8 @@ from atrous.convert.architectures.deeplabv3 import deeplabv3_from
 from atrous.convert.formats.signatures import SIGNATURE_BYTES
 from atrous.convert.tensorflow import HEAD_EPS, MOBILENET_EPS, mobilenetv2_naming
 from atrous.convert.tensors import ConversionError, FileTensors, MissingPartError, listed
+from atrous.data.files.limits import DecodeLimitError, read_arrays
+from atrous.errors import InputError
 from atrous.labels import LabelSet
 from atrous.models.base import Preprocessing, SegmentationModel
 
@@ -106,11 +107,15 @@ def _arrays(file: Path) -> dict[str, NDArray[Any]]:
     if tflite or not is_zipfile(file):
         raise ConversionError(f"{file} is not an .npz file of numpy, or truncated{tflite}")
     try:
-        with np.load(file, allow_pickle=False) as stored:
-            return {name: np.asarray(value) for name, value in stored.items()}
-    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
+        arrays = read_arrays(file)
+    except DecodeLimitError as error:
+        raise ConversionError(f"{file} contains {error}") from error
+    except (InputError, OSError) as error:
         # numpy's own message advises to allow pickles, which run code.
         raise ConversionError(f"{file} contains other objects than arrays of numbers, or is damaged") from error
+    if others := [name for name, array in arrays.items() if array.dtype.kind not in "fiu"]:
+        raise ConversionError(f"{file} contains other objects than arrays of numbers: {listed(others)}")
+    return arrays
 
 
 def _layers(list_file: Path) -> list[_Layer]:

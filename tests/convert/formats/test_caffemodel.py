@@ -8,6 +8,16 @@ import pytest
 
 from atrous.convert.formats.caffemodel import CaffeModelError, read_caffemodel
 
+
+def varint(number: int) -> bytes:
+    low, rest = number & 127, number >> 7
+    return bytes([low | 128]) + varint(rest) if rest else bytes([low])
+
+
+def field(number: int, value: bytes) -> bytes:
+    return varint(number << 3 | 2) + varint(len(value)) + value
+
+
 Write = Callable[..., Path]
 
 
@@ -93,3 +103,12 @@ def test_noise_is_read_or_refused_but_never_crashes(tmp_path: Path, write_caffem
         except CaffeModelError:
             refused += 1
     assert 20 < refused < 100
+
+
+@pytest.mark.parametrize("shape", [(2**63, 0), (2**40, 0), (2**64 - 1, 0), (1,) * 40])
+def test_dimensions_that_no_array_has_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    blob = field(7, field(1, b"".join(map(varint, shape)))) + field(5, b"" if 0 in shape else b"\0" * 4)
+    file = tmp_path / "net.caffemodel"
+    file.write_bytes(field(100, field(1, b"conv1") + field(7, blob)))
+    with pytest.raises(CaffeModelError, match=r"net\.caffemodel is truncated or damaged.*none is so large"):
+        read_caffemodel(file)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.convert.formats.protobuf import ProtobufError, fields, part, varint
+from atrous.convert.formats.protobuf import ProtobufError, check_dimensions, fields, part, varint
 from atrous.convert.formats.signatures import SIGNATURE_BYTES, describe_signature, is_safetensors
 from atrous.errors import InputError
 
@@ -108,6 +108,7 @@ def _blob(data: memoryview, place: slice) -> Array:
             dtype = "<f4" if number == _DATA else "<f8"
     content = chunks[0] if len(chunks) == 1 else b"".join(chunks)
     dimensions = list(sides.values()) if shape is None else shape
+    check_dimensions(dimensions)
     if math.prod(dimensions) * np.dtype(dtype).itemsize != len(content):
         raise ProtobufError(f"byte {place.start}: an array of {dimensions} {dtype} in {len(content)} bytes")
     return np.frombuffer(content, dtype).reshape(dimensions)

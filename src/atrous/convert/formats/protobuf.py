@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from atrous.errors import InputError
 
@@ -11,6 +11,20 @@ _VARINT, _BYTES, _FIXED = 0, 2, {1: 8, 5: 4}  # wire types; the fixed ones with 
 
 class ProtobufError(InputError):
     """Bytes that are not a message; the error says at which byte."""
+
+
+_LARGEST, _MOST = 2**31, 32
+"""No array has a larger dimension, or more of them; NumPy can't make one."""
+
+
+def check_dimensions(dimensions: Sequence[int]) -> None:
+    """Check the dimensions of an array.
+
+    Raises:
+        ProtobufError: one is negative or too large, or there are too many.
+    """
+    if len(dimensions) > _MOST or not all(0 <= side < _LARGEST for side in dimensions):
+        raise ProtobufError(f"an array of {len(dimensions)} dimensions, {list(dimensions[:4])}: none is so large")
 
 
 def fields(data: memoryview, place: slice) -> Iterator[tuple[int, int | slice]]:

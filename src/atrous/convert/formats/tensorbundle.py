@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.convert.formats.protobuf import ProtobufError, fields, number, part, varint
+from atrous.convert.formats.protobuf import ProtobufError, check_dimensions, fields, number, part, varint
 from atrous.convert.formats.signatures import SIGNATURE_BYTES, describe_signature
 from atrous.convert.tensors import MissingPartError, listed
 from atrous.errors import InputError
@@ -90,6 +90,7 @@ class _Entry:
 
     def read(self, data: memoryview, name: str) -> NDArray[Any]:
         dtype = np.dtype(_DTYPES[self.dtype])
+        check_dimensions(self.shape)
         if math.prod(self.shape) * dtype.itemsize != self.size or self.offset + self.size > len(data):
             raise ProtobufError(f"{name} {self.shape} {dtype} should be {self.size} bytes from {self.offset} on")
         return np.frombuffer(data[self.offset : self.offset + self.size], dtype).reshape(self.shape)
