@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from atrous.models import create_model, load, register_backbone, register_model
     from atrous.models.aspp import ASPP
     from atrous.models.backbones import Backbone
-    from atrous.models.deeplabv3 import DeepLabV3PlusDecoder
+    from atrous.models.decoder import DeepLabV3PlusDecoder
     from atrous.models.surgery.convolutionalize import convolutionalize
     from atrous.models.surgery.output_stride import set_output_stride
     from atrous.training import load_recipe, losses, train  # noqa: F401
@@ -44,7 +44,7 @@ _HOMES = {  # public name → the module that defines it, imported when the name
     "AtrousError": "atrous.errors",
     "Backbone": "atrous.models.backbones",
     "Bilateral": "atrous.crf",
-    "DeepLabV3PlusDecoder": "atrous.models.deeplabv3",
+    "DeepLabV3PlusDecoder": "atrous.models.decoder",
     "DenseCRF": "atrous.crf",
     "Gaussian": "atrous.crf",
     "Grid": "atrous.grid",

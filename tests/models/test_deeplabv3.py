@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from atrous.grid import Grid
 from atrous.models import create_model
 from atrous.models.aspp import ASPP
-from atrous.models.deeplabv3 import DeepLabV3PlusDecoder
+from atrous.models.decoder import DeepLabV3PlusDecoder
 from atrous.models.layers import Bottleneck
 from atrous.models.surgery.output_stride import SurgeryError
 
