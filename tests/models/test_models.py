@@ -439,3 +439,29 @@ def test_an_output_stride_may_be_a_number_of_numpy(tmp_path: Path) -> None:
     model = create_model("deeplabv3plus", backbone="test_efficientnet", num_classes=2, channels=16)
     model.output_stride = np.int64(8)
     assert load(model.save(tmp_path / "model")).output_stride == 8
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("format", None),
+        ("format", "1"),
+        ("backbone", 5),
+        ("in_channels", 10**8),
+        ("options", {"channels": 10**6}),
+        ("options", None),
+        ("preprocessing", {"mean": [[0], 0, 0], "std": [1, 1, 1]}),
+        ("preprocessing", {"mean": [0, 0, 0], "std": [1, 0, 1]}),
+        ("preprocessing", {"mean": [0, 0, 0], "std": [1, float("nan"), 1]}),
+        ("preprocessing", {"mean": [0], "std": [1]}),
+        ("nested", "["),
+    ],
+)
+def test_a_damaged_config_is_a_documented_error(key: str, value: object, tmp_path: Path) -> None:
+    options = {"channels": 8, "rates": (1, 2)}
+    create_model("deeplabv3", backbone="test_resnet", num_classes=3, pretrained=False, **options).save(tmp_path / "m")
+    file = tmp_path / "m" / "config.json"
+    text = json.dumps(json.loads(file.read_text()) | {key: value})
+    file.write_text(text.replace('"["', "[" * 200_000))
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        load(tmp_path / "m")

@@ -38,7 +38,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise RecipeError(f"there is no recipe {path}; those that come with atrous: {', '.join(shipped())}") from error
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, RecursionError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} can't be read as TOML: {error}") from error
     for override in overrides:
         _apply(table, override)
@@ -78,7 +78,7 @@ def _apply(table: dict[str, Any], override: str) -> None:
         raise RecipeError(f"--set takes section.key=value, not '{override}'")
     try:
         value = tomllib.loads(f"value = {text}")["value"] if text else None
-    except tomllib.TOMLDecodeError:
+    except (RecursionError, tomllib.TOMLDecodeError):
         value = text
     if key.startswith("stages."):
         _apply_to_stages(table, key.removeprefix("stages."), value)

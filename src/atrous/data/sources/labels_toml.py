@@ -25,7 +25,7 @@ def read_form(file: Path) -> MaskForm:
     """
     try:
         return _form(tomllib.loads(read_text(file)))
-    except (TypeError, ValueError) as error:  # TOML's own errors are ValueErrors
+    except (OverflowError, RecursionError, TypeError, ValueError) as error:  # TOML's own errors are ValueErrors
         raise DatasetError(
             f'{file}: {error}; expected names = ["background", ...], and if wanted colors = [[r, g, b], ...], '
             'encoding = "index" or "rgb", values = [the value on disk of each class], ignore = [values, or colours of '
@@ -95,7 +95,7 @@ def with_background(file: Path, values_seen: Collection[int]) -> MaskForm | None
         else:
             table.pop("values", None)
         return _form(table)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, OverflowError, RecursionError, TypeError, ValueError):
         return None
 
 

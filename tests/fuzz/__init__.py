@@ -1,0 +1,1 @@
+"""Mutated input files: each gives a result or an AtrousError, in bounded time and memory; never anything else."""
