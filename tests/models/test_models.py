@@ -453,7 +453,6 @@ def test_an_output_stride_may_be_a_number_of_numpy(tmp_path: Path) -> None:
         ("preprocessing", {"mean": [[0], 0, 0], "std": [1, 1, 1]}),
         ("preprocessing", {"mean": [0, 0, 0], "std": [1, 0, 1]}),
         ("preprocessing", {"mean": [0, 0, 0], "std": [1, float("nan"), 1]}),
-        ("preprocessing", {"mean": [0], "std": [1]}),
         ("nested", "["),
     ],
 )
