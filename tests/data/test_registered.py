@@ -144,7 +144,7 @@ from atrous.data import register_dataset, wrap
 
 @register_dataset("meadows")
 def open_meadows(path, split):
-    return wrap([(), ()], ["grass"], name=path)
+    return wrap([(), ()], ["ground", "grass"], name=path)
 """
 
 
