@@ -48,7 +48,7 @@ class FindingKind(StrEnum):
     REPEATED_IMAGE = "repeated-image"
     NEIGHBOURING_FRAMES = "neighbouring-frames"
     ABSENT_CLASS = "absent-class"
-    UNJUDGED_CLASS = "unjudged-class"
+    UNEVALUATED_CLASS = "unevaluated-class"
 
     @property
     def rule(self) -> Rule:
@@ -348,7 +348,7 @@ RULES: Mapping[FindingKind, Rule] = {
         expected="each class in some images of train",
         fix="add images of them; nothing, if that is intended",
     ),
-    FindingKind.UNJUDGED_CLASS: Rule(
+    FindingKind.UNEVALUATED_CLASS: Rule(
         "note",
         one="class of {total} is missing from a split",
         many="classes of {total} are missing from a split",

@@ -104,5 +104,5 @@ def missing_classes(data: Described, form: MaskForm, counts: Mapping[str, ClassC
         fix = f"add images of them{where}; nothing, if that is intended"
         findings.append(make_finding(FindingKind.ABSENT_CLASS, not_learned, fix=fix, total=total))
     if not_evaluated:
-        findings.append(make_finding(FindingKind.UNJUDGED_CLASS, not_evaluated, total=total))
+        findings.append(make_finding(FindingKind.UNEVALUATED_CLASS, not_evaluated, total=total))
     return findings
