@@ -332,7 +332,10 @@ def _small() -> SegmentationModel:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"num_classes": 1}, "num_classes is 1: one class can't be told from anything: name the background too"),
+        (
+            {"num_classes": 1},
+            "num_classes is 1: one class can't be distinguished from anything: name the background too",
+        ),
         ({"num_classes": None, "label_set": ["dog"]}, r'names = \["background", "dog"\]'),
         ({"num_classes": 2.5}, "num_classes is an integer ≥ 1, not 2.5"),
         ({"in_channels": 0}, "in_channels is an integer ≥ 1, not 0"),

@@ -59,7 +59,7 @@ def test_any_dataset_trains_and_validates(recipe: Recipe, tmp_path: Path) -> Non
         tmp_path / "run",
         train_data=Halves(),
         val_data=Halves(3),
-        on_validation=lambda _, evaluation: seen.append(evaluation.images),
+        on_validation=lambda _, validation: seen.append(validation.evaluation.images),
         on_message=messages.append,
     )
     assert load(result.best).label_set.names == ("dark", "bright")

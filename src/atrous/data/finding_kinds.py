@@ -92,7 +92,7 @@ RULES: Mapping[FindingKind, Rule] = {
     ),
     FindingKind.ONE_CLASS: Rule(
         "error",
-        one="class is named, which can't be told from anything",
+        one="class is named, which can't be distinguished from anything",
         many="classes are named",
         expected="two classes or more: the background is one",
         fix="name the background too",

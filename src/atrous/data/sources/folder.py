@@ -158,7 +158,8 @@ class Folder:
         return Finding(
             FindingKind.ONE_CLASS,
             "error",
-            f"{self.labels_file} names one class, {name}, which can't be told from anything: training would have a "
+            f"{self.labels_file} names one class, {name}, which can't be distinguished from anything: training would "
+            "have a "
             "loss of 0, and evaluation 100 %",
             "two classes or more: the background is one",
             f"write {self.labels_file}:\n{indented(toml_of(form))}\nor let `atrous data check {shlex.quote(self.spec)} "
