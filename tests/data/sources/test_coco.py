@@ -301,3 +301,9 @@ def test_what_cocos_own_program_drew_and_packed() -> None:
     mask = np.zeros((6, 7), np.uint8)
     fill_outline(mask, np.array([(1.2, 0.7), (5.9, 1.1), (6.4, 4.8), (3.3, 2.6), (0.4, 5.2)], np.float32), 1)
     np.testing.assert_array_equal(mask[1:4, 1:6], [[1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [1, 0, 0, 0, 1]])
+
+
+def test_a_category_without_a_string_for_its_name_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, "val2017", categories=[{"id": 1, "name": 7}])
+    with pytest.raises(DatasetError, match="the name of a category is 7, expected a string"):
+        open_dataset(f"coco:{tmp_path}", "val")

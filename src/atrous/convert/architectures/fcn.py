@@ -160,7 +160,10 @@ def _backbone(source: FileTensors, backbones: tuple[str, ...]) -> tuple[str, str
 def _colors(
     source: FileTensors, first: str, heads: tuple[str, ...], backbones: tuple[str, ...], inputs: str | None
 ) -> list[Colors]:
-    channels = source.shape(f"{first}{backbones[0]}.weight")[1]
+    shape = source.shape(f"{first}{backbones[0]}.weight")
+    if len(shape) != 4:
+        raise ConversionError(f"{source.file}: '{first}' has weights of shape {shape}, expected (out, in, h, w)")
+    channels = shape[1]
     if len(backbones) > 1:
         return [INPUTS["nyud"], INPUTS["nyud-hha"]]
     if inputs is None:

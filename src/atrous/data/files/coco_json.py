@@ -92,6 +92,8 @@ def _pack(data: Any) -> Annotations:
 def _check_categories(categories: Sequence[Thing]) -> None:
     if not categories:
         raise InputError("there are no categories, so there is nothing to learn")
+    if unnamed := [category["name"] for category in categories if not isinstance(category["name"], str)]:
+        raise InputError(f"the name of a category is {unnamed[0]!r}, expected a string")
     if len(categories) >= IGNORE:
         raise InputError(f"{len(categories)} categories, where masks have at most {IGNORE - 1} and a background")
     for key in ("id", "name"):
