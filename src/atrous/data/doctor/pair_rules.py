@@ -199,4 +199,6 @@ def _describe_colors(mask: MaskFacts, form: MaskForm) -> str:
         whose = "the classes' own" if known.label_set == form.label_set else "the values of classes, as greys"
         return f"{mask.mode}, {many} colours, {whose}"
     strangers = [list(color) for color in mask.colors if color not in form.colors_on_disk()]
-    return f"{mask.mode}, {many} colours, " + ("some transparent" if not strangers else f"{strangers[0]} is no class's")
+    return f"{mask.mode}, {many} colours, " + (
+        "some transparent" if not strangers else f"{strangers[0]} is not a class's"
+    )
