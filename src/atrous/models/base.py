@@ -1,10 +1,10 @@
-"""What every model has in common: preprocessing, output stride, logits and their grid, saving."""
+"""What every model has in common: preprocessing, output stride, logits and their grid."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,9 +17,8 @@ from atrous.errors import InputError, InputTypeError
 from atrous.grid import PIXELS, Grid, resample
 from atrous.labels import LabelSet
 from atrous.models.backbones.base import Backbone
-from atrous.models.checkpoint import FORMAT, write_folder
 from atrous.models.layers import FCNHead, full_precision
-from atrous.models.registry import is_known_backbone
+from atrous.models.saving import save
 from atrous.models.surgery.trace import STRUCTURE
 from atrous.models.transfer import Transfer, transfer
 from atrous.ops.depthwise.op import compiled_depthwise, has_depthwise
@@ -318,27 +317,4 @@ class SegmentationModel(nn.Module):
                 can be rebuilt.
             OutputExistsError: the folder contains something other than a model of this package, which would be lost.
         """
-        self._check_rebuildable()
-        own = {
-            "format": FORMAT,
-            "library": "atrous",
-            **self.config,
-            "backbone": self.backbone.name,
-            **self.settings,
-            "label_set": self.label_set.to_dict(),
-            "preprocessing": asdict(self.preprocessing),
-        }
-        if taken := sorted(own.keys() & notes.keys()):
-            raise InputError(f"notes can't be called {', '.join(taken)}: these names are the model's own")
-        config = own | {key: value for key, value in (self.card | notes).items() if key not in own}
-        return write_folder(Path(folder), config, self.state_dict(), dtype)
-
-    def _check_rebuildable(self) -> None:
-        backbone = self.backbone.name
-        base = self.config["options"].get("base", self.name)
-        if not is_known_backbone(base, backbone):
-            raise InputError(
-                f"the backbone {backbone} was given as an object, and a model folder needs a name to build it by. "
-                "Register the function that makes it, atrous.models.register_backbone('my_net')(make), and set "
-                "model.backbone.name = 'my_net'; or keep the weights alone: torch.save(model.state_dict(), 'model.pth')"
-            )
+        return save(self, Path(folder), dtype, notes)
