@@ -85,6 +85,13 @@ def test_no_modules_import_each_other() -> None:
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 
 
+@pytest.mark.parametrize("module", ["atrous.grid", "atrous.inference.batch", "atrous.inference.segmentation"])
+def test_labelling_files_needs_no_torch(module: str) -> None:
+    code = f"import {module}, sys; print([m for m in ('torch', 'timm', 'torchvision', 'numba') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize("module", ["atrous", "atrous.cli"])
 def test_help_does_not_wait_for_torch(module: str) -> None:
     code = f"import {module}, sys; print([m for m in ('torch', 'numba', 'cv2', 'timm') if m in sys.modules])"

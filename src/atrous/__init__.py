@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from atrous.errors import AtrousError
     from atrous.evaluation.evaluate import evaluate
     from atrous.grid import Grid, resample
-    from atrous.inference.predictor import Segmentation, predict
+    from atrous.inference.predictor import predict
+    from atrous.inference.segmentation import Segmentation
     from atrous.inference.test_time import Inference
     from atrous.labels import LabelSet
     from atrous.models import create_model, load, register_backbone, register_model
@@ -51,7 +52,7 @@ _HOMES = {  # public name → the module that defines it, imported when the name
     "Inference": "atrous.inference.test_time",
     "LabelSet": "atrous.labels",
     "Sample": "atrous.data",
-    "Segmentation": "atrous.inference.predictor",
+    "Segmentation": "atrous.inference.segmentation",
     "convolutionalize": "atrous.models.surgery.convolutionalize",
     "create_model": "atrous.models",
     "evaluate": "atrous.evaluation.evaluate",

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:  # a grid alone, as in the results of an exported model, needs no torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Grid:
         return replace(self, offset=self.offset + start * self.stride)
 
 
-Numbers = TypeVar("Numbers", NDArray[Any], Tensor)
+Numbers = TypeVar("Numbers", NDArray[Any], "Tensor")
 PIXELS = Grid(1, 0)
 """The grid of the image itself."""
 
@@ -56,6 +57,8 @@ def _taps(source: Grid, target: Grid, size: int, length: int, fade: bool, x: Ten
     """Linear interpolation from ``length`` source to ``size`` target positions, as a matrix ``(size, length)`` beside
     ``x`` and of its dtype.
     """
+    import torch
+
     if not (x.is_cuda or torch.compiler.is_dynamo_compiling()):
         return torch.from_numpy(_kept_taps(source, target, size, length, fade)).to(x)
     # Computed on the device: a copy would make the host wait for all pending work of the GPU, and torch.compile does
@@ -110,6 +113,8 @@ def resample(
         >>> atrous.resample(coarse, atrous.Grid(8, 0), atrous.Grid(1, 0), (1, 5))
         tensor([[[[0., 1., 2., 3., 4.]]]])
     """
+    import torch
+
     batch, channels, h, w = x.shape
     height, width = size
     rows, columns = target if isinstance(target, tuple) else (target, target)

@@ -18,8 +18,8 @@ from atrous.grid import Grid
 from atrous.inference import results
 from atrous.inference.batch import Report, label_files, predict_files
 from atrous.inference.output_names import unique_stems
-from atrous.inference.predictor import Segmentation
 from atrous.inference.results import OutputOptions
+from atrous.inference.segmentation import Segmentation
 from atrous.inference.test_time import Inference
 from atrous.labels import LabelSet
 from atrous.models.base import Output

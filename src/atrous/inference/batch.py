@@ -9,18 +9,21 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from atrous.data.files.find import FoundImage, find_images
 from atrous.data.files.images import DecodedImage, open_image
 from atrous.errors import InputError
 from atrous.inference.output_names import unique_stems
-from atrous.inference.predictor import Segmentation, segment
-from atrous.inference.prepare import Precision, prepared
 from atrous.inference.results import Done, Failed, OutputOptions, Writer, failure, without_results
-from atrous.inference.test_time import Inference
-from atrous.models.base import SegmentationModel
+from atrous.inference.segmentation import Segmentation
+
+if TYPE_CHECKING:  # files can be labelled without torch
+    import torch
+
+    from atrous.inference.prepare import Precision
+    from atrous.inference.test_time import Inference
+    from atrous.models.base import SegmentationModel
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,10 @@ def predict_files(
         InputError: ``out`` is a file, the network does not support the output stride, or there is no attention to draw
             (another ``merge``, or more than one view); nothing has been done then.
     """
+    from atrous.inference.predictor import segment
+    from atrous.inference.prepare import prepared
+    from atrous.inference.test_time import Inference
+
     outputs, inference = outputs or OutputOptions(), inference or Inference()
     if outputs.attention_maps:
         _check_attention(model, inference)

@@ -14,8 +14,8 @@ from atrous.data.files.masks import Orientation
 from atrous.errors import InputError
 from atrous.inference.batch import Report, label_files
 from atrous.inference.prediction_files import Kind, PredictionError, PredictionReader
-from atrous.inference.predictor import Segmentation
 from atrous.inference.results import OutputOptions
+from atrous.inference.segmentation import Segmentation
 from atrous.labels import LabelSet
 
 ENDINGS = (".probabilities.npz", ".npz", ".npy", ".png")

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL.PngImagePlugin import PngImageFile
 
@@ -23,7 +22,7 @@ from atrous.data.files.find import FoundImage
 from atrous.data.files.images import ImageError
 from atrous.errors import InputError, OutputExistsError
 from atrous.files import write_atomically
-from atrous.inference.predictor import Segmentation
+from atrous.inference.segmentation import Segmentation
 from atrous.labels import encode_mask
 from atrous.viz import areas, attention_figure, encode_jpeg, heat_map, panel_columns
 
@@ -249,6 +248,7 @@ def _encode_probabilities(segmentation: Segmentation) -> bytes:
 def failure(image: FoundImage, error: Exception) -> Failed:
     """Describe why an image could not be segmented."""
     reason = str(error).removeprefix(f"{image.path}: ") or type(error).__name__
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in reason:
+    of_torch = type(error).__name__ == "OutOfMemoryError"
+    if isinstance(error, MemoryError) or of_torch or "can't allocate memory" in reason:
         reason = "not enough memory for the whole image; shrink it, or cut it into tiles"
     return Failed(image.path, reason)
