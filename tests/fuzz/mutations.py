@@ -206,6 +206,65 @@ def _png(data: bytes, random: Random) -> bytes:
     )
 
 
+def _protobuf(data: bytes, random: Random) -> bytes:
+    """Change a field of a message, or of a message in it, with the right lengths."""
+    parts = list(_fields(data))
+    at = random.randrange(len(parts))
+    number, kind, value = parts[at]
+    match random.randrange(8):
+        case 0:
+            del parts[at]
+        case 1:
+            parts.insert(random.randrange(len(parts)), parts[at])
+        case 2:
+            parts[at] = random.choice(INTEGERS[:10]), kind, value
+        case _ if isinstance(value, int):
+            parts[at] = number, kind, random.choice((*INTEGERS, 2**63, 2**64 - 1))
+        case _:
+            try:
+                parts[at] = number, kind, _protobuf(value, random)
+            except Exception:  # no message: a string or numbers
+                parts[at] = number, kind, _bytes(value, random)
+    return b"".join(
+        _varint(number << 3 | kind)
+        + (_varint(value) if isinstance(value, int) else _varint(len(value)) * (kind == 2) + value)
+        for number, kind, value in parts
+    )
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, int, int | bytes]]:
+    """The fields of a protobuf message: number, kind of encoding, and value."""
+    at = 0
+
+    def varint() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            value |= (data[at] & 127) << shift
+            shift, at = shift + 7, at + 1
+            if data[at - 1] < 128:
+                return value
+
+    while at < len(data):
+        key = varint()
+        number, kind = key >> 3, key & 7
+        if kind == 0:
+            yield number, kind, varint()
+            continue
+        size = {1: 8, 5: 4}[kind] if kind != 2 else varint()
+        if not number or at + size > len(data):
+            raise ValueError("not a message")
+        yield number, kind, data[at : at + size]
+        at += size
+
+
+def _varint(number: int) -> bytes:
+    out = b""
+    while number > 127:
+        out, number = out + bytes([number & 127 | 128]), number >> 7
+    return out + bytes([number])
+
+
 _STRUCTURED: dict[str, Callable[[bytes, Random], bytes]] = {
     ".json": _json,
     ".toml": _toml,
@@ -214,4 +273,5 @@ _STRUCTURED: dict[str, Callable[[bytes, Random], bytes]] = {
     ".pth": _zip,
     ".npy": _npy,
     ".png": _png,
+    ".caffemodel": _protobuf,
 }

@@ -7,18 +7,24 @@ import io
 import json
 import tempfile
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
+from atrous.convert.architectures.deeplabv3 import deeplabv3_to
+from atrous.convert.architectures.fcn import UPSAMPLING
 from atrous.convert.caffe import convert_caffe
 from atrous.convert.pytorch import convert_pytorch
-from atrous.convert.tensorflow import convert_tensorflow
+from atrous.convert.tensorflow import convert_tensorflow, mobilenetv2_naming
+from atrous.convert.tensors import FileTensors
 from atrous.convert.tflite import convert_tflite_arrays
+from atrous.convert.to_pytorch import export_pytorch
 from atrous.crf import Bilateral, DenseCRF
 from atrous.data.doctor.check import check
 from atrous.data.files.images import open_image
@@ -33,9 +39,13 @@ from atrous.inference.crf_files import refine_files
 from atrous.inference.results import OutputOptions
 from atrous.label_sets import VOC
 from atrous.labels import LabelSet, encode_mask
+from atrous.models.backbones import fcn as classics
+from atrous.models.base import SegmentationModel
 from atrous.models.create import create_model
+from atrous.models.layers import bilinear_kernel
 from atrous.models.loading import load
 from atrous.training.recipe_file import SHIPPED, load_recipe
+from tests.conftest import thin_classifier
 from tests.convert.conftest import blob, field
 from tests.convert.test_tensorflow import write_bundle
 from tests.fuzz.harness import Files, Target
@@ -251,65 +261,139 @@ def refine_both(folder: Path) -> None:
     every(lambda: refine(folder), lambda: refine(folder, kind="logits"), lambda: refine(folder, confidence=0.7))
 
 
-def layers_of(names: Sequence[str], shape: Sequence[int]) -> dict[str, np.ndarray]:
-    """Arrays of a shape with names."""
-    return {name: np.linspace(-1, 1, int(np.prod(shape)), dtype=np.float32).reshape(shape) for name in names}
+SHARE = 64
+"""The VGG-16 of the seeds has this share of its channels."""
 
 
-def tflite_files() -> list[Files]:
-    """The first layers of a MobileNetV2 as arrays, with their list."""
-    arrays, layers = {}, []
-    shapes = {"Conv": ("OHWI", (8, 3, 3, 3)), "expanded_conv/depthwise": ("1HWC", (1, 3, 3, 8))}
-    for number, (name, (layout, shape)) in enumerate(shapes.items()):
-        arrays |= layers_of([f"{number:02}.weight"], shape) | layers_of([f"{number:02}.bias"], (8,))
-        layers.append({"i": number, "tensor": f"MobilenetV2/{name}/weights", "layout": layout, "stride": [2, 2]})
-    file = io.BytesIO()
-    np.savez(file, **arrays)
-    return [{"a.npz": file.getvalue(), "a.json": json.dumps(layers).encode()}]
-
-
-def caffe_files() -> list[Files]:
-    """The first layers of a VGG in both forms of layers."""
-    blobs = {"conv1_1": ((4, 3, 3, 3), (4,)), "conv1_2": ((4, 4, 3, 3), (4,)), "fc6": ((8, 4, 7, 7), (8,))}
-    found = []
-    for form, (number, called, holds) in {"old": (2, 4, 6), "new": (100, 1, 7), "unpacked": (100, 1, 7)}.items():
-        data = field(1, b"a net")
-        for name, shapes in blobs.items():
-            arrays = [field(holds, blob(layers_of(["x"], shape)["x"], form)) for shape in shapes]
-            data += field(number, field(called, name.encode()) + b"".join(arrays))
-        found.append({"a.caffemodel": data})
+def vgg_tensors() -> dict[str, dict[str, np.ndarray]]:
+    """By architecture the tensors of whole networks on a narrow VGG-16, with Caffe's names."""
+    classes, sides, maps = 3, {}, {"1": 1, "2": 2, "3": 4, "4": 8, "5": 8}
+    inputs = 3
+    for block, count in enumerate((2, 2, 3, 3, 3), 1):
+        for number in range(1, count + 1):
+            sides[f"conv{block}_{number}"] = (maps[str(block)], inputs, 3)
+            inputs = maps[str(block)]
+    wide = 4096 // SHARE
+    fully = {"fc6": (wide, inputs, 7), "fc7": (wide, wide, 1), "score_fr": (classes, wide, 1)}
+    skips = {"score_pool4": (classes, maps["4"], 1), "score_pool3": (classes, maps["3"], 1)}
+    view = {"fc6": (wide, inputs, 3), "fc7": (wide, wide, 1), "fc8_voc12": (classes, wide, 1)}
+    networks = {"fcn32s": sides | fully, "fcn8s": sides | fully | skips, "deeplab_largefov": sides | view}
+    found = {}
+    for architecture, layers in networks.items():
+        tensors = found[architecture] = {}
+        for name, (outputs, channels, kernel) in layers.items():
+            tensors[f"{name}.weight"] = np.zeros((outputs, channels, kernel, kernel), np.float32)
+            tensors[f"{name}.bias"] = np.zeros(outputs, np.float32)
+        for name, factor in UPSAMPLING.get(architecture, {}).items():
+            kernel = bilinear_kernel(2 * factor).numpy()
+            tensors[f"{name}.weight"] = (np.eye(classes)[..., None, None] * kernel).astype(np.float32)
     return found
 
 
+def on_narrow_vgg(convert: Callable[..., SegmentationModel], file: Path, *more: str) -> None:
+    """Convert a file, whose name begins with its architecture, as the command does."""
+    with patch.object(classics, "_classifier", functools.partial(thin_classifier, share=SHARE)):
+        convert(file, file.name.partition(".")[0], *more).save(file.parent / "model")
+
+
+def caffe_files() -> list[Files]:
+    """Whole networks in both forms of layers, and with unpacked numbers."""
+    found = []
+    forms = {"old": (2, 4, 6), "new": (100, 1, 7), "unpacked": (100, 1, 7)}
+    for architecture, tensors in vgg_tensors().items():
+        names = dict.fromkeys(name.partition(".")[0] for name in tensors)
+        for form, (number, called, holds) in forms.items():
+            data = field(1, b"a net")
+            for name in names:
+                arrays = [tensors[f"{name}.{kind}"] for kind in ("weight", "bias") if f"{name}.{kind}" in tensors]
+                parts = [field(called, name.encode()), *(field(holds, blob(array, form)) for array in arrays)]
+                data += field(number, b"".join(parts))
+            found.append({f"{architecture}.caffemodel": data})
+    return found
+
+
+def mobilenetv2_tensors() -> dict[str, Tensor]:
+    """A DeepLabv3 for three classes on a MobileNetV2 of one channel, but for its last, with TensorFlow's scopes."""
+    model = create_model("deeplabv3", backbone="mobilenetv2_035", num_classes=3, pretrained=False, rates=())
+    last = "MobilenetV2/expanded_conv_16/project"
+    naming = mobilenetv2_naming(FileTensors(Path("net"), {f"{last}.weight": torch.zeros(112, 1, 1, 1)}))
+    found = {}
+    for name, tensor in deeplabv3_to(model, naming).items():
+        if name.startswith("MobilenetV2") and tensor.ndim:
+            own = slice(None) if name.startswith(last) else slice(1)
+            tensor = tensor[own, :1] if tensor.ndim > 1 else tensor[own]
+        found[name] = torch.zeros_like(tensor) if tensor.ndim > 1 else tensor.clone()
+    return found
+
+
+def tflite_files() -> list[Files]:
+    """The arrays of a whole network, with the list of its layers."""
+    arrays, layers = {}, []
+    convs = {name.rpartition(".")[0]: tensor for name, tensor in mobilenetv2_tensors().items() if tensor.ndim == 4}
+    for number, (scope, weight) in enumerate(convs.items()):
+        layout, axes = ("1HWC", (1, 2, 3, 0)) if scope.endswith("depthwise") else ("OHWI", (0, 2, 3, 1))
+        arrays[f"{number:02}.weight"] = weight.permute(axes).numpy()
+        arrays[f"{number:02}.bias"] = np.zeros(len(weight), np.float32)
+        stride = [2, 2] if number < 4 else [1, 1]  # a product of 16
+        layers.append({"i": number, "tensor": f"{scope}/weights", "layout": layout, "stride": stride})
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)
+    return [{"a.npz": file.getvalue(), "a.json": json.dumps(layers).encode()}]
+
+
 def tensorflow_files() -> list[Files]:
-    """The first variables of two networks."""
-    scopes = ("MobilenetV2/Conv", "xception_65/entry_flow/conv1_1", "logits/semantic")
-    variables = layers_of([f"{scope}/weights" for scope in scopes], (3, 3, 3, 8))
-    variables |= layers_of([f"{scope}/BatchNorm/{part}" for scope in scopes for part in ("gamma", "beta")], (8,))
-    with tempfile.TemporaryDirectory() as folder:
-        write_bundle(Path(folder) / "m", variables)
-        return [{file.name: file.read_bytes() for file in Path(folder).iterdir()}]
+    """The variables of a whole network, alone and among those of its training."""
+    norms = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
+    variables = {}
+    for name, tensor in mobilenetv2_tensors().items():
+        scope, _, kind = name.rpartition(".")
+        if scope.endswith("BatchNorm"):
+            if kind in norms:
+                variables[f"{scope}/{norms[kind]}"] = tensor.numpy()
+        elif scope.endswith("depthwise"):
+            variables[f"{scope}/depthwise_weights"] = tensor.permute(2, 3, 0, 1).numpy()
+        else:
+            weight = tensor.ndim == 4
+            variables[f"{scope}/{'weights' if weight else 'biases'}"] = (
+                tensor.permute(2, 3, 1, 0) if weight else tensor
+            ).numpy()
+    biases = variables["logits/semantic/biases"]
+    training = {"global_step": np.array(3), "logits/semantic/biases/Momentum": biases}
+    training["logits/semantic/biases/ExponentialMovingAverage"] = biases
+    found = []
+    for more in ({}, training):
+        with tempfile.TemporaryDirectory() as folder:
+            write_bundle(Path(folder) / "m", variables | more)
+            found.append({file.name: file.read_bytes() for file in Path(folder).iterdir()})
+    return found
 
 
 @functools.cache
 def _pytorch_files() -> list[Files]:
     from safetensors.torch import save
 
-    weights = {f"features.{n}.weight": torch.zeros(4, 3, 3, 3) for n in (0, 2)} | {"n": torch.tensor(3)}
     found = []
-    for state in (weights, {"state_dict": weights, "epoch": 3, "lr": 0.1}):
-        file = io.BytesIO()
-        torch.save(state, file)
-        found.append({"a.pth": file.getvalue()})
-    legacy = io.BytesIO()
-    torch.save(weights, legacy, _use_new_zipfile_serialization=False)
-    return [*found, {"a.pth": legacy.getvalue()}, {"a.safetensors": save(weights)}]
+    for architecture, arrays in vgg_tensors().items():
+        if architecture == "deeplab_largefov":
+            continue  # no program in PyTorch has it
+        weights = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        module = {f"module.{name}": tensor for name, tensor in weights.items()}
+        for state in (weights, {"state_dict": module, "epoch": 3, "lr": 0.1}):
+            file = io.BytesIO()
+            torch.save(state, file)
+            found.append({f"{architecture}.wkentaro.pth": file.getvalue()})
+        legacy = io.BytesIO()
+        torch.save(weights, legacy, _use_new_zipfile_serialization=False)
+        found += [{f"{architecture}.wkentaro.pth": legacy.getvalue()}]
+        found += [{f"{architecture}.wkentaro.safetensors": save(weights)}]
+    model = create_model("deeplabv3", backbone="mobilenetv2_035", num_classes=3, pretrained=False, rates=())
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in export_pytorch(model, "transformers").items()}
+    return [*found, {"deeplabv3.transformers.safetensors": save(zeros)}]
 
 
 def convert_state_dict(folder: Path) -> None:
-    file = next(folder.glob("a.*"))
-    layouts = {"deeplabv3": "torchvision", "fcn32s": "wkentaro", "deeplabv3plus": "smp"}
-    every(*(functools.partial(convert_pytorch, file, *pair) for pair in layouts.items()))
+    file = one(folder)
+    on_narrow_vgg(convert_pytorch, file, file.name.split(".")[1])
 
 
 TARGETS = {
@@ -326,10 +410,13 @@ TARGETS = {
     "recipes": Target(functools.cache(recipe_files), lambda folder: load_recipe(one(folder))),
     "models": Target(_model_folders, load_and_predict, (".json", ".safetensors")),
     "predictions": Target(functools.cache(prediction_files), refine_both, (".npy", ".npz", "predictions/a.png")),
-    "tflite": Target(functools.cache(tflite_files), lambda folder: convert_tflite_arrays(folder / "a.npz")),
-    "caffe": Target(functools.cache(caffe_files), lambda folder: convert_caffe(one(folder), "fcn32s")),
+    "tflite": Target(
+        functools.cache(tflite_files), lambda folder: convert_tflite_arrays(folder / "a.npz").save(folder / "model")
+    ),
+    "caffe": Target(functools.cache(caffe_files), lambda folder: on_narrow_vgg(convert_caffe, one(folder))),
     "tensorflow": Target(
-        functools.cache(tensorflow_files), lambda folder: convert_tensorflow(folder / "m", "deeplabv3plus")
+        functools.cache(tensorflow_files),
+        lambda folder: convert_tensorflow(folder / "m", "deeplabv3").save(folder / "model"),
     ),
     "pytorch": Target(_pytorch_files, convert_state_dict),
 }

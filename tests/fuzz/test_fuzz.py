@@ -7,7 +7,8 @@ import pytest
 
 from tests.fuzz.harness import TARGETS, Counts, Worker, load, run_cases
 
-SLOW = {"folder": 60, "models": 60, "coco": 100, "predictions": 100, "pytorch": 100}
+SLOW = {"folder": 60, "models": 60, "tensorflow": 60, "tflite": 60, "caffe": 100, "coco": 100, "predictions": 100}
+SLOW |= {"pytorch": 100}
 """Cases of the targets that take more than a few milliseconds."""
 
 
