@@ -14,7 +14,7 @@ types:
 	$(PYTHON) -m mypy
 
 test:
-	$(PYTHON) -m pytest -q
+	$(PYTHON) -m pytest -q -n logical --maxprocesses 4 --dist worksteal
 
 bench:
 	$(PYTHON) -m benchmarks.kernels

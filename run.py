@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent
 ENVIRONMENT = ROOT / ".venv"
 JOBS = {  # the extras that a job needs, and its command
     "demo": ("", ["-m", "atrous", "demo"]),
-    "test": ("[test]", ["-m", "pytest", "-q"]),
+    "test": ("[test]", ["-m", "pytest", "-q", "-n", "logical", "--maxprocesses", "4", "--dist", "worksteal"]),
 }
 
 
