@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from atrous.data.dataset import Dataset, Sample, check_sample, dataset_extras, dataset_name, require_dataset
 from atrous.errors import DatasetError, InputError
+from atrous.evaluation.details import Details
 from atrous.evaluation.metrics import ConfusionMatrix, Metrics
 from atrous.evaluation.trimap import trimap as near_boundaries
 from atrous.inference.prepare import Precision, prepared, require_model
-from atrous.inference.test_time import Inference
+from atrous.inference.test_time import Inference, View
 from atrous.labels import LabelSet
 from atrous.models.base import SegmentationModel
 
@@ -35,6 +37,7 @@ class Evaluation:
         device: where it computed.
         trimap: the counts near boundaries alone, by the width of the band in pixels.
         heads: the counts of heads with label sets of their own, by name.
+        details: borders, objects, calibration and the counts of each image, if ``details=True`` asked for them.
     """
 
     model: str
@@ -46,6 +49,7 @@ class Evaluation:
     device: str
     trimap: dict[int, ConfusionMatrix] = field(default_factory=dict)
     heads: dict[str, ConfusionMatrix] = field(default_factory=dict)
+    details: Details | None = None
 
     @property
     def label_set(self) -> LabelSet:
@@ -58,7 +62,8 @@ class Evaluation:
     def to_dict(self, min_images: int = 10) -> dict[str, Any]:
         """Everything as JSON values; undefined numbers are None."""
         metrics = self.metrics
-        return {
+        details = {"details": self.details.to_dict()} if self.details else {}
+        return details | {
             "model": self.model,
             "data": self.data,
             "images": self.images,
@@ -108,6 +113,7 @@ def evaluate(
     part: tuple[int, int] = (0, 1),
     trimap: Sequence[int] = (),
     inference: Inference | None = None,
+    details: bool = False,
 ) -> Evaluation:
     """Evaluate a model on every image of a dataset, at the image's own size.
 
@@ -124,6 +130,8 @@ def evaluate(
             all are to be added.
         trimap: also count the pixels near boundaries, in bands of these widths in pixels (such as 1, 3, 5, 10).
         inference: how an image becomes labels: scales, mirror images, a CRF; a single view by default.
+        details: also find boundary IoU, objects, calibration and the counts of each image
+            (:class:`atrous.evaluation.details.Details`), from which intervals follow.
 
     Returns:
         The counts, and what was evaluated. No logits are kept.
@@ -147,6 +155,7 @@ def evaluate(
         raise InputError(f"there is no image to evaluate in {dataset_name(dataset)}")
     check_classes(model.label_set, dataset.label_set)
     inference = inference or Inference()
+    more, keeping = (Details(dataset.label_set), _KeepingViews(**vars(inference))) if details else (None, None)
     confusion = ConfusionMatrix(dataset.label_set)
     bands = {width: ConfusionMatrix(dataset.label_set) for width in trimap}
     heads = {name: ConfusionMatrix(label_set) for name, label_set in _evaluated_heads(model, dataset).items()}
@@ -155,8 +164,13 @@ def evaluate(
     with prepared(model, device=device, precision=precision) as (ready, where):
         for done, sample in enumerate(_read_ahead(dataset, indices), 1):
             image = torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1)[None].to(where)
-            labels = inference.label_heads(ready, image, tuple(heads))
-            confusion.update(sample.mask, labels["main"])
+            labels = (keeping or inference).label_heads(ready, image, tuple(heads))
+            counted = ConfusionMatrix(dataset.label_set)
+            counted.update(sample.mask, labels["main"])
+            confusion.merge(counted)
+            if more and keeping:
+                more.update(sample.name, sample.mask, labels["main"].cpu().numpy(), counted)
+                more.update_calibration(sample.mask, keeping, keeping.kept)
             for width, band in bands.items():
                 band.update(near_boundaries(sample.mask, width), labels["main"])
             for name, counts in heads.items():
@@ -165,8 +179,19 @@ def evaluate(
                 progress(done, len(indices))
     seconds = time.perf_counter() - begin
     return Evaluation(
-        model.name, dataset_name(dataset), confusion, len(dataset), seconds, precision, str(where), bands, heads
+        model.name, dataset_name(dataset), confusion, len(dataset), seconds, precision, str(where), bands, heads, more
     )
+
+
+@dataclass(frozen=True)
+class _KeepingViews(Inference):
+    """An inference that keeps the views of the last image."""
+
+    kept: list[View] = field(default_factory=list)
+
+    def labels(self, views: Sequence[View], image: Tensor) -> Tensor:
+        self.kept[:] = views
+        return super().labels(views, image)
 
 
 def _evaluated_heads(model: SegmentationModel, dataset: Dataset) -> dict[str, LabelSet]:

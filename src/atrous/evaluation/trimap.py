@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from atrous.labels import IGNORE, Mask
 
@@ -22,6 +23,11 @@ def trimap(ground_truth: Mask, width: int) -> Mask:
     Returns:
         uint8 ``(H, W)``.
     """
-    window = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
-    same = cv2.dilate(ground_truth, window) == cv2.erode(ground_truth, window)
-    return np.where(same, np.uint8(IGNORE), ground_truth)
+    return np.where(near_other_labels(ground_truth, width), ground_truth, np.uint8(IGNORE))
+
+
+def near_other_labels(labels: Mask, distance: int) -> NDArray[np.bool_]:
+    """Whether the square of ``2 distance + 1`` pixels around each pixel contains another label: ``(H, W)``."""
+    window = np.ones((2 * distance + 1, 2 * distance + 1), np.uint8)
+    different: NDArray[np.bool_] = cv2.dilate(labels, window) != cv2.erode(labels, window)
+    return different

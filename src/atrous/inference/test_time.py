@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -17,7 +17,7 @@ from atrous.errors import InputError
 from atrous.grid import PIXELS, Grid, resample
 from atrous.models.base import SegmentationModel
 from atrous.models.multi_scale import MultiScale, check_scales, scaled
-from atrous.ops.labelmap.op import labels_in_strips, logits_to_labels
+from atrous.ops.labelmap.op import labels_in_strips, logits_to_labels, strip_rows
 
 Merge = Literal["probabilities", "average", "max"]
 """How several views are merged: mean of the class probabilities, mean of the logits, or maximum of the logits. The
@@ -177,6 +177,23 @@ class Inference:
             total = sampled if total is None else step(total, sampled)
         assert total is not None
         return total if self.merge == "max" or len(views) == 1 else total / len(views)
+
+    def probability_strips(self, views: Sequence[View], size: tuple[int, int]) -> Iterator[tuple[int, Tensor]]:
+        """Compute class probabilities at every pixel, before any CRF, some rows at a time.
+
+        Args:
+            views: of one image alone.
+            size: height and width of the image.
+
+        Yields:
+            The first row of the strip, and its probabilities, float32 ``(C, rows, W)``.
+        """
+        _check_finite(views)
+        height, width = size
+        rows = strip_rows(views[0].logits, width)
+        for start in range(0, height, rows):
+            strip = self.merged(views, Grid(1, start), PIXELS, (min(rows, height - start), width), width)[0]
+            yield start, strip if self.averages_probabilities else strip.softmax(0)
 
     def _argmax(self, views: Sequence[View], size: tuple[int, int]) -> Tensor:
         """The best class of every pixel; only some rows of full-size logits exist at a time."""

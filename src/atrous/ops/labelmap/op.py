@@ -70,14 +70,19 @@ def labels_in_strips(
     Returns:
         uint8 ``(B, H, W)``; the lowest class among equals.
     """
-    batch, classes = logits.shape[:2]
     height, width = size
-    labels = torch.empty(batch, height, width, dtype=torch.uint8, device=logits.device)
-    strip = max(1, _STRIP_VALUES // max(1, batch * classes * width))
+    labels = torch.empty(len(logits), height, width, dtype=torch.uint8, device=logits.device)
+    strip = strip_rows(logits, width)
     for start in range(0, height, strip):
         count = min(strip, height - start)
         labels[:, start : start + count] = sample(Grid(1, start), (count, width)).argmax(1)
     return labels
+
+
+def strip_rows(logits: Tensor, width: int) -> int:
+    """How many rows of full-size logits ``(B, C, rows, width)`` may exist at once."""
+    batch, classes = logits.shape[:2]
+    return max(1, _STRIP_VALUES // max(1, batch * classes * width))
 
 
 def _check(logits: Tensor) -> None:
