@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from atrous.data.loading import Batch
 from atrous.labels import IGNORE
 from atrous.models.base import Output, SegmentationModel
+from atrous.training.distillation import Teacher
+from atrous.training.losses import PixelSum
 from atrous.training.objective import MAIN, SegmentationLoss
 from atrous.training.parallel import SynchronisedBatchNorm
-from atrous.training.recipe import Recipe
+from atrous.training.recipe import Recipe, RecipeError
 
 
 class _AllOutputs(nn.Module):
@@ -37,6 +39,10 @@ class Gradients:
         loss: what is minimised; it may be replaced at any time.
         accelerator: of the training.
 
+    Raises:
+        RecipeError: the recipe's teacher doesn't know all classes.
+        CheckpointError: the teacher can't be read.
+
     Attributes:
         network: the model in train mode as Accelerate has prepared it; its forward gives all outputs.
     """
@@ -53,6 +59,12 @@ class Gradients:
         self.accelerator = accelerator
         self.device, self.world = accelerator.device, accelerator.num_processes
         self.network: nn.Module = accelerator.prepare_model(_AllOutputs(model))
+        self.teacher: Teacher | None = None
+        if recipe.distillation.teacher:
+            try:
+                self.teacher = Teacher(recipe.distillation, model.label_set, self.device)
+            except ValueError as error:
+                raise RecipeError(f"distillation.teacher: {error}") from error
 
     def compute(self, parts: list[Batch], step: int, stop: bool) -> Tensor:
         """Compute the gradients of a step's loss.
@@ -92,7 +104,7 @@ class Gradients:
             torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
         return norm
 
-    def _loss(self, part: Batch, easy: float) -> tuple[Tensor, Tensor]:
+    def _loss(self, part: Batch, easy: float) -> PixelSum:
         raw = part.images.to(self.device, non_blocking=True)
         masks = {MAIN: part.masks, **part.auxiliary_masks}
         labels = {name: mask.to(self.device, non_blocking=True) for name, mask in masks.items()}
@@ -104,7 +116,8 @@ class Gradients:
             SynchronisedBatchNorm() if together else nullcontext(),
         ):
             outputs = self.network(images)
-        return self.loss(outputs, labels, easy)
+        loss = self.loss(outputs, labels, easy)
+        return self.teacher.add_to(loss, outputs[0], raw, labels[MAIN], low) if self.teacher else loss
 
     def _gradients(self) -> list[Tensor]:
         return [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]

@@ -54,6 +54,8 @@ def introduction(
         f"{model.name} on {model.backbone.name}, output stride {model.output_stride}: "
         f"{total / 1e6:.2f} M parameters, {trained / 1e6:.2f} M of them trained"
     )
+    if recipe.distillation.teacher:
+        yield f"teacher: {recipe.distillation.teacher}, {recipe.distillation.share:.0%} of the loss"
     validation = f"{dataset_name(val_set)}, {_count(len(val_set), 'image')}" if val_set else "none"
     yield (
         f"data: {dataset_name(train_set)}, {_count(len(train_set), 'image')}, {model.num_classes} classes; "

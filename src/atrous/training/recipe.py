@@ -13,6 +13,7 @@ from atrous.errors import InputError
 from atrous.training.sections import (
     AugmentSection,
     DataSection,
+    DistillationSection,
     LogSection,
     LossSection,
     ModelSection,
@@ -62,6 +63,7 @@ class Recipe(Section):
     optimizer: OptimizerSection = OptimizerSection()
     schedule: ScheduleSection = ScheduleSection()
     loss: LossSection = LossSection()
+    distillation: DistillationSection = DistillationSection()
     training: TrainingSection = TrainingSection()
     log: LogSection = LogSection()
     stages: list[StageSection] = Field(default_factory=list)

@@ -206,6 +206,18 @@ class LossSection(Section):
         return self
 
 
+class DistillationSection(Section):
+    """A trained model that teaches, beside the ground truth."""
+
+    teacher: str | None = None
+    """A model folder or bundled name whose class probabilities are learned; it has all classes of the data, in any
+    order. No distillation if not set."""
+    share: float = Field(default=0.5, gt=0, le=1)
+    """The teacher's share of the loss, where there are labels; the rest is the ground truth's."""
+    temperature: float = Field(default=1.0, gt=0)
+    """What both models' logits are divided by before they are compared: above 1, less probable classes count more."""
+
+
 class TrainingSection(Section):
     """Length, batches and precision of the training, and what is trained."""
 
