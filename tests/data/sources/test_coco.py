@@ -2,18 +2,18 @@
 
 import json
 import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from atrous.data.doctor.check import check
-from atrous.data.files.coco_shapes import fill_outline, inside_runs, unpack_runs
+from atrous.data.files.masks import MaskError
+from atrous.data.files.rle import pack_runs, runs_of
 from atrous.data.opening import open_dataset
 from atrous.data.sources import coco
 from atrous.errors import DatasetError
@@ -261,49 +261,45 @@ def test_other_places_splits_and_categories_say_what_was_expected(tmp_path: Path
         open_dataset(f"coco-voc:{tmp_path}", "train")
 
 
-def test_an_outline_holds_the_pixels_whose_middles_are_inside() -> None:
-    mask = np.zeros((6, 8), np.uint8)
-    fill_outline(mask, np.array([(-9, -9), (0.6, -9), (0.6, 99), (-9, 99)], np.float32), 1)
-    assert mask.sum(0).tolist() == [6, 0, 0, 0, 0, 0, 0, 0]
-    mask[:] = 0
-    fill_outline(mask, np.array([(0, 0), (8, 0), (0, 6)], np.float32), 2)  # half of the image
-    assert (mask == 2).sum(1).tolist() == [7, 6, 5, 3, 2, 1]
-    fill_outline(mask, np.array([(2, 2), (2.4, 2), (2, 2.4)], np.float32), 3)
-    assert 3 not in mask
-    fill_outline(mask, np.array([(1, 1)], np.float32), 3)
-    assert 3 not in mask
-
-
-def pack_runs(counts: list[int]) -> str:
-    """As COCO's program writes them."""
-    text = ""
-    for place, count in enumerate(counts):
-        value = count - (counts[place - 2] if place > 2 else 0)
-        while True:
-            bits, value = value & 31, value >> 5
-            more = value != (-1 if bits & 16 else 0)
-            text += chr(48 + bits + 32 * more)
-            if not more:
-                break
-    return text
-
-
-@given(st.lists(st.integers(0, 400_000), max_size=30))
-def test_packed_runs_are_the_runs(counts: list[int]) -> None:
-    assert unpack_runs(pack_runs(counts)) == counts
-
-
-def test_what_cocos_own_program_drew_and_packed() -> None:
-    drawn = np.zeros((6, 7), bool)
-    drawn[1:5, 2:6] = drawn[0, 6] = True
-    drawn[2, 3] = False
-    np.testing.assert_array_equal(inside_runs(unpack_runs("=42MO11200OM4"), 6, 7), drawn)
-    mask = np.zeros((6, 7), np.uint8)
-    fill_outline(mask, np.array([(1.2, 0.7), (5.9, 1.1), (6.4, 4.8), (3.3, 2.6), (0.4, 5.2)], np.float32), 1)
-    np.testing.assert_array_equal(mask[1:4, 1:6], [[1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [1, 0, 0, 0, 1]])
-
-
 def test_a_category_without_a_string_for_its_name_is_refused(tmp_path: Path) -> None:
     write(tmp_path, "val2017", categories=[{"id": 1, "name": 7}])
     with pytest.raises(DatasetError, match="the name of a category is 7, expected a string"):
         open_dataset(f"coco:{tmp_path}", "val")
+
+
+def test_outlines_are_drawn_by_cocos_own_program(tmp_path: Path) -> None:
+    mask_of = pytest.importorskip("pycocotools.mask", reason="needs atrous[coco]")
+    outline = [1.1, 0.7, 45.9, 1.1, 56.4, 24.85, 33.3, 12.6, 10.4, 35.2]
+    write(tmp_path, "val2017", thing(100, "cat", outline))
+    mask = open_dataset(f"coco:{tmp_path}", "val")[0].mask
+    (theirs,) = mask_of.frPyObjects([outline], HEIGHT, WIDTH)
+    assert pack_runs(runs_of(mask > 0)) == theirs["counts"].decode()
+
+
+def test_without_it_an_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "val2017", thing(100, "cat", box(0, 0, 5, 5)))
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    with pytest.raises(MaskError, match=r"not installed: pip install 'atrous\[coco\]'"):
+        open_dataset(f"coco:{tmp_path}", "val")[0]
+
+
+def test_the_rule_of_overlap_is_chosen(tmp_path: Path) -> None:
+    small, large = thing(100, "cat", box(10, 10, 20, 20)), thing(100, "dog", box(5, 5, 30, 30))
+    write(tmp_path, "val2017", small, large)
+    by_area, last = (open_dataset(f"coco:{tmp_path}{option}", "val") for option in ("", "?overlap=last"))
+    names = by_area.label_set.names
+    assert (names[by_area[0].mask[15, 15]], names[last[0].mask[15, 15]]) == ("cat", "dog")
+
+
+def test_stuff_one_file_and_roboflows_folders(tmp_path: Path) -> None:
+    write(tmp_path, "train", thing(100, "cat", box(0, 0, 30, 40)), count=2)
+    instances = tmp_path / "annotations/instances_train.json"
+    assert len(open_dataset(f"coco:{instances}", "all")) == 2  # one file, of images in folders beside it
+    instances.rename(instances.with_name("stuff_train.json"))
+    assert open_dataset(f"coco-stuff:{tmp_path}", "train")[0].mask.any()
+    with pytest.raises(DatasetError, match="is not a COCO dataset"):
+        open_dataset(f"coco:{tmp_path}", "train")
+    instances.with_name("stuff_train.json").rename(tmp_path / "train/_annotations.coco.json")
+    (tmp_path / "train").rename(tmp_path / "valid")
+    data = open_dataset(f"coco:{tmp_path}", "val")
+    assert (len(data), data.label_set.names[data[0].mask[5, 5]]) == (2, "cat")

@@ -14,8 +14,11 @@ from typing import Any, ClassVar, NoReturn
 import numpy as np
 from PIL import Image
 
-from atrous.data.files.coco_shapes import PART, Annotations, CocoImage, unpack_runs
+from atrous.data.files.coco_shapes import PART, Annotations, CocoImage
 from atrous.data.files.masks import DecodedMask, MaskHeader, MaskRef
+from atrous.data.files.rasterise import FARTHEST
+from atrous.data.files.rle import unpack_runs
+from atrous.data.files.shapes import Overlap
 from atrous.errors import DatasetError, InputError
 from atrous.labels import IGNORE
 
@@ -31,10 +34,12 @@ class CocoMask(MaskRef):
         path: the JSON file.
         image: the image's file name without ending.
         classes: the class of each category, from category 0 on; 0 for those that are not drawn.
+        overlap: which of two objects lies over the other.
     """
 
     image: str
     classes: tuple[int, ...] = field(repr=False, compare=False)
+    overlap: Overlap = "area"
     expected: ClassVar[str] = "annotations"
 
     def __str__(self) -> str:
@@ -48,7 +53,8 @@ class CocoMask(MaskRef):
         return MaskHeader((image.height, image.width))
 
     def decode(self) -> DecodedMask:
-        return DecodedMask(str(self), Image.fromarray(read_annotations(self.path).draw(self.image, self.classes)))
+        mask = read_annotations(self.path).draw(self.image, self.classes, self.overlap)
+        return DecodedMask(str(self), Image.fromarray(mask))
 
 
 def read_annotations(file: Path) -> Annotations:
@@ -150,10 +156,10 @@ class _Shapes:
 
     def __init__(self, categories: Mapping[Any, int], images: Mapping[Any, CocoImage]) -> None:
         self.categories, self.images = categories, images
-        self.points, self.runs = array("f"), array("i")
+        self.points, self.runs = array("d"), array("i")
         self.rows: list[tuple[Any, ...]] = []
         self.boxes: dict[int, list[str]] = {}
-        self.outlines = self.small = 0
+        self.outlines = self.small = self.number = 0
 
     def add(self, thing: Thing) -> None:
         """Add an annotation.
@@ -215,12 +221,16 @@ class _Shapes:
         self._add_outlines(thing, [corners], box=True)
         self.boxes.setdefault(self.images[thing["image_id"]].row, []).append(f"annotation {thing.get('id')}")
 
-    def _row(self, thing: Thing, area: float, *rest: Any, box: bool = False) -> None:
+    def _row(
+        self, thing: Thing, area: float, first: bool, runs: bool, begin: int, end: int, *, box: bool = False
+    ) -> None:
         given = thing.get("area")
         crowd = box or bool(thing.get("iscrowd", 0))
         image = self.images[thing["image_id"]].row
         number = self.categories[thing["category_id"]]
-        self.rows.append((image, area if given is None else given, crowd, number, *rest))
+        self.number += first
+        drawn = area if given is None else given
+        self.rows.append((image, drawn, crowd, number, first, runs, self.number, begin, end))
 
     def packed(self, names: tuple[str, ...], images: Mapping[str, CocoImage]) -> Annotations:
         """All annotations.
@@ -231,8 +241,8 @@ class _Shapes:
         if 2 * self.small > self.outlines:
             self._refuse_fractions()
         points, parts = np.array(self.points), np.array(self.rows, PART)
-        if not np.isfinite(points).all():
-            raise InputError("an outline has a number that is not finite")
+        if not (np.abs(points) <= FARTHEST).all():
+            raise InputError(f"an outline has a number that is not finite, or beyond {FARTHEST:,} pixels")
         parts = parts[np.lexsort((-parts["area"], ~parts["crowd"], parts["image"]))]
         begins = np.searchsorted(parts["image"], np.arange(len(images) + 1))
         called = {image.row: name for name, image in images.items()}

@@ -10,6 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atrous.data.files.limits import check_pixels
+from atrous.data.files.rasterise import rasterise
+from atrous.data.files.rle import inside_runs
+from atrous.data.files.shapes import Overlap
 from atrous.labels import IGNORE, Mask
 
 PART = np.dtype(
@@ -20,16 +23,15 @@ PART = np.dtype(
         ("category", np.uint8),
         ("first", np.bool_),
         ("runs", np.bool_),
+        ("number", np.int32),
         ("start", np.int64),
         ("stop", np.int64),
     ]
 )
 """An outline, or the runs, of an object: its image, area and category; whether it is the first of the object;
-whether it is runs; the range of its numbers. A box that is known of an object without an outline counts as a crowd.
+whether it is runs; the place of the object in the file; the range of its numbers. A box that is known of an object
+without an outline counts as a crowd.
 """
-
-_AT_ONCE = 2**20
-"""Pixels of an outline that are filled at once: each takes 17 bytes."""
 
 
 class CocoImage(NamedTuple):
@@ -59,7 +61,7 @@ class Annotations:
     images: Mapping[str, CocoImage]
     parts: NDArray[np.void]
     begins: NDArray[np.int64]
-    points: NDArray[np.float32]
+    points: NDArray[np.float64]
     runs: NDArray[np.int32]
     boxes: Mapping[str, tuple[str, ...]]
 
@@ -73,68 +75,30 @@ class Annotations:
         drawn = self.parts[objects]
         return np.bincount(drawn["image"], drawn["area"], len(self.images)).astype(np.float64)
 
-    def draw(self, image: str, classes: Sequence[int]) -> Mask:
-        """The mask ``(H, W)`` of an image: crowds as 255, over them the objects, the smaller over the larger.
+    def draw(self, image: str, classes: Sequence[int], overlap: Overlap = "area") -> Mask:
+        """The mask ``(H, W)`` of an image: crowds as 255, and the objects over them.
 
         Args:
             image: its file name without ending.
             classes: as in :meth:`areas`.
+            overlap: ``area``, the smaller over the larger, by their ``area``; else the later in the file over the
+                earlier.
+
+        Raises:
+            InputError: pycocotools is needed for outlines, and missing.
         """
         row, _, height, width = self.images[image]
         check_pixels(height, width)
         mask = np.zeros((height, width), np.uint8)
-        for part in self.parts[self.begins[row] : self.begins[row + 1]]:
+        parts = self.parts[self.begins[row] : self.begins[row + 1]]
+        if overlap != "area":
+            parts = parts[np.lexsort((parts["number"], ~parts["crowd"]))]
+        for part in parts:
             if label := classes[part["category"]]:
                 value, numbers = IGNORE if part["crowd"] else int(label), slice(part["start"], part["stop"])
                 if part["runs"]:
                     mask[inside_runs(self.runs[numbers], height, width)] = value
                 else:
-                    fill_outline(mask, self.points[numbers].reshape(-1, 2), value)
+                    window = rasterise([self.points[numbers]], height, width, "coco")
+                    window.of(mask)[window.inside] = value
         return mask
-
-
-def unpack_runs(packed: str) -> list[int]:
-    """Decode runs from COCO's compressed strings: five bits per character, 32 for more to come, 16 in the last for a
-    negative number; from the fourth on, each run is stored as the difference to the one before the last.
-    """
-    runs: list[int] = []
-    value = shift = 0
-    for code in packed.encode():
-        bits = code - 48
-        value |= (bits & 31) << shift
-        shift += 5
-        if bits & 32:
-            continue
-        if bits & 16:
-            value -= 1 << shift
-        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-        value = shift = 0
-    return runs
-
-
-def inside_runs(runs: Sequence[int] | NDArray[np.int32], height: int, width: int) -> NDArray[np.bool_]:
-    """The pixels ``(H, W)`` inside an object, given its runs down the columns: outside, inside, outside, …"""
-    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
-
-
-def fill_outline(mask: Mask, outline: NDArray[np.float32], value: int) -> None:
-    """Set the pixels of a mask whose centres lie inside an outline ``(N, 2)`` of x and y, by the even-odd rule."""
-    height, width = mask.shape
-    x, y = outline.T.astype(np.float64) - 0.5  # so that pixel centres are integers
-    next_x, next_y = np.roll(x, -1), np.roll(y, -1)
-    first = np.ceil(np.minimum(y, next_y)).clip(0, height).astype(np.int64)
-    count = np.ceil(np.maximum(y, next_y)).clip(0, height).astype(np.int64) - first  # rows that each edge crosses
-    if not count.any():
-        return
-    edge = np.repeat(np.arange(len(x)), count)
-    row = first[edge] + np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count)
-    crossing = x[edge] + (row - y[edge]) * (next_x - x)[edge] / (next_y - y)[edge]
-    column = np.ceil(crossing).clip(0, width).astype(np.int64)
-    left, width = column.min(), column.max() - column.min() + 1
-    step = max(1, _AT_ONCE // width)
-    for top in range(row.min(), row.max() + 1, step):
-        here = (row >= top) & (row < top + step)
-        rows = min(step, row.max() + 1 - top)
-        turns = np.bincount((row[here] - top) * width + column[here] - left, minlength=rows * width)
-        inside = np.cumsum(turns.reshape(rows, width), 1)[:, :-1] % 2 == 1
-        mask[top : top + rows, left : left + width - 1][inside] = value

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from atrous.data.files.eight_bits import dark_note, to_8_bit
-from atrous.data.files.exif import TURNS, Pixels, jpeg_orientation, orientation_of, turn
+from atrous.data.files.exif import TURNS, Pixels, jpeg_orientation, orientation_of, turn, upright_size
 from atrous.data.files.limits import check_pixels, read_file
 from atrous.data.files.partial import FORMATS, partial_note
 from atrous.data.files.pillow import open_with_pillow, refuse_misread, unread_bands
@@ -84,6 +84,20 @@ def open_image(path: str | Path) -> DecodedImage:
     except OSError as error:
         raise ImageError(f"{path}: cannot be opened ({error.strerror or error}); check that you may read it") from None
     return decode_image(data, str(path))
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """The upright height and width of an image, from its header where Pillow can read it.
+
+    Raises:
+        ImageError: missing, or not a readable image.
+    """
+    try:
+        with open_with_pillow(path) as image:
+            return upright_size(image)
+    except Exception:  # what Pillow can't open, our decoder may; if not, its error is the reason
+        height, width = open_image(path).pixels.shape[:2]
+        return height, width
 
 
 def decode_image(data: bytes, name: str = "image") -> DecodedImage:

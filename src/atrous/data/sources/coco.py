@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,13 +13,19 @@ from atrous.data.files.coco_json import CocoMask, read_annotations
 from atrous.data.files.coco_shapes import Annotations
 from atrous.data.files.find import as_written
 from atrous.data.files.masks import MaskForm
+from atrous.data.files.shapes import Overlap
+from atrous.data.sources.annotated import BACKGROUND, UNNAMED, drawn_names, label_classes
 from atrous.data.sources.base import Listed, PublishedSource
-from atrous.data.sources.names import did_you_mean
-from atrous.errors import DatasetError
+from atrous.data.sources.names import did_you_mean, usual_split, visible
+from atrous.errors import DatasetError, InputError
 from atrous.label_sets import VOC
 from atrous.labels import LabelSet
 
-KINDS = ("coco", "coco-voc")
+KINDS = ("coco", "coco-voc", "coco-stuff")
+ROBOFLOW = "_annotations.coco.json"
+"""The file beside the images of a split in Roboflow's export."""
+_OTHER_TASKS = ("panoptic_", "captions_", "person_keypoints_", "image_info_", "labels_", "stuff_")
+"""Files of COCO that are not about the outlines of objects."""
 SUBSETS = {"train10k": ("train2014", 10_000), "val1500": ("val2014", 1_500)}
 """The split and the number of images of the subsets of Attention to Scale, which the paper drew at random."""
 SMALLEST_AREA = 1000
@@ -38,37 +43,50 @@ NAMES_OF_VOC_CLASSES = {
 
 class Coco(PublishedSource):
     """COCO, or a dataset in its format: ``annotations/instances_train2017.json`` and ``train2017/NAME.jpg``, also in
-    ``images``. ``train`` and ``val`` stand for those of the newest year available.
+    ``images``; or ``train/_annotations.coco.json`` beside its images, as Roboflow writes it; or one JSON file.
+    ``train`` and ``val`` stand for those of the newest year available.
 
     Args:
-        root: the folder that contains ``annotations``.
-        kind: ``coco``: each category is a class, after a background; ``coco-voc``: VOC's 21 classes, and in splits
-            named ``train…`` only images with more than 1000 annotated pixels of them.
+        root: the folder, or a JSON file.
+        kind: ``coco``: each category is a class, after a background; ``coco-stuff``: the same of ``stuff_*.json``;
+            ``coco-voc``: VOC's 21 classes, and in splits named ``train…`` only images with more than 1000 annotated
+            pixels of them.
+        overlap: ``area`` when left out: the smaller object lies over the larger, by their ``area``.
     """
 
-    def __init__(self, root: Path, kind: str = "coco") -> None:
-        self.kind, self.root = kind, root
-        files = sorted((root / "annotations").glob("instances_*.json"))
-        self._files = {file.stem.removeprefix("instances_"): file for file in files}
-        if not files:
+    def __init__(self, root: Path, kind: str = "coco", overlap: Overlap | None = None) -> None:
+        self.kind, self.root, self.overlap = kind, root, overlap or "area"
+        self._files = _files(root, "stuff" if kind == "coco-stuff" else "instances")
+        if not self._files:
+            needed = "stuff_train2017" if kind == "coco-stuff" else "instances_train2017"
             raise DatasetError(
-                f"{root} is not a COCO dataset: expected annotations/instances_train2017.json (or of another split) in "
-                "it, and the images in train2017 or images/train2017"
+                f"{root} is not a COCO dataset: expected annotations/{needed}.json (or of another split) in it, and "
+                "the images in train2017 or images/train2017; or train/_annotations.coco.json beside its images; or "
+                "one JSON file in COCO's format"
             )
+
+    @property
+    def spec(self) -> str:
+        chosen = "" if self.overlap == "area" else f"?overlap={self.overlap}"
+        return f"{self.kind}:{self.root}{chosen}"
 
     @cached_property
     def mask_form(self) -> MaskForm:  # type: ignore[override]
         smallest = min(self._files.values(), key=lambda file: file.stat().st_size)
         annotations = read_annotations(smallest)
         self._classes(annotations, smallest)
-        return MaskForm(self._label_set(annotations))
+        return MaskForm(self._label_set(annotations, smallest))
 
     def splits(self) -> list[str]:
+        if UNNAMED in self._files:
+            return ["train", "val"]
         short = {name for name in ("train", "val") if name not in self._files and self._whole(name) in self._files}
         drawn = {name for name, (whole, _) in SUBSETS.items() if whole in self._files}
         return sorted({*self._files, *short, *drawn} - {self._whole(name) for name in short})
 
     def list_file(self, split: str) -> Path:
+        if UNNAMED in self._files:
+            return self._files[UNNAMED]
         whole = self._whole(split)
         return self._files.get(whole, self.root / "annotations" / f"instances_{whole}.json")
 
@@ -76,7 +94,7 @@ class Coco(PublishedSource):
         file, whole = self._file(split), self._whole(split)
         annotations = read_annotations(file)
         classes = self._classes(annotations, file)
-        if self._label_set(annotations) != self.mask_form.label_set:
+        if self._label_set(annotations, file) != self.mask_form.label_set:
             raise DatasetError(f"{file} has other categories than the other files beside it; a dataset has one list")
         names = sorted(annotations.images)
         self._refuse_background(annotations, file)
@@ -85,16 +103,32 @@ class Coco(PublishedSource):
             names = [name for name in names if areas[annotations.images[name].row] > SMALLEST_AREA]
         if split in SUBSETS:
             names = sorted(sorted(names, key=_hash)[: SUBSETS[split][1]])
-        places = (self.root / whole, self.root / "images" / whole, self.root / "images")
-        images = next((place for place in places if place.is_dir()), places[0])
+        if UNNAMED in self._files and split != "all":
+            names = drawn_names(self.spec, names, split)
+        images = self._images(file, whole, [annotations.images[name].file for name in names[:1]])
         return [
-            Listed(name, as_written(images / annotations.images[name].file), CocoMask(file, name, classes))
+            Listed(
+                name,
+                as_written(images / annotations.images[name].file),
+                CocoMask(file, name, classes, self.overlap),
+            )
             for name in names
         ]
 
+    def _images(self, file: Path, split: str, first: Sequence[str]) -> Path:
+        """The folder to which the file names of images are relative: the one that has the first of them."""
+        root = self.root if self.root.is_dir() else self.root.parent
+        if self.root.is_file() and root.name == "annotations":
+            root, split = root.parent, file.stem.partition("_")[2]
+        places = [root / split, root / "images" / split, root / "images", file.parent, root, file.parent / "images"]
+        there = (place for place in places if any((place / name).is_file() for name in first))
+        return next(there, next((place for place in places[:3] if split and place.is_dir()), places[0]))
+
     def _refuse_background(self, annotations: Annotations, file: Path) -> None:
         """A category named background may exist, but not have objects: what it means differs from ours."""
-        background = {place for place, name in enumerate(annotations.categories, 1) if _is_background(name)}
+        background = {
+            place for place, name in enumerate(annotations.categories, 1) if name.strip().lower() in BACKGROUND
+        }
         drawn = int(np.isin(annotations.parts["category"], list(background)).sum())
         if background and drawn:
             raise DatasetError(
@@ -104,6 +138,8 @@ class Coco(PublishedSource):
 
     def _file(self, split: str) -> Path:
         file = self.list_file(split)
+        if UNNAMED in self._files:
+            return file
         if self._whole(split) not in self._files:
             available = self.splits()
             raise DatasetError(
@@ -117,24 +153,36 @@ class Coco(PublishedSource):
         whole = SUBSETS[split][0] if split in SUBSETS else split
         return next((name for name in (whole, f"{whole}2017", f"{whole}2014") if name in self._files), whole)
 
-    def _label_set(self, annotations: Annotations) -> LabelSet:
-        return (
-            VOC
-            if self.kind == "coco-voc"
-            else LabelSet((VOC.names[0], *(name for name in annotations.categories if not _is_background(name))))
-        )
+    def _label_set(self, annotations: Annotations, file: Path) -> LabelSet:
+        return VOC if self.kind == "coco-voc" else self._table(annotations, file)[0]
 
     def _classes(self, annotations: Annotations, file: Path) -> tuple[int, ...]:
         """The class of each category, from category 0 on; 0 for those that are not drawn."""
-        categories = annotations.categories
-        if self.kind == "coco":
-            drawn = itertools.count(1)
-            return (0, *(0 if _is_background(name) else next(drawn) for name in categories))
-        return (0, *_voc_classes(categories, file))
+        if self.kind == "coco-voc":
+            return (0, *_voc_classes(annotations.categories, file))
+        labels = self._table(annotations, file)[1]
+        return (0, *(labels[name] for name in annotations.categories))
+
+    def _table(self, annotations: Annotations, file: Path) -> tuple[LabelSet, dict[str, int]]:
+        try:
+            return label_classes(annotations.categories)
+        except InputError as error:
+            raise DatasetError(f"{file}: {error}") from error
 
 
-def _is_background(name: str) -> bool:
-    return name.strip().lower() == VOC.names[0]
+def _files(root: Path, kind: str) -> dict[str, Path]:
+    """The files of annotations of each split, or the only one, of no split."""
+    if root.is_file():
+        return {UNNAMED: root}
+    if files := sorted((root / "annotations").glob(f"{kind}_*.json")):
+        return {file.stem.removeprefix(f"{kind}_"): file for file in files}
+    if kind != "instances":
+        return {}
+    if files := sorted(root.glob(f"*/{ROBOFLOW}")):
+        return {usual_split(file.parent.name): file for file in files}
+    alone = [file for folder in (root, root / "annotations") for file in visible(folder.glob("*.json"))]
+    alone = [file for file in alone if not file.name.startswith(_OTHER_TASKS)]
+    return {UNNAMED: alone[0]} if len(alone) == 1 else {}
 
 
 def _voc_classes(categories: Sequence[str], file: Path) -> list[int]:

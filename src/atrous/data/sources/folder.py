@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 from functools import cached_property
 from pathlib import Path
@@ -16,11 +15,8 @@ from atrous.data.findings import Finding, Item
 from atrous.data.sources.base import Listed
 from atrous.data.sources.guess import SeenMask, every_value, guess_form, indented, masks_seen
 from atrous.data.sources.labels_toml import read_form, toml_of, with_background
-from atrous.data.sources.names import closest, did_you_mean, folders_in, lists_in, read_lines
+from atrous.data.sources.names import closest, did_you_mean, drawn_for_validation, folders_in, lists_in, read_lines
 from atrous.errors import DatasetError
-
-VALIDATION_SHARE = 0.2
-"""Share of the images that ``val`` gets in a folder without splits."""
 
 _OTHER_NAMES = {
     "images": ("image", "imgs", "photos", "photo", "pictures", "jpegimages"),
@@ -114,7 +110,7 @@ class Folder:
             raise DatasetError(
                 f"{self.root} has no split '{split}'{meant}; without a splits/ folder there are train, val and all"
             )
-        drawn = [name for name in self.images if _drawn_for_validation(name) == (split == "val")]
+        drawn = [name for name in self.images if drawn_for_validation(name) == (split == "val")]
         if not drawn:
             raise DatasetError(
                 f"{self.root}: {len(self.images)} image(s) are too few to draw '{split}' from; list them, one name "
@@ -192,7 +188,3 @@ class Folder:
 
 def _name(image: FoundImage) -> str:
     return composed(image.relative.with_suffix("").as_posix())
-
-
-def _drawn_for_validation(name: str) -> bool:
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") < VALIDATION_SHARE * 2**32

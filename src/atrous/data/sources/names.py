@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
 from atrous.data.files.find import is_file
 from atrous.data.sources.labels_toml import read_text
 from atrous.errors import DatasetError
+
+VALIDATION_SHARE = 0.2
+"""Share of the images that ``val`` gets where no splits are declared."""
+_USUAL = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
+"""Other names of the usual splits, in lower case."""
+
+
+def usual_split(name: str) -> str:
+    """The name of a split as it is usual: ``val`` for ``valid`` and ``Validation``, ``train`` for ``Train``."""
+    usual = _USUAL.get(name.lower(), name.lower())
+    return usual if usual in ("train", "val", "test") else name
+
+
+def drawn_for_validation(name: str) -> bool:
+    """Whether an image is in ``val`` where no splits are declared: by a hash of its name, so that it stays there."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") < VALIDATION_SHARE * 2**32
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:

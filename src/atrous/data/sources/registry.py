@@ -10,19 +10,31 @@ from typing import TypeVar
 from atrous.data.dataset import Dataset, Joined
 from atrous.data.sources import coco, nyud
 from atrous.data.sources.ade20k import Ade20k
+from atrous.data.sources.auto import recognise
 from atrous.data.sources.base import DatasetSource
 from atrous.data.sources.camvid import CamVid
 from atrous.data.sources.cityscapes import Cityscapes
+from atrous.data.sources.cvat import open_cvat
 from atrous.data.sources.folder import Folder
+from atrous.data.sources.hasty import Hasty
+from atrous.data.sources.labelme import Labelme
+from atrous.data.sources.labelstudio import LabelStudio
+from atrous.data.sources.mapillary import Mapillary
 from atrous.data.sources.names import closest, did_you_mean, folders_in
+from atrous.data.sources.panoptic import CocoPanoptic
 from atrous.data.sources.pascal_context import PascalContext
 from atrous.data.sources.person_part import PersonPart
+from atrous.data.sources.roboflow import open_roboflow
 from atrous.data.sources.siftflow import SiftFlow
+from atrous.data.sources.spec import parse_spec
+from atrous.data.sources.supervisely import Supervisely
+from atrous.data.sources.via import Via
 from atrous.data.sources.voc import Voc
+from atrous.data.sources.yolo import Yolo
 from atrous.errors import DatasetError, InputError
 from atrous.registry import Registry
 
-SOURCES: dict[str, Callable[[Path], DatasetSource]] = {
+SOURCES: dict[str, Callable[..., DatasetSource]] = {
     "voc": Voc,
     "camvid": CamVid,
     "folder": Folder,
@@ -32,9 +44,28 @@ SOURCES: dict[str, Callable[[Path], DatasetSource]] = {
     "personpart": PersonPart,
     "cityscapes": Cityscapes,
     "ade20k": Ade20k,
+    "panoptic": CocoPanoptic,
     **{kind: partial(coco.Coco, kind=kind) for kind in coco.KINDS},
+    "cvat": open_cvat,
+    "labelme": Labelme,
+    "labelstudio": LabelStudio,
+    "yolo": Yolo,
+    "roboflow": open_roboflow,
+    "supervisely": Supervisely,
+    "hasty": Hasty,
+    "via": Via,
+    "mapillary": Mapillary,
 }
 """The dataset sources, by the name before the colon of a data specification."""
+
+DRAWN = frozenset(
+    (*coco.KINDS, "cvat", "labelme", "labelstudio", "yolo", "roboflow", "supervisely", "hasty", "via", "mapillary")
+)
+"""The sources whose masks are drawn from shapes, which take ``overlap``."""
+_FILES = DRAWN - {"coco-voc", "coco-stuff", "roboflow", "supervisely", "mapillary"}
+"""The sources whose path may also be a file."""
+AUTO = "auto"
+"""In the place of a source: the one that recognises the path."""
 
 Opener = Callable[[str, str], Dataset]
 """(path, split) → dataset; raises a :class:`~atrous.errors.DatasetError` for a split that does not exist."""
@@ -102,18 +133,23 @@ def find_source(spec: str) -> DatasetSource:
             a registered dataset, whose files Atrous does not know.
         ImageError: a folder without images.
     """
-    kind, _, place = spec.partition(":")
+    parsed = parse_spec(spec)
+    kind, place = parsed.kind, parsed.place
     if find_opener(spec):
         raise DatasetError(f"'{spec}' is a registered dataset; this needs one of {_known(SOURCES)}")
-    if kind not in SOURCES or kind == spec:
+    if (kind not in SOURCES and kind != AUTO) or not spec.startswith(f"{kind}:"):
         near = f"folder:{spec}" if Path(spec).is_dir() else f"{closest(kind, [*SOURCES, *OPENERS])}:{place}"
         meant = "" if near.startswith("None") or near.endswith(":") else f" (did you mean {near}?)"
-        raise DatasetError(f"'{spec}' is not a dataset{meant}; expected one of {_known([*SOURCES, *OPENERS])}")
+        raise DatasetError(f"'{spec}' is not a dataset{meant}; expected one of {_known([*SOURCES, *OPENERS, AUTO])}")
     root = Path(place).expanduser()
-    if not root.is_dir():
+    if not root.is_dir() and not (root.is_file() and kind in {*_FILES, AUTO}):
         near = did_you_mean(root.name, folders_in(root.parent))
         raise DatasetError(f"'{spec}': the folder {root} does not exist{near}")
-    return SOURCES[kind](root)
+    if kind == AUTO:
+        kind = recognise(root)
+    if parsed.overlap and kind not in DRAWN:
+        raise DatasetError(f"'{spec}': {kind} has masks and no shapes that could overlap; leave overlap out")
+    return SOURCES[kind](root, overlap=parsed.overlap) if kind in DRAWN else SOURCES[kind](root)
 
 
 def _known(kinds: Iterable[str]) -> str:

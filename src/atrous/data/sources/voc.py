@@ -30,6 +30,11 @@ class Voc(PublishedSource):
                 f"{root} is not a VOC dataset: expected JPEGImages, SegmentationClass and ImageSets/Segmentation in it"
             )
         self.root = base
+        if (base / "SegmentationObject").is_dir() and not next(base.glob("SegmentationClass*"), None):
+            raise DatasetError(
+                f"{base} has no SegmentationClass, and SegmentationObject numbers the objects of each image, not the "
+                "classes; export SegmentationClass too"
+            )
 
     def splits(self) -> list[str]:
         return [file.stem for file in lists_in(self._lists)]

@@ -1,0 +1,56 @@
+"""Specifications of datasets: ``SOURCE:PATH``, with options behind a question mark."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple, cast
+
+from atrous.data.files.shapes import OVERLAPS, Overlap
+from atrous.errors import DatasetError
+
+OPTIONS = ("overlap", "classes")
+_OPTIONS = re.compile(rf"\?((?:{'|'.join(OPTIONS)})=.*)$")
+
+
+class Spec(NamedTuple):
+    """A specification: the source, its path, which shape lies over which, and a table of classes."""
+
+    kind: str
+    place: str
+    overlap: Overlap | None = None
+    classes: Path | None = None
+
+    @property
+    def plain(self) -> str:
+        """Without its options."""
+        return f"{self.kind}:{self.place}"
+
+
+def parse_spec(spec: str) -> Spec:
+    """Take ``SOURCE:PATH?overlap=last&classes=table.toml`` apart; both options may be missing.
+
+    Raises:
+        DatasetError: an unknown rule of overlap.
+    """
+    kind, colon, rest = spec.partition(":")
+    found = _OPTIONS.search(rest)
+    if not colon or not found:
+        return Spec(kind, rest)
+    options = dict(part.partition("=")[::2] for part in found[1].split("&"))
+    overlap = options.get("overlap")
+    if overlap not in (None, *OVERLAPS) or set(options) - set(OPTIONS):
+        raise DatasetError(
+            f"'{spec}' has the options '{found[1]}'; expected overlap={'|'.join(OVERLAPS)}, classes=FILE"
+        )
+    classes = Path(options["classes"]).expanduser() if "classes" in options else None
+    return Spec(kind, rest[: found.start()], cast("Overlap | None", overlap), classes)
+
+
+def with_options(spec: str, *, overlap: str | None = None, classes: Path | str | None = None) -> str:
+    """A specification with options; those that it has already stay, unless others are given."""
+    parsed = parse_spec(spec) if ":" in spec else Spec(spec, "")
+    given = {"overlap": overlap or parsed.overlap, "classes": classes or parsed.classes}
+    options = "&".join(f"{key}={value}" for key, value in given.items() if value)
+    plain = parsed.plain if ":" in spec else spec
+    return f"{plain}?{options}" if options else plain
