@@ -184,7 +184,7 @@ def test_a_network_of_other_channels_takes_arrays_of_them(channels: int) -> None
 
 
 def test_an_unknown_precision_is_refused(model: ByChannel) -> None:
-    with pytest.raises(ValueError, match="precision is one of float32, bfloat16, not 'float16'"):
+    with pytest.raises(ValueError, match="precision is one of auto, float32, bfloat16, not 'float16'"):
         predict(model, HALVES, precision="float16")  # type: ignore[arg-type]
 
 

@@ -100,8 +100,8 @@ OutputStride = Annotated[
     int | None, typer.Option("--output-stride", help="Run the network at 4, 8, 16 or 32: smaller is finer and slower.")
 ]
 Precision = Annotated[
-    Literal["float32", "bfloat16"],
-    typer.Option("--precision", help="bfloat16 is faster where the hardware supports it."),
+    Literal["auto", "float32", "bfloat16"],
+    typer.Option("--precision", help="auto: the fastest way on this machine; float32: the reference; bfloat16."),
 ]
 Scales = Annotated[
     str | None,

@@ -32,7 +32,7 @@ def predict(
     model: OptionalModel = None,
     device: Device = None,
     output_stride: OutputStride = None,
-    precision: Precision = "float32",
+    precision: Precision = "auto",
     scales: Scales = None,
     flip: Flip = False,
     merge: Merge = None,

@@ -24,7 +24,7 @@ from atrous.errors import InputError
 from atrous.evaluation.evaluate import Evaluation, evaluate
 from atrous.evaluation.report import aligned, percent
 from atrous.inference.prepare import Precision
-from atrous.inference.test_time import Inference, with_merge
+from atrous.inference.test_time import Inference, Network, with_merge
 from atrous.models.base import SegmentationModel
 from atrous.models.multi_scale import MultiScale
 
@@ -254,7 +254,7 @@ class _TimedInference(Inference):
 
     seconds: list[float] = field(default_factory=list)
 
-    def label_heads(self, model: SegmentationModel, image: Tensor, heads: Sequence[str] = ()) -> dict[str, Tensor]:
+    def label_heads(self, model: Network, image: Tensor, heads: Sequence[str] = ()) -> dict[str, Tensor]:
         if not self.seconds:
             super().label_heads(model, image, heads)  # warm-up, so that compilation does not count as image time
         begin = time.perf_counter()

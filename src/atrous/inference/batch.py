@@ -51,7 +51,7 @@ def predict_files(
     outputs: OutputOptions | None = None,
     device: torch.device | str | None = None,
     output_stride: int | None = None,
-    precision: Precision = "float32",
+    precision: Precision = "auto",
     inference: Inference | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
@@ -85,21 +85,20 @@ def predict_files(
         InputError: ``out`` is a file, the network does not support the output stride, or there is no attention to draw
             (another ``merge``, or more than one view); nothing has been done then.
     """
-    from atrous.inference.predictor import segment
-    from atrous.inference.prepare import prepared
+    from atrous.inference.predictor import Predictor
     from atrous.inference.test_time import Inference
 
     outputs, inference = outputs or OutputOptions(), inference or Inference()
     if outputs.attention_maps:
         _check_attention(model, inference)
-    with prepared(model, device=device, output_stride=output_stride, precision=precision) as (ready, where):
-        return label_files(
-            inputs,
-            out,
-            lambda _, decoded: segment(ready, decoded, where, inference, outputs.probabilities),
-            outputs=outputs,
-            progress=progress,
-        )
+    predictor = Predictor(model, device=device, output_stride=output_stride, precision=precision)
+    return label_files(
+        inputs,
+        out,
+        lambda _, decoded: predictor.segment(decoded, inference, outputs.probabilities),
+        outputs=outputs,
+        progress=progress,
+    )
 
 
 def _check_attention(model: SegmentationModel, inference: Inference) -> None:

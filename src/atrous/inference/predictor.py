@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -16,7 +19,7 @@ from atrous.data.files.exif import Pixels
 from atrous.data.files.images import DecodedImage, open_image, to_rgb
 from atrous.errors import InputError
 from atrous.grid import PIXELS, resample
-from atrous.inference.prepare import Precision, prepared, require_model
+from atrous.inference.prepare import Precision, PreparedModel, fingerprint, require_model
 from atrous.inference.segmentation import ClassProbabilities, Segmentation
 from atrous.inference.test_time import Inference, Merge, View
 from atrous.models.base import SegmentationModel
@@ -25,13 +28,139 @@ from atrous.models.layers import full_precision
 Source = str | Path | Pixels | Image.Image
 
 
+class Predictor:
+    """A model made ready to predict: everything that does not depend on the image is done once, here.
+
+    It holds the network as a :class:`~atrous.inference.prepare.PreparedModel`: a copy over the model's weights in eval
+    mode, on a device, in channels-last memory, at an output stride, in the fastest precision. The model itself may be
+    trained or changed meanwhile; weights that have changed need a new predictor. Several threads may share one.
+
+    Args:
+        model: any model of this package.
+        device: where to compute, and where the model is moved; its current device by default.
+        output_stride: run the network at this stride instead of its own: smaller is finer and slower.
+        precision: ``auto``, ``float32`` (the reference) or ``bfloat16``; see
+            :data:`atrous.inference.prepare.Precision`.
+
+    Attributes:
+        network: the prepared model, with its ``device`` and ``precision``.
+        label_set: names and colours of the classes.
+
+    Raises:
+        InputError: an unknown precision, parameters of several types, or an output stride that the network does not
+            support.
+        InputTypeError: the name of a model instead of a model.
+
+    Example:
+        >>> import atrous, numpy as np
+        >>> from atrous.inference.predictor import Predictor
+        >>> predictor = Predictor(atrous.load("deeplabv3plus_lite0_voc"))
+        >>> predictor.labels(np.zeros((2, 40, 60, 3), np.uint8)).shape
+        (2, 40, 60)
+    """
+
+    def __init__(
+        self,
+        model: SegmentationModel,
+        *,
+        device: torch.device | str | None = None,
+        output_stride: int | None = None,
+        precision: Precision = "auto",
+    ) -> None:
+        require_model(model)
+        self.network = PreparedModel(model, device=device, output_stride=output_stride, precision=precision)
+        self.label_set = model.label_set
+
+    def labels(self, images: NDArray[np.uint8], inference: Inference | None = None) -> NDArray[np.uint8]:
+        """Find the class of every pixel of some images of one size, which run through the network together.
+
+        Args:
+            images: uint8 RGB ``(N, H, W, 3)``; ``(N, H, W, C)`` for a network of other input channels.
+            inference: scales, mirror images, a CRF; a single view by default.
+
+        Returns:
+            uint8 ``(N, H, W)``.
+
+        Raises:
+            InputError: another shape or dtype.
+        """
+        _check_pixels(images, "N, H, W", self.network.model)
+        batch = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
+        with self.network.running():
+            labels = (inference or Inference()).batch_labels(self.network, batch.to(self.network.device))
+        return labels.cpu().numpy()
+
+    def predict(
+        self,
+        image: Source,
+        *,
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
+        merge: Merge = "probabilities",
+        crf: bool | DenseCRF = False,
+        keep_probabilities: bool = False,
+    ) -> Segmentation:
+        """Find the class of every pixel of an image; arguments, result and errors are those of :func:`predict`."""
+        model = self.network.model
+        decoded = _decode(image, model)
+        chosen = crf if isinstance(crf, DenseCRF) else stored_crf(model.card) if crf else None
+        return self.segment(decoded, Inference(tuple(scales), flip, merge, chosen), keep_probabilities)
+
+    def segment(
+        self, decoded: DecodedImage, inference: Inference | None = None, keep_probabilities: bool = False
+    ) -> Segmentation:
+        """Find the class of every pixel of a decoded image.
+
+        Args:
+            decoded: the image, uint8 ``(H, W, C)``.
+            inference: scales, mirror images, a CRF; a single view by default.
+            keep_probabilities: keep the class probabilities at network resolution, before any CRF.
+        """
+        with self.network.running():
+            return _segment(self.network, decoded, inference or Inference(), keep_probabilities)
+
+
+_KEPT: WeakKeyDictionary[SegmentationModel, dict[Any, tuple[Any, Predictor]]] = WeakKeyDictionary()
+"""For each model the predictors that :func:`predict` has made, with the model's fingerprint at that time."""
+_MOST_KEPT = 4
+_KEEPING = Lock()
+
+
+def kept_predictor(
+    model: SegmentationModel,
+    *,
+    device: torch.device | str | None = None,
+    output_stride: int | None = None,
+    precision: Precision = "auto",
+) -> Predictor:
+    """The predictor of a model that was made for an earlier call, if the model is still the same, or a new one.
+
+    Args and errors are those of :class:`Predictor`. The last four of each model are kept as long as the model lives.
+    """
+    require_model(model)
+    key = (None if device is None else str(device), output_stride, precision)
+    seen = fingerprint(model)
+    with _KEEPING:
+        known, predictor = _KEPT.get(model, {}).get(key, (None, None))
+    if predictor is None or known != (seen, model.output_stride):
+        predictor = Predictor(model, device=device, output_stride=output_stride, precision=precision)
+        seen = fingerprint(model)  # it may have been moved
+    with _KEEPING:
+        kept = _KEPT.setdefault(model, {})
+        kept.pop(key, None)
+        kept[key] = ((seen, model.output_stride), predictor)
+        while len(kept) > _MOST_KEPT:
+            del kept[next(iter(kept))]
+    return predictor
+
+
 def predict(
     model: SegmentationModel,
     image: Source,
     *,
     device: torch.device | str | None = None,
     output_stride: int | None = None,
-    precision: Precision = "float32",
+    precision: Precision = "auto",
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
     merge: Merge = "probabilities",
@@ -40,14 +169,17 @@ def predict(
 ) -> Segmentation:
     """Find the class of every pixel of an image.
 
+    What is prepared for it is kept for the next call with this model, until the model changes; a
+    :class:`~atrous.inference.predictor.Predictor` of your own holds it for as long as you like.
+
     Args:
         model: any model of this package; its mode and output stride are restored afterwards.
         image: a path, a uint8 RGB array ``(H, W, 3)``, or a Pillow image of any mode (turned upright); for a network of
             other input channels, an array ``(H, W, C)``.
         device: where to compute, and where the model is moved; its current device by default.
         output_stride: run the network at this stride instead of its own: smaller is finer and slower.
-        precision: "bfloat16" runs the network under autocast: faster where the hardware supports it, slightly other
-            logits.
+        precision: ``auto`` is the fastest way on this machine that gives the same labels but for rounding; ``float32``
+            is the reference, the network's layers as they are; ``bfloat16`` runs them under autocast.
         scales: run the network on the image at these scales, as :class:`~atrous.inference.test_time.Inference`
             describes, like the next two.
         flip: run it on the mirror image too.
@@ -68,30 +200,27 @@ def predict(
         >>> atrous.predict(model, "photo.png", scales=(0.75, 1.0), flip=True).labels.shape
         (40, 60)
     """
-    require_model(model)
-    decoded = _decode(image, model)
-    chosen = crf if isinstance(crf, DenseCRF) else stored_crf(model.card) if crf else None
-    inference = Inference(tuple(scales), flip, merge, chosen)
-    with prepared(model, device=device, output_stride=output_stride, precision=precision) as (ready, where):
-        return segment(ready, decoded, where, inference, keep_probabilities)
+    predictor = kept_predictor(model, device=device, output_stride=output_stride, precision=precision)
+    return predictor.predict(
+        image, scales=scales, flip=flip, merge=merge, crf=crf, keep_probabilities=keep_probabilities
+    )
 
 
-def segment(
-    model: SegmentationModel, decoded: DecodedImage, where: torch.device, inference: Inference, keep_probabilities: bool
+def _segment(
+    network: PreparedModel, decoded: DecodedImage, inference: Inference, keep_probabilities: bool
 ) -> Segmentation:
-    """Find the class of every pixel of a decoded image, with a model that is :func:`prepared`."""
-    image = torch.from_numpy(decoded.pixels).permute(2, 0, 1)[None].to(where)  # (1, 3, H, W)
-    labels, views = inference(model, image)
+    image = torch.from_numpy(decoded.pixels).permute(2, 0, 1)[None].to(network.device)  # (1, 3, H, W)
+    labels, views = inference(network, image)
     probabilities = _probabilities(inference, views, decoded.pixels.shape[1]) if keep_probabilities else None
     colours = (0, 1, 2) if decoded.pixels.shape[2] > 2 else (0, 0, 0)
     shown = np.ascontiguousarray(decoded.pixels[..., colours])
-    found = Segmentation(labels.cpu().numpy(), shown, model.label_set, decoded.notes, probabilities)
+    found = Segmentation(labels.cpu().numpy(), shown, network.model.label_set, decoded.notes, probabilities)
     if len(views) > 1 or views[0].attention is None:
         return found
     size = (image.shape[-2], image.shape[-1])
     with full_precision(image):
         weights = resample(views[0].attention.float(), views[0].grid, PIXELS, size)[0].cpu().numpy()
-    return replace(found, attention=weights, scales=model.scales)
+    return replace(found, attention=weights, scales=network.model.scales)
 
 
 def _probabilities(inference: Inference, views: Sequence[View], width: int) -> ClassProbabilities:
@@ -111,12 +240,19 @@ def _decode(image: Source, model: SegmentationModel) -> DecodedImage:
         return to_rgb(image)
     if not isinstance(image, np.ndarray):
         raise InputError(f"an image is a path, a NumPy array or a Pillow image, not a {type(image).__name__}")
-    channels = model.backbone.in_channels
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != channels or not image.size:
-        what = "an RGB image" if channels == 3 else "an image"
-        pillows = image.dtype == np.uint8 and channels == 3 and (image.ndim == 2 or image.shape[-1] == 4)
-        hint = "; PIL.Image.fromarray(array) may be grey or RGBA" if pillows else ""
-        raise InputError(
-            f"expected {what} as uint8 (H, W, {channels}) with values 0–255, not {image.dtype} {image.shape}{hint}"
-        )
+    _check_pixels(image, "H, W", model)
     return DecodedImage(np.array(image, order="C"))
+
+
+def _check_pixels(array: NDArray[Any], axes: str, model: SegmentationModel) -> None:
+    """Refuse an array that does not have these axes and the model's channels."""
+    channels = model.backbone.in_channels
+    if array.dtype == np.uint8 and array.ndim == len(axes.split()) + 1 and array.shape[-1] == channels and array.size:
+        return
+    kind = "RGB image" if channels == 3 else "image"
+    what = f"{kind}s" if axes.startswith("N") else f"an {kind}"
+    pillows = array.dtype == np.uint8 and channels == 3 and (array.ndim == 2 or array.shape[-1] == 4)
+    hint = "; PIL.Image.fromarray(array) may be grey or RGBA" if pillows else ""
+    raise InputError(
+        f"expected {what} as uint8 ({axes}, {channels}) with values 0–255, not {array.dtype} {array.shape}{hint}"
+    )

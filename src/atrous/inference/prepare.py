@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from atrous.errors import InputError, InputTypeError
-from atrous.models.base import SegmentationModel
+from atrous.models.base import Output, SegmentationModel
 from atrous.models.surgery.trace import STRUCTURE, structural_copy
 
-Precision = Literal["float32", "bfloat16"]
-"""What a network computes in; bfloat16 is by autocast."""
+Precision = Literal["auto", "float32", "bfloat16"]
+"""What a network computes in: ``float32`` runs its layers as they are, the reference; ``bfloat16`` runs them under
+autocast; ``auto`` is the fastest way on this machine that gives the same labels but for rounding.
+"""
 
 
 def require_model(model: object) -> None:
@@ -28,6 +30,73 @@ def require_model(model: object) -> None:
         raise InputTypeError(f"model is a {type(model).__name__}, expected a model: atrous.load({str(model)!r})")
 
 
+class PreparedModel:
+    """A model's network, ready to run: in eval mode, on a device, at an output stride, in a precision.
+
+    It is a copy over the model's weights: the model's own modes and output stride stay what they are and may be set
+    meanwhile, and several threads may run it.
+
+    Args:
+        model: any model of this package.
+        device: where the model is moved, and stays; its current device by default.
+        output_stride: run the network at this stride instead of its own.
+        precision: see :data:`Precision`.
+
+    Attributes:
+        model: the copy; its layers are the network's own.
+        device: where it computes.
+        precision: what it computes in, ``float32`` or ``bfloat16``.
+
+    Raises:
+        InputError: an unknown precision, parameters of several types, or an output stride that the network does not
+            support.
+    """
+
+    def __init__(
+        self,
+        model: SegmentationModel,
+        *,
+        device: torch.device | str | None = None,
+        output_stride: int | None = None,
+        precision: Precision = "auto",
+    ) -> None:
+        if precision not in get_args(Precision):
+            raise InputError(f"precision is one of {', '.join(get_args(Precision))}, not '{precision}'")
+        dtypes = sorted({str(tensor.dtype) for tensor in model.parameters() if tensor.is_floating_point()})
+        if len(dtypes) > 1 or (precision == "bfloat16" and dtypes != ["torch.float32"]):
+            raise InputError(
+                f"the network's parameters are {' and '.join(dtypes)}, expected torch.float32 for precision "
+                f"'{precision}': call model.float()"
+            )
+        self.device = torch.device(device) if device is not None else next(model.parameters()).device
+        self.precision = "bfloat16" if precision == "bfloat16" else "float32"
+        _move(model, self.device)
+        self.model = _copied(model, output_stride)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """The modes that the network and what follows it run in."""
+        bfloat16 = self.precision == "bfloat16"
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
+            yield
+
+    def preprocess(self, images: Tensor) -> Tensor:
+        """uint8 ``(B, C, H, W)`` → the network's input, float32 of the same shape."""
+        return self.model.preprocess(images)
+
+    def main_output(self, images: Tensor) -> Output:
+        """Run the network on preprocessed images ``(B, C, H, W)``."""
+        return self.model.main_output(images)
+
+    def outputs(self, images: Tensor) -> list[Output]:
+        """Run the network with its auxiliary heads."""
+        return self.model.outputs(images)
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """The network's parameters."""
+        return self.model.parameters()
+
+
 @contextmanager
 def prepared(
     model: SegmentationModel,
@@ -35,38 +104,38 @@ def prepared(
     device: torch.device | str | None = None,
     output_stride: int | None = None,
     precision: Precision = "float32",
-) -> Iterator[tuple[SegmentationModel, torch.device]]:
-    """Run a model in eval and inference mode, as it is or as a copy over the same weights: its own modes and output
-    stride stay what they are, and other threads may use it meanwhile, on the same device.
-
-    Args:
-        model: any model of this package.
-        device: where the model is moved, and stays; its current device by default.
-        output_stride: run the network at this stride instead of its own.
-        precision: "bfloat16" runs the network under autocast.
+) -> Iterator[tuple[PreparedModel, torch.device]]:
+    """Run a model as a :class:`PreparedModel` for a while: the same arguments and errors.
 
     Yields:
         The model to run, and the device to compute on.
-
-    Raises:
-        InputError: an unknown precision, parameters of several types, or an output stride that the network does not
-            support.
     """
-    if precision not in get_args(Precision):
-        raise InputError(f"precision is one of {', '.join(get_args(Precision))}, not '{precision}'")
-    dtypes = sorted({str(tensor.dtype) for tensor in model.parameters() if tensor.is_floating_point()})
-    if len(dtypes) > 1 or (precision != "float32" and dtypes != ["torch.float32"]):
-        raise InputError(
-            f"the network's parameters are {' and '.join(dtypes)}, expected torch.float32 for precision '{precision}': "
-            "call model.float()"
-        )
-    where = torch.device(device) if device is not None else next(model.parameters()).device
-    _move(model, where)
-    with (
-        torch.inference_mode(),
-        torch.autocast(where.type, torch.bfloat16, enabled=precision == "bfloat16"),
-    ):
-        yield _ready(model, output_stride), where
+    ready = PreparedModel(model, device=device, output_stride=output_stride, precision=precision)
+    with ready.running():
+        yield ready, ready.device
+
+
+def fingerprint(model: nn.Module) -> tuple[Any, ...]:
+    """What a prepared copy of a model depends on: another value means that the model has changed since.
+
+    Weights that are changed behind torch's back (through ``.data``, or a NumPy array over their memory) are not seen.
+    """
+    layers = [
+        (id(layer), *layer._forward_pre_hooks, *layer._forward_hooks, *_settings(layer)) for layer in model.modules()
+    ]
+    tensors = [
+        (id(tensor), tensor.data_ptr(), None if tensor.is_inference() else tensor._version)
+        for tensor in (*model.parameters(), *model.buffers())
+    ]
+    return *layers, *tensors
+
+
+def _settings(layer: nn.Module) -> Iterator[Any]:
+    """A layer's own attributes; objects by identity. Its mode is none: the copy is in eval mode."""
+    for name, value in vars(layer).items():
+        if not name.startswith("_") and name != "training":
+            yield name
+            yield value if isinstance(value, int | float | str | tuple) else id(value)
 
 
 def _move(model: SegmentationModel, where: torch.device) -> None:
@@ -81,14 +150,11 @@ def _in_place(tensor: Tensor, where: torch.device) -> bool:
     return tensor.device == where and (channels_last or not tensor.is_floating_point())
 
 
-def _ready(model: SegmentationModel, output_stride: int | None) -> SegmentationModel:
-    """The model, if it is in eval mode and at the output stride; else a copy over the same weights that is."""
+def _copied(model: SegmentationModel, output_stride: int | None) -> SegmentationModel:
+    """A copy over the same weights, in eval mode and at the output stride."""
     with STRUCTURE:
-        stays = output_stride is None or output_stride == model.output_stride
-        if stays and not any(module.training for module in model.modules()):
-            return model
         ready = structural_copy(model).eval()
     ready.label_set = model.label_set
-    if not stays:
-        ready.output_stride = output_stride  # type: ignore[assignment]
+    if output_stride is not None and output_stride != model.output_stride:
+        ready.output_stride = output_stride
     return ready

@@ -6,16 +6,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from atrous.crf.dense_crf import DenseCRF
 from atrous.crf.unary import unary_from_logits, unary_from_probabilities
 from atrous.errors import InputError
 from atrous.grid import PIXELS, Grid, resample
-from atrous.models.base import SegmentationModel
+from atrous.models.base import Output, SegmentationModel
 from atrous.models.multi_scale import MultiScale, check_scales, scaled
 from atrous.ops.labelmap.op import labels_in_strips, logits_to_labels, strip_rows
 
@@ -23,6 +23,24 @@ Merge = Literal["probabilities", "average", "max"]
 """How several views are merged: mean of the class probabilities, mean of the logits, or maximum of the logits. The
 words mean the same where a multi-scale network merges its own scales (:class:`atrous.models.multi_scale.MultiScale`).
 """
+
+
+class Network(Protocol):
+    """What inference needs of a model: a :class:`SegmentationModel` has it, and so has a
+    :class:`~atrous.inference.prepare.PreparedModel`.
+    """
+
+    def preprocess(self, images: Tensor) -> Tensor:
+        """uint8 ``(B, C, H, W)`` → what the network takes."""
+
+    def main_output(self, images: Tensor) -> Output:
+        """The logits that it predicts with."""
+
+    def outputs(self, images: Tensor) -> list[Output]:
+        """Those and the logits of its auxiliary heads."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Its parameters."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +108,7 @@ class Inference:
         """Whether merged views are class probabilities; otherwise they are logits."""
         return self.merge == "probabilities" and not self.single_view
 
-    def __call__(self, model: SegmentationModel, image: Tensor) -> tuple[Tensor, list[View]]:
+    def __call__(self, model: Network, image: Tensor) -> tuple[Tensor, list[View]]:
         """Find the class of every pixel of an image.
 
         Args:
@@ -103,7 +121,7 @@ class Inference:
         views = self.views(model, model.preprocess(image))
         return self.labels(views, image), views
 
-    def label_heads(self, model: SegmentationModel, image: Tensor, heads: Sequence[str] = ()) -> dict[str, Tensor]:
+    def label_heads(self, model: Network, image: Tensor, heads: Sequence[str] = ()) -> dict[str, Tensor]:
         """Find the labels of an image for several heads of a network, which runs once per view.
 
         Args:
@@ -117,9 +135,25 @@ class Inference:
         """
         views = self._views_by_head(model, model.preprocess(image), heads)
         size = (image.shape[-2], image.shape[-1])
-        return {"main": self.labels(views["main"], image), **{head: self._argmax(views[head], size) for head in heads}}
+        found = {head: self._argmax(views[head], size)[0] for head in heads}
+        return {"main": self.labels(views["main"], image), **found}
 
-    def views(self, model: SegmentationModel, images: Tensor) -> list[View]:
+    def batch_labels(self, model: Network, images: Tensor) -> Tensor:
+        """Find the labels of images of one size, which run through the network together.
+
+        Args:
+            model: in eval mode.
+            images: uint8 ``(B, C, H, W)``, on the model's device.
+
+        Returns:
+            uint8 ``(B, H, W)``.
+        """
+        if self.crf:
+            return torch.stack([self(model, image[None])[0] for image in images])
+        views = self.views(model, model.preprocess(images))
+        return self._argmax(views, (images.shape[-2], images.shape[-1]))
+
+    def views(self, model: Network, images: Tensor) -> list[View]:
         """Run the network on each version of some images.
 
         Args:
@@ -128,7 +162,7 @@ class Inference:
         """
         return self._views_by_head(model, images, ())["main"]
 
-    def _views_by_head(self, model: SegmentationModel, images: Tensor, heads: Sequence[str]) -> dict[str, list[View]]:
+    def _views_by_head(self, model: Network, images: Tensor, heads: Sequence[str]) -> dict[str, list[View]]:
         views: dict[str, list[View]] = {name: [] for name in ("main", *heads)}
         for scale in self.scales:
             for mirrored in (False, True)[: 1 + self.flip]:
@@ -154,7 +188,7 @@ class Inference:
         """
         size = (image.shape[-2], image.shape[-1])
         if not self.crf:
-            return self._argmax(views, size)
+            return self._argmax(views, size)[0]
         _check_finite(views)
         unary = unary_from_probabilities if self.averages_probabilities else unary_from_logits
         merged = self.merged(views, PIXELS, PIXELS, size, size[1])
@@ -196,14 +230,14 @@ class Inference:
             yield start, strip if self.averages_probabilities else strip.softmax(0)
 
     def _argmax(self, views: Sequence[View], size: tuple[int, int]) -> Tensor:
-        """The best class of every pixel; only some rows of full-size logits exist at a time."""
+        """The best class of every pixel ``(B, H, W)``; only some rows of full-size logits exist at a time."""
         _check_finite(views)
         first = views[0]
         if len(views) == 1:
-            return logits_to_labels(first.logits, first.grid, size)[0]
+            return logits_to_labels(first.logits, first.grid, size)
         return labels_in_strips(
             lambda rows, strip: self.merged(views, rows, PIXELS, strip, size[1]), first.logits, size
-        )[0]
+        )
 
 
 def with_merge(model: SegmentationModel, inference: Inference, merge: str) -> Inference:
@@ -237,7 +271,7 @@ def with_merge(model: SegmentationModel, inference: Inference, merge: str) -> In
     raise InputError(f"merge is one of {', '.join([*own, *choices])} for {model.name} here, not '{merge}'")
 
 
-def _run(model: SegmentationModel, images: Tensor, heads: Sequence[str]) -> dict[str, View]:
+def _run(model: Network, images: Tensor, heads: Sequence[str]) -> dict[str, View]:
     """Run the network once: the view of each head, in pixels of its input."""
     images = images.to(next(model.parameters()).dtype)  # a network may have been made .half() or .double()
     outputs = model.outputs(images) if heads else [model.main_output(images)]
