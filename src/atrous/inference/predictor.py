@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from atrous.crf.dense_crf import DenseCRF
