@@ -13,10 +13,10 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "atrous"
 FLOORS = [  # from the ground up; an import points to the same room or to a lower floor
     {"errors", "files", "provenance", "registry"},
     {"grid", "labels", "label_sets"},
-    {"ops"},
+    {"ops", "runtime"},
     {"models", "crf", "data", "viz"},
     {"inference"},
-    {"training", "evaluation", "convert", "export", "runtime"},
+    {"training", "evaluation", "convert", "export"},
     {"serve"},
     {"cli"},
 ]
@@ -26,6 +26,8 @@ NEIGHBOURS = {  # on one floor: who may import whom
     "label_sets": {"labels"},
     "data": {"viz"},
     "crf": set(),
+    "ops": set(),
+    "runtime": set(),
     "models": set(),
     "viz": set(),
     "training": {"evaluation"},

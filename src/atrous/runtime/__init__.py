@@ -1,0 +1,1 @@
+"""Running exported models in ONNX Runtime or OpenVINO: needs neither torch nor timm."""
