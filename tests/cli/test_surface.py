@@ -41,7 +41,7 @@ SURFACE = {
     "convert tensorflow": "--as --classes --data --out --overwrite --rates PREFIX",
     "convert tflite-arrays": "--classes --data --out --overwrite FILE",
     "data check": "--enlarge-masks --fix --json --split SPEC",
-    "data convert": "--link --out --split SPEC",
+    "data convert": "--link --out --split --to SPEC",
     "data stats": "--json --sheet --split SPEC",
 }
 """Every command with its arguments and options; a change here is a line in CHANGELOG."""

@@ -1,8 +1,7 @@
-"""Converting a dataset to a folder of images, palette masks, ``labels.toml`` and lists."""
+"""Converting a dataset to a folder of images, palette masks, ``labels.toml`` and lists, or to a tool's form."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,44 +12,58 @@ from atrous.data.extras import Extras
 from atrous.data.files.masks import MaskForm
 from atrous.data.files.threads import Progress
 from atrous.data.findings import errors_of, number
-from atrous.data.folder_writer import check_target, write_folder
+from atrous.data.folder_writer import check_target, put_image, write_as, write_folder
 from atrous.data.sources.base import Listed
 from atrous.data.sources.registry import find_source
+from atrous.data.writers.formats import FORMATS
 from atrous.errors import DatasetError
 from atrous.labels import LabelSet, encode_mask
+
+FOLDER = "folder"
+"""The form of a folder of images and masks."""
 
 
 @dataclass(frozen=True)
 class Converted:
-    """What :func:`convert` wrote: the folder, the number of pairs in each split, and the classes."""
+    """What :func:`convert` wrote: the folder, the number of pairs in each split, the classes, and what reads it."""
 
     folder: Path
     splits: dict[str, int]
     label_set: LabelSet
+    source: str = FOLDER
 
     def text(self) -> str:
         """The result as text."""
         sizes = ", ".join(f"{split} {number(count, 'pair')}" for split, count in self.splits.items())
-        return f"folder:{self.folder} has {sizes} of {number(len(self.label_set), 'class', 'classes')}"
+        return f"{self.source}:{self.folder} has {sizes} of {number(len(self.label_set), 'class', 'classes')}"
 
 
 def convert(
-    spec: str, folder: Path, splits: Sequence[str] = (), *, link: bool = False, progress: Progress | None = None
+    spec: str,
+    folder: Path,
+    splits: Sequence[str] = (),
+    *,
+    to: str = FOLDER,
+    link: bool = False,
+    progress: Progress | None = None,
 ) -> Converted:
-    """Write a dataset as a folder; the original is only read.
+    """Write a dataset as a folder of images and masks, or in the form of an annotation tool; the original is only read.
 
     Args:
         spec: ``SOURCE:PATH``.
         folder: to write; new or empty.
         splits: to convert; ``train``, ``val``, and ``test`` if it exists, when left out.
+        to: ``folder``, or one of :data:`atrous.data.writers.formats.FORMATS`.
         link: make hard links to the images, which take no space, instead of copies.
         progress: called with the number of pairs written and their total.
 
     Raises:
-        DatasetError: no such dataset or split, ``folder`` is in use or on another disk than linked images, or the
+        DatasetError: no such dataset, split or form, ``folder`` is in use or on another disk than linked images, or the
             dataset has more than a folder of images and masks can contain.
         ImageError, MaskError: a pair that can't be read.
     """
+    if to != FOLDER and to not in FORMATS:
+        raise DatasetError(f"a dataset can't be written as '{to}'; expected {FOLDER}, {', '.join(FORMATS)}")
     source = find_source(spec)
     check_target(folder, source.root)
     if source.extras != Extras():
@@ -61,22 +74,15 @@ def convert(
     pairs = list(dict.fromkeys(pair for listed in lists.values() for pair in listed))
     place = {pair: index for index, pair in enumerate(pairs)}
     data = PairedDataset(spec, source.form(), tuple((pair.image, pair.mask) for pair in pairs))
+    if to != FOLDER:
+        written = write_as(
+            FORMATS[to], folder, lists, lambda pair: data[place[pair]].mask, data.label_set, link, progress
+        )
+        return Converted(folder, written, data.label_set, FORMATS[to].source)
 
     def write(pair: Listed, image: Path, mask: Path) -> None:
         mask.write_bytes(encode_mask(data[place[pair]].mask, data.label_set))
-        _put(pair.image, image, link)
+        put_image(pair.image, image, link=link)
 
     written = write_folder(folder, lists, MaskForm(data.label_set, orientation="upright"), write, progress)
     return Converted(folder, written, data.label_set)
-
-
-def _put(image: Path, there: Path, link: bool) -> None:
-    if not link:
-        shutil.copyfile(image, there)
-        return
-    try:
-        there.hardlink_to(image.resolve())
-    except OSError as error:
-        raise DatasetError(
-            f"{image} can't be linked ({error.strerror}); leave --link out to copy the images"
-        ) from error

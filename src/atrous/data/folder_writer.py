@@ -1,16 +1,23 @@
-"""Writing a folder dataset: images, palette masks, ``labels.toml`` and lists, everything or nothing."""
+"""Writing a dataset, everything or nothing: as a folder of images and masks, or in the form of an annotation tool."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from atrous.data.files.masks import MaskForm
 from atrous.data.files.threads import Progress, read_all
 from atrous.data.sources.base import Listed
 from atrous.data.sources.labels_toml import toml_of
+from atrous.data.writers.base import Example, Format
 from atrous.errors import DatasetError
 from atrous.files import replacing_folder
+from atrous.labels import LabelSet, Mask
+
+READ_AHEAD = 32
+"""Masks that are read at once for a form whose files are written one after the other."""
 
 
 def check_target(folder: Path, root: Path) -> None:
@@ -62,6 +69,82 @@ def write_folder(
         if folder.exists():
             folder.rmdir()  # an empty one: nothing that was put there meanwhile is replaced
     return {_list_name(split): len(pairs) for split, pairs in lists.items() if pairs}
+
+
+def write_as(
+    form: Format,
+    folder: Path,
+    lists: Mapping[str, list[Listed]],
+    mask_of: Callable[[Listed], Mask],
+    label_set: LabelSet,
+    link: bool,
+    progress: Progress | None = None,
+) -> dict[str, int]:
+    """Write a dataset in the form of an annotation tool.
+
+    Args:
+        form: which.
+        folder: one that :func:`check_target` accepts; it appears once everything is written.
+        lists: the pairs of each split; one that is in several is written once, in the first.
+        mask_of: gives the mask of a pair.
+        label_set: the classes.
+        link: whether to link images instead of copying them.
+        progress: called with the number of pairs written and their total.
+
+    Returns:
+        The number of pairs written of each split.
+
+    Raises:
+        DatasetError: the form can't have these classes.
+    """
+    names = _names(lists)
+    split_of = {pair: _list_name(split) for split in reversed(list(lists)) for pair in lists[split]}
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with replacing_folder(folder) as new:
+        form.write(new, _examples(form, new, names, split_of, mask_of, link, progress), label_set)
+        if folder.exists():
+            folder.rmdir()  # an empty one, as in write_folder
+    return dict(Counter(split_of.values()))
+
+
+def _examples(
+    form: Format,
+    folder: Path,
+    names: Mapping[Listed, str],
+    split_of: Mapping[Listed, str],
+    mask_of: Callable[[Listed], Mask],
+    link: bool,
+    progress: Progress | None,
+) -> Iterator[Example]:
+    """Put each image in its place, and yield it with its mask; a few are read ahead."""
+    pairs = list(names)
+    for begin in range(0, len(pairs), READ_AHEAD):
+        few = pairs[begin : begin + READ_AHEAD]
+        for pair, mask in zip(few, read_all(mask_of, few), strict=True):
+            name = names[pair].removeprefix(f"{split_of[pair]}/")
+            image = folder / form.place(split_of[pair], name, pair.image.suffix)
+            image.parent.mkdir(parents=True, exist_ok=True)
+            put_image(pair.image, image, link=link)
+            yield Example(split_of[pair], name, image, mask)
+            if progress:
+                progress(begin + few.index(pair) + 1, len(pairs))
+
+
+def put_image(image: Path, there: Path, *, link: bool) -> None:
+    """Copy an image, or link it.
+
+    Raises:
+        DatasetError: it can't be linked.
+    """
+    if not link:
+        shutil.copyfile(image, there)
+        return
+    try:
+        there.hardlink_to(image.resolve())
+    except OSError as error:
+        raise DatasetError(
+            f"{image} can't be linked ({error.strerror}); leave --link out to copy the images"
+        ) from error
 
 
 def _names(lists: Mapping[str, list[Listed]]) -> dict[Listed, str]:

@@ -13,15 +13,21 @@ from atrous.cli.data.common import DataSpec
 
 def convert(
     spec: DataSpec,
-    out: Annotated[Path, typer.Option("--out", help="New folder to write: images, masks, labels.toml, splits.")],
+    out: Annotated[Path, typer.Option("--out", help="New folder to write.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to", help="folder (images, masks, labels.toml), coco, yolo, cvat, labelstudio, labelme, voc, geojson."
+        ),
+    ] = "folder",
     split: Annotated[
         list[str] | None, typer.Option("--split", help="Splits to convert; train, val, and test if there is one.")
     ] = None,
     link: Annotated[bool, typer.Option("--link", help="Hard-link the images instead of copying them.")] = False,
 ) -> None:
-    """Write any dataset as a folder: dataset, with palette PNG masks whose values are the classes."""
+    """Write any dataset as a folder of images and palette PNG masks, or in the form of an annotation tool."""
     from atrous.data.export import convert
 
     with progress_bar("converting") as progress:
-        converted = convert(spec, out, split or (), link=link, progress=progress)
+        converted = convert(spec, out, split or (), to=to, link=link, progress=progress)
     typer.echo(converted.text())

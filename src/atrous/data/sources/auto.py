@@ -100,6 +100,10 @@ _RULES: tuple[tuple[str, Callable[[Path], bool]], ...] = (
     ("roboflow", _has(f"*/{ROBOFLOW}")),
     ("yolo", _has_yolo),
     ("supervisely", lambda root: _has("meta.json")(root) and next(root.rglob("ann"), None) is not None),
+    (
+        "geojson",
+        lambda root: _has("images", "labels")(root) and next(root.glob("labels/**/*.geojson"), None) is not None,
+    ),
     ("mapillary", _has("config_v*.json")),
     ("cityscapes", _has("leftImg8bit", "gtFine")),
     ("camvid", _has("train.txt", "trainannot")),

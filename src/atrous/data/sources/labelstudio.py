@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.data.files.documents import form_of, parsed, read_json
+from atrous.data.files.documents import form_of, parsed, read_json, read_xml
 from atrous.data.files.find import SUFFIXES
 from atrous.data.files.pillow import open_with_pillow
 from atrous.data.files.shapes import Bitmap, Brush, Ellipse, Geometry, Polygon, Scene, Shape
@@ -32,10 +32,21 @@ Json = Mapping[str, Any]
 
 
 class Task(NamedTuple):
-    """An image: where Label Studio has it, and its shapes; None if it was not annotated."""
+    """An image: where Label Studio has it, its field ``split``, and its shapes; None if it was not annotated."""
 
     image: str
+    split: str
     scene: Scene | None
+
+
+CONFIG = "label_config.xml"
+"""The labelling interface of the project, which may be copied from its settings beside the export."""
+
+
+def _labels(file: Path) -> list[str]:
+    """The names of the classes in a labelling interface, in their order."""
+    names = [element.get("value") or "" for element in read_xml(file).iter("Label")]
+    return [name for name in names if name]
 
 
 def read_export(file: Path) -> dict[str, Task]:
@@ -55,7 +66,8 @@ def _task(task: Json) -> Task:
     minimal = "data" not in task
     image = _image_of(task if minimal else task["data"], task["id"])
     regions = _minimal(task) if minimal else _regions(task)
-    return Task(image, None if regions is None else _scene(regions, task["id"]))
+    split = str((task if minimal else task["data"]).get("split") or UNNAMED)
+    return Task(image, split, None if regions is None else _scene(regions, task["id"]))
 
 
 def _image_of(data: Json, task: object) -> str:
@@ -157,8 +169,9 @@ def read_scene(file: Path, image: str) -> Scene:
 class LabelStudio(AnnotatedSource):
     """Label Studio's JSON or JSON-MIN in the folder, and the images in it or below it.
 
-    Classes are in alphabetical order: an export does not contain the project's list. Tasks without an annotation are
-    in no split. Regions lie over one another as they follow in the file.
+    Classes are in alphabetical order, since an export does not contain the project's list, or as in a
+    ``label_config.xml`` beside it. Tasks without an annotation are in no split. A field ``split`` of tasks names their
+    splits. Regions lie over one another as they follow in the file.
     """
 
     kind = "labelstudio"
@@ -176,22 +189,25 @@ class LabelStudio(AnnotatedSource):
         return files[0]
 
     @property
-    def _annotated(self) -> Iterator[tuple[str, str, Scene]]:
+    def _annotated(self) -> Iterator[tuple[str, Task, Scene]]:
         for key, task in parsed(self.file, read_export).items():
             if task.scene is not None:
-                yield key, task.image, task.scene
+                yield key, task, task.scene
 
     def class_names(self) -> Sequence[str]:
-        return sorted({shape.name for _, _, scene in self._annotated for shape in scene.shapes})
+        config = self.folder / CONFIG
+        listed = parsed(config, _labels) if config.is_file() else ()
+        return [*listed, *sorted({shape.name for _, _, scene in self._annotated for shape in scene.shapes})]
 
     def entries(self) -> Mapping[str, Sequence[Listed]]:
         finder = ImageFinder(self.folder)
-        pairs = []
-        for key, address, _ in self._annotated:
-            image = self._find(finder, address)
+        pairs: dict[str, list[Listed]] = {}
+        for key, task, _ in self._annotated:
+            image = self._find(finder, task.image)
             name = image.relative_to(self.folder) if image.is_relative_to(self.folder) else Path(image.name)
-            pairs.append(self.pair(name.with_suffix("").as_posix(), image, self.file, key))
-        return {UNNAMED: pairs}
+            pair = self.pair(name.with_suffix("").as_posix(), image, self.file, key)
+            pairs.setdefault(task.split, []).append(pair)
+        return pairs
 
     def _find(self, finder: ImageFinder, address: str) -> Path:
         path = _path(address)

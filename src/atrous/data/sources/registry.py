@@ -16,6 +16,7 @@ from atrous.data.sources.camvid import CamVid
 from atrous.data.sources.cityscapes import Cityscapes
 from atrous.data.sources.cvat import open_cvat
 from atrous.data.sources.folder import Folder
+from atrous.data.sources.geojson import GeoJson
 from atrous.data.sources.hasty import Hasty
 from atrous.data.sources.labelme import Labelme
 from atrous.data.sources.labelstudio import LabelStudio
@@ -55,14 +56,27 @@ SOURCES: dict[str, Callable[..., DatasetSource]] = {
     "hasty": Hasty,
     "via": Via,
     "mapillary": Mapillary,
+    "geojson": GeoJson,
 }
 """The dataset sources, by the name before the colon of a data specification."""
 
 DRAWN = frozenset(
-    (*coco.KINDS, "cvat", "labelme", "labelstudio", "yolo", "roboflow", "supervisely", "hasty", "via", "mapillary")
+    (
+        *coco.KINDS,
+        "cvat",
+        "labelme",
+        "labelstudio",
+        "yolo",
+        "roboflow",
+        "supervisely",
+        "hasty",
+        "via",
+        "mapillary",
+        "geojson",
+    )
 )
 """The sources whose masks are drawn from shapes, which take ``overlap``."""
-_FILES = DRAWN - {"coco-voc", "coco-stuff", "roboflow", "supervisely", "mapillary"}
+_FILES = DRAWN - {"coco-voc", "coco-stuff", "roboflow", "supervisely", "mapillary", "geojson"}
 """The sources whose path may also be a file."""
 AUTO = "auto"
 """In the place of a source: the one that recognises the path."""

@@ -1,0 +1,1 @@
+"""Writing datasets in the forms of annotation tools."""
