@@ -189,7 +189,7 @@ class Inference:
         size = (image.shape[-2], image.shape[-1])
         if not self.crf:
             return self._argmax(views, size)[0]
-        _check_finite(views)
+        check_finite(views)
         unary = unary_from_probabilities if self.averages_probabilities else unary_from_logits
         merged = self.merged(views, PIXELS, PIXELS, size, size[1])
         with torch.autocast(image.device.type, enabled=False):
@@ -222,7 +222,7 @@ class Inference:
         Yields:
             The first row of the strip, and its probabilities, float32 ``(C, rows, W)``.
         """
-        _check_finite(views)
+        check_finite(views)
         height, width = size
         rows = strip_rows(views[0].logits, width)
         for start in range(0, height, rows):
@@ -231,7 +231,7 @@ class Inference:
 
     def _argmax(self, views: Sequence[View], size: tuple[int, int]) -> Tensor:
         """The best class of every pixel ``(B, H, W)``; only some rows of full-size logits exist at a time."""
-        _check_finite(views)
+        check_finite(views)
         first = views[0]
         if len(views) == 1:
             return logits_to_labels(first.logits, first.grid, size)
@@ -282,7 +282,7 @@ def _run(model: Network, images: Tensor, heads: Sequence[str]) -> dict[str, View
     }
 
 
-def _check_finite(views: Sequence[View]) -> None:
+def check_finite(views: Sequence[View]) -> None:
     """Refuse logits that are not finite: an argmax over NaN is class 0.
 
     Raises:

@@ -1,0 +1,126 @@
+"""Masks written row by row, so that memory does not grow with them: palette PNGs, and GeoTIFFs that keep the place of
+the image on the earth.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atrous.data.files.png import SIGNATURE
+from atrous.data.files.rasters import CACHE_BYTES, Georeference, import_rasterio
+from atrous.errors import InputError
+from atrous.labels import IGNORE, LabelSet
+
+_LEVEL = 1
+"""Of zlib: labels are long runs, which higher levels make little smaller and take several times as long for."""
+
+Rows = Iterable[NDArray[np.uint8]]
+"""Strips of labels ``(rows, W)`` from top to bottom."""
+
+
+def write_png_rows(
+    path: Path, rows: Rows, size: tuple[int, int], label_set: LabelSet, text: Mapping[str, str] | None = None
+) -> None:
+    """Write labels as a palette PNG, like :func:`atrous.labels.encode_mask`, atomically.
+
+    Args:
+        path: of the file.
+        rows: of labels, ``size[0]`` in all.
+        size: height and width.
+        label_set: gives the palette.
+        text: PNG text fields, ASCII.
+
+    Raises:
+        OSError: it can't be written; nothing has changed.
+    """
+    height, width = size
+    beside = _beside(path)
+    try:
+        with beside.open("wb") as file:
+            file.write(SIGNATURE)
+            file.write(_chunk(b"IHDR", width.to_bytes(4) + height.to_bytes(4) + bytes([8, 3, 0, 0, 0])))
+            for key, value in (text or {}).items():
+                file.write(_chunk(b"tEXt", f"{key}\0{value}".encode("latin-1")))
+            file.write(_chunk(b"PLTE", label_set.palette().tobytes()))
+            packing = zlib.compressobj(_LEVEL)
+            for strip in rows:
+                lines = np.zeros((len(strip), width + 1), np.uint8)  # each row begins with its filter: none
+                lines[:, 1:] = strip
+                if packed := packing.compress(lines.tobytes()):
+                    file.write(_chunk(b"IDAT", packed))
+            file.write(_chunk(b"IDAT", packing.flush()))
+            file.write(_chunk(b"IEND", b""))
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_geotiff_rows(
+    path: Path,
+    rows: Rows,
+    size: tuple[int, int],
+    label_set: LabelSet,
+    georeference: Georeference | None,
+    text: Mapping[str, str] | None = None,
+) -> None:
+    """Write labels as a cloud-optimised GeoTIFF with overviews, atomically: 255 is its nodata value, the classes'
+    colours are its colour table, and their names are in the metadata, as JSON under ``classes``.
+
+    Args:
+        path: of the file.
+        rows: of labels, ``size[0]`` in all.
+        size: height and width.
+        label_set: names and colours of the classes.
+        georeference: where the image lies, if that is known.
+        text: further metadata.
+
+    Raises:
+        OSError: it can't be written; nothing has changed.
+        InputError: rasterio is not installed.
+    """
+    rasterio = import_rasterio()
+    if rasterio is None:
+        raise InputError(f"{path}: writing GeoTIFFs needs rasterio: pip install 'atrous[geo]'")
+    from rasterio.shutil import copy  # type: ignore[import-untyped]
+
+    height, width = size
+    plain, beside = _beside(path), _beside(path)
+    place = {}
+    if georeference:
+        place = {"crs": georeference.crs, "transform": rasterio.Affine(*georeference.transform)}
+    palette = {label: (*map(int, color), 255) for label, color in enumerate(label_set.palette())}
+    palette[IGNORE] = (0, 0, 0, 0)
+    form = {"driver": "GTiff", "dtype": "uint8", "count": 1, "height": height, "width": width, "nodata": IGNORE}
+    storage = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate", "bigtiff": "if_safer"}
+    try:
+        with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
+            with rasterio.open(plain, "w", **form, **storage, **place) as file:
+                file.write_colormap(1, palette)
+                file.update_tags(classes=json.dumps(label_set.names), **(text or {}))
+                top = 0
+                for strip in rows:
+                    file.write(strip, 1, window=((top, top + len(strip)), (0, width)))
+                    top += len(strip)
+            copy(plain, beside, driver="COG", compress="deflate", overview_resampling="nearest", bigtiff="if_safer")
+        beside.replace(path)
+    except rasterio.errors.RasterioError as error:
+        raise OSError(f"{path} can't be written: {error}") from error
+    finally:
+        plain.unlink(missing_ok=True)
+        beside.unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(f".{uuid.uuid4().hex}.tmp")
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return len(content).to_bytes(4) + kind + content + zlib.crc32(kind + content).to_bytes(4)
