@@ -1,10 +1,11 @@
 """Atrous: semantic segmentation with FCN, DeepLab and its dense CRF, Attention to Scale, and DeepLabv3+.
 
-Build, load and use a model::
+Build, load, use and export a model::
 
     model = atrous.create_model("deeplabv3plus", backbone="resnet101", num_classes=21)
     model = atrous.load("deeplabv3plus_lite0_voc")
     result = atrous.predict(model, "photo.jpg")
+    atrous.export_model(model, "model.onnx")
 
 Train and evaluate: :func:`load_recipe`, :func:`train`, :func:`open_dataset`, :func:`evaluate`. Use the parts alone:
 :func:`set_output_stride`, :func:`convolutionalize`, :class:`ASPP`, :class:`DeepLabV3PlusDecoder`, :class:`DenseCRF`,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from atrous.data import Sample, open_dataset, register_dataset, wrap
     from atrous.errors import AtrousError
     from atrous.evaluation.evaluate import evaluate
+    from atrous.export.model import export_model
     from atrous.grid import Grid, resample
     from atrous.inference.predictor import predict
     from atrous.inference.segmentation import Segmentation
@@ -56,6 +58,7 @@ _HOMES = {  # public name → the module that defines it, imported when the name
     "convolutionalize": "atrous.models.surgery.convolutionalize",
     "create_model": "atrous.models",
     "evaluate": "atrous.evaluation.evaluate",
+    "export_model": "atrous.export.model",
     "load": "atrous.models",
     "load_recipe": "atrous.training",
     "open_dataset": "atrous.data",
@@ -90,6 +93,7 @@ __all__ = [
     "convolutionalize",
     "create_model",
     "evaluate",
+    "export_model",
     "load",
     "load_recipe",
     "open_dataset",

@@ -57,12 +57,16 @@ def _taps(source: Grid, target: Grid, size: int, length: int, fade: bool, x: Ten
     """Linear interpolation from ``length`` source to ``size`` target positions, as a matrix ``(size, length)`` beside
     ``x`` and of its dtype.
     """
+<<<<<<< HEAD
     import torch
 
     if not (x.is_cuda or torch.compiler.is_dynamo_compiling()):
+=======
+    if not (x.is_cuda or torch.compiler.is_compiling()):
+>>>>>>> cfac1a7 (atrous export: one ONNX, OpenVINO or torch.export file from uint8 images of any number and size to labels; sizes in the models are followed in exports (padding, SAME layers, resampling, scales))
         return torch.from_numpy(_kept_taps(source, target, size, length, fade)).to(x)
-    # Computed on the device: a copy would make the host wait for all pending work of the GPU, and torch.compile does
-    # not support arrays in inference mode.
+    # Computed on the device: a copy would make the host wait for all pending work of the GPU. In a compiled or exported
+    # network these are operations, which follow the actual size; an array would keep that of the example.
     home = x.device if x.is_cuda else torch.device("cpu")  # not every device has float64
     targets, sources = (torch.arange(n, dtype=torch.float64, device=home) for n in (size, length))
     return _interpolation(targets, sources, source, target, fade).to(x)
@@ -83,7 +87,7 @@ def _interpolation(targets: Numbers, sources: Numbers, source: Grid, target: Gri
     """
     place = (targets * target.stride + target.offset - source.offset) / source.stride
     if not fade:
-        place = place.clip(0, len(sources) - 1)
+        place = place.clip(sources[:1], sources[-1:])
     shares: Numbers = (1 - abs(place[:, None] - sources)).clip(min=0)
     return shares
 
@@ -122,7 +126,7 @@ def resample(
         return x
     down = _taps(source, rows, height, h, fade, x)
     across = _taps(source, columns, width, w, fade, x)
-    if channels > 1 and x.is_contiguous(memory_format=torch.channels_last):
+    if channels > 1 and not torch.compiler.is_exporting() and x.is_contiguous(memory_format=torch.channels_last):
         lines = x.permute(0, 2, 3, 1).reshape(batch, h, w * channels)  # (B, h, w·C), a view
         mixed = (down @ lines).view(batch * height, w, channels)
         return (across @ mixed).view(batch, height, width, channels).permute(0, 3, 1, 2)

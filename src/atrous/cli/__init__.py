@@ -14,6 +14,7 @@ from atrous.cli.crf import crf_app
 from atrous.cli.data import data_app
 from atrous.cli.demo import demo
 from atrous.cli.evaluate import evaluate
+from atrous.cli.export import export
 from atrous.cli.models import models
 from atrous.cli.predict import predict
 from atrous.cli.sweep import sweep
@@ -22,7 +23,7 @@ from atrous.cli.train import train
 app = typer.Typer(
     cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
 )
-add_commands(app, demo, predict, evaluate, sweep, train, models)
+add_commands(app, demo, predict, evaluate, sweep, train, export, models)
 app.add_typer(data_app, name="data")
 app.add_typer(crf_app, name="crf")
 app.add_typer(convert_app, name="convert")

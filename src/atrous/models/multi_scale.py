@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from atrous.errors import InputError
 from atrous.grid import Grid, resample
-from atrous.models.backbones.base import Backbone
+from atrous.models.backbones.base import Backbone, larger
 from atrous.models.base import Output, SegmentationModel
 from atrous.models.layers import full_precision
 from atrous.models.transfer import Transfer
@@ -25,6 +25,8 @@ from atrous.models.transfer import Transfer
 Merge = Literal["max", "average", "attention"]
 SMALLEST, LARGEST = 0.125, 8
 """Bounds of a scale."""
+_FINEST = 2**16
+"""Largest denominator of a scale in an exported network: sizes must not leave 64 bits."""
 
 
 class Scale(NamedTuple):
@@ -160,7 +162,14 @@ def check_scales(scales: Sequence[float]) -> None:
 
 def scaled_size(size: int, scale: float) -> int:
     """The side of an image at a scale: ``(n − 1) · s + 1``, rounded down."""
-    return int((size - 1) * scale + 1)
+    if not torch.compiler.is_exporting():
+        return int((size - 1) * scale + 1)
+    above, below = scale.as_integer_ratio()  # sizes are symbols, and symbols are integers
+    if below > _FINEST:
+        raise InputError(
+            f"an exported network has scales that are fractions of small integers, such as 0.75, not {scale}"
+        )
+    return (size - 1) * above // below + 1
 
 
 def scaled(images: Tensor, scale: float) -> Tensor:
@@ -169,7 +178,8 @@ def scaled(images: Tensor, scale: float) -> Tensor:
         return images
     # Not resample: at the image's own size, its matrices would be larger than the image.
     rows, columns = (_places(n, scale, images.device) for n in images.shape[-2:])
-    places = torch.stack([columns.expand(len(rows), -1), rows[:, None].expand(-1, len(columns))], -1)  # (h, w, 2)
+    height, width = rows.shape[0], columns.shape[0]
+    places = torch.stack([columns.expand(height, -1), rows[:, None].expand(-1, width)], -1)  # (h, w, 2)
     places = places.expand(images.shape[0], -1, -1, -1)
     with full_precision(images):
         result = F.grid_sample(images.float(), places, "bilinear", "border", align_corners=True)
@@ -181,7 +191,7 @@ def _places(size: int, scale: float, device: torch.device) -> Tensor:
     # A copy would keep the host waiting for a GPU; some other devices have no float64.
     home = device if device.type == "cuda" else torch.device("cpu")
     positions = torch.arange(scaled_size(size, scale), dtype=torch.float64, device=home) / scale
-    return (2 * positions / max(1, size - 1) - 1).to(device, torch.float32)
+    return (2 * positions / larger(1, size - 1) - 1).to(device, torch.float32)
 
 
 def _unscaled(grid: Grid, scale: float) -> Grid:

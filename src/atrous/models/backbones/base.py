@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from atrous.errors import InputError
@@ -14,6 +15,13 @@ NATIVE_STRIDE = 32
 """The output stride of a classifier as published, and the raster of image sizes where a network needs one."""
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """RGB statistics of ImageNet, as fractions of the full range."""
+
+
+def larger(side: int, other: int) -> int:
+    """The larger of two image sides. In an export they are symbols, and ``max`` would settle the choice for all
+    sizes.
+    """
+    return torch.sym_max(side, other)  # type: ignore[return-value]
 
 
 class Backbone(nn.Module):

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from timm.layers import AvgPool2dSame, Conv2dSame
+from timm.layers.pool2d_same import MaxPool2dSame
 from torch import Tensor, nn
 
 from atrous.models.backbones.base import IMAGENET_MEAN, IMAGENET_STD, NATIVE_STRIDE, Backbone
@@ -45,6 +47,8 @@ class ConvolutionalBackbone(Backbone):
         super().__init__(
             name, in_channels=in_channels, channels=channels, grids=grids, strides=strides, mean=mean, std=std
         )
+        if size_remainder == 1:
+            pad_evenly(net)
         self.net = net
         self.size_remainder = size_remainder
         self.output_stride = output_stride
@@ -82,8 +86,38 @@ class ConvolutionalBackbone(Backbone):
         return features
 
 
+def pad_evenly(net: nn.Module) -> None:
+    """Let the TF-SAME layers of a network pad by what sides of 32k + 1 need, which is the same on all sides.
+
+    They otherwise compute it from the size of each input and copy their input: slower, and an export would keep the
+    padding of its example. Modules keep their names and hooks; even kernels, which can't be padded evenly, stay.
+    """
+    for layer in net.modules():
+        plain = _PLAIN.get(type(layer))
+        if plain is None:
+            continue
+        kernel, dilation = (_pair(getattr(layer, name, 1)) for name in ("kernel_size", "dilation"))
+        if all(k % 2 for k in kernel):
+            layer.__class__ = plain
+            layer.padding = tuple((k - 1) // 2 * d for k, d in zip(kernel, dilation, strict=True))  # type: ignore[assignment]
+
+
+_PLAIN: dict[type[nn.Module], type[nn.Module]] = {
+    Conv2dSame: nn.Conv2d,
+    MaxPool2dSame: nn.MaxPool2d,
+    AvgPool2dSame: nn.AvgPool2d,
+}
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    return value if isinstance(value, tuple) else (value, value)
+
+
 def _fitting_size(size: int, remainder: int | None) -> int:
-    return size if remainder is None else -(-(size - remainder) // NATIVE_STRIDE) * NATIVE_STRIDE + remainder
+    if remainder is None:
+        return size
+    # Not -(-n // 32): ONNX rounds towards zero.
+    return (size - remainder + NATIVE_STRIDE - 1) // NATIVE_STRIDE * NATIVE_STRIDE + remainder
 
 
 def find_size_remainder(net: nn.Module, name: str, in_channels: int) -> int | None:

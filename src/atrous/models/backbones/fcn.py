@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from atrous.errors import InputError
-from atrous.models.backbones.base import IMAGENET_MEAN, IMAGENET_STD, NATIVE_STRIDE, Backbone
+from atrous.models.backbones.base import IMAGENET_MEAN, IMAGENET_STD, NATIVE_STRIDE, Backbone, larger
 from atrous.models.backbones.weights import WeightsNotFoundError, check_downloads, read_weights
 from atrous.models.surgery.output_stride import convolutionalize
 from atrous.models.surgery.trace import trace
@@ -84,7 +84,7 @@ class ClassicBackbone(Backbone):
 
     def fitting_size(self, size: int) -> int:
         """The smallest image side, not below ``size``, that fits: any does where the backbone pads."""
-        return size if self.padded else max(size, NATIVE_STRIDE)
+        return size if self.padded else larger(size, NATIVE_STRIDE)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """``(B, in_channels, H, W)`` → a feature map ``(B, C, h, w)`` for each of ``strides``."""

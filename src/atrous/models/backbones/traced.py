@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from atrous.errors import InputError
-from atrous.models.backbones.base import IMAGENET_MEAN, IMAGENET_STD
+from atrous.models.backbones.base import IMAGENET_MEAN, IMAGENET_STD, larger
 from atrous.models.backbones.convolutional import ConvolutionalBackbone, find_size_remainder
 from atrous.models.surgery.convolutionalize import SurgeryError, input_channels
 from atrous.models.surgery.features import feature_network
@@ -83,7 +83,7 @@ class TracedBackbone(ConvolutionalBackbone):
         """The smallest image side, not below ``size``, that the network covers evenly and that leaves a position in
         each map: without padding, convolutions need some pixels.
         """
-        return super().fitting_size(max(size, self._smallest))
+        return super().fitting_size(larger(size, self._smallest))
 
 
 def _smallest_side(net: nn.Module, in_channels: int) -> int:

@@ -71,7 +71,7 @@ class TransformerBackbone(Backbone):
 
     def fitting_size(self, size: int) -> int:
         """The smallest multiple of ``raster`` that is not below ``size``."""
-        return max(1, -(-size // self.raster)) * self.raster
+        return (size + self.raster - 1) // self.raster * self.raster
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """``(B, in_channels, H, W)`` → a feature map ``(B, C, h, w)`` for each of ``strides``."""
