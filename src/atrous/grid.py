@@ -57,13 +57,9 @@ def _taps(source: Grid, target: Grid, size: int, length: int, fade: bool, x: Ten
     """Linear interpolation from ``length`` source to ``size`` target positions, as a matrix ``(size, length)`` beside
     ``x`` and of its dtype.
     """
-<<<<<<< HEAD
     import torch
 
-    if not (x.is_cuda or torch.compiler.is_dynamo_compiling()):
-=======
     if not (x.is_cuda or torch.compiler.is_compiling()):
->>>>>>> cfac1a7 (atrous export: one ONNX, OpenVINO or torch.export file from uint8 images of any number and size to labels; sizes in the models are followed in exports (padding, SAME layers, resampling, scales))
         return torch.from_numpy(_kept_taps(source, target, size, length, fade)).to(x)
     # Computed on the device: a copy would make the host wait for all pending work of the GPU. In a compiled or exported
     # network these are operations, which follow the actual size; an array would keep that of the example.

@@ -14,6 +14,7 @@ import atrous
 from atrous.errors import InputError
 from atrous.export.metadata import metadata
 from atrous.models import SegmentationModel
+from atrous.models.saving import describe
 
 onnx = pytest.importorskip("onnx", reason="needs the extra 'export'")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra 'export'")
@@ -99,7 +100,7 @@ def test_openvino_gives_the_labels_of_eager_torch_at_every_size(same_padding: Se
 def test_a_file_says_what_it_is(same_padding: SegmentationModel, file: Path) -> None:
     graph = onnx.load(file)
     texts = {entry.key: entry.value for entry in graph.metadata_props}
-    assert json.loads(texts["atrous"]) == json.loads(json.dumps(same_padding.describe()))
+    assert json.loads(texts["atrous"]) == json.loads(json.dumps(describe(same_padding, {})))
     assert json.loads(texts["class_names"]) == {"0": "sky", "1": "road", "2": "tree"}
     assert json.loads(texts["model_type"]) == "Segmentor"
     assert texts == metadata(same_padding)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from atrous.models.base import SegmentationModel
+from atrous.models.saving import describe
 
 TILE = 512
 """Side of the tiles that a program is advised to cut a large image into."""
@@ -28,5 +29,5 @@ def metadata(model: SegmentationModel) -> dict[str, str]:
         "seg_thresh": 0.5,
         "seg_small_segment": 0,
     }
-    config = json.dumps(model.describe(), indent=2, ensure_ascii=False) + "\n"
+    config = json.dumps(describe(model, {}), indent=2, ensure_ascii=False) + "\n"
     return {"atrous": config} | {key: json.dumps(value, ensure_ascii=False) for key, value in deepness.items()}

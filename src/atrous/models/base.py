@@ -16,12 +16,7 @@ from torch import Tensor, nn
 from atrous.errors import InputError, InputTypeError
 from atrous.grid import PIXELS, Grid, resample
 from atrous.labels import LabelSet
-<<<<<<< HEAD
-from atrous.models.backbones.base import Backbone
-=======
 from atrous.models.backbones.base import Backbone, larger
-from atrous.models.checkpoint import FORMAT, write_folder
->>>>>>> cfac1a7 (atrous export: one ONNX, OpenVINO or torch.export file from uint8 images of any number and size to labels; sizes in the models are followed in exports (padding, SAME layers, resampling, scales))
 from atrous.models.layers import FCNHead, full_precision
 from atrous.models.saving import save
 from atrous.models.surgery.trace import STRUCTURE
@@ -323,41 +318,4 @@ class SegmentationModel(nn.Module):
                 can be rebuilt.
             OutputExistsError: the folder contains something other than a model of this package, which would be lost.
         """
-<<<<<<< HEAD
         return save(self, Path(folder), dtype, notes)
-=======
-        self._check_rebuildable()
-        return write_folder(Path(folder), self.describe(**notes), self.state_dict(), dtype)
-
-    def describe(self, **notes: Any) -> dict[str, Any]:
-        """What ``config.json`` of the model's folder has: what rebuilds it, its classes and preprocessing, its card.
-
-        Args:
-            notes: as for :meth:`save`.
-
-        Raises:
-            InputError: a note has the name of one of the model's own settings.
-        """
-        own = {
-            "format": FORMAT,
-            "library": "atrous",
-            **self.config,
-            "backbone": self.backbone.name,
-            **self.settings,
-            "label_set": self.label_set.to_dict(),
-            "preprocessing": asdict(self.preprocessing),
-        }
-        if taken := sorted(own.keys() & notes.keys()):
-            raise InputError(f"notes can't be called {', '.join(taken)}: these names are the model's own")
-        return own | {key: value for key, value in (self.card | notes).items() if key not in own}
-
-    def _check_rebuildable(self) -> None:
-        backbone = self.backbone.name
-        base = self.config["options"].get("base", self.name)
-        if not is_known_backbone(base, backbone):
-            raise InputError(
-                f"the backbone {backbone} was given as an object, and a model folder needs a name to build it by. "
-                "Register the function that makes it, atrous.models.register_backbone('my_net')(make), and set "
-                "model.backbone.name = 'my_net'; or keep the weights alone: torch.save(model.state_dict(), 'model.pth')"
-            )
->>>>>>> cfac1a7 (atrous export: one ONNX, OpenVINO or torch.export file from uint8 images of any number and size to labels; sizes in the models are followed in exports (padding, SAME layers, resampling, scales))

@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 def save(model: SegmentationModel, folder: Path, dtype: torch.dtype | None, notes: Mapping[str, Any]) -> Path:
     """Write a model folder, as :meth:`atrous.models.base.SegmentationModel.save` describes it."""
     _check_rebuildable(model)
+    return write_folder(folder, describe(model, notes), model.state_dict(), dtype)
+
+
+def describe(model: SegmentationModel, notes: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``config.json`` says of a model: what builds it again, its classes and preprocessing, its card, and notes.
+
+    Raises:
+        InputError: a note has the name of one of the model's own settings.
+    """
     own: dict[str, Any] = {
         "format": FORMAT,
         "library": "atrous",
@@ -31,8 +40,7 @@ def save(model: SegmentationModel, folder: Path, dtype: torch.dtype | None, note
     }
     if taken := sorted(own.keys() & notes.keys()):
         raise InputError(f"notes can't be called {', '.join(taken)}: these names are the model's own")
-    config = own | {key: value for key, value in {**model.card, **notes}.items() if key not in own}
-    return write_folder(folder, config, model.state_dict(), dtype)
+    return own | {key: value for key, value in {**model.card, **notes}.items() if key not in own}
 
 
 def _check_rebuildable(model: SegmentationModel) -> None:
