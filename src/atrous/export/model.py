@@ -57,8 +57,8 @@ def export_model(
     Example:
         >>> import atrous
         >>> model = atrous.create_model("deeplabv3", backbone="test_resnet", num_classes=2)
-        >>> atrous.export_model(model, "model.onnx").name
-        'model.onnx'
+        >>> atrous.export_model(model, "model.pt2").name
+        'model.pt2'
     """
     require_model(model)
     out = Path(out)
