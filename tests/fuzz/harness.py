@@ -33,8 +33,8 @@ MEMORY = 2 * 2**30
 """Bytes that a case may take beside the package itself; ``ATROUS_DECODE_LIMIT_GB`` is a quarter of that."""
 SECONDS = 10
 """Processor time that a case may take."""
-ENDLESS = 60
-"""Seconds after which a case is ended."""
+ENDLESS = 600
+"""Seconds after which a case that waits is ended; one that computes is ended soon after ``SECONDS``."""
 RESTART = 2000
 """Cases after which a new child is started."""
 Files = Mapping[str, bytes]
@@ -124,6 +124,8 @@ class Worker:
         code = process.returncode
         if answer is None:
             return {"kind": f"no end after {ENDLESS} s", "detail": ""}
+        if code == -signal.SIGXCPU:
+            return {"kind": f"more than {SECONDS} s", "detail": "ended"}
         name = signal.Signals(-code).name if code < 0 else f"exit {code}"
         return {"kind": f"crash {name}", "detail": ""}
 
@@ -138,7 +140,7 @@ class Worker:
                 cwd=ROOT,
                 env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
             )
-            if not _line(self.process.stdout, 300):
+            if not _line(self.process.stdout, ENDLESS):
                 raise RuntimeError(f"{self.module} cannot be imported in a child process")
         return self.process
 
@@ -225,6 +227,7 @@ def _outcome(case: Case, target: Target, folder: Path) -> dict[str, str]:
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, resource.RLIM_INFINITY))
     begin = time.process_time()
+    resource.setrlimit(resource.RLIMIT_CPU, (int(begin) + SECONDS + 2, resource.RLIM_INFINITY))
     try:
         target.run(folder)
         kind, detail = "result", ""
