@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -25,6 +25,7 @@ class ByChannel(nn.Module):
     label_set = LabelSet(("red", "green", "blue"), ((255, 0, 0), (0, 255, 0), (0, 0, 255)))
     name = "by_channel"
     output_stride = 1
+    settings: ClassVar[dict[str, Any]] = {}
     backbone = SimpleNamespace(in_channels=3)
 
     def __init__(self) -> None:

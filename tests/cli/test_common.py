@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from atrous.cli.common import share_processors
+from atrous.cli import common
+from atrous.cli.common import describe_pace, progress_bar, share_processors
 
 
 @pytest.mark.parametrize(
@@ -34,3 +35,17 @@ def test_threads_sleep_while_they_wait_where_others_need_the_processors(
 def test_the_command_decides_before_torch_is_imported() -> None:
     code = "import sys, atrous.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_log_gets_lines_with_throughput_and_time_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with progress_bar("segmenting") as progress:
+        progress(1, 4)
+        monkeypatch.setattr(common, "SECONDS_BETWEEN_LINES", 0)
+        progress(2, 4)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("segmenting: 2 of 4, ")
+    assert line.endswith(" left")
+    assert describe_pace(60, 120, 1920) == "2/s, 15 min left"
+    assert describe_pace(1, 0, 10) == ""

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
+import numpy as np
 from typer.testing import Result
 
 from atrous.models import loading as zoo
@@ -13,7 +15,7 @@ MakeImage = Callable[[Path], Path]
 
 def test_predict_writes_and_prints_results(tmp_path: Path, loaded: list[str], run: Run, red_image: MakeImage) -> None:
     image = red_image(tmp_path / "in/a.png")
-    result = run("predict", image, "--out", tmp_path / "out", "--json", "--probabilities")
+    result = run("predict", image, "--out", tmp_path / "out", "--json", "--probabilities", "--overlay")
     assert result.exit_code == 0, result.output
     assert loaded == [zoo.DEFAULT]
     assert f"{image} → {tmp_path / 'out/a.png'}: red 100%" in result.stdout
@@ -25,7 +27,7 @@ def test_predict_writes_and_prints_results(tmp_path: Path, loaded: list[str], ru
 
 def test_predict_passes_its_options_on(tmp_path: Path, loaded: list[str], run: Run, red_image: MakeImage) -> None:
     image = red_image(tmp_path / "a.png")
-    options = ["--model", "mine", "--device", "cpu", "--output-stride", 8, "--precision", "bfloat16", "--no-overlay"]
+    options = ["--model", "mine", "--device", "cpu", "--output-stride", 8, "--precision", "bfloat16"]
     assert run("predict", image, "--out", tmp_path / "out", *options).exit_code == 0
     assert loaded == ["mine"]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.png"]
@@ -48,7 +50,7 @@ def test_many_images_are_not_listed_one_by_one(
 ) -> None:
     for i in range(25):
         red_image(tmp_path / f"in/{i}.png")
-    result = run("predict", tmp_path / "in", "--out", tmp_path / "out", "--no-overlay")
+    result = run("predict", tmp_path / "in", "--out", tmp_path / "out")
     assert result.stdout.count("→") == 20
     assert "… and 5 more" in result.stdout
 
@@ -72,3 +74,34 @@ def test_demo_prints_results_and_what_to_try(tmp_path: Path, loaded: list[str], 
     assert "grace_hopper.jpg: " in result.stdout
     assert "atrous predict YOUR_PHOTO.jpg --out masks" in result.stdout
     assert (tmp_path / "demo/grace_hopper.side_by_side.jpg").is_file()
+
+
+def test_predict_resumes_and_says_how_many_were_complete(
+    tmp_path: Path, loaded: list[str], run: Run, red_image: MakeImage
+) -> None:
+    for name in ("a", "b"):
+        red_image(tmp_path / f"in/{name}.png")
+    run("predict", tmp_path / "in/a.png", "--out", tmp_path / "out")
+    result = run("predict", tmp_path / "in", "--out", tmp_path / "out", "--resume")
+    assert result.exit_code == 0, result.output
+    assert "1 were complete already, 1 image in" in result.stdout
+
+
+def test_predict_takes_videos_and_a_broken_one_does_not_stop_the_rest(
+    tmp_path: Path, loaded: list[str], run: Run, red_image: MakeImage
+) -> None:
+    writer = cv2.VideoWriter(str(tmp_path / "b.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (64, 48))
+    for _ in range(4):
+        writer.write(np.full((48, 64, 3), (0, 0, 255), np.uint8))
+    writer.release()
+    (tmp_path / "a.mp4").write_bytes(b"nonsense")
+    photo = red_image(tmp_path / "photo.png")
+    out = tmp_path / "out"
+    result = run("predict", tmp_path / "a.mp4", tmp_path / "b.mp4", photo, "--out", out, "--every", 2)
+    assert result.exit_code == 1
+    assert "failed: " in result.stderr
+    assert "a.mp4: not a video" in result.stderr
+    assert f"{tmp_path / 'b.mp4'} → {out / 'b.overlay.mp4'} and 2 masks in {out / 'b'}" in result.stdout
+    assert "red 100%" in result.stdout
+    result = run("predict", photo, "--out", out, "--every", 2)
+    assert (result.exit_code, "there is no video" in result.stderr) == (2, True)

@@ -17,8 +17,8 @@ Run = Callable[..., Result]
 SURFACE = {
     "demo": "--device --model --out",
     "predict": (
-        "--attention-maps --crf --device --flip --json --merge --model --no-overlay --out --output-stride --overwrite "
-        "--precision --probabilities --scales INPUT"
+        "--attention-maps --crf --device --every --flip --json --merge --model --out --output-stride --overlay "
+        "--overwrite --precision --probabilities --resume --scales INPUT"
     ),
     "evaluate": (
         "--crf --data --device --flip --json --merge --model --output-stride --precision --scales --split --trimap"
@@ -30,7 +30,7 @@ SURFACE = {
     "train": "--dry-run --out --resume --set RECIPE",
     "models": "",
     "crf refine": (
-        "--classes --confidence --iterations --kind --no-overlay --orientation --out --overwrite --predictions "
+        "--classes --confidence --iterations --kind --orientation --out --overlay --overwrite --predictions "
         "--published --smoothness --smoothness-sxy --srgb --sxy --weight INPUT"
     ),
     "crf tune": "--data --device --flip --images --json --merge --model --out --scales --split",

@@ -3,57 +3,21 @@
 import json
 import os
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from torch import Tensor, nn
 
 import atrous
 from atrous.data.files.find import FoundImage
 from atrous.data.files.images import DecodedImage, ImageError
-from atrous.grid import Grid
 from atrous.inference import results
 from atrous.inference.batch import Report, label_files, predict_files
 from atrous.inference.output_names import unique_stems
 from atrous.inference.results import OutputOptions
 from atrous.inference.segmentation import Segmentation
 from atrous.inference.test_time import Inference
-from atrous.labels import LabelSet
-from atrous.models.base import Output
-
-
-class DarkOrLight(nn.Module):
-    label_set = LabelSet(("dark", "light"), ((0, 0, 0), (250, 200, 0)))
-    name = "dark_or_light"
-    output_stride = 1
-    settings: ClassVar[dict[str, str]] = {}
-    merges = ()
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(1))
-
-    def preprocess(self, images: Tensor) -> Tensor:
-        return images.float() / 255
-
-    def main_output(self, images: Tensor) -> Output:
-        if images.shape[-1] == 13:
-            raise RuntimeError("an unlucky width")
-        light = images.mean(1, keepdim=True)
-        return Output("main", torch.cat([1 - light, light], 1), Grid(1, 0))
-
-
-def image(path: Path, value: int = 255, size: tuple[int, int] = (8, 6)) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, (value,) * 3).save(path)
-    return path
-
-
-def tree(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+from tests.inference.small import DarkOrLight, image, tree
 
 
 def size_of(path: Path) -> tuple[int, int]:
@@ -69,7 +33,7 @@ def label_in(mask: Path) -> int:
 
 def run(inputs: list[Path | str], out: Path, **options: object) -> Report:
     progress = options.pop("progress", None)
-    outputs = OutputOptions(**options)  # type: ignore[arg-type]
+    outputs = OutputOptions(**{"overlays": True} | options)  # type: ignore[arg-type]
     return predict_files(DarkOrLight(), inputs, out, outputs=outputs, progress=progress)  # type: ignore[arg-type]
 
 
@@ -256,7 +220,7 @@ def test_the_overlay_of_a_huge_image_is_drawn_smaller(tmp_path: Path, monkeypatc
     assert size_of(tmp_path / "out/a.overlay.jpg")[0] == 200
 
 
-ATTENTION = OutputOptions(attention_maps=True)
+ATTENTION = OutputOptions(overlays=True, attention_maps=True)
 
 
 def attentive(**more):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -89,7 +90,7 @@ def is_expected(error: Exception) -> bool:
 
 
 Inputs = Annotated[list[str], typer.Argument(metavar="INPUT", help="Images, folders, or quoted patterns.")]
-ResultFolder = Annotated[Path, typer.Option("--out", help="Folder for the masks and overlays.")]
+ResultFolder = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
 Model = Annotated[str, typer.Option("--model", help="A bundled name (see `atrous models`), a folder, or a hub id.")]
 OptionalModel = Annotated[
     str | None, typer.Option("--model", help="A bundled name, a folder, or a hub id; a bundled model by default.")
@@ -121,7 +122,9 @@ Trimap = Annotated[
     str | None, typer.Option("--trimap", help="Also evaluate bands along boundaries, of these widths: 1,3,5,10")
 ]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the results to this JSON file.")]
-NoOverlay = Annotated[bool, typer.Option("--no-overlay", help="Write masks only.")]
+Overlay = Annotated[
+    bool, typer.Option("--overlay", help="Also draw the classes over each image, with a legend (JPEG).")
+]
 OverwriteResults = Annotated[
     bool, typer.Option("--overwrite", help="Also replace files that were not made from the same image.")
 ]
@@ -242,21 +245,63 @@ def print_report(report: Report, out: Path) -> None:
         print_note(note)
     for failed in report.failed:
         typer.secho(f"failed: {failed.path}: {failed.reason}", fg="red", err=True)
-    good, total = len(report.done), len(report.done) + len(report.failed)
-    count = f"{good}" if good == total else f"{good} of {total}"
-    typer.echo(f"{count} {'image' if total == 1 else 'images'} in {report.seconds:.1f} s, results in {out}")
+    typer.echo(f"{_describe_work(report)}, results in {out}")
     if report.failed:
         raise typer.Exit(1)
 
 
+def _describe_work(report: Report) -> str:
+    good, total = len(report.done), len(report.done) + len(report.failed)
+    count = f"{good}" if good == total else f"{good} of {total}"
+    work = f"{count} {'image' if total == 1 else 'images'} in {report.seconds:.1f} s"
+    if total > 1:
+        work += f" ({total / report.seconds:.3g} images/s)"
+    return f"{report.kept} were complete already, {work}" if report.kept else work
+
+
+SECONDS_BETWEEN_LINES = 15
+"""How often a log that is not a terminal gets a line of progress."""
+
+
 @contextmanager
 def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar on stderr if that is a terminal; called with the number done and the total."""
+    """Show progress, throughput and time left on stderr; called with the number done and the total.
+
+    On a terminal that is a bar, in a log a line every 15 seconds.
+    """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     console = Console(stderr=True)
-    columns = TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    columns = TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}")
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        task = bar.add_task("", total=None)
+        began = printed = time.monotonic()
+
+        def show(done: int, total: int) -> None:
+            nonlocal printed
+            now = time.monotonic()
+            pace = describe_pace(now - began, done, total)
+            bar.update(task, completed=done, total=total, description=pace)
+            if not console.is_terminal and now - printed > SECONDS_BETWEEN_LINES:
+                printed = now
+                typer.echo(f"{title}: {done} of {total}, {pace}", err=True)
+
+        yield show
+
+
+def describe_pace(seconds: float, done: int, total: int) -> str:
+    """Describe throughput and time left, from how many were done in so many seconds."""
+    if not done or seconds <= 0:
+        return ""
+    return f"{done / seconds:.3g}/s, {format_duration(seconds / done * (total - done))} left"
+
+
+def format_duration(seconds: float) -> str:
+    """Format a duration in its natural unit, from seconds to days."""
+    if seconds < 10:
+        return f"{seconds:.2f} s"
+    for unit, name, most in ((1, "s", 90), (60, "min", 90 * 60), (3600, "h", 48 * 3600)):
+        if seconds < most:
+            return f"{seconds / unit:.3g} {name}" if name == "h" else f"{seconds / unit:.0f} {name}"
+    return f"{seconds / 86400:.3g} days"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,18 +13,23 @@ from atrous.cli.common import (
     Flip,
     Inputs,
     Merge,
-    NoOverlay,
     OptionalModel,
     OutputStride,
+    Overlay,
     OverwriteResults,
     Precision,
     ResultFolder,
     Scales,
     load_model,
     make_inference,
+    print_note,
     print_report,
     progress_bar,
 )
+from atrous.errors import AtrousError, InputError
+
+if TYPE_CHECKING:
+    from atrous.models.base import SegmentationModel
 
 
 def predict(
@@ -44,24 +50,56 @@ def predict(
     attention_maps: Annotated[
         bool, typer.Option("--attention-maps", help="Also draw the weight of each scale (attention_to_scale).")
     ] = False,
-    no_overlay: NoOverlay = False,
+    overlay: Overlay = False,
+    every: Annotated[
+        int | None, typer.Option("--every", min=1, help="Of a video, segment every n-th frame; each by default.")
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Keep complete results that this model made with these settings; make the rest."),
+    ] = False,
     overwrite: OverwriteResults = False,
 ) -> None:
-    """Segment images: a mask (palette PNG) and an overlay for each; exit code 1 if some images failed."""
+    """Segment images and videos: a mask (palette PNG) for each image or frame; exit code 1 if something failed."""
     from atrous.inference.batch import predict_files
     from atrous.inference.results import OutputOptions
+    from atrous.inference.video import split_videos
 
+    videos, images = split_videos(inputs)
+    if every is not None and not videos:
+        raise InputError("--every is the distance between frames of a video, and there is no video among the inputs")
     network = load_model(model, device)
-    inference = make_inference(network, scales, flip, merge, crf)
-    with progress_bar("segmenting") as progress:
-        report = predict_files(
-            network,
-            inputs,
-            out,
-            outputs=OutputOptions(not no_overlay, json, probabilities, attention_maps, overwrite),
-            output_stride=output_stride,
-            precision=precision,
-            inference=inference,
-            progress=progress,
-        )
-    print_report(report, out)
+    options: dict[str, Any] = {
+        "outputs": OutputOptions(overlay, json, probabilities, attention_maps, overwrite),
+        "output_stride": output_stride,
+        "precision": precision,
+        "inference": make_inference(network, scales, flip, merge, crf),
+        "resume": resume,
+    }
+    bad = [video for video in videos if not _predict_video(network, video, out, every or 1, options)]
+    if images:
+        with progress_bar("segmenting") as progress:
+            report = predict_files(network, images, out, progress=progress, **options)
+        print_report(report, out)
+    if bad:
+        raise typer.Exit(1)
+
+
+def _predict_video(network: SegmentationModel, video: Path, out: Path, every: int, options: dict[str, Any]) -> bool:
+    """Segment a video and print what was done; whether it worked."""
+    from atrous.inference.video import predict_video
+
+    try:
+        with progress_bar(video.name) as progress:
+            done = predict_video(network, video, out, every=every, progress=progress, **options)
+    except (AtrousError, OSError) as error:
+        typer.secho(f"failed: {error}", fg="red", err=True)
+        return False
+    kept = f", {done.kept} of them complete already" if done.kept else ""
+    typer.echo(
+        f"{video} → {done.overlay} and {done.frames} masks in {done.masks}{kept}: {done.seconds:.1f} s "
+        f"({(done.frames - done.kept) / done.seconds:.3g} frames/s)"
+    )
+    for note in done.notes:
+        print_note(note)
+    return True

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from atrous.cli.common import format_duration
+
 if TYPE_CHECKING:
     from atrous.training.dry_run import DryRun
     from atrous.training.recipe import Recipe
@@ -102,16 +104,6 @@ def _lines(found: DryRun) -> Iterator[str]:
 
 def _format_bytes(size: int) -> str:
     return f"{size / 1e6:.0f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"
-
-
-def format_duration(seconds: float) -> str:
-    """Format a duration in its natural unit, from seconds to days."""
-    if seconds < 10:
-        return f"{seconds:.2f} s"
-    for unit, name, most in ((1, "s", 90), (60, "min", 90 * 60), (3600, "h", 48 * 3600)):
-        if seconds < most:
-            return f"{seconds / unit:.3g} {name}" if name == "h" else f"{seconds / unit:.0f} {name}"
-    return f"{seconds / 86400:.3g} days"
 
 
 @contextmanager

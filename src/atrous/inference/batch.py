@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from atrous.errors import InputError
 from atrous.inference.output_names import unique_stems
 from atrous.inference.results import Done, Failed, OutputOptions, Writer, failure, without_results
 from atrous.inference.segmentation import Segmentation
+from atrous.inference.side_by_side import FILE_THREADS, Places, Processors, in_order
 
 if TYPE_CHECKING:  # files can be labelled without torch
     import torch
@@ -35,12 +35,14 @@ class Report:
         failed: the images that were not, in input order.
         notes: remarks for the user: names that were changed, frames that were skipped.
         seconds: elapsed time, including reading and writing.
+        kept: how many images had complete results already, which a resumed run keeps.
     """
 
     done: tuple[Done, ...]
     failed: tuple[Failed, ...]
     notes: tuple[str, ...]
     seconds: float
+    kept: int = 0
 
 
 def predict_files(
@@ -53,6 +55,7 @@ def predict_files(
     output_stride: int | None = None,
     precision: Precision = "auto",
     inference: Inference | None = None,
+    resume: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Segment files, folders and patterns, and write the results below a folder.
@@ -62,19 +65,22 @@ def predict_files(
     at most about 8192 pixels a side. Images that would get the same name are distinguished by the folders they come
     from, or keep their ending (``x.jpg.png``), and a note says so.
 
-    Only results of the same image are replaced, so that a command can be repeated: a mask stores in a PNG text field
-    which image it was made from (its name and a hash of its path). An input is never replaced, and earlier results
-    below ``out`` are not used as input. Files are read and written in the background while the network runs.
+    Only results of the same image are replaced, so that a command can be repeated: a mask stores in PNG text fields
+    which image it was made from (its name and a hash of its path) and with which model and settings. An input is never
+    replaced, and earlier results below ``out`` are not used as input. On a CPU several images are segmented at the same
+    time, a thread each; on a GPU files are read and written while the network runs.
 
     Args:
         model: any model of this package.
         inputs: what to segment, as in :func:`atrous.data.files.find.find_images`.
         out: folder of the results; created if missing.
-        outputs: what is written beside the masks; overlays by default.
+        outputs: what is written beside the masks; nothing by default.
         device: as in :func:`atrous.inference.predictor.predict`, like the next two.
         output_stride: see there.
         precision: see there.
         inference: how an image becomes labels; a single view by default.
+        resume: keep complete results that this model made of the same files with the same settings, and make the
+            others; a note counts results of another model or other settings, which are made again.
         progress: called with the number of finished images and their total after each image.
 
     Returns:
@@ -86,19 +92,36 @@ def predict_files(
             (another ``merge``, or more than one view); nothing has been done then.
     """
     from atrous.inference.predictor import Predictor
+    from atrous.inference.settings_hash import settings_hash
     from atrous.inference.test_time import Inference
 
     outputs, inference = outputs or OutputOptions(), inference or Inference()
     if outputs.attention_maps:
         _check_attention(model, inference)
     predictor = Predictor(model, device=device, output_stride=output_stride, precision=precision)
-    return label_files(
-        inputs,
-        out,
-        lambda _, decoded: predictor.segment(decoded, inference, outputs.probabilities),
-        outputs=outputs,
-        progress=progress,
-    )
+    with torch_processors(predictor.network.device) as processors:
+        return label_files(
+            inputs,
+            out,
+            lambda _, decoded: predictor.segment(decoded, inference, outputs.probabilities),
+            outputs=outputs,
+            made_with=settings_hash(predictor.network, inference, precision),
+            resume=resume,
+            processors=processors,
+            progress=progress,
+        )
+
+
+@contextmanager
+def torch_processors(device: torch.device) -> Iterator[Processors]:
+    """The processors that torch computes with on a device; its number of threads is restored afterwards."""
+    import torch
+
+    total = torch.get_num_threads()
+    try:
+        yield Processors(total, torch.set_num_threads) if device.type == "cpu" else Processors()
+    finally:
+        torch.set_num_threads(total)
 
 
 def _check_attention(model: SegmentationModel, inference: Inference) -> None:
@@ -126,16 +149,23 @@ def label_files(
     label: Callable[[FoundImage, DecodedImage], Segmentation],
     *,
     outputs: OutputOptions,
+    made_with: str = "",
+    resume: bool = False,
+    processors: Processors | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Label files in any way, with the file handling of :func:`predict_files`.
 
     Args:
-        inputs: as for :func:`predict_files`, like ``out``, ``outputs`` and ``progress``.
+        inputs: as for :func:`predict_files`, like ``out``, ``outputs``, ``resume`` and ``progress``.
         out: see there.
-        label: finds the labels of an image; its ``ValueError``, ``OSError``, ``MemoryError`` and ``RuntimeError`` are
-            reported as this image's failure, and the rest continues.
+        label: finds the labels of an image, in several threads at once if there are several ``processors``; its
+            ``ValueError``, ``OSError``, ``MemoryError`` and ``RuntimeError`` are reported as this image's failure, and
+            the rest continues.
         outputs: see there.
+        made_with: a hash of all that the labels depend on besides the image; needed to resume.
+        resume: see there.
+        processors: what ``label`` computes with.
         progress: see there.
     """
     begin = time.perf_counter()
@@ -144,40 +174,29 @@ def label_files(
         raise InputError(f"{out} is a file; expected a folder for the results")
     found, skipped = without_results(find_images(inputs), out)
     stems, renamed = unique_stems(found)
-    notes = [*skipped, *renamed]
-    writer = Writer(out, outputs, frozenset(os.path.realpath(image.path) for image in found))
+    writer = Writer(out, outputs, frozenset(os.path.realpath(image.path) for image in found), made_with)
+    todo, notes = list(zip(found, stems, strict=True)), [*skipped, *renamed]
+    if resume:
+        todo, remade = writer.without_complete(todo)
+        notes += remade
+    places = Places(processors or Processors(), len(todo))
+
+    def work(job: tuple[FoundImage, Path]) -> tuple[Done | Failed, tuple[str, ...]]:
+        image, stem = job
+        try:
+            decoded = open_image(image.path)
+            with places.taken(decoded.pixels.shape[0] * decoded.pixels.shape[1]):
+                segmentation = label(image, decoded)
+        except (ValueError, OSError, MemoryError, RuntimeError) as error:
+            return failure(image, error), ()
+        return writer.write(image, stem, segmentation), segmentation.notes
+
     finished: list[Done | Failed] = []
-    pending: deque[Future[Done | Failed]] = deque()
-    workers = min(4, os.cpu_count() or 1)
-
-    def finish(allowed: int) -> None:
-        while pending and (len(pending) > allowed or pending[0].done()):
-            finished.append(pending.popleft().result())
-            if progress:
-                progress(len(finished), len(found))
-
-    with ThreadPoolExecutor(workers, "write") as pool:
-        for image, stem, reading in zip(found, stems, _read_ahead(found), strict=True):
-            try:
-                segmentation = label(image, reading.result())
-            except (ValueError, OSError, MemoryError, RuntimeError) as error:
-                pending.append(pool.submit(failure, image, error))
-            else:
-                pending.append(pool.submit(writer.write, image, stem, segmentation))
-                notes += [f"{image.path}: {note}" for note in segmentation.notes]
-            finish(allowed=workers)
-        finish(allowed=0)
+    for result, said in in_order(work, todo, places.count + FILE_THREADS):
+        finished.append(result)
+        notes += [f"{result.path}: {note}" for note in said]
+        if progress:
+            progress(len(finished), len(todo))
     done = tuple(result for result in finished if isinstance(result, Done))
     failed = tuple(result for result in finished if isinstance(result, Failed))
-    return Report(done, failed, tuple(notes), time.perf_counter() - begin)
-
-
-def _read_ahead(found: Sequence[FoundImage]) -> Iterator[Future[DecodedImage]]:
-    """Yield the images in order; up to two are read while the one before is segmented."""
-    with ThreadPoolExecutor(1, "read") as reader:
-        coming: deque[Future[DecodedImage]] = deque()
-        for image in found:
-            coming.append(reader.submit(open_image, image.path))
-            if len(coming) > 2:
-                yield coming.popleft()
-        yield from coming
+    return Report(done, failed, tuple(notes), time.perf_counter() - begin, len(found) - len(todo))

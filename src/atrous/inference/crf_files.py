@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from atrous.crf.dense_crf import DenseCRF
 from atrous.data.files.find import FoundImage
 from atrous.data.files.images import DecodedImage
 from atrous.data.files.masks import Orientation
 from atrous.errors import InputError
-from atrous.inference.batch import Report, label_files
+from atrous.inference.batch import Report, label_files, torch_processors
 from atrous.inference.prediction_files import Kind, PredictionError, PredictionReader
 from atrous.inference.results import OutputOptions
 from atrous.inference.segmentation import Segmentation
@@ -34,7 +35,7 @@ def refine_files(
     outputs: OutputOptions | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Refine any program's class predictions with a CRF, and write masks and overlays as ``predict`` does.
+    """Refine any program's class predictions with a CRF, and write masks as ``predict`` does.
 
     The predictions of ``photos/sub/x.jpg`` are ``PREDICTIONS/sub/x`` with one of these endings:
 
@@ -54,7 +55,7 @@ def refine_files(
         orientation: for images that EXIF turns, whether the predictions were made on the image as it is shown
             (``upright``) or on its pixels as they are stored (``stored``). By default sizes decide; an image for which
             they can't is in ``failed``.
-        outputs: what is written beside the masks; overlays by default.
+        outputs: what is written beside the masks; nothing by default.
         progress: called with the number of finished images and their total.
 
     Returns:
@@ -83,7 +84,10 @@ def refine_files(
         known = label_set or unary.label_set or LabelSet.numbered(len(unary.energies))
         return Segmentation(labels.astype(np.uint8), decoded.pixels, known, (*decoded.notes, *unary.notes))
 
-    return label_files(inputs, out, refine, outputs=outputs or OutputOptions(), progress=progress)
+    with torch_processors(torch.device("cpu")) as processors:
+        return label_files(
+            inputs, out, refine, outputs=outputs or OutputOptions(), processors=processors, progress=progress
+        )
 
 
 def _find_predictions(folder: Path, image: FoundImage) -> Path:

@@ -8,20 +8,20 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from hashlib import blake2b
 from json import dumps
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL.PngImagePlugin import PngImageFile
 
 from atrous.data.files.exif import Pixels
 from atrous.data.files.find import FoundImage
 from atrous.data.files.images import ImageError
 from atrous.errors import InputError, OutputExistsError
 from atrous.files import write_atomically
+from atrous.inference.origin import Origin, is_complete, read_origin, source_of
 from atrous.inference.segmentation import Segmentation
 from atrous.labels import encode_mask
 from atrous.viz import areas, attention_figure, encode_jpeg, heat_map, panel_columns
@@ -32,7 +32,9 @@ while their masks keep their size.
 """
 
 _ENDINGS = re.compile(r"\.(overlay|attention|scale_[\d.e+-]+)\.jpg$")  # images beside a mask
-_SOURCE = "atrous-source"  # the PNG text field in which a mask names the image it was made from
+Found = Literal["complete", "other", "nothing"]
+"""Results of an earlier run: complete, of another model, settings or version of the image, or incomplete or none."""
+_OVERLAY, _JSON, _PROBABILITIES, _ATTENTION = ".overlay.jpg", ".json", ".probabilities.npz", ".attention.jpg"
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,22 @@ class OutputOptions:
         overwrite: also overwrite files that were not produced from the same image (never an input).
     """
 
-    overlays: bool = True
+    overlays: bool = False
     json: bool = False
     probabilities: bool = False
     attention_maps: bool = False
     overwrite: bool = False
+
+    @property
+    def endings(self) -> tuple[str, ...]:
+        """Endings of the files beside a mask, apart from the heat maps of single scales."""
+        wanted = {
+            _OVERLAY: self.overlays,
+            _JSON: self.json,
+            _PROBABILITIES: self.probabilities,
+            _ATTENTION: self.attention_maps,
+        }
+        return tuple(ending for ending, is_wanted in wanted.items() if is_wanted)
 
 
 @dataclass(frozen=True)
@@ -82,72 +95,91 @@ class Writer:
         out: folder of the results.
         options: what is written beside the masks.
         inputs: real paths of all images; they are never replaced.
+        made_with: a hash of all that the labels depend on besides the image.
     """
 
     out: Path
     options: OutputOptions
     inputs: frozenset[str]
+    made_with: str
 
     def write(self, image: FoundImage, stem: Path, segmentation: Segmentation) -> Done | Failed:
         """Write the results of an image below ``OUT/stem``."""
         base = self.out / stem
         try:
             files = {base.with_name(base.name + ending): make for ending, make in self._encoders(image, segmentation)}
+            mask, *others = files
             self._check(image.path, list(files))
+            for path in others:  # killed halfway, a new mask must not have an old overlay beside it
+                path.unlink(missing_ok=True)
             for path, encode in files.items():
                 write_atomically(path, encode())
         except (OSError, ValueError) as error:
             return failure(image, error)
-        return Done(image.path, next(iter(files)), segmentation.fractions())
+        return Done(image.path, mask, segmentation.fractions())
+
+    def find(self, image: FoundImage, stem: Path) -> Found:
+        """What an earlier run left below ``OUT/stem``."""
+        mask = self.out / stem.parent / f"{stem.name}.png"
+        origin = read_origin(mask)
+        if not origin or origin.source != source_of(image.path):
+            return "nothing"
+        try:
+            if replace(origin, beside=()) != Origin.of(image.path, self.made_with):
+                return "other"
+        except OSError:  # the image is gone, as reading it will say
+            return "other"
+        wanted = self.options.endings
+        files = [mask.with_name(mask.stem + ending) for ending in wanted]
+        whole = is_complete(mask) and set(wanted) <= set(origin.beside) and all(file.is_file() for file in files)
+        return "complete" if whole else "nothing"
+
+    def without_complete(
+        self, images: Sequence[tuple[FoundImage, Path]]
+    ) -> tuple[list[tuple[FoundImage, Path]], list[str]]:
+        """Leave out the images, with their stems, whose results are complete; with a note on those made otherwise."""
+        found = [self.find(image, stem) for image, stem in images]
+        left = [item for item, state in zip(images, found, strict=True) if state != "complete"]
+        if not (others := found.count("other")):
+            return left, []
+        return left, [
+            f"{others} earlier results below {self.out} are of another model, other settings, or images that have "
+            "changed since: they are made again"
+        ]
 
     def _encoders(self, image: FoundImage, found: Segmentation) -> list[tuple[str, Callable[[], bytes]]]:
         """Ending and content of each file; the mask comes first, since it marks the others as results."""
-        mask = partial(encode_mask, found.labels, found.label_set, text={_SOURCE: _source(image.path)})
-        encoders: list[tuple[str, Callable[[], bytes]]] = [(".png", mask)]
+        encoders: list[tuple[str, Callable[[], bytes]]] = []
         if self.options.overlays:
-            encoders.append((".overlay.jpg", lambda: encode_jpeg(_shrunk(found).overlay())))
+            encoders.append((_OVERLAY, lambda: encode_jpeg(_shrunk(found).overlay())))
         if self.options.json:
-            encoders.append((".json", lambda: _describe(image.path, found)))
+            encoders.append((_JSON, lambda: _describe(image.path, found)))
         if self.options.probabilities:
-            encoders.append((".probabilities.npz", lambda: _encode_probabilities(found)))
+            encoders.append((_PROBABILITIES, lambda: _encode_probabilities(found)))
         if self.options.attention_maps:
             encoders += _draw_attention(found)
-        return encoders
+        origin = Origin.of(image.path, self.made_with, tuple(ending for ending, _ in encoders))
+        return [(".png", partial(encode_mask, found.labels, found.label_set, text=origin.text())), *encoders]
 
     def _check(self, source: Path, targets: Sequence[Path]) -> None:
         """Refuse to replace an input, or a file that is not a result of this image; the first target is its mask."""
         for target in targets:
             if os.path.realpath(target) in self.inputs:
                 raise InputError(f"its result {target} would replace an input; choose another folder for --out")
-        if self.options.overwrite or _source_of(targets[0]) == _source(source):
+        made = read_origin(targets[0])
+        if self.options.overwrite or (made and made.source == source_of(source)):
             return
         for target in targets:
             if target.exists():
-                origin = _source_of(target)
+                origin = read_origin(target)
                 other = (
-                    f"the mask of another image, {origin.split(' #')[0]}" if origin else "not a result of this image"
+                    f"the mask of another image, {origin.source.split(' #')[0]}"
+                    if origin
+                    else "not a result of this image"
                 )
                 raise OutputExistsError(
                     f"{target} exists and is {other}; choose another folder for --out, or use --overwrite"
                 )
-
-
-def _source(image: Path) -> str:
-    """What a mask stores about its image: the name, and a hash of the path."""
-    path = os.fsencode(os.path.realpath(image))
-    return f"{ascii(image.name)[1:-1]} #{blake2b(path, digest_size=8).hexdigest()}"
-
-
-def _source_of(mask: Path) -> str | None:
-    """What a file stores about its image, if it is a mask written by this package."""
-    if not mask.is_file():  # opening a pipe would wait for ever
-        return None
-    try:
-        with PngImageFile(mask) as png:  # not Image.open, which refuses or warns of large images
-            source = png.info.get(_SOURCE)
-    except (OSError, SyntaxError, ValueError):
-        return None
-    return source if isinstance(source, str) else None
 
 
 def without_results(found: list[FoundImage], out: Path) -> tuple[list[FoundImage], list[str]]:
@@ -164,7 +196,7 @@ def without_results(found: list[FoundImage], out: Path) -> tuple[list[FoundImage
 
 def _is_result(path: Path) -> bool:
     name = _ENDINGS.sub("", path.name)
-    return _source_of(path if name == path.name else path.with_name(f"{name}.png")) is not None
+    return read_origin(path if name == path.name else path.with_name(f"{name}.png")) is not None
 
 
 def _shrunk(segmentation: Segmentation, columns: int = 1, rows: int = 1) -> Segmentation:
@@ -186,7 +218,7 @@ def _draw_attention(segmentation: Segmentation) -> list[tuple[str, Callable[[], 
         (f".scale_{scale:g}.jpg", partial(_encode_heat, seen.image, weights))
         for scale, weights in zip(segmentation.scales, _attention(segmentation), strict=True)
     ]
-    return [(".attention.jpg", partial(_encode_figure, segmentation)), *heat_maps]
+    return [*heat_maps, (_ATTENTION, partial(_encode_figure, segmentation))]
 
 
 def _encode_figure(segmentation: Segmentation) -> bytes:

@@ -9,7 +9,7 @@ import typer
 
 from atrous.cli.common import (
     Inputs,
-    NoOverlay,
+    Overlay,
     OverwriteResults,
     ResultFolder,
     print_report,
@@ -51,10 +51,10 @@ def refine(
     ] = None,
     smoothness_sxy: Annotated[float | None, typer.Option("--smoothness-sxy", help="Its range in pixels: 3.")] = None,
     iterations: Annotated[int | None, typer.Option("--iterations", min=0, help="Mean-field iterations: 10.")] = None,
-    no_overlay: NoOverlay = False,
+    overlay: Overlay = False,
     overwrite: OverwriteResults = False,
 ) -> None:
-    """Refine any program's class predictions: a mask and an overlay for each image; exit code 1 if some failed."""
+    """Refine any program's class predictions: a mask for each image; exit code 1 if some failed."""
     from atrous.crf.dense_crf import DenseCRF
     from atrous.crf.settings import Settings, changed
     from atrous.inference.crf_files import refine_files
@@ -82,7 +82,7 @@ def refine(
             kind=kind,
             confidence=confidence,
             orientation=orientation,
-            outputs=OutputOptions(overlays=not no_overlay, overwrite=overwrite),
+            outputs=OutputOptions(overlays=overlay, overwrite=overwrite),
             progress=progress,
         )
     print_report(report, out)
