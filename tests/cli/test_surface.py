@@ -28,6 +28,7 @@ SURFACE = {
         "--trimap"
     ),
     "train": "--dry-run --out --resume --set RECIPE",
+    "export": "--format --model --out --output-stride --probabilities",
     "models": "",
     "crf refine": (
         "--classes --confidence --iterations --kind --orientation --out --overlay --overwrite --predictions "
