@@ -15,13 +15,11 @@ from typing import Any
 import torch
 
 from atrous.evaluation.report import aligned
-from atrous.files import write_atomically
+from atrous.files import dumps, write_atomically
 from atrous.provenance import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
-JSON_DEPTH = 3
-"""Levels of a JSON file that have a line for each value, so that a change is easy to read."""
 
 
 @dataclass(frozen=True)
@@ -91,16 +89,6 @@ def write_page(target: Path, page: str, facts: Any) -> None:
     """Write a page and its facts as ``target.md`` and ``target.json``."""
     write_atomically(target.with_name(f"{target.name}.json"), (dumps(facts) + "\n").encode())
     write_atomically(target.with_name(f"{target.name}.md"), page.encode())
-
-
-def dumps(value: Any, depth: int = JSON_DEPTH) -> str:
-    """JSON with a line for each value in the outer ``depth`` levels."""
-    if depth and isinstance(value, Mapping) and value:
-        items = [f"{json.dumps(str(key), ensure_ascii=False)}: {dumps(item, depth - 1)}" for key, item in value.items()]
-        return "{\n" + ",\n".join(items) + "\n}"
-    if depth and isinstance(value, list | tuple) and value:
-        return "[\n" + ",\n".join(dumps(item, depth - 1) for item in value) + "\n]"
-    return json.dumps(value, ensure_ascii=False)
 
 
 def bullets(lines: Sequence[str]) -> str:

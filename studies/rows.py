@@ -16,12 +16,12 @@ from atrous.data.loading import steps_per_epoch
 from atrous.data.opening import open_dataset
 from atrous.errors import InputError
 from atrous.evaluation.sweep import COUNTED_AT, multiply_adds
-from atrous.files import write_atomically
+from atrous.files import dumps, write_atomically
 from atrous.models import SegmentationModel
 from atrous.training.recipe import Recipe
 from atrous.training.stages import train
 from atrous.training.types import NonFiniteLossError, Progress
-from studies.results import command_line, dumps, origin_of
+from studies.results import command_line, origin_of
 from studies.study import Data, Row, Study, evaluation_file, read_log, recipe_for, recipe_of, run_folder
 
 TIMINGS = 5

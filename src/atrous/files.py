@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+JSON_DEPTH = 3
+"""Levels of a JSON file that have a line for each value, so that a change is easy to read."""
+
+
+def dumps(value: Any, depth: int = JSON_DEPTH) -> str:
+    """JSON with a line for each value in the outer ``depth`` levels."""
+    if depth and isinstance(value, Mapping) and value:
+        items = [f"{json.dumps(str(key), ensure_ascii=False)}: {dumps(item, depth - 1)}" for key, item in value.items()]
+        return "{\n" + ",\n".join(items) + "\n}"
+    if depth and isinstance(value, list | tuple) and value:
+        return "[\n" + ",\n".join(dumps(item, depth - 1) for item in value) + "\n]"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -21,8 +21,11 @@ SURFACE = {
         "--overwrite --precision --probabilities --resume --scales INPUT"
     ),
     "evaluate": (
-        "--crf --data --device --flip --json --merge --model --output-stride --precision --scales --split --trimap"
+        "--crf --data --device --flip --json --merge --model --output-stride --precision --report --scales --split "
+        "--trimap"
     ),
+    "compare": "--data --device --json --precision --report --split A B",
+    "report": "--out RUN-OR-JSON",
     "sweep": (
         "--crf --data --device --flip --json --merge --model --output-stride --plot --precision --scales --split "
         "--trimap"

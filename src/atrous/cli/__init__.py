@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from atrous.cli.common import Commands, add_commands, print_any_name, share_processors
+from atrous.cli.compare import compare
 from atrous.cli.convert import convert_app
 from atrous.cli.crf import crf_app
 from atrous.cli.data import data_app
@@ -17,13 +18,14 @@ from atrous.cli.evaluate import evaluate
 from atrous.cli.export import export
 from atrous.cli.models import models
 from atrous.cli.predict import predict
+from atrous.cli.report import report
 from atrous.cli.sweep import sweep
 from atrous.cli.train import train
 
 app = typer.Typer(
     cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
 )
-add_commands(app, demo, predict, evaluate, sweep, train, export, models)
+add_commands(app, demo, predict, evaluate, compare, report, sweep, train, export, models)
 app.add_typer(data_app, name="data")
 app.add_typer(crf_app, name="crf")
 app.add_typer(convert_app, name="convert")

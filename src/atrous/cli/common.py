@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from atrous.errors import AtrousError, InputError
-from atrous.files import write_atomically
+from atrous.files import dumps, write_atomically
 
 if TYPE_CHECKING:  # commands import what they need when they run: `atrous --help` must not wait for torch
     from atrous.evaluation.evaluate import Evaluation
@@ -176,10 +176,9 @@ def read_classes(file: Path | None) -> LabelSet | None:
 
 def write_json(file: Path | None, facts: Any) -> None:
     """Write a JSON file, if one was asked for."""
-    from json import dumps
-
     if file:
-        write_atomically(file, (dumps(facts, indent=2) + "\n").encode())
+        # A file name need not be UTF-8; what is not becomes \\udcXX, which JSON reads as Python does.
+        write_atomically(file, (dumps(facts) + "\n").encode(errors="backslashreplace"))
 
 
 def check_writable(*files: Path | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -27,6 +28,9 @@ from atrous.cli.common import (
     write_json,
 )
 
+CURVE = (1, 2, 4, 8, 16, 32)
+"""The bands of a report's curve along boundaries, unless --trimap names others."""
+
 
 def evaluate(
     model: Model,
@@ -41,14 +45,22 @@ def evaluate(
     merge: Merge = None,
     crf: Crf = False,
     trimap: Trimap = None,
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", help="Write a report into this folder: one HTML file, and its figures as JSON."),
+    ] = None,
 ) -> None:
-    """Evaluate a model: one confusion matrix over the split, every image at its own size."""
+    """Evaluate a model: one confusion matrix over the split, every image at its own size.
+
+    --json and --report also find boundary IoU, objects, calibration and intervals over images.
+    """
     from atrous.data.opening import open_dataset
     from atrous.evaluation.evaluate import evaluate
     from atrous.evaluation.report import table
+    from atrous.evaluation.stored import FILE, to_facts
 
-    widths = parse_integers("--trimap", trimap)
-    check_writable(json)
+    widths = parse_integers("--trimap", trimap) or (list(CURVE) if report else [])
+    check_writable(json, report and report / FILE)
     dataset = open_dataset(data, split)
     network = load_model(model, device)
     inference = make_inference(network, scales, flip, merge, crf)
@@ -56,7 +68,20 @@ def evaluate(
         network.output_stride = output_stride
     with progress_bar("evaluating") as progress:
         evaluation = evaluate(
-            network, dataset, precision=precision, progress=progress, trimap=widths, inference=inference
+            network,
+            dataset,
+            precision=precision,
+            progress=progress,
+            trimap=widths,
+            inference=inference,
+            details=bool(json or report),
         )
     typer.echo(f"{describe_evaluation(model, evaluation)}\n\n{table(evaluation)}")
-    write_json(json, evaluation.to_dict())
+    if json or report:
+        facts = to_facts(evaluation, network.card, model)
+        write_json(json, facts)
+    if report:
+        from atrous.evaluation.page.writing import write_report
+
+        write_json(report / FILE, facts)
+        typer.echo(f"\nreport: {write_report(report, facts, network, dataset, inference, precision)}")

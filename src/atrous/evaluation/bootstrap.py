@@ -94,10 +94,10 @@ def whole(per_image: PerImage) -> Draws:
     return summarize(totals, per_image.by_size.sum(axis=0)[None])
 
 
-def interval(values: Floats) -> list[float] | None:
+def interval(values: Floats, level: float = LEVEL) -> list[float] | None:
     """The percentile interval of draws ``(draws,)``: its ends; None where nothing was defined."""
     defined = values[~np.isnan(values)]
-    tail = (1 - LEVEL) / 2
+    tail = (1 - level) / 2
     return np.quantile(defined, (tail, 1 - tail)).tolist() if defined.size else None
 
 
