@@ -21,8 +21,8 @@ SURFACE = {
         "--overwrite --precision --probabilities --resume --scales INPUT"
     ),
     "evaluate": (
-        "--crf --data --device --flip --json --merge --model --output-stride --precision --report --scales --split "
-        "--trimap"
+        "--classes --crf --data --device --flip --json --merge --model --model-classes --output-stride --overlap "
+        "--precision --report --scales --split --trimap"
     ),
     "compare": "--data --device --json --precision --report --split A B",
     "report": "--out RUN-OR-JSON",
@@ -44,9 +44,9 @@ SURFACE = {
     "convert pytorch": "--as --classes --data --inputs --layout --out --overwrite --rates --scales FILE",
     "convert tensorflow": "--as --classes --data --out --overwrite --rates PREFIX",
     "convert tflite-arrays": "--classes --data --out --overwrite FILE",
-    "data check": "--enlarge-masks --fix --json --split SPEC",
-    "data convert": "--link --out --split --to SPEC",
-    "data stats": "--json --sheet --split SPEC",
+    "data check": "--classes --enlarge-masks --fix --json --overlap --split SPEC",
+    "data convert": "--classes --link --out --overlap --split --to SPEC",
+    "data stats": "--classes --json --overlap --sheet --split SPEC",
 }
 """Every command with its arguments and options; a change here is a line in CHANGELOG."""
 

@@ -96,6 +96,14 @@ OptionalModel = Annotated[
     str | None, typer.Option("--model", help="A bundled name, a folder, or a hub id; a bundled model by default.")
 ]
 Data = Annotated[str, typer.Option("--data", help="A dataset: folder:PATH, voc:PATH, camvid:PATH, ...")]
+DataClasses = Annotated[
+    str | None,
+    typer.Option("--classes", help="Class table of the data, CSV or TOML: rename, merge, drop; or coco-to-voc."),
+]
+DataOverlap = Annotated[
+    Literal["area", "order", "last"] | None,
+    typer.Option("--overlap", help="Which shape lies over another: the smaller, the one in front, the later."),
+]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps; a GPU if there is one.")]
 OutputStride = Annotated[
     int | None, typer.Option("--output-stride", help="Run the network at 4, 8, 16 or 32: smaller is finer and slower.")

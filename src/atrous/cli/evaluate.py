@@ -10,6 +10,8 @@ import typer
 from atrous.cli.common import (
     Crf,
     Data,
+    DataClasses,
+    DataOverlap,
     Device,
     Flip,
     JsonFile,
@@ -36,6 +38,12 @@ def evaluate(
     model: Model,
     data: Data,
     split: Annotated[str, typer.Option("--split", help="Split to evaluate on.")] = "val",
+    classes: DataClasses = None,
+    overlap: DataOverlap = None,
+    model_classes: Annotated[
+        str | None,
+        typer.Option("--model-classes", help="Class table from the model's classes to the data's, or coco-to-voc."),
+    ] = None,
     json: JsonFile = None,
     device: Device = None,
     output_stride: OutputStride = None,
@@ -55,13 +63,14 @@ def evaluate(
     --json and --report also find boundary IoU, objects, calibration and intervals over images.
     """
     from atrous.data.opening import open_dataset
+    from atrous.data.sources.spec import with_options
     from atrous.evaluation.evaluate import evaluate
     from atrous.evaluation.report import table
     from atrous.evaluation.stored import FILE, to_facts
 
     widths = parse_integers("--trimap", trimap) or (list(CURVE) if report else [])
     check_writable(json, report and report / FILE)
-    dataset = open_dataset(data, split)
+    dataset = open_dataset(with_options(data, overlap=overlap, classes=classes), split)
     network = load_model(model, device)
     inference = make_inference(network, scales, flip, merge, crf)
     if output_stride is not None:
@@ -74,7 +83,8 @@ def evaluate(
             progress=progress,
             trimap=widths,
             inference=inference,
-            details=bool(json or report),
+            details=bool(report or (json and not model_classes)),
+            model_classes=model_classes,
         )
     typer.echo(f"{describe_evaluation(model, evaluation)}\n\n{table(evaluation)}")
     if json or report:

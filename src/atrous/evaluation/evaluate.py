@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from atrous.data.class_tables import read_class_table
 from atrous.data.dataset import Dataset, Sample, check_sample, dataset_extras, dataset_name, require_dataset
 from atrous.errors import DatasetError, InputError
 from atrous.evaluation.details import Details
@@ -19,7 +21,7 @@ from atrous.evaluation.metrics import ConfusionMatrix, Metrics
 from atrous.evaluation.trimap import trimap as near_boundaries
 from atrous.inference.prepare import Precision, prepared, require_model
 from atrous.inference.test_time import Inference, View
-from atrous.labels import LabelSet
+from atrous.labels import IGNORE, LabelSet
 from atrous.models.base import SegmentationModel
 
 
@@ -114,6 +116,7 @@ def evaluate(
     trimap: Sequence[int] = (),
     inference: Inference | None = None,
     details: bool = False,
+    model_classes: str | Path | None = None,
 ) -> Evaluation:
     """Evaluate a model on every image of a dataset, at the image's own size.
 
@@ -132,6 +135,8 @@ def evaluate(
         inference: how an image becomes labels: scales, mirror images, a CRF; a single view by default.
         details: also find boundary IoU, objects, calibration and the counts of each image
             (:class:`atrous.evaluation.details.Details`), from which intervals follow.
+        model_classes: a class table from the model's classes to the data's, where they differ: a CSV or TOML file, or
+            ``coco-to-voc`` (docs/data.md). Labels are mapped after they were chosen.
 
     Returns:
         The counts, and what was evaluated. No logits are kept.
@@ -153,7 +158,9 @@ def evaluate(
     require_dataset(dataset)
     if not len(dataset):
         raise InputError(f"there is no image to evaluate in {dataset_name(dataset)}")
-    check_classes(model.label_set, dataset.label_set)
+    table = _label_table(model.label_set, dataset.label_set, model_classes)
+    if table is not None and details:
+        raise InputError("details need the model's own classes; leave model_classes out, or the details")
     inference = inference or Inference()
     more, keeping = (Details(dataset.label_set), _KeepingViews(**vars(inference))) if details else (None, None)
     confusion = ConfusionMatrix(dataset.label_set)
@@ -165,6 +172,8 @@ def evaluate(
         for done, sample in enumerate(_read_ahead(dataset, indices), 1):
             image = torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1)[None].to(where)
             labels = (keeping or inference).label_heads(ready, image, tuple(heads))
+            if table is not None:
+                labels["main"] = table.to(labels["main"].device)[labels["main"].long()]
             counted = ConfusionMatrix(dataset.label_set)
             counted.update(sample.mask, labels["main"])
             confusion.merge(counted)
@@ -218,6 +227,26 @@ def _read(dataset: Dataset, index: int) -> Sample:
     except DatasetError as error:
         raise DatasetError(f"{dataset_name(dataset)}, item {index}: {error}") from None
     return sample
+
+
+def _label_table(model: LabelSet, data: LabelSet, place: str | Path | None) -> Tensor | None:
+    """The data's label of each of the model's, ``(256,)``; None if they are the same.
+
+    Raises:
+        InputError: the classes differ, also after the class table, or the table ignores some of them.
+    """
+    if place is None:
+        check_classes(model, data)
+        return None
+    mapped = read_class_table(place).applied(model)
+    if missing := [name for name in mapped.label_set.names if name not in data.names]:
+        raise InputError(f"{place}: the class '{missing[0]}' is not one of the data's: {', '.join(data.names)}")
+    if IGNORE in mapped.numbers:
+        ignored = model.names[mapped.numbers.index(IGNORE)]
+        raise InputError(f"{place} ignores '{ignored}', and a prediction must be a class; let it become background")
+    label = [data.names.index(name) for name in mapped.label_set.names]
+    table = [label[number] for number in mapped.numbers]
+    return torch.tensor(table + [IGNORE] * (256 - len(table)), dtype=torch.uint8)
 
 
 def check_classes(model: LabelSet, data: LabelSet) -> None:

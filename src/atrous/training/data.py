@@ -12,11 +12,13 @@ from atrous.data.doctor.check import SAMPLE, require_healthy
 from atrous.data.doctor.in_memory import check_datasets
 from atrous.data.findings import errors_of, tally
 from atrous.data.opening import open_dataset
+from atrous.data.sources.spec import with_options
 from atrous.data.stats import count_classes, inverse_log, median_frequency
 from atrous.errors import DatasetError
 from atrous.training.downloads import check_place
 from atrous.training.functions import import_function
 from atrous.training.recipe import Recipe, RecipeError
+from atrous.training.sections import DataSection
 
 
 def open_data(
@@ -34,7 +36,7 @@ def open_data(
         DatasetError: the data can't be used as they are.
         RecipeError: there are no training data, or the validation data have other classes or channels.
     """
-    data = recipe.data
+    data = _with_options(recipe.data)
     if train_data is None and not data.train:
         raise RecipeError("data.train: no training data; set it, for example to folder:PATH")
     val_spec = "" if data.val_split == "none" else data.val or (data.train if train_data is None else "")
@@ -57,6 +59,13 @@ def open_data(
         return train_set, None
     _check_alike(train_set, val_set)
     return train_set, subset(val_set, data.val_images) if data.val_images else val_set
+
+
+def _with_options(data: DataSection) -> DataSection:
+    """The section with its class table and its rule of overlap in the specifications."""
+    specs = {key: spec for key, spec in (("train", data.train), ("val", data.val)) if spec}
+    options = {"overlap": data.overlap, "classes": data.classes}
+    return data.model_copy(update={key: with_options(spec, **options) for key, spec in specs.items()})
 
 
 def _require_healthy(dataset: Dataset, argument: str) -> Dataset:

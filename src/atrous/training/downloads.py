@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from atrous.data.sources.registry import SOURCES, find_source
+from atrous.data.sources.spec import parse_spec
 from atrous.errors import DatasetError
 
 
@@ -71,7 +72,7 @@ def check_place(setting: str, spec: str, splits: list[str]) -> None:
     Raises:
         DatasetError: it is not; the message says which files are needed, from whom, and how they must lie.
     """
-    kind, _, path = spec.partition(":")
+    kind, path, *_ = parse_spec(spec)
     if kind not in DOWNLOADS or not path or kind not in SOURCES:
         return
     try:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, field_validator, model_validator
 
+from atrous.data.sources.spec import parse_spec
 from atrous.errors import InputError
 from atrous.models.registry import ARCHITECTURES
 from atrous.models.surgery.output_stride import OUTPUT_STRIDES
@@ -72,6 +73,12 @@ class DataSection(Section):
     rare_below: float = Field(default=0.15, gt=0, le=1)
     """Of balanced sampling: the share of the images below which a class is rare. One in a share f of them is drawn
     sqrt(rare_below / f) times as often."""
+    classes: str | None = None
+    """A class table that renames, merges, leaves out and reorders the classes of the training and validation data: a
+    CSV or TOML file, or coco-to-voc (docs/data.md)."""
+    overlap: Literal["area", "order", "last"] | None = None
+    """Which of two shapes lies over the other where masks are drawn from an annotation tool's: the smaller, the one in
+    front, or the later in the file; the tool's own rule if not set."""
     workers: int = Field(default=2, ge=0)
     """Processes that decode and augment images; they do not change any number."""
 
@@ -83,11 +90,12 @@ class DataSection(Section):
         train = values.get("train") if isinstance(values, dict) else None
         if not isinstance(root, str) or not isinstance(train, str) or ":" not in train:
             return values
-        kind, _, path = train.partition(":")
-        placed = {key: value for key, value in values.items() if key != "root"} | {"train": f"{kind}:{root}"}
+        given = parse_spec(train)
+        placed = {key: value for key, value in values.items() if key != "root"}
+        placed["train"] = given._replace(place=root).text
         val = values.get("val")
-        if isinstance(val, str) and val.partition(":")[2] == path:
-            placed["val"] = f"{val.partition(':')[0]}:{root}"
+        if isinstance(val, str) and (validated := parse_spec(val)).place == given.place:
+            placed["val"] = validated._replace(place=root).text
         return placed
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from atrous.cli.common import JsonFile, check_writable, progress_bar, write_json
+from atrous.cli.common import DataClasses, DataOverlap, JsonFile, check_writable, progress_bar, write_json
 from atrous.cli.data.common import DataSpec
 
 
@@ -24,6 +24,8 @@ def check(
         bool,
         typer.Option("--enlarge-masks", help="In the copy, enlarge masks of half (a third, ...) their images' size."),
     ] = False,
+    classes: DataClasses = None,
+    overlap: DataOverlap = None,
     json: JsonFile = None,
 ) -> None:
     """Read every image and mask of a dataset, list everything that is wrong, and how to fix it.
@@ -35,7 +37,9 @@ def check(
     from atrous.data.doctor.repair import repair
     from atrous.data.folder_writer import check_target
     from atrous.data.sources.registry import find_source
+    from atrous.data.sources.spec import with_options
 
+    spec = with_options(spec, overlap=overlap, classes=classes)
     check_writable(json)
     if fix:
         check_target(fix, find_source(spec).root)

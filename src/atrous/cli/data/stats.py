@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
-from atrous.cli.common import JsonFile, check_writable, progress_bar, write_json
+from atrous.cli.common import DataClasses, DataOverlap, JsonFile, check_writable, progress_bar, write_json
 from atrous.cli.data.common import DataSpec
 
 
 def stats(
     spec: DataSpec,
     split: Annotated[str, typer.Option("--split", help="Split to count; several are joined by +.")] = "train",
+    classes: DataClasses = None,
+    overlap: DataOverlap = None,
     json: JsonFile = None,
     sheet: Annotated[
         Path | None, typer.Option("--sheet", help="Draw a contact sheet, masks over images, into this PNG.")
@@ -26,11 +28,12 @@ def stats(
 
     from atrous.data.contact_sheet import choose, contact_sheet
     from atrous.data.opening import open_dataset
+    from atrous.data.sources.spec import with_options
     from atrous.data.stats import measure
     from atrous.files import write_atomically
 
     check_writable(json, sheet)
-    dataset = open_dataset(spec, split)
+    dataset = open_dataset(with_options(spec, overlap=overlap, classes=classes), split)
     with progress_bar("counting") as progress:
         found = measure(dataset, progress)
     typer.echo(found.text())

@@ -25,6 +25,7 @@ from atrous.data.sources.names import closest, did_you_mean, folders_in
 from atrous.data.sources.panoptic import CocoPanoptic
 from atrous.data.sources.pascal_context import PascalContext
 from atrous.data.sources.person_part import PersonPart
+from atrous.data.sources.reclassed import ReclassedDataset, ReclassedSource
 from atrous.data.sources.roboflow import open_roboflow
 from atrous.data.sources.siftflow import SiftFlow
 from atrous.data.sources.spec import parse_spec
@@ -134,9 +135,10 @@ def open_registered(spec: str, split: str) -> Dataset:
     opener = find_opener(spec)
     if opener is None:
         raise DatasetError(f"'{spec}' is not a registered dataset")
-    path = spec.partition(":")[2]
-    parts = [opener(path, part) for part in split.split("+")]
-    return Joined(f"{spec.partition(':')[0]}:{split}", parts)
+    parsed = parse_spec(spec)
+    parts = [opener(parsed.place, part) for part in split.split("+")]
+    joined = Joined(f"{parsed.kind}:{split}", parts)
+    return ReclassedDataset(joined, parsed.classes) if parsed.classes else joined
 
 
 def find_source(spec: str) -> DatasetSource:
@@ -163,7 +165,8 @@ def find_source(spec: str) -> DatasetSource:
         kind = recognise(root)
     if parsed.overlap and kind not in DRAWN:
         raise DatasetError(f"'{spec}': {kind} has masks and no shapes that could overlap; leave overlap out")
-    return SOURCES[kind](root, overlap=parsed.overlap) if kind in DRAWN else SOURCES[kind](root)
+    source = SOURCES[kind](root, overlap=parsed.overlap) if kind in DRAWN else SOURCES[kind](root)
+    return ReclassedSource(source, parsed.classes) if parsed.classes else source
 
 
 def _known(kinds: Iterable[str]) -> str:

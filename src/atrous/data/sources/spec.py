@@ -19,12 +19,13 @@ class Spec(NamedTuple):
     kind: str
     place: str
     overlap: Overlap | None = None
-    classes: Path | None = None
+    classes: str | None = None
 
     @property
-    def plain(self) -> str:
-        """Without its options."""
-        return f"{self.kind}:{self.place}"
+    def text(self) -> str:
+        """As it is written."""
+        options = "&".join(f"{key}={value}" for key, value in zip(OPTIONS, self[2:], strict=True) if value)
+        return f"{self.kind}:{self.place}" + (f"?{options}" if options else "")
 
 
 def parse_spec(spec: str) -> Spec:
@@ -43,14 +44,14 @@ def parse_spec(spec: str) -> Spec:
         raise DatasetError(
             f"'{spec}' has the options '{found[1]}'; expected overlap={'|'.join(OVERLAPS)}, classes=FILE"
         )
-    classes = Path(options["classes"]).expanduser() if "classes" in options else None
+    classes = options.get("classes")
     return Spec(kind, rest[: found.start()], cast("Overlap | None", overlap), classes)
 
 
 def with_options(spec: str, *, overlap: str | None = None, classes: Path | str | None = None) -> str:
     """A specification with options; those that it has already stay, unless others are given."""
-    parsed = parse_spec(spec) if ":" in spec else Spec(spec, "")
-    given = {"overlap": overlap or parsed.overlap, "classes": classes or parsed.classes}
-    options = "&".join(f"{key}={value}" for key, value in given.items() if value)
-    plain = parsed.plain if ":" in spec else spec
-    return f"{plain}?{options}" if options else plain
+    if ":" not in spec or not (overlap or classes):
+        return spec
+    given = parse_spec(spec)
+    rule = cast("Overlap | None", overlap) or given.overlap
+    return given._replace(overlap=rule, classes=str(classes) if classes else given.classes).text
