@@ -12,6 +12,12 @@ import sys
 import time
 from pathlib import Path
 
+# What a training imports when it first needs it: here once, not in every child.
+import matplotlib.backends.backend_agg
+import matplotlib.figure  # noqa: F401
+
+import atrous.ops.confusion
+import atrous.ops.labelmap.cpu  # noqa: F401
 from atrous.training.recipe import Recipe
 from atrous.training.run_folder import find_state
 from atrous.training.stages import train
@@ -29,7 +35,7 @@ def child(recipe: Path, out: Path) -> int:
 
 
 def linger(_: Progress) -> None:
-    time.sleep(0.03)  # a finished run can't be killed, however fast the machine
+    time.sleep(0.05)  # a finished run can't be killed, however fast the machine
 
 
 def ended(number: int) -> bool:

@@ -195,7 +195,7 @@ def test_vgg_16_learns_camvid_from_random_weights(shared: Path, tmp_path: Path) 
         "data.val_split": "none",
         "data.workers": 0,
         "model.pretrained": "false",
-        "augment.crop": 97,
+        "augment.crop": 65,
         "optimizer.name": "adamw",
         "optimizer.lr": 3e-4,
         "optimizer.backbone_lr": 3e-4,

@@ -32,7 +32,7 @@ def test_ten_kills_change_nothing(make_recipe: Callable[..., Recipe], tmp_path: 
         data__workers=1,
         optimizer__name="adamw",
         training__ema=0.9,
-        training__epochs=60,
+        training__epochs=40,
         training__validate_every=2,
         loss__class_weights="auto",
         log__save_minutes=0,
