@@ -47,10 +47,36 @@ class Grid:
         """The grid after dropping the first ``start`` positions (negative: after padding that many in front)."""
         return replace(self, offset=self.offset + start * self.stride)
 
+    def unscaled(self, scale: float) -> Grid:
+        """The grid in pixels of an image that the network saw at a scale."""
+        return Grid(self.stride / scale, self.offset / scale)
+
+    @classmethod
+    def spread(cls, positions: int, pixels: int) -> Grid:
+        """Positions spread evenly over a side, each in the middle of its share of the pixels: what
+        ``F.interpolate(mode="bilinear", align_corners=False)`` assumes of any map.
+        """
+        stride = pixels / positions
+        return cls(stride, (stride - 1) / 2)
+
 
 Numbers = TypeVar("Numbers", NDArray[Any], "Tensor")
 PIXELS = Grid(1, 0)
 """The grid of the image itself."""
+Grids = Grid | tuple[Grid, Grid]
+"""Where the positions of a map sit: one grid, or two where its rows and its columns differ."""
+
+
+def by_side(grids: Grids) -> tuple[Grid, Grid]:
+    """The grid of the rows, and that of the columns."""
+    return grids if isinstance(grids, tuple) else (grids, grids)
+
+
+def unscaled(grids: Grids, scale: float) -> Grids:
+    """The grid of each side in pixels of an image that the network saw at a scale."""
+    if isinstance(grids, tuple):
+        return grids[0].unscaled(scale), grids[1].unscaled(scale)
+    return grids.unscaled(scale)
 
 
 def _taps(source: Grid, target: Grid, size: int, length: int, fade: bool, x: Tensor) -> Tensor:
@@ -88,9 +114,7 @@ def _interpolation(targets: Numbers, sources: Numbers, source: Grid, target: Gri
     return shares
 
 
-def resample(
-    x: Tensor, source: Grid, target: Grid | tuple[Grid, Grid], size: tuple[int, int], *, fade: bool = False
-) -> Tensor:
+def resample(x: Tensor, source: Grids, target: Grids, size: tuple[int, int], *, fade: bool = False) -> Tensor:
     """Sample a feature map bilinearly at the positions of another grid; beyond its outermost ones it is constant.
 
     Two small matrix products: exact for any size, differentiable, and deterministic on every device. The memory
@@ -98,8 +122,8 @@ def resample(
 
     Args:
         x: features ``(B, C, h, w)`` on the grid ``source``.
-        source: where the positions of ``x`` sit.
-        target: where the positions of the result sit; two grids where its rows and its columns differ.
+        source: where the positions of ``x`` sit; two grids where its rows and its columns differ.
+        target: where the positions of the result sit, likewise.
         size: height and width of the result.
         fade: beyond its outermost positions the map fades to zero within one step instead: what a transposed
             convolution with a bilinear kernel gives, cropped to the target (FCN, arXiv 1411.4038, §3.3).
@@ -117,11 +141,11 @@ def resample(
 
     batch, channels, h, w = x.shape
     height, width = size
-    rows, columns = target if isinstance(target, tuple) else (target, target)
-    if source == rows == columns and (h, w) == (height, width):
+    sources, targets = by_side(source), by_side(target)
+    if sources == targets and (h, w) == (height, width):
         return x
-    down = _taps(source, rows, height, h, fade, x)
-    across = _taps(source, columns, width, w, fade, x)
+    down = _taps(sources[0], targets[0], height, h, fade, x)
+    across = _taps(sources[1], targets[1], width, w, fade, x)
     if channels > 1 and not torch.compiler.is_exporting() and x.is_contiguous(memory_format=torch.channels_last):
         lines = x.permute(0, 2, 3, 1).reshape(batch, h, w * channels)  # (B, h, w·C), a view
         mixed = (down @ lines).view(batch * height, w, channels)

@@ -18,11 +18,11 @@ SURFACE = {
     "demo": "--device --model --out",
     "predict": (
         "--attention-maps --crf --device --every --flip --json --merge --model --out --output-stride --overlay "
-        "--overwrite --precision --probabilities --resume --scales INPUT"
+        "--overwrite --precision --probabilities --resize --resume --scales INPUT"
     ),
     "evaluate": (
         "--classes --crf --data --device --flip --json --merge --model --model-classes --output-stride --overlap "
-        "--precision --report --scales --split --trimap"
+        "--precision --report --resize --scales --split --trimap"
     ),
     "compare": "--data --device --json --precision --report --split A B",
     "report": "--out RUN-OR-JSON",

@@ -102,6 +102,20 @@ class TestEveryModel:
         assert again.preprocessing == model.preprocessing
         assert not again.training
 
+    def test_logits_can_be_stretched_as_torchvision_does(self, name: str, backbone: str, tmp_path: Path) -> None:
+        model = make(name, backbone).eval()
+        if len(model.scales) > 1:
+            return
+        x = torch.randn(1, 3, 70, 83)
+        with torch.no_grad():
+            plain, (logits, grid) = model(x), model.coarse_logits(x)
+            model.resize = "torchvision"
+            again = load(model.save(tmp_path / "model"))
+            torch.testing.assert_close(again(x), F.interpolate(logits, (70, 83), mode="bilinear"))
+            again.resize = "exact"
+            assert torch.equal(again(x), plain)
+            assert again.coarse_logits(x)[1] == grid
+
     def test_output_stride_is_a_dial(self, name: str, backbone: str) -> None:
         model = make(name, backbone, output_stride=32).eval()
         x = torch.randn(1, 3, 65, 65)

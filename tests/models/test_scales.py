@@ -138,8 +138,10 @@ def test_another_merge_is_saved_and_can_be_taken_back(tmp_path: Path) -> None:
 
 def test_merge_and_attention_belong_to_the_networks_that_have_them() -> None:
     plain, merged = create_model("deeplabv3", backbone="test_efficientnet", num_classes=2).eval(), two().eval()
-    assert (plain.settings, plain.merges, plain.scales) == ({"output_stride": 16}, (), (1,))
-    assert merged.settings == {"output_stride": 8, "merge": "max"}
+    assert (plain.settings, plain.merges, plain.scales) == ({"output_stride": 16, "resize": "exact"}, (), (1,))
+    assert merged.settings == {"output_stride": 8, "resize": "exact", "merge": "max"}
+    with pytest.raises(ValueError, match="resize 'torchvision' is for networks of one scale"):
+        merged.resize = "torchvision"
     with torch.no_grad():
         assert all(model.main_output(torch.randn(1, 3, 33, 33)).attention is None for model in (plain, merged))
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -151,6 +152,18 @@ def test_strips_give_what_the_kernel_gives(monkeypatch, grid):
     assert differing.float().mean() <= (
         0.01 if grid.stride == 5.3 else 0
     )  # integers tie; elsewhere arithmetic is exact
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("size", [(1, 1), (70, 88), (71, 83), (5, 300)])
+def test_positions_spread_over_the_image_give_the_labels_of_interpolate(device, size):
+    logits = torch.from_numpy(ramps(6, 9, 11)).to(device)[None]
+    grids = Grid.spread(9, size[0]), Grid.spread(11, size[1])
+    expected = F.interpolate(logits, size, mode="bilinear").argmax(1)
+    assert torch.equal(logits_to_labels(logits, grids, size).long(), expected)
+    assert torch.equal(logits_to_labels_reference(logits, grids, size).long(), expected)
+    strips = op.labels_in_strips(lambda *place: sampled(logits, grids, *place), logits, size)
+    assert torch.equal(strips.long(), expected)
 
 
 def test_strips_of_a_single_position_fill_the_image():

@@ -6,10 +6,12 @@ Sides are 32k + 1: there all of them, and we, have features at the same places o
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
+import torchvision.transforms.functional as F_vision
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
@@ -17,9 +19,12 @@ from atrous.cli import app
 from atrous.convert.pytorch import convert_pytorch
 from atrous.convert.tensors import ConversionError
 from atrous.convert.to_pytorch import export_pytorch
+from atrous.inference.predictor import predict
 from atrous.labels import LabelSet
-from atrous.models import SegmentationModel, create_model
+from atrous.models import SegmentationModel, create_model, load
 from atrous.models.backbones.weights import read_weights
+
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @pytest.fixture
@@ -92,6 +97,45 @@ def test_torchvision(convert: Callable[..., SegmentationModel], name: str, backb
     left_out = ("aux_classifier.",) if mobile else ()
     assert_left_out(ours, theirs, left_out)
     goes_back(ours, "torchvision", theirs, left_out)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("deeplabv3_mobilenet_v3_large", [(97, 129), (131, 70), (50, 64), (33, 1)]),
+        pytest.param("deeplabv3_resnet50", [(71, 90)], marks=pytest.mark.slow),
+        pytest.param("fcn_resnet50", [(71, 90)], marks=pytest.mark.slow),
+    ],
+)
+def test_labels_of_torchvision(tmp_path: Path, name: str, sizes: list[tuple[int, int]]) -> None:
+    """Through the command line, and images of any size: the labels that torchvision's own code gives."""
+    torch.manual_seed(0)
+    theirs = randomise(getattr(torchvision.models.segmentation, name)(weights=None, weights_backbone=None))
+    last = theirs.classifier[-1]
+    with torch.no_grad():  # all classes are seen
+        coarse = theirs.classifier(theirs.backbone(torch.randn(1, 3, 97, 97))["out"])
+        last.bias -= coarse.mean((0, 2, 3))
+    torch.save(theirs.state_dict(), tmp_path / "net.pth")
+    options = ("--as", name.partition("_")[0], "--layout", "torchvision", "--out", tmp_path / "m")
+    converted = CliRunner().invoke(app, [str(word) for word in ("convert", "pytorch", tmp_path / "net.pth", *options)])
+    assert "note: full-size logits are made as torchvision makes them" in converted.stderr
+    ours = load(tmp_path / "m")
+    for size in sizes:
+        image = torch.randint(0, 256, (*size, 3), dtype=torch.uint8)
+        with torch.no_grad():
+            logits = theirs(F_vision.normalize(image.permute(2, 0, 1) / 255, *IMAGENET)[None])["out"]
+        expected = logits.argmax(1)[0].numpy()
+        assert size == (33, 1) or len(np.unique(expected)) > 3
+        # A pixel of two equal classes may be either: the networks' logits differ by rounding.
+        first, second = logits[0].topk(2, 0).values
+        close = ((first - second) < 1e-5 * logits.abs().max()).numpy()
+        labels = predict(ours, image.numpy()).labels
+        assert (labels == expected)[~close].all()
+        assert close.mean() < 1e-3
+        if min(size) > 1:
+            ours.resize = "exact"
+            assert (predict(ours, image.numpy()).labels != expected)[~close].any()
+            ours.resize = "torchvision"
 
 
 def labels_are_the_sigmoids(ours: SegmentationModel, logits: Tensor, x: Tensor) -> None:

@@ -108,6 +108,14 @@ Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1,
 OutputStride = Annotated[
     int | None, typer.Option("--output-stride", help="Run the network at 4, 8, 16 or 32: smaller is finer and slower.")
 ]
+Resize = Annotated[
+    Literal["exact", "torchvision"] | None,
+    typer.Option(
+        "--resize",
+        help="How logits take the image's size: sampled where the features sit, or stretched as torchvision does; "
+        "the model's own by default.",
+    ),
+]
 Precision = Annotated[
     Literal["auto", "float32", "bfloat16"],
     typer.Option("--precision", help="auto: the fastest way on this machine; float32: the reference; bfloat16."),

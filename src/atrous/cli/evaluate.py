@@ -19,6 +19,7 @@ from atrous.cli.common import (
     Model,
     OutputStride,
     Precision,
+    Resize,
     Scales,
     Trimap,
     check_writable,
@@ -47,6 +48,7 @@ def evaluate(
     json: JsonFile = None,
     device: Device = None,
     output_stride: OutputStride = None,
+    resize: Resize = None,
     precision: Precision = "float32",
     scales: Scales = None,
     flip: Flip = False,
@@ -72,6 +74,7 @@ def evaluate(
     check_writable(json, report and report / FILE)
     dataset = open_dataset(with_options(data, overlap=overlap, classes=classes), split)
     network = load_model(model, device)
+    network.resize = resize or network.resize
     inference = make_inference(network, scales, flip, merge, crf)
     if output_stride is not None:
         network.output_stride = output_stride

@@ -18,6 +18,7 @@ from atrous.cli.common import (
     Overlay,
     OverwriteResults,
     Precision,
+    Resize,
     ResultFolder,
     Scales,
     load_model,
@@ -38,6 +39,7 @@ def predict(
     model: OptionalModel = None,
     device: Device = None,
     output_stride: OutputStride = None,
+    resize: Resize = None,
     precision: Precision = "auto",
     scales: Scales = None,
     flip: Flip = False,
@@ -69,6 +71,7 @@ def predict(
     if every is not None and not videos:
         raise InputError("--every is the distance between frames of a video, and there is no video among the inputs")
     network = load_model(model, device)
+    network.resize = resize or network.resize
     options: dict[str, Any] = {
         "outputs": OutputOptions(overlay, json, probabilities, attention_maps, overwrite),
         "output_stride": output_stride,

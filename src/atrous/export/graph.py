@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from atrous.errors import InputError
 from atrous.grid import PIXELS, Grid, resample
 from atrous.models.base import SegmentationModel
 from atrous.models.surgery.trace import structural_copy
@@ -39,6 +40,7 @@ class Deployed(nn.Module):
         """
         size = image.shape[1], image.shape[2]
         main = self.model.main_output(self.model.preprocessing(image.permute(0, 3, 1, 2)))
+        assert not isinstance(main.grid, tuple)  # as deployed() sees to
         logits, crop = self.upsample(main.logits.float(), main.grid, size)
         labels = crop(logits.argmax(1).to(torch.uint8), size)  # cut late: labels are the smallest
         return (labels, crop(logits, size).softmax(1)) if self.probabilities else (labels,)
@@ -79,6 +81,11 @@ def deployed(model: SegmentationModel, output_stride: int | None, probabilities:
     Raises:
         InputError: an output stride that the network does not support.
     """
+    if model.resize != "exact":
+        raise InputError(
+            f"this model's resize is '{model.resize}', which an export can't follow at every size: set "
+            "model.resize = 'exact' and save it, so that logits are sampled where the features sit"
+        )
     copy = structural_copy(model).eval()
     copy.label_set, copy.card = model.label_set, model.card
     if output_stride is not None:

@@ -18,7 +18,7 @@ from atrous.data.files.masks import Orientation
 from atrous.data.files.orientation import Size, agreement
 from atrous.data.files.pillow import open_with_pillow
 from atrous.errors import AtrousError, InputError
-from atrous.grid import PIXELS, Grid, resample
+from atrous.grid import PIXELS, Grid, Grids, resample
 from atrous.labels import IGNORE, LabelSet
 
 Kind = Literal["probabilities", "logits"]
@@ -201,12 +201,19 @@ def _from_ours(stored: Mapping[str, NDArray[Any]], size: Size) -> Unary:
     made_for = _numbers(stored, "size", 2)
     if made_for != list(size):
         raise InputError(f"predictions for an image of {tuple(made_for)}, but the image is {size} (height, width)")
-    (stride,), (offset,) = _numbers(stored, "stride", 1), _numbers(stored, "offset", 1)
-    if stride <= 0:
-        raise InputError(f"the stride is {stride:g}, expected a number of pixels above 0")
     coarse = torch.from_numpy(values.astype(np.float32))[None]
-    full = resample(coarse, Grid(float(stride), float(offset)), PIXELS, size)[0].numpy()
+    full = resample(coarse, _grids(stored), PIXELS, size)[0].numpy()
     return Unary(unary_from_probabilities(full), LabelSet(tuple(str(name) for name in names)))
+
+
+def _grids(stored: Mapping[str, NDArray[Any]]) -> Grids:
+    """Where probabilities sit: stride and offset are one number each, or two, for rows and columns."""
+    sides = 2 if stored["stride"].shape == (2,) else 1
+    strides, offsets = _numbers(stored, "stride", sides), _numbers(stored, "offset", sides)
+    if min(strides) <= 0:
+        raise InputError(f"the stride is {min(strides):g}, expected a number of pixels above 0")
+    rows, columns = Grid(float(strides[0]), float(offsets[0])), Grid(float(strides[-1]), float(offsets[-1]))
+    return (rows, columns) if sides == 2 else rows
 
 
 def _numbers(stored: Mapping[str, NDArray[Any]], name: str, count: int) -> list[float]:

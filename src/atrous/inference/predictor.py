@@ -19,7 +19,7 @@ from atrous.crf.settings import stored_crf
 from atrous.data.files.exif import Pixels
 from atrous.data.files.images import DecodedImage, open_image, to_rgb
 from atrous.errors import InputError
-from atrous.grid import PIXELS, resample
+from atrous.grid import PIXELS, by_side, resample
 from atrous.inference.prepare import Precision, PreparedModel, fingerprint, require_model
 from atrous.inference.segmentation import ClassProbabilities, Segmentation
 from atrous.inference.test_time import Inference, Merge, View
@@ -122,7 +122,7 @@ class Predictor:
 
 
 _KEPT: WeakKeyDictionary[SegmentationModel, dict[Any, tuple[Any, Predictor]]] = WeakKeyDictionary()
-"""For each model the predictors that :func:`predict` has made, with the model's fingerprint at that time."""
+"""For each model the predictors that :func:`predict` has made, with its fingerprint and settings at that time."""
 _MOST_KEPT = 4
 _KEEPING = Lock()
 
@@ -140,16 +140,16 @@ def kept_predictor(
     """
     require_model(model)
     key = (None if device is None else str(device), output_stride, precision)
-    seen = fingerprint(model)
+    seen = fingerprint(model), model.settings
     with _KEEPING:
         known, predictor = _KEPT.get(model, {}).get(key, (None, None))
-    if predictor is None or known != (seen, model.output_stride):
+    if predictor is None or known != seen:
         predictor = Predictor(model, device=device, output_stride=output_stride, precision=precision)
-        seen = fingerprint(model)  # it may have been moved
+        seen = fingerprint(model), model.settings  # it may have been moved
     with _KEEPING:
         kept = _KEPT.setdefault(model, {})
         kept.pop(key, None)
-        kept[key] = ((seen, model.output_stride), predictor)
+        kept[key] = (seen, predictor)
         while len(kept) > _MOST_KEPT:
             del kept[next(iter(kept))]
     return predictor
@@ -227,7 +227,7 @@ def _segment(
 def _probabilities(inference: Inference, views: Sequence[View], width: int) -> ClassProbabilities:
     """The merged probabilities at the positions of the first view."""
     logits, grid = views[0].logits, views[0].grid
-    merged = inference.merged(views, grid, grid, (logits.shape[-2], logits.shape[-1]), width)[0]
+    merged = inference.merged(views, *by_side(grid), (logits.shape[-2], logits.shape[-1]), width)[0]
     values = merged if inference.averages_probabilities else merged.softmax(0)
     if not values.isfinite().all():
         raise InputError("the class probabilities are not finite: the network's logits are too large")

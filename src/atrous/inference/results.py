@@ -265,14 +265,15 @@ def _encode_probabilities(segmentation: Segmentation) -> bytes:
     found = segmentation.probabilities
     if found is None:
         raise InputError("class probabilities were not kept; predict with keep_probabilities=True")
+    grid = found.grid
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
         probabilities=found.values,
         names=np.array(segmentation.label_set.names),
         size=np.array(segmentation.labels.shape),
-        stride=np.array(found.grid.stride),
-        offset=np.array(found.grid.offset),
+        stride=np.array([side.stride for side in grid] if isinstance(grid, tuple) else grid.stride),
+        offset=np.array([side.offset for side in grid] if isinstance(grid, tuple) else grid.offset),
     )
     return buffer.getvalue()
 

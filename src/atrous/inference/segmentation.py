@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from atrous.data.files.exif import Pixels
 from atrous.errors import InputError
 from atrous.files import write_atomically
-from atrous.grid import Grid
+from atrous.grid import Grids
 from atrous.labels import LabelSet, Mask, encode_mask
 from atrous.viz import areas, overlay
 
@@ -22,11 +22,12 @@ class ClassProbabilities:
 
     Args:
         values: float16 ``(C, h, w)``, 0 to 1, summing to 1 over the classes.
-        grid: position *i* sits at pixel ``grid.stride * i + grid.offset`` of the image, in rows and columns alike.
+        grid: position *i* sits at pixel ``grid.stride * i + grid.offset`` of the image, in rows and columns alike; two
+            grids where they differ.
     """
 
     values: NDArray[np.float16]
-    grid: Grid
+    grid: Grids
 
 
 @dataclass(frozen=True, eq=False)

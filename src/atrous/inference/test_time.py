@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from atrous.crf.dense_crf import DenseCRF
 from atrous.crf.unary import unary_from_logits, unary_from_probabilities
 from atrous.errors import InputError
-from atrous.grid import PIXELS, Grid, resample
+from atrous.grid import PIXELS, Grid, Grids, resample, unscaled
 from atrous.models.base import Output, SegmentationModel
 from atrous.models.multi_scale import MultiScale, check_scales, scaled
 from atrous.ops.labelmap.op import labels_in_strips, logits_to_labels, strip_rows
@@ -49,13 +49,14 @@ class View:
 
     Args:
         logits: float32 ``(B, C, h, w)``.
-        grid: where their positions sit in the image itself (in its mirror image, if mirrored).
+        grid: where their positions sit in the image itself (in its mirror image, if mirrored); two grids where rows
+            and columns differ.
         mirrored: whether the network saw the image mirrored left to right.
         attention: the weights of the network's own scales ``(B, S, h, w)``, if it attends to scales.
     """
 
     logits: Tensor
-    grid: Grid
+    grid: Grids
     mirrored: bool = False
     attention: Tensor | None = None
 
@@ -169,8 +170,7 @@ class Inference:
                 seen = images.flip(-1) if mirrored else images
                 shown = scaled(seen, scale).contiguous(memory_format=torch.channels_last)
                 for name, view in _run(model, shown, heads).items():
-                    grid = Grid(view.grid.stride / scale, view.grid.offset / scale)
-                    views[name].append(replace(view, grid=grid, mirrored=mirrored))
+                    views[name].append(replace(view, grid=unscaled(view.grid, scale), mirrored=mirrored))
         return views
 
     def labels(self, views: Sequence[View], image: Tensor) -> Tensor:

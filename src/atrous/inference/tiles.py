@@ -186,8 +186,14 @@ def _tile(model: Network, pixels: Pixels, inference: Inference, device: torch.de
     image = _tensor(pixels, device)
     views = inference.views(model, model.preprocess(image))
     check_finite(views)
+    grid = views[0].grid
+    if isinstance(grid, tuple):
+        raise InputError(
+            "tiles need logits sampled where the features sit, and this model stretches them over the whole image as "
+            "torchvision does: set model.resize = 'exact' (--resize exact)"
+        )
     if inference.single_view and inference.scales == (1.0,):
-        found, grid = views[0].logits[0], views[0].grid
+        found = views[0].logits[0]
         if ALIGNMENT % grid.stride:
             raise InputError(f"tiles need logits at a stride that divides {ALIGNMENT}, not {grid.stride:g}")
         return found.cpu(), grid

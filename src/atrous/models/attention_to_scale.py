@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from atrous.grid import Grid, resample
+from atrous.grid import Grids, resample
 from atrous.labels import LabelSet
 from atrous.models.backbones.base import Backbone
 from atrous.models.base import Output, SegmentationModel
@@ -49,7 +49,7 @@ class AttentionToScale(MultiScale):
         merged = (weights.transpose(0, 1).unsqueeze(2) * logits).sum(0)
         return Output("main", merged, grid, fade=self.fade, attention=weights)
 
-    def _weights(self, seen: list[Scale], target: Grid, size: tuple[int, int]) -> Tensor:
+    def _weights(self, seen: list[Scale], target: Grids, size: tuple[int, int]) -> Tensor:
         """The weight of each scale on a grid of some size, float32 ``(B, S, h, w)`` in the order of ``scales``."""
         finest = seen[self.finest]
         height, width = finest.embedding[0].shape[-2:]

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atrous.errors import InputError, InputTypeError
-from atrous.grid import PIXELS, Grid, resample
+from atrous.grid import PIXELS, Grid, Grids, resample
 from atrous.labels import LabelSet
 from atrous.models.backbones.base import Backbone, larger
 from atrous.models.layers import FCNHead, full_precision
@@ -67,7 +67,7 @@ class Output:
     Args:
         name: ``main`` for what the model predicts with; ``aux`` and the like for what only training needs.
         logits: ``(B, C, h, w)``.
-        grid: where they sit.
+        grid: where they sit; two grids where rows and columns differ.
         weight: of its loss in the sum.
         fade: how the logits continue beyond their outermost positions; see :func:`atrous.grid.resample`.
         attention: the weight of each scale at each position, float32 ``(B, S, h, w)`` summing to 1 over the scales;
@@ -76,7 +76,7 @@ class Output:
 
     name: str
     logits: Tensor
-    grid: Grid
+    grid: Grids
     weight: float = 1.0
     fade: bool = False
     attention: Tensor | None = None
@@ -87,6 +87,10 @@ class Output:
             return resample(self.logits.float().contiguous(), self.grid, PIXELS, size, fade=self.fade)
 
 
+Resize = Literal["exact", "torchvision"]
+"""How logits take the image's own size: ``exact`` samples them where the features sit; ``torchvision`` stretches them
+over the image, as its models do with ``F.interpolate(align_corners=False)``.
+"""
 AUXILIARY_STRIDE, AUXILIARY_WEIGHT = 16, 0.5
 """Where an auxiliary head sits, and the share of its loss: torchvision's reference training."""
 
@@ -128,6 +132,7 @@ class SegmentationModel(nn.Module):
         self.label_set = label_set
         self.preprocessing = Preprocessing(backbone.mean, backbone.std)
         self.pad_to = 0
+        self._resize: Resize = "exact"
         self.card: dict[str, Any] = {}
 
     @property
@@ -152,9 +157,24 @@ class SegmentationModel(nn.Module):
             self.follow_output_stride()
 
     @property
+    def resize(self) -> Resize:
+        """How logits take the image's own size, see :data:`Resize`; may be set at any time, and is saved with the
+        model.
+        """
+        return self._resize
+
+    @resize.setter
+    def resize(self, value: Resize) -> None:
+        if value not in get_args(Resize):
+            raise InputError(f"resize is one of {', '.join(get_args(Resize))}, not {value!r}")
+        if value != "exact" and len(self.scales) > 1:
+            raise InputError(f"resize '{value}' is for networks of one scale; this {self.name} merges {self.scales}")
+        self._resize = value
+
+    @property
     def settings(self) -> dict[str, int | str]:
         """The attributes that may be set at any time and are saved with the model, with their values."""
-        return {"output_stride": self.output_stride}
+        return {"output_stride": self.output_stride, "resize": self.resize}
 
     def follow_output_stride(self) -> None:
         """Update what depends on the output stride, such as dilations in the head; called whenever it is set."""
@@ -203,14 +223,15 @@ class SegmentationModel(nn.Module):
         self._check_shape(images)
         return self.preprocessing(images)
 
-    def coarse_logits(self, images: Tensor) -> tuple[Tensor, Grid]:
+    def coarse_logits(self, images: Tensor) -> tuple[Tensor, Grids]:
         """Logits at network resolution; nothing of the image's own size is computed.
 
         Args:
             images: preprocessed images ``(B, in_channels, H, W)`` of any size.
 
         Returns:
-            Logits ``(B, num_classes, h, w)`` and the grid they sit on.
+            Logits ``(B, num_classes, h, w)`` and the grid they sit on: two, of rows and columns, where :attr:`resize`
+            is ``torchvision``.
 
         Raises:
             InputError: not four dimensions, or another number of channels than the network has.
@@ -226,7 +247,7 @@ class SegmentationModel(nn.Module):
             images: as for :meth:`coarse_logits`.
         """
         with self._computing(images):
-            return self._main_output(images)
+            return self._resized(self._main_output(images), images)
 
     def outputs(self, images: Tensor) -> list[Output]:
         """What the loss is computed on: the main output, and those of auxiliary heads where a network has them.
@@ -235,7 +256,15 @@ class SegmentationModel(nn.Module):
             images: as for :meth:`coarse_logits`.
         """
         with self._computing(images):
-            return self._outputs(images)
+            return [self._resized(output, images) for output in self._outputs(images)]
+
+    def _resized(self, output: Output, images: Tensor) -> Output:
+        """An output on the grids that :attr:`resize` makes full-size logits with."""
+        if self.resize == "exact":
+            return output
+        seen = (n + more for n, more in zip(images.shape[-2:], self._padding(images), strict=True))
+        rows, columns = (Grid.spread(n, size) for n, size in zip(output.logits.shape[-2:], seen, strict=True))
+        return replace(output, grid=(rows, columns), fade=False)
 
     def _computing(self, images: Tensor) -> AbstractContextManager[object]:
         """The context that the network computes these images in."""
@@ -269,10 +298,15 @@ class SegmentationModel(nn.Module):
 
     def _padded(self, images: Tensor) -> Tensor:
         self._check_shape(images)
-        least = 0 if self.training else self.pad_to
-        below, right = (self.backbone.fitting_size(larger(n, least)) - n for n in images.shape[-2:])
+        below, right = self._padding(images)
         # An exported network has to pad at sizes other than the example's too.
         return F.pad(images, (0, right, 0, below)) if torch.compiler.is_exporting() or below or right else images
+
+    def _padding(self, images: Tensor) -> tuple[int, int]:
+        """Rows below and columns to the right that images are padded with."""
+        least = 0 if self.training else self.pad_to
+        below, right = (self.backbone.fitting_size(larger(n, least)) - n for n in images.shape[-2:])
+        return below, right
 
     def _check_shape(self, images: Tensor) -> None:
         if images.dim() != 4 or images.shape[1] != self.backbone.in_channels:

@@ -66,6 +66,7 @@ class _Config(_Part):
     backbone: Name
     in_channels: Annotated[int, Field(ge=1, le=4096)]
     output_stride: Annotated[int, Field(ge=1, le=1024)]
+    resize: Literal["exact", "torchvision"] = "exact"
     options: dict[str, Any]
     label_set: _LabelSet
     preprocessing: _Preprocessing

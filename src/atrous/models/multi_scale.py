@@ -130,9 +130,9 @@ class MultiScale(SegmentationModel):
     def _at(self, images: Tensor, scale: float) -> Scale:
         result = self.base.apply_head(self.base._features(scaled(images, scale)))
         return Scale(
-            Output(f"scale_{scale:g}", result.logits, _unscaled(result.grid, scale), fade=self.fade),
+            Output(f"scale_{scale:g}", result.logits, result.grid.unscaled(scale), fade=self.fade),
             result.embedding,
-            _unscaled(result.embedding_grid, scale),
+            result.embedding_grid.unscaled(scale),
         )
 
     def _merged(self, seen: list[Scale]) -> Output:
@@ -192,7 +192,3 @@ def _places(size: int, scale: float, device: torch.device) -> Tensor:
     home = device if device.type == "cuda" else torch.device("cpu")
     positions = torch.arange(scaled_size(size, scale), dtype=torch.float64, device=home) / scale
     return (2 * positions / larger(1, size - 1) - 1).to(device, torch.float32)
-
-
-def _unscaled(grid: Grid, scale: float) -> Grid:
-    return Grid(grid.stride / scale, grid.offset / scale)

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from atrous.errors import InputError, InputTypeError
+from atrous.grid import by_side
 from atrous.labels import IGNORE
 from atrous.models.base import Output
 from atrous.training.functions import import_function
@@ -204,9 +205,10 @@ def labels_at(output: Output, labels: Tensor) -> Tensor:
     """
     places = []
     double = "cpu" if labels.device.type == "mps" else labels.device  # MPS has no float64
-    for positions, pixels in zip(output.logits.shape[-2:], labels.shape[-2:], strict=True):
+    sides = zip(by_side(output.grid), output.logits.shape[-2:], labels.shape[-2:], strict=True)
+    for grid, positions, pixels in sides:
         numbers = torch.arange(positions, dtype=torch.float64, device=double)
-        nearest = (numbers * output.grid.stride + output.grid.offset + 0.5).floor().long().to(labels.device)
+        nearest = (numbers * grid.stride + grid.offset + 0.5).floor().long().to(labels.device)
         places.append((nearest.clamp(0, pixels - 1), (nearest >= 0) & (nearest < pixels)))
     (rows, rows_inside), (columns, columns_inside) = places
     inside = rows_inside[:, None] & columns_inside

@@ -83,6 +83,11 @@ def save_converted(model: SegmentationModel, out: Path) -> None:
     typer.echo(f"{model.name} on {model.backbone.name}, {size:,} parameters, {model.num_classes} classes: {names}")
     if options := {key: value for key, value in model.config["options"].items() if value or value == []}:
         typer.echo(f"options: {', '.join(f'{key} {value}' for key, value in options.items())}")
+    if model.resize != "exact":
+        print_note(
+            f"full-size logits are made as {model.resize} makes them, so that labels are the same there and here; "
+            "--resize exact samples them where the features sit"
+        )
     for change in model.card.get("changes", ()):
         print_note(change)
     if left_out := model.card.get("left_out"):

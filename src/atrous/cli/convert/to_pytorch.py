@@ -35,6 +35,8 @@ def to_pytorch(
     typer.echo(f"it expects RGB / 255, minus ({mean}), over ({std})")
     if (stride := stride_there(network, layout)) != network.output_stride:
         print_note(f"it runs at output stride {stride} there, at {network.output_stride} here")
+    if layout == "torchvision" and network.resize == "exact":
+        print_note("full-size logits are stretched there, and sampled where the features sit here (--resize exact)")
     if layout == "smp":
         print_note("build the smp model with encoder_output_stride=16")
     if layout == "transformers":

@@ -16,7 +16,7 @@ from torch import Tensor
 from atrous.convert.tensors import ConversionError, FileTensors
 from atrous.errors import InputError
 from atrous.labels import LabelSet
-from atrous.models.base import Preprocessing, SegmentationModel
+from atrous.models.base import Preprocessing, Resize, SegmentationModel
 from atrous.models.create import create_model
 
 Layers = Mapping[str, str | tuple[str, str]]
@@ -38,6 +38,7 @@ class Naming(NamedTuple):
         pooled_last: whether ASPP's image pooling comes last in its concatenation instead of first.
         low_level_first: whether the decoder's low-level features come first in its concatenation instead of last.
         narrow: whether layers of the backbone may have fewer channels than ours, whose others are then zero.
+        resize: how its logits take the image's size.
         unused: prefixes of the names of tensors that have no effect on the logits.
     """
 
@@ -51,6 +52,7 @@ class Naming(NamedTuple):
     pooled_last: bool = False
     low_level_first: bool = False
     narrow: bool = False
+    resize: Resize = "exact"
     unused: tuple[str, ...] = ()
 
 
@@ -90,7 +92,7 @@ def deeplabv3_from(
     source.leave_out(name for name in source.names() if name.startswith(naming.unused))
     source.finish(f"{architecture} on {naming.backbone}")
     model.load_state_dict(weights, assign=True)
-    model.preprocessing = naming.preprocessing
+    model.preprocessing, model.resize = naming.preprocessing, naming.resize
     return model.eval()
 
 

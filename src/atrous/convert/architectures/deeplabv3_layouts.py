@@ -71,7 +71,15 @@ def _torchvision(architecture: str, backbone: str, has: Has) -> Naming:
     head = {f"aux_classifier.{i}": f"aux_classifier.{i}" for i in (0, 1, 4)} if aux else {}
     if architecture == "fcn":
         head |= {f"classifier.{i}": f"classifier.{i}" for i in (0, 1, 4)}
-        return Naming(backbone, "backbone.{}".format, head, {"aux": aux}, output_stride=8, preprocessing=IMAGENET)
+        return Naming(
+            backbone,
+            "backbone.{}".format,
+            head,
+            {"aux": aux},
+            output_stride=8,
+            preprocessing=IMAGENET,
+            resize="torchvision",
+        )
     head |= _aspp("classifier.0") | unit("aspp.refine", "classifier", 1) | {"classifier": "classifier.4"}
     options: dict[str, Any] = {"refine": True, "dropout": 0.5, "aux": aux}
     if not mobile:
@@ -83,6 +91,7 @@ def _torchvision(architecture: str, backbone: str, has: Has) -> Naming:
             output_stride=8,
             preprocessing=IMAGENET,
             pooled_last=True,
+            resize="torchvision",
         )
     options |= {"rates": (12, 24, 36), "multi_grid": _denser(3)}
     return Naming(
@@ -93,6 +102,7 @@ def _torchvision(architecture: str, backbone: str, has: Has) -> Naming:
         eps=1e-3,
         preprocessing=IMAGENET,
         pooled_last=True,
+        resize="torchvision",
         unused=("aux_classifier.",),  # on features of stride 8
     )
 

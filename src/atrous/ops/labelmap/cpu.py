@@ -13,7 +13,7 @@ from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atrous.grid import Grid
+from atrous.grid import Grid, Grids, by_side
 from atrous.labels import Mask
 
 Floats = NDArray[np.float32]
@@ -24,10 +24,11 @@ _BLOCK = 64
 """Pixels of a cell that are computed together, unless the cell is wider than that."""
 
 
-def logits_to_labels(logits: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
+def logits_to_labels(logits: Tensor, grid: Grids, size: tuple[int, int]) -> Tensor:
     """The best class of every pixel, as :func:`atrous.ops.labelmap.op.logits_to_labels` describes it."""
-    row_starts, down = _cells(logits.shape[2], grid, size[0])
-    column_starts, across = _cells(logits.shape[3], grid, size[1])
+    rows, columns = by_side(grid)
+    row_starts, down = _cells(logits.shape[2], rows, size[0])
+    column_starts, across = _cells(logits.shape[3], columns, size[1])
     room = max(_BLOCK, int(np.diff(column_starts).max()))
     labels = np.empty((len(logits), *size), np.uint8)
     for array, image in zip(logits.float().contiguous().numpy(), labels, strict=True):

@@ -13,20 +13,20 @@ import torch
 from torch import Tensor
 
 from atrous.errors import InputError, InputTypeError
-from atrous.grid import PIXELS, Grid, resample
+from atrous.grid import PIXELS, Grid, Grids, resample
 from atrous.ops.devices import has_triton
 
 _STRIP_VALUES = 1 << 24
 """How many full-size logits may exist at once: 64 MB in float32."""
 
 
-def logits_to_labels(logits: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
+def logits_to_labels(logits: Tensor, grid: Grids, size: tuple[int, int]) -> Tensor:
     """The best class of every pixel of each image.
 
     Args:
         logits: floating ``(B, C, h, w)`` at network resolution, finite, 1 to 255 classes. Beyond their outermost
             positions they are constant.
-        grid: where the positions of ``logits`` sit in the image.
+        grid: where the positions of ``logits`` sit in the image; two grids where rows and columns differ.
         size: height and width of the image.
 
     Returns:
@@ -50,7 +50,7 @@ def logits_to_labels(logits: Tensor, grid: Grid, size: tuple[int, int]) -> Tenso
     return labels_in_strips(lambda rows, strip: resample(single, grid, (rows, PIXELS), strip), single, size)
 
 
-def logits_to_labels_reference(logits: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
+def logits_to_labels_reference(logits: Tensor, grid: Grids, size: tuple[int, int]) -> Tensor:
     """What :func:`logits_to_labels` computes, in plain torch: full-size logits in double precision, then argmax."""
     _check(logits)
     return resample(logits.detach().double(), grid, PIXELS, size).argmax(1).to(torch.uint8)

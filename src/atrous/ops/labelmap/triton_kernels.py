@@ -11,20 +11,21 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from atrous.grid import Grid
+from atrous.grid import Grid, Grids, by_side
 
 _ROWS, _COLUMNS = 4, 128
 """Pixels that a program computes."""
 
 
-def logits_to_labels(logits: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
+def logits_to_labels(logits: Tensor, grid: Grids, size: tuple[int, int]) -> Tensor:
     """The best class of every pixel, as :func:`atrous.ops.labelmap.op.logits_to_labels` describes it.
 
     ``logits`` may have any strides.
     """
     batch, classes, height, width = logits.shape
     rows, columns = (
-        _neighbours(grid, n, length, logits.device) for n, length in zip(size, (height, width), strict=True)
+        _neighbours(side, n, length, logits.device)
+        for side, n, length in zip(by_side(grid), size, (height, width), strict=True)
     )
     labels = torch.empty(batch, *size, dtype=torch.uint8, device=logits.device)
     with torch.cuda.device_of(logits):
