@@ -140,6 +140,19 @@ def test_palettes_that_disagree_without_classes_ask_for_colours(make_folder: Mak
     np.testing.assert_array_equal(open_dataset(f"folder:{tmp_path / 'copy'}", "train")[0].mask, draw(0)[1])
 
 
+@pytest.mark.parametrize("suffix", [".gif", ".png"])
+def test_palettes_that_disagree_are_refused_by_whoever_opens_the_dataset(make_folder: MakeFolder, suffix: str) -> None:
+    root = make_folder()
+    sort_palettes(root, suffix)
+    with pytest.raises(
+        DatasetError, match=r"(?s)labels\.toml: .* same colours in another order in each file.*encoding"
+    ):
+        open_dataset(f"folder:{root}", "val")
+    colors = [list(color) for color in LABELS.colors[:3]]
+    (root / "labels.toml").write_text(f'names = ["a", "b", "c"]\ncolors = {colors}\nencoding = "rgb"\n')
+    np.testing.assert_array_equal(open_dataset(f"folder:{root}", "train+val")[0].mask, draw(0)[1])
+
+
 def test_palettes_of_any_colours_are_no_finding(make_folder: MakeFolder) -> None:
     root = make_folder()
     for number, file in enumerate(sorted((root / "masks").iterdir())):
@@ -147,6 +160,7 @@ def test_palettes_of_any_colours_are_no_finding(make_folder: MakeFolder) -> None
         image.putpalette(np.random.default_rng(number).integers(0, 256, 768, np.uint8).tobytes())
         image.save(file)
     assert check(f"folder:{root}").findings == ()
+    np.testing.assert_array_equal(open_dataset(f"folder:{root}", "train+val")[0].mask, draw(0)[1])
 
 
 def test_lossy_masks_are_left_out_of_the_copy(make_folder: MakeFolder, tmp_path: Path) -> None:

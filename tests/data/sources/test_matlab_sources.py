@@ -184,6 +184,16 @@ def test_pascal_context_takes_classes_or_colours_for_matrices(context: Path, mod
     assert open_dataset(f"pascalcontext:{context}", "val")[0].mask[1].tolist() == [0, 59, 3, 36, 57, 12]
 
 
+def test_pascal_context_refuses_palettes_that_were_sorted_anew(context: Path) -> None:
+    for matrix in (context / "trainval").glob("*.mat"):
+        mask = Image.fromarray(np.array([[0, 1, 2]] * 2, np.uint8))
+        mask.putpalette(PASCAL_CONTEXT.palette()[[0, 3, 36]].tobytes())
+        mask.save(matrix.with_suffix(".png"))
+        matrix.unlink()
+    with pytest.raises(MaskError, match="its palette gives value 1 the colour of class 3"):
+        _ = open_dataset(f"pascalcontext:{context}", "val")[0].mask
+
+
 def parts_file(path: Path, *objects: tuple[str, dict[str, int]]) -> Path:
     """PASCAL-Part's ``anno`` of images of 4×6 pixels: objects, and of each its parts with the columns they fill."""
     fill = lambda columns: np.isin(COLUMNS, columns).astype(np.uint8)  # noqa: E731

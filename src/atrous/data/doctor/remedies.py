@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -14,7 +13,7 @@ from atrous.data.files.masks import MaskForm
 from atrous.data.finding_kinds import RULES, FindingKind
 from atrous.data.findings import Finding, Item, make_finding, with_copy
 from atrous.data.sources.base import Described
-from atrous.data.sources.guess import NO_VOID, palettes_disagree
+from atrous.data.sources.guess import NO_VOID, declare_colors, palettes_disagree
 from atrous.labels import IGNORE, VOID_COLOR
 
 
@@ -92,20 +91,11 @@ def _rgb_mask(context: _Context) -> str:
     if context.toml and len(coloured) == len(masks) and not all(certain):
         found = sorted({color for mask in coloured for color in mask.colors or ()} - {VOID_COLOR})
         if 0 < len(found) < IGNORE:
-            return _declare_colors(context.toml, found)
+            return declare_colors(context.toml, found)
     if (known := sum(form is not None for form in certain)) and context.command:
         rest = "" if known == len(coloured) else ", and leaves the others out"
         return f"{context.command} writes {known} of them as values{rest}"
     return with_copy(FindingKind.RGB_MASK.rule.fix, FindingKind.RGB_MASK, context.command)
-
-
-def _declare_colors(toml: str, colors: Sequence[tuple[int, int, int]]) -> str:
-    names = [f"color {place}" for place in range(len(colors))]
-    return (
-        f"declare in {toml} what the colours mean, each with a name of your own (void under ignore):\n"
-        f"    names = {json.dumps(names)}\n    colors = {[list(color) for color in colors]}\n"
-        '    encoding = "rgb"'
-    )
 
 
 def _binary_mask(context: _Context) -> str:
@@ -129,7 +119,7 @@ def _palette_order(context: _Context) -> str:
     if context.form.known_colors or not context.toml:
         return with_copy(FindingKind.PALETTE_ORDER.rule.fix, FindingKind.PALETTE_ORDER, context.command)
     found = sorted({color for mask in context.masks for color in mask.palette.values()} - {VOID_COLOR})
-    return _declare_colors(context.toml, found)
+    return declare_colors(context.toml, found)
 
 
 def _asked(masks: Sequence[MaskFacts], values: Sequence[int]) -> str:

@@ -13,7 +13,14 @@ from atrous.data.files.masks import MaskError, MaskFile, MaskForm
 from atrous.data.finding_kinds import FindingKind
 from atrous.data.findings import Finding, Item
 from atrous.data.sources.base import Listed
-from atrous.data.sources.guess import SeenMask, every_value, guess_form, indented, masks_seen
+from atrous.data.sources.guess import (
+    SeenMask,
+    every_value,
+    guess_form,
+    indented,
+    masks_seen,
+    refuse_sorted_palettes,
+)
 from atrous.data.sources.labels_toml import read_form, toml_of, with_background
 from atrous.data.sources.names import closest, did_you_mean, drawn_for_validation, folders_in, lists_in, read_lines
 from atrous.errors import DatasetError
@@ -124,7 +131,10 @@ class Folder:
 
     def form(self) -> MaskForm:
         if self.labels_file.is_file():
-            return read_form(self.labels_file)
+            form = read_form(self.labels_file)
+            if form.encoding == "index" and not form.known_colors:
+                refuse_sorted_palettes(self.labels_file, list(self.masks.values()))
+            return form
         seen = self._masks_seen()
         for mask in seen.values():
             if isinstance(mask, MaskError):

@@ -12,10 +12,12 @@ import cv2
 import numpy as np
 
 from atrous.data.files.masks import DecodedMask, MaskError, MaskFile, MaskForm
+from atrous.data.files.pillow import open_with_pillow
 from atrous.data.files.threads import read_all
 from atrous.data.finding_kinds import FindingKind
 from atrous.data.findings import Finding, Item, number
 from atrous.data.sources.labels_toml import toml_of
+from atrous.errors import DatasetError
 from atrous.labels import IGNORE, VOID_COLOR, Color, LabelSet, Mask, voc_color
 
 GAP = 8
@@ -137,6 +139,55 @@ def palettes_disagree(palettes: Iterable[Mapping[int, Color]]) -> bool:
             colors.setdefault(value, set()).add(color)
             values.setdefault(color, set()).add(value)
     return any(len(each) > 1 for each in colors.values()) and any(len(each) > 1 for each in values.values())
+
+
+def refuse_sorted_palettes(file: Path, masks: Sequence[Path]) -> None:
+    """Refuse palette masks that number the same colours differently, where a ``labels.toml`` names no colours.
+
+    Headers decide where they are alike, as nearly everywhere; otherwise the values that occur do.
+
+    Raises:
+        DatasetError: they do; the message shows what to declare.
+    """
+    tables = {mask: table for mask, table in zip(masks, read_all(_header_palette, masks), strict=True) if table}
+    longest = max(tables.values(), key=len, default=b"")
+    if all(longest.startswith(table) for table in set(tables.values())):  # one value never has two colours
+        return
+    seen = [mask for mask in masks_seen(list(tables)).values() if isinstance(mask, SeenMask)]
+    palettes = [dict(mask.palette) for mask in seen]
+    if not palettes_disagree(palettes):
+        return
+    found = sorted({color for palette in palettes for color in palette.values()} - {VOID_COLOR})
+    raise DatasetError(
+        f"{file}: the palettes of the {len(palettes):,} palette masks have the same colours in another order in each "
+        f"file, so that one value is another class in each, and {file.name} does not say whose the colours are; "
+        f"{declare_colors(str(file), found)}"
+    )
+
+
+def declare_colors(toml: str, colors: Sequence[Color]) -> str:
+    """What to do where only colours tell the classes of masks apart."""
+    names = [f"color {place}" for place in range(len(colors))]
+    return (
+        f"declare in {toml} what the colours mean, each with a name of your own (void under ignore):\n"
+        f"    names = {json.dumps(names)}\n    colors = {[list(color) for color in colors]}\n"
+        '    encoding = "rgb"'
+    )
+
+
+def _header_palette(mask: Path) -> bytes:
+    try:
+        status = mask.stat()
+        return _read_palette((mask, status.st_mtime_ns, status.st_size))
+    except Exception:  # a damaged header raises nearly anything; reading the mask says what is wrong with it
+        return b""
+
+
+@functools.cache
+def _read_palette(version: tuple[Path, int, int]) -> bytes:
+    """The colours of a palette mask as its header has them; empty for others."""
+    with open_with_pillow(version[0]) as image:
+        return bytes(image.getpalette("RGB") or []) if image.mode == "P" else b""
 
 
 def guess_form(root: Path, seen: Seen) -> tuple[MaskForm, Finding | None]:

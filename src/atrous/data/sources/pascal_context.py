@@ -102,7 +102,7 @@ class PascalContext(MatlabSource):
             )
         self.images, self.masks, self.lists = base / "JPEGImages", masks, base / "ImageSets" / "Main"
         self.require_scipy()
-        self.mask_form = MaskForm(PASCAL_CONTEXT)
+        self.mask_form = MaskForm(PASCAL_CONTEXT, known_colors=True)
         image = next(iter(sorted(masks.glob("*.png"))), None)
         if image and MaskFile(image).open().image.mode == "RGB":
             self.mask_form = replace(self.mask_form, encoding="rgb")

@@ -36,7 +36,7 @@ class PersonPart(MatlabSource):
     """
 
     kind = "personpart"
-    mask_form = MaskForm(PERSON_PART)
+    mask_form = MaskForm(PERSON_PART, known_colors=True)
 
     def __init__(self, root: Path) -> None:
         self.root = root
