@@ -30,3 +30,9 @@ class DatasetError(InputError):
 
 class OutputExistsError(AtrousError, FileExistsError):
     """Something is in the place of a result, and would be lost."""
+
+
+def kind_of(value: object) -> str:
+    """The type of a value with its article, for messages: ``a list``, ``an int``."""
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiouAEIO' else 'a'} {name}"

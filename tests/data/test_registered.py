@@ -93,7 +93,7 @@ def test_what_is_wrong_with_samples_is_found() -> None:
         "unreadable-sample": ("Bad[3]", "Bad[5]", "Bad[6]"),
         "outside-classes": ("Bad[1]",),
         "size-mismatch": ("Bad[4]",),
-        "all-void": ("Bad[2]",),
+        "all-ignored": ("Bad[2]",),
         "absent-class": ("plant",),
     }
     details = {item.name: item.detail for finding in checkup.findings for item in finding.items}

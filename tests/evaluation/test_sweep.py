@@ -7,11 +7,13 @@ from dataclasses import replace
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from matplotlib.path import Path as Line
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -106,8 +108,41 @@ def test_merges_of_one_network_are_compared(
         assert (result.exit_code, says in " ".join(result.output.split())) == (2, True), result.output
 
 
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that are saved."""
+    figures: list[Figure] = []
+    save = Figure.savefig
+
+    def keep(figure: Figure, *args: Any, **options: Any) -> None:
+        figures.append(figure)
+        save(figure, *args, **options)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    return figures
+
+
+def test_labels_lie_beside_the_line_between_the_points(
+    model: SegmentationModel, data: Dataset, drawn: list[Figure]
+) -> None:
+    (point,) = sweep(model, data, "output_stride", (16,))
+    costs = {32: (0.10, 0.2, 210_000_000), 16: (0.12, 0.6, 250_000_000), 8: (0.33, 0.7, 600_000_000)}
+    points = []
+    for stride, (seconds, accuracy, memory) in costs.items():
+        evaluation = Mock(model="m", data="d", images=3, metrics=Mock(mean_iou=accuracy))
+        points.append(replace(point, value=stride, seconds=seconds, memory=memory, evaluation=evaluation))
+    sweeping.plot(points)
+    for axes in drawn[0].axes:
+        (line,) = axes.lines
+        joined = Line(line.get_transform().transform(line.get_xydata()))
+        labels = [text.get_window_extent() for text in axes.texts]
+        assert len(labels) == 3
+        assert not any(joined.intersects_bbox(label, filled=False) for label in labels)
+        assert all(axes.get_window_extent().contains(*corner) for label in labels for corner in label.corners())
+
+
 def test_nearly_equal_costs_are_drawn_nearly_equal(
-    model: SegmentationModel, data: Dataset, monkeypatch: pytest.MonkeyPatch
+    model: SegmentationModel, data: Dataset, drawn: list[Figure]
 ) -> None:
     (point,) = sweep(model, data, "output_stride", (16,))
     costs = {"attention": (0.5012, 812_340_224), "average": (0.5003, 812_343_000), "max": (0.4998, 812_347_520)}
@@ -115,14 +150,6 @@ def test_nearly_equal_costs_are_drawn_nearly_equal(
         replace(point, parameter="merge", value=merge, seconds=seconds, memory=memory)
         for merge, (seconds, memory) in costs.items()
     ]
-    drawn: list[Figure] = []
-    save = Figure.savefig
-
-    def keep(figure: Figure, *args: Any, **options: Any) -> None:
-        drawn.append(figure)
-        save(figure, *args, **options)
-
-    monkeypatch.setattr(Figure, "savefig", keep)
     assert Image.open(io.BytesIO(sweeping.plot(points))).width > 600
     for axes in drawn[0].axes:
         assert axes.xaxis.get_offset_text().get_text() == ""

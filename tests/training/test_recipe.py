@@ -197,16 +197,34 @@ changes = { model.name = "fcn16s", "optimizer.lr" = 0.5, "training.epochs" = 3 }
 """
 
 
-def test_epochs_are_refused_where_steps_are_the_length(tmp_path: Path) -> None:
+def lengths(path: Path, *overrides: str) -> list[tuple[int | None, float]]:
+    """Steps and epochs of each stage."""
+    recipe = load_recipe(path, overrides)
+    stages = [recipe.at_stage(stage).training for stage in recipe.stages] or [recipe.training]
+    return [(training.steps, training.epochs) for training in stages]
+
+
+def test_epochs_take_the_place_of_steps_and_the_later_setting_wins(tmp_path: Path) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text("[data]\ntrain = 'voc:there'\n[training]\nsteps = 9\n")
+    assert lengths(path, "training.epochs=2") == [(None, 2)]
+    assert lengths(path, "training.epochs=2", "training.steps=7") == [(7, 2)]
+    assert lengths(path, "training.steps=7", "training.epochs=2") == [(None, 2)]
+    path.write_text(STAGED.replace('"training.epochs" = 3', '"training.steps" = 3'))
+    assert lengths(path, "stages.b.training.epochs=2") == [(None, 50), (None, 2)]
+    assert lengths(path, "stages.*.training.epochs=2") == [(None, 2), (None, 2)]
+    assert lengths(path, "stages.a.training.epochs=2") == [(None, 2), (3, 50)]
+
+
+def test_epochs_are_refused_where_steps_elsewhere_are_the_length(tmp_path: Path) -> None:
     path = tmp_path / "r.toml"
     path.write_text(STAGED.replace('"training.epochs" = 3', '"training.steps" = 3'))
-    for override in ("stages.b.training.epochs=2", "stages.*.training.epochs=2", "training.epochs=2"):
-        with pytest.raises(
-            RecipeError, match=r"training\.steps = 3 is the length; --set .*training\.steps= \(no value\)"
-        ):
-            load_recipe(path, [override])
-    load_recipe(path, ["stages.a.training.epochs=2"])
-    load_recipe(path, ["stages.b.training.epochs=2", "stages.b.training.steps="])
+    with pytest.raises(RecipeError, match=r"steps = 3 of a stage is the length; --set stages\.NAME\.training\.epochs="):
+        load_recipe(path, ["training.epochs=2"])
+    path.write_text(STAGED + "[training]\nsteps = 3\n")
+    with pytest.raises(RecipeError, match=r"steps = 3 of the recipe is the length; --set training\.steps= \(no value"):
+        load_recipe(path, ["stages.a.training.epochs=2"])
+    assert lengths(path, "stages.a.training.epochs=2", "training.steps=")[0] == (None, 2)
 
 
 def rates(path: Path, *overrides: str) -> list[float]:

@@ -17,6 +17,7 @@ from torch.serialization import get_unsafe_globals_in_checkpoint
 from atrous.convert.formats.signatures import SIGNATURE_BYTES, describe_signature, is_safetensors
 from atrous.convert.layouts import build_model
 from atrous.convert.tensors import ConversionError, FileTensors, listed
+from atrous.errors import kind_of
 from atrous.labels import LabelSet
 from atrous.models.backbones.weights import read_weights
 from atrous.models.base import SegmentationModel
@@ -84,7 +85,7 @@ def read_state_dict(file: Path) -> FileTensors:
     )
     weights = found[wrapper] if wrapper else found
     if not isinstance(weights, Mapping):
-        raise ConversionError(f"{file} contains no state dict: {_EXPECTED}, found a {type(weights).__name__}; {_FIX}")
+        raise ConversionError(f"{file} contains no state dict: {_EXPECTED}, found {kind_of(weights)}; {_FIX}")
     others = [
         f"{k!r}: {type(v).__name__}" for k, v in weights.items() if not isinstance(k, str) or not isinstance(v, Tensor)
     ]

@@ -17,7 +17,7 @@ from atrous.data.files.exif import Pixels, turn
 from atrous.data.files.images import DecodedImage, open_image
 from atrous.data.files.masks import MaskForm, MaskRef, read_mask
 from atrous.data.files.orientation import agreement, disagreement, shown, size_of
-from atrous.errors import DatasetError
+from atrous.errors import DatasetError, kind_of
 from atrous.labels import LabelSet, Mask
 
 
@@ -101,11 +101,11 @@ def check_sample(sample: object) -> None:
             ``(H, W)``.
     """
     if not isinstance(sample, Sample):
-        raise DatasetError(f"a {type(sample).__name__}, expected atrous.data.Sample (atrous.data.wrap makes them)")
+        raise DatasetError(f"{kind_of(sample)}, expected atrous.data.Sample (atrous.data.wrap makes them)")
     for what, array, dimensions in (("image", sample.image, 3), ("mask", sample.mask, 2)):
         expected = "uint8 (H, W, C)" if dimensions == 3 else "uint8 (H, W)"
         if not isinstance(array, np.ndarray):
-            raise DatasetError(f"its {what} is a {type(array).__name__}, expected a NumPy array {expected}")
+            raise DatasetError(f"its {what} is {kind_of(array)}, expected a NumPy array {expected}")
         if array.dtype != np.uint8 or array.ndim != dimensions or not array.size:
             raise DatasetError(f"its {what} is {array.dtype} {array.shape}, expected {expected}")
 

@@ -33,10 +33,10 @@ class FindingKind(StrEnum):
     BINARY_MASK = "binary-mask"
     UNCLEAR_255 = "unclear-255"
     PALETTE_ORDER = "palette-order"
-    VOID_FOR_CLASS = "void-for-class"
+    CLASS_IGNORED = "class-ignored"
     OUTSIDE_CLASSES = "outside-classes"
     BOX_ONLY = "box-only"
-    ALL_VOID = "all-void"
+    ALL_IGNORED = "all-ignored"
     SIZE_MISMATCH = "size-mismatch"
     TURNED_MASK = "turned-mask"
     UNCLEAR_ORIENTATION = "unclear-orientation"
@@ -228,19 +228,19 @@ RULES: Mapping[FindingKind, Rule] = {
         copy="reads them by their colours, where these are the classes' own, and leaves the others out",
         repair="repair",
     ),
-    FindingKind.VOID_FOR_CLASS: Rule(
+    FindingKind.CLASS_IGNORED: Rule(
         "warning",
         one="mask contains only 0 and 255, which is background and ignored pixels",
         many="masks contain only 0 and 255, which is background and ignored pixels",
         expected="the number of a class where there is an object",
-        fix="write the class's number in place of 255; nothing, if 255 means void",
+        fix="write the class's number in place of 255; nothing, if 255 means ignored",
         reported_as=FindingKind.BINARY_MASK,
     ),
     FindingKind.OUTSIDE_CLASSES: Rule(
         "error",
         one="mask contains pixels of no class",
         many="masks contain pixels of no class",
-        expected="only classes and void",
+        expected="only classes and ignored pixels",
         fix="redraw these pixels",
         copy="leaves the images out",
         repair="leave out",
@@ -252,7 +252,7 @@ RULES: Mapping[FindingKind, Rule] = {
         expected="an outline for each object",
         fix="draw them, or nothing",
     ),
-    FindingKind.ALL_VOID: Rule(
+    FindingKind.ALL_IGNORED: Rule(
         "warning",
         one="mask has only ignored pixels",
         many="masks have only ignored pixels",

@@ -14,7 +14,7 @@ from atrous.data.dataset import Sample
 from atrous.data.extras import Extras
 from atrous.data.files.exif import Pixels
 from atrous.data.files.images import to_rgb
-from atrous.errors import InputError
+from atrous.errors import InputError, kind_of
 from atrous.labels import IGNORE, LabelSet, Mask
 
 Key = int | str
@@ -119,7 +119,7 @@ def wrap(
     """
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
         raise InputError(
-            f"a {type(dataset).__name__} has no length or can't be indexed; expected a map-style dataset (of Hugging "
+            f"{kind_of(dataset)} has no length or can't be indexed; expected a map-style dataset (of Hugging "
             "Face's datasets, one that is not streamed)"
         )
     title = name or type(dataset).__name__
@@ -205,7 +205,7 @@ def _is_tensor(value: object) -> TypeGuard[Any]:
 def _array(value: object, where: str) -> NDArray[Any]:
     array = np.asarray(value.detach().cpu() if _is_tensor(value) else value)
     if array.dtype.kind not in "iubf":
-        raise InputError(f"{where} is a {type(value).__name__}; expected a PIL image, an array or a tensor")
+        raise InputError(f"{where} is {kind_of(value)}; expected a PIL image, an array or a tensor")
     return array
 
 
@@ -213,5 +213,5 @@ def _part(row: Any, key: Key, where: str) -> object:
     try:
         return row[key]
     except (KeyError, IndexError, TypeError) as error:
-        there = f"columns {', '.join(map(str, row))}" if isinstance(row, Mapping) else f"a {type(row).__name__}"
+        there = f"columns {', '.join(map(str, row))}" if isinstance(row, Mapping) else f"{kind_of(row)}"
         raise InputError(f"{where} has no {key!r}, but {there}; pass image=... and mask=...") from error

@@ -20,9 +20,9 @@ from atrous.evaluation.evaluate import check_classes
 from atrous.evaluation.metrics import ConfusionMatrix
 from atrous.evaluation.report import aligned, percent
 from atrous.evaluation.trimap import trimap
+from atrous.inference.prepare import prepared
 from atrous.inference.test_time import Inference, View
 from atrous.models.base import SegmentationModel
-from atrous.models.surgery.trace import evaluating
 
 TRIMAP = 5
 """Width in pixels of the band along boundaries that is evaluated beside the whole image."""
@@ -169,17 +169,15 @@ def searched_images(total: int, images: int) -> set[int]:
     return set(np.linspace(0, total - 1, count).round().astype(int).tolist())
 
 
-@torch.inference_mode()
 def _run_network(
     model: SegmentationModel, dataset: Dataset, inference: Inference, progress: Callable[[int, int], None] | None
 ) -> list[_Example]:
-    where = next(model.parameters()).device
     examples = []
-    with evaluating(model):
+    with prepared(model) as (ready, where):
         for index in range(len(dataset)):
             sample = dataset[index]
             image = torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1)[None].to(where)
-            views = inference.views(model, model.preprocess(image))
+            views = inference.views(ready, ready.preprocess(image))
             kept = [View(view.logits.half(), view.grid, view.mirrored) for view in views]
             examples.append(_Example(image, kept, sample))
             if progress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,9 @@ from atrous.inference.prepare import Precision, prepared, require_model
 from atrous.inference.test_time import Inference, View
 from atrous.labels import IGNORE, LabelSet
 from atrous.models.base import SegmentationModel
+
+FREQUENT = 10
+"""In a large split, a class is frequent if at least so many images show it."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,18 @@ class Evaluation:
     def metrics(self) -> Metrics:
         return self.confusion.metrics()
 
-    def to_dict(self, min_images: int = 10) -> dict[str, Any]:
-        """Everything as JSON values; undefined numbers are None."""
+    @property
+    def min_images(self) -> int:
+        """A class is frequent if at least so many images show it: a tenth of them, at most 10, as in the table."""
+        return min(FREQUENT, math.ceil(self.images / 10))
+
+    def to_dict(self, min_images: int | None = None) -> dict[str, Any]:
+        """Everything as JSON values; undefined numbers are None.
+
+        Args:
+            min_images: the frequent classes are those in at least so many images; :attr:`min_images` by default.
+        """
+        min_images = self.min_images if min_images is None else min_images
         metrics = self.metrics
         details = {"details": self.details.to_dict()} if self.details else {}
         return details | {

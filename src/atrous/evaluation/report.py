@@ -6,9 +6,6 @@ import math
 
 from atrous.evaluation.evaluate import Evaluation
 
-MIN_IMAGES = 10
-"""The mean IoU over frequent classes is over those in at least so many images of a large split."""
-
 
 def table(evaluation: Evaluation, *, min_images: int | None = None) -> str:
     """Format the metrics and the accuracy of other heads, then each class, and the missing classes; in percent.
@@ -19,7 +16,7 @@ def table(evaluation: Evaluation, *, min_images: int | None = None) -> str:
             the images, at most 10, and no such line for 10 images or fewer.
     """
     if min_images is None:
-        min_images = min(MIN_IMAGES, math.ceil(evaluation.images / 10))
+        min_images = evaluation.min_images
     metrics, confusion, names = evaluation.metrics, evaluation.confusion, evaluation.label_set.names
     frequent = confusion.frequent_classes(min_images)
     summary = [

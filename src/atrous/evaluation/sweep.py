@@ -42,8 +42,8 @@ MIN_ACCURACY_RANGE = 2.0
 """The least range of a plot's accuracy axis in percent, so that a quarter of a percent does not look like a finding."""
 MARGIN = 0.25
 """Space on each side of a plot's axis, relative to its range."""
-LABEL_OFFSETS = (13, -14, 26, -27, 39, -40, 52, -53, 65, -66, 78, -79)
-"""Distances in points above and below a plot's point that are tried for its label."""
+LABEL_OFFSETS = tuple((side, way * height) for height in range(13, 79, 13) for side in (0, 45, -45) for way in (1, -1))
+"""Places beside a plot's point, in points, that are tried for its label."""
 
 
 @dataclass(frozen=True)
@@ -216,22 +216,29 @@ def plot(points: Sequence[SweepPoint]) -> bytes:
 def _label(
     axes: Axes, renderer: RendererBase, labels: Sequence[str], across: Sequence[float], up: Sequence[float]
 ) -> list[Bbox]:
-    """Write a label at each point, above it or below it, where it covers neither another label nor a point.
+    """Write a label beside each point, where it covers neither another label nor a point nor a line between them.
 
     Returns:
         Where the labels are.
     """
+    from matplotlib.path import Path as Line
     from matplotlib.transforms import Bbox
 
+    frame = axes.get_window_extent(renderer)
     places = axes.transData.transform(list(zip(across, up, strict=True)))
     points = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in places]
+    lines = [
+        Line(line.get_transform().transform(line.get_xydata())) for line in axes.lines if line.get_linestyle() != "None"
+    ]
     boxes: list[Bbox] = []
     for text, x, y in zip(labels, across, up, strict=True):
         label = axes.annotate(text, (x, y), (0, 0), textcoords="offset points", ha="center", va="center")
         for offset in LABEL_OFFSETS:
-            label.set_position((0, offset))
+            label.set_position(offset)
             box = label.get_window_extent(renderer)
-            if not any(box.overlaps(other) for other in (*points, *boxes)):
+            covers = any(box.overlaps(other) for other in (*points, *boxes))
+            crosses = any(line.intersects_bbox(box, filled=False) for line in lines)
+            if not (covers or crosses) and frame.contains(*box.min) and frame.contains(*box.max):
                 break
         boxes.append(box)
     return boxes

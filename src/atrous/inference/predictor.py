@@ -18,7 +18,7 @@ from atrous.crf.dense_crf import DenseCRF
 from atrous.crf.settings import stored_crf
 from atrous.data.files.exif import Pixels
 from atrous.data.files.images import DecodedImage, open_image, to_rgb
-from atrous.errors import InputError
+from atrous.errors import InputError, kind_of
 from atrous.grid import PIXELS, by_side, resample
 from atrous.inference.prepare import Precision, PreparedModel, fingerprint, require_model
 from atrous.inference.segmentation import ClassProbabilities, Segmentation
@@ -240,7 +240,7 @@ def _decode(image: Source, model: SegmentationModel) -> DecodedImage:
     if isinstance(image, Image.Image):
         return to_rgb(image)
     if not isinstance(image, np.ndarray):
-        raise InputError(f"an image is a path, a NumPy array or a Pillow image, not a {type(image).__name__}")
+        raise InputError(f"an image is a path, a NumPy array or a Pillow image, not {kind_of(image)}")
     _check_pixels(image, "H, W", model)
     return DecodedImage(np.array(image, order="C"))
 

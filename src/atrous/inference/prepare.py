@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from atrous.errors import InputError, InputTypeError
+from atrous.errors import InputError, InputTypeError, kind_of
 from atrous.models.base import Output, SegmentationModel
 from atrous.models.surgery.trace import STRUCTURE, structural_copy
 
@@ -27,7 +27,7 @@ def require_model(model: object) -> None:
         InputTypeError: a name or path; the message shows how to load it.
     """
     if isinstance(model, str | os.PathLike):
-        raise InputTypeError(f"model is a {type(model).__name__}, expected a model: atrous.load({str(model)!r})")
+        raise InputTypeError(f"model is {kind_of(model)}, expected a model: atrous.load({str(model)!r})")
 
 
 class PreparedModel:

@@ -11,7 +11,7 @@ from typing import Any
 import timm
 from torch import nn
 
-from atrous.errors import InputError, InputTypeError
+from atrous.errors import InputError, InputTypeError, kind_of
 from atrous.labels import LabelSet, one_class_message
 from atrous.models.backbones.base import Backbone
 from atrous.models.backbones.fused import FusedBackbone
@@ -81,7 +81,7 @@ def create_model(
             backbone, in_channels, pretrained, ARCHITECTURES.find(options.get("base", name)).output_stride
         )
     else:
-        raise InputTypeError(f"backbone is a name, a Backbone or a plain nn.Module, not a {type(backbone).__name__}")
+        raise InputTypeError(f"backbone is a name, a Backbone or a plain nn.Module, not {kind_of(backbone)}")
     if output_stride is not None:
         used.output_stride = output_stride
     return build_on(used, name, classes, options)

@@ -145,12 +145,12 @@ def dice(logits: Tensor, labels: Tensor, *, smooth: NotNegative = 1.0) -> Tensor
     Returns:
         Scalar, 0 to 1.
     """
-    truth = labels[:, None] == torch.arange(logits.shape[1], device=labels.device)[:, None, None]
+    one_hot = labels[:, None] == torch.arange(logits.shape[1], device=labels.device)[:, None, None]
     probabilities = logits.softmax(1) * (labels != IGNORE)[:, None]
     dims = (0, 2, 3)
-    overlap, size = (probabilities * truth).sum(dims), probabilities.sum(dims) + truth.sum(dims)
+    overlap, size = (probabilities * one_hot).sum(dims), probabilities.sum(dims) + one_hot.sum(dims)
     score = (2 * overlap + smooth) / (size + smooth).clamp(min=1e-12)
-    present = truth.any(3).any(2).any(0)
+    present = one_hot.any(3).any(2).any(0)
     return ((1 - score) * present).sum() / present.sum().clamp(min=1)
 
 
@@ -176,18 +176,22 @@ def lovasz_softmax(logits: Tensor, labels: Tensor) -> Tensor:
         return probabilities.sum()
     losses = []
     for label in torch.unique(target):
-        truth = (target == label).to(probabilities.dtype)
-        errors = (truth - probabilities[:, label]).abs()
+        of_class = (target == label).to(probabilities.dtype)
+        errors = (of_class - probabilities[:, label]).abs()
         errors, order = errors.sort(descending=True)
-        losses.append(errors @ _jaccard_steps(truth[order]))
+        losses.append(errors @ _jaccard_steps(of_class[order]))
     return torch.stack(losses).mean()
 
 
-def _jaccard_steps(truth: Tensor) -> Tensor:
-    """How much the Jaccard loss of a class grows with each pixel that becomes an error, ``(N,)``; truth is 0 or 1."""
-    intersection = truth.sum() - truth.cumsum(0)
-    union = truth.sum() + (1 - truth).cumsum(0)
-    return (1 - intersection / union).diff(prepend=truth.new_zeros(1))
+def _jaccard_steps(of_class: Tensor) -> Tensor:
+    """How much the Jaccard loss of a class grows with each pixel that becomes an error, ``(N,)``.
+
+    Args:
+        of_class: 1 where a pixel is of the class, else 0; pixels in the order of their errors.
+    """
+    intersection = of_class.sum() - of_class.cumsum(0)
+    union = of_class.sum() + (1 - of_class).cumsum(0)
+    return (1 - intersection / union).diff(prepend=of_class.new_zeros(1))
 
 
 @register_loss("boundary")

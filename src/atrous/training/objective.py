@@ -142,11 +142,11 @@ class SegmentationLoss:
         share = self.hard_share + easy * (1 - self.hard_share)
         total = size = outputs[0].logits.new_zeros((), dtype=torch.float32)
         seen: Tensor | None = None
-        for name, truth in labels.items():
+        for name, ground_truth in labels.items():
             compared = [output for output in outputs if (output.name if output.name in labels else MAIN) == name]
             if compared:
                 weights = self.class_weights if name == MAIN else None
-                loss, pixels, used = self._compare(compared, truth.long(), weights, share)
+                loss, pixels, used = self._compare(compared, ground_truth.long(), weights, share)
                 if seen is not None:  # pixels that other labels have counted are not counted again
                     pixels = count_pixels(used.masked_fill(seen, IGNORE), weights)
                 total, size = total + loss, size + pixels
@@ -159,16 +159,16 @@ class SegmentationLoss:
         """The loss of outputs with the same labels, its divisor, and the labels used: int64 ``(B, H, W)``, else 255."""
         if self.resolution == "network":
             maps = [output.logits.float() for output in outputs]
-            truths = [labels_at(output, labels) for output in outputs]
+            compared = [labels_at(output, labels) for output in outputs]
         else:
             maps = [output.at((labels.shape[-2], labels.shape[-1])) for output in outputs]
             if share < 1:
                 labels = labels.masked_fill(~self._hard(maps[0].detach(), labels, share), IGNORE)
-            truths = [labels] * len(outputs)
+            compared = [labels] * len(outputs)
         losses, divisor = [], None
-        for output, logits, truth in zip(outputs, maps, truths, strict=True):
+        for output, logits, ground_truth in zip(outputs, maps, compared, strict=True):
             for term in self.terms:
-                total, pixels = term(logits, truth, class_weights)
+                total, pixels = term(logits, ground_truth, class_weights)
                 loss = output.weight * term.weight * total
                 if divisor is None:
                     divisor = pixels
@@ -176,7 +176,7 @@ class SegmentationLoss:
                     loss = loss * (divisor / pixels.clamp(min=1e-6))
                 losses.append(loss)
         assert divisor is not None
-        return torch.stack(losses).sum(), divisor, truths[0]
+        return torch.stack(losses).sum(), divisor, compared[0]
 
     def _hard(self, logits: Tensor, labels: Tensor, share: float) -> Tensor:
         """Bool ``(B, H, W)``: the pixels to learn from."""

@@ -12,6 +12,8 @@ from atrous.training.recipe import Recipe, RecipeError, check_recipe, flat_chang
 _PACKAGE = Path(__file__).resolve().parent.parent
 SHIPPED = next((f for f in (_PACKAGE / "recipes", _PACKAGE.parent.parent / "recipes") if f.is_dir()), None)
 """The recipes that come with atrous: inside an installed package, or beside ``src`` in a checkout."""
+EPOCHS, STEPS = "training.epochs", "training.steps"
+"""A training's length: steps where there are any, else epochs. Who sets epochs wants them, whatever the recipe says."""
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -21,7 +23,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         path: a TOML file, or the name of a recipe that comes with atrous (``folder_deeplabv3plus_lite0``).
         overrides: changes as ``section.key=value``; values are TOML, or strings if they are not valid TOML; no
             value restores the default. ``stages.NAME.section.key=value`` changes one stage,
-            ``stages.*.section.key=value`` all.
+            ``stages.*.section.key=value`` all. ``training.epochs`` takes the place of ``training.steps``.
 
     Raises:
         RecipeError: the file can't be read, or it or an override is not valid.
@@ -49,15 +51,20 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def _check_length(recipe: Recipe, overridden: Sequence[str]) -> None:
-    """Reject an override of epochs where steps are the length."""
-    for key in (key for key in overridden if key.endswith("training.epochs")):
-        name = key.removeprefix("stages.").removesuffix("training.epochs").rstrip(".")
+    """Reject an override of epochs where steps of another part of the recipe stay the length."""
+    for place, key in enumerate(overridden):
+        if not key.endswith(EPOCHS) or key.replace(EPOCHS, STEPS) in overridden[place:]:
+            continue
+        name = key.removeprefix("stages.").removesuffix(EPOCHS).rstrip(".")
         parts = [recipe.at_stage(stage) for stage in recipe.stages if name in ("", "*", stage.name)] or [recipe]
         if steps := [part.training.steps for part in parts if part.training.steps is not None]:
-            raise RecipeError(
-                f"--set {key}: training.steps = {steps[0]} is the length; "
-                f"--set {key.replace('epochs', 'steps')}= (no value) removes it"
+            remedy = (
+                f"--set {STEPS}= (no value) removes it"
+                if name
+                else f"--set stages.NAME.{EPOCHS}=EPOCHS changes one stage, --set 'stages.*.{EPOCHS}=EPOCHS' all"
             )
+            owner = "the recipe" if name else "a stage"
+            raise RecipeError(f"--set {key}: {STEPS} = {steps[0]} of {owner} is the length; {remedy}")
 
 
 def shipped() -> list[str]:
@@ -90,7 +97,13 @@ def _apply(table: dict[str, Any], override: str) -> None:
             f"--set {key}: stages have their own, {', '.join(own)}; be specific: "
             f"--set stages.NAME.{meant} for one, --set 'stages.*.{meant}' for all"
         )
+    _apply_to_all(table, key, value)
+
+
+def _apply_to_all(table: dict[str, Any], key: str, value: Any) -> None:
     set_value(table, key, value)
+    if key == EPOCHS and value is not None:
+        set_value(table, STEPS, None)
 
 
 def _apply_to_stages(table: dict[str, Any], key: str, value: Any) -> None:
@@ -109,8 +122,10 @@ def _apply_to_stages(table: dict[str, Any], key: str, value: Any) -> None:
             del change[own]
         if value is not None:
             change[key] = value
+        if key == EPOCHS and value is not None:
+            change.pop(STEPS, None)
     if name == "*":
-        set_value(table, key, value)
+        _apply_to_all(table, key, value)
 
 
 def _stages(table: dict[str, Any]) -> dict[str, dict[str, Any]]:

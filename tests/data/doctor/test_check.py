@@ -57,7 +57,7 @@ def expected(ways: Mapping[str, str], root: Path) -> dict[tuple[str, str], set[s
         ("shared-image", "error"): {image["twin"], image["both"]},
         ("no-split", "warning"): {str(root / "splits/test.txt")},
         ("extra-mask", "warning"): {str(root / "masks/nobody's.png")},
-        ("all-void", "warning"): {mask["void"]},
+        ("all-ignored", "warning"): {mask["void"]},
         ("turned-image", "note"): {image["upright"]},
         ("repeated-image", "note"): {image["good"]},
     }
@@ -79,7 +79,7 @@ MENDS = {
     "shared-image": "takes them out of train",
     "no-split": "write",
     "extra-mask": "add the images",
-    "all-void": "take the images out of their lists",
+    "all-ignored": "take the images out of their lists",
     "absent-class": "labels.toml",
 }
 

@@ -71,14 +71,14 @@ def _mask_complaints(pair: Listed, mask: MaskFacts, form: MaskForm) -> Iterator[
         if (value := foreground(mask, form)) is not None:
             listed = " and ".join(map(str, mask.values))
             yield Complaint(
-                FindingKind.VOID_FOR_CLASS if value == IGNORE else FindingKind.BINARY_MASK, Item(file, f"only {listed}")
+                FindingKind.CLASS_IGNORED if value == IGNORE else FindingKind.BINARY_MASK, Item(file, f"only {listed}")
             )
         elif strangers := [value for value in mask.values if value not in form.values_on_disk()]:
             outside = [f"value {value} in {mask.values[value]} pixels" for value in strangers]
             yield Complaint(FindingKind.OUTSIDE_CLASSES, Item(file, _first(outside)))
     counts = label_counts(mask, form)
     if counts is not None and not counts[:IGNORE].any():
-        yield Complaint(FindingKind.ALL_VOID, Item(file))
+        yield Complaint(FindingKind.ALL_IGNORED, Item(file))
 
 
 def _first(things: Sequence[str]) -> str:

@@ -55,7 +55,7 @@ def _disagreeing_palettes(form: MaskForm, facts: Facts) -> dict[FindingKind, dic
 def _finding(kind: FindingKind, items: dict[Item, None], context: _Context) -> Finding:
     fix = _FIXES[kind](context) if kind in _FIXES else None
     finding = make_finding(kind, items, fix=fix, command=context.command)
-    if kind == FindingKind.VOID_FOR_CLASS and nothing_but_void(context.form, context.facts):
+    if kind == FindingKind.CLASS_IGNORED and nothing_but_void(context.form, context.facts):
         return _nothing_to_learn(finding, context)
     return finding
 

@@ -194,7 +194,7 @@ def _plan(pair: Listed, seen: PairFacts, form: MaskForm, enlarge_masks: bool) ->
         plan = repaired
     counts = label_counts(mask, plan.form)
     if counts is None or not counts[:IGNORE].any():
-        return str(FindingKind.ALL_VOID)
+        return str(FindingKind.ALL_IGNORED)
     steps = plan.steps + (("mask: turned as its image is",) if plan.turn_mask else ())
     return replace(plan, steps=steps + (("image: turned upright",) if image.orientation != 1 else ()))
 

@@ -19,7 +19,7 @@ from atrous.data.files.masks import DecodedMask, MaskHeader, MaskRef
 from atrous.data.files.rasterise import FARTHEST
 from atrous.data.files.rle import unpack_runs
 from atrous.data.files.shapes import Overlap
-from atrous.errors import DatasetError, InputError
+from atrous.errors import DatasetError, InputError, kind_of
 from atrous.labels import IGNORE
 
 Thing = Mapping[str, Any]
@@ -84,7 +84,7 @@ def _read(version: tuple[Path, int, int]) -> Annotations:
 
 def _pack(data: Any) -> Annotations:
     if not isinstance(data, dict):
-        raise InputError(f"a {type(data).__name__} of {len(data) if hasattr(data, '__len__') else 1}, not an object")
+        raise InputError(f"{kind_of(data)} of {len(data) if hasattr(data, '__len__') else 1}, not an object")
     categories = sorted(data["categories"], key=lambda category: category["id"])
     _check_categories(categories)
     images = _images(data["images"])

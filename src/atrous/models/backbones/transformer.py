@@ -66,7 +66,8 @@ class TransformerBackbone(Backbone):
     def _set_output_stride(self, value: int) -> None:
         raise InputError(
             f"backbone '{self.name}' stays at its native output stride of {self.output_stride}, it can't be given "
-            f"{value}: attention has no dilation. Leave output_stride out, or take a convolutional backbone"
+            f"{value}: only a chain of convolutions can be dilated, not attention or parallel branches of several "
+            "strides. Leave output_stride out, or take another backbone"
         )
 
     def fitting_size(self, size: int) -> int:

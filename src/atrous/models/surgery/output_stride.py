@@ -143,7 +143,13 @@ def _native_windows(net: nn.Module, in_channels: int) -> dict[str, _Native]:
             windows = trace_windows(net, in_channels)
         except (RuntimeError, AssertionError):  # 2×2 pools beside padded convolutions only fit together at even sizes
             windows = trace_windows(net, in_channels, size=128)
-    except (GeometryError, RuntimeError, AssertionError) as error:
+    except AssertionError as error:  # a network's own, about the size of its input
+        raise SurgeryError(
+            f"{type(net).__name__} refuses images of other sizes than its own ({error}), as transformers do; only "
+            "convolutional networks, which take any size, can be dilated. atrous.create_model takes timm's "
+            "transformers as they are"
+        ) from error
+    except (GeometryError, RuntimeError) as error:
         raise SurgeryError(
             f"the layers of {type(net).__name__} can't be followed, so they can't be dilated: {error}"
         ) from error
