@@ -132,10 +132,11 @@ def test_labels_lie_beside_the_line_between_the_points(
         evaluation = Mock(model="m", data="d", images=3, metrics=Mock(mean_iou=accuracy))
         points.append(replace(point, value=stride, seconds=seconds, memory=memory, evaluation=evaluation))
     sweeping.plot(points)
+    renderer = drawn[0].canvas.get_renderer()  # the saved picture has another resolution
     for axes in drawn[0].axes:
         (line,) = axes.lines
         joined = Line(line.get_transform().transform(line.get_xydata()))
-        labels = [text.get_window_extent() for text in axes.texts]
+        labels = [text.get_window_extent(renderer) for text in axes.texts]
         assert len(labels) == 3
         assert not any(joined.intersects_bbox(label, filled=False) for label in labels)
         assert all(axes.get_window_extent().contains(*corner) for label in labels for corner in label.corners())
