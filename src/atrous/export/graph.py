@@ -79,7 +79,7 @@ def deployed(model: SegmentationModel, output_stride: int | None, probabilities:
     """A copy of a model over the same weights, ready to be exported; the model itself is not changed.
 
     Raises:
-        InputError: an output stride that the network does not support.
+        InputError: an output stride that the network does not support, or a resize other than exact.
     """
     if model.resize != "exact":
         raise InputError(
