@@ -134,5 +134,5 @@ def test_an_augmentation_may_return_a_mirrored_view() -> None:
 
 
 def test_an_augmentation_that_returns_no_sample_is_refused_with_the_image() -> None:
-    with pytest.raises(DatasetError, match=r"augmentation of \d+.png: a ndarray, expected atrous.data.Sample"):
+    with pytest.raises(DatasetError, match=r"augmentation of \d+.png: an ndarray, expected atrous.data.Sample"):
         next(batches(Noise(), lambda sample, _: sample.image, batch_size=4, seed=3))  # type: ignore[arg-type,return-value]

@@ -408,7 +408,7 @@ def _small() -> SegmentationModel:
             "'deeplab_aspp' has no backbone 'caffenet', which is for fcn16s",
         ),
         ({"backbone": "test_vit"}, r"features at strides \[16\], none at 4 .*low_level_strides, such as \[16\]"),
-        ({"backbone": 3}, "backbone is a name, a Backbone or a plain nn.Module, not a int"),
+        ({"backbone": 3}, "backbone is a name, a Backbone or a plain nn.Module, not an int"),
     ],
 )
 def test_an_argument_that_can_not_be_is_named(arguments, said):
