@@ -18,6 +18,7 @@ class DarkOrLight(nn.Module):
     label_set = LabelSet(("dark", "light"), ((0, 0, 0), (250, 200, 0)))
     name = "dark_or_light"
     output_stride = 1
+    settings: ClassVar[dict[str, int]] = {}
     settings: ClassVar[dict[str, str]] = {}
     merges = ()
 

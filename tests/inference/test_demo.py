@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ class Brightness(nn.Module):
     label_set = LabelSet(("background", "bright"))
     name = "brightness"
     output_stride = 8
+    settings: ClassVar[dict[str, int]] = {}
     backbone = SimpleNamespace(in_channels=3)
 
     def __init__(self) -> None:

@@ -33,6 +33,7 @@ class ByChannel(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(1))
         self.output_stride = 1
+        self.settings = {"output_stride": 1}
         self.seen.clear()  # of the class: a copy of the model may run
 
     def preprocess(self, images: Tensor) -> Tensor:
