@@ -37,7 +37,7 @@ def block(entries: list[tuple[bytes, bytes]]) -> bytes:
 
 
 def write_bundle(prefix: Path, variables: Mapping[str, np.ndarray]) -> Path:
-    entries, data = [(b"", field(1, 1) + field(3, field(1, 1)))], b""
+    entries, data = [(b"", field(1, 1) + field(3, field(1, 1)))], bytearray()
     for name in sorted(variables):
         array = variables[name]
         shape = b"".join(field(2, field(1, side)) for side in array.shape)
