@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from PIL import Image
 
 from atrous.data.dataset import PairedDataset
 from atrous.data.doctor.list_rules import absent_files, read_lists
 from atrous.data.extras import Extras
-from atrous.data.files.masks import MaskForm
+from atrous.data.files.masks import MaskFile, MaskForm, read_mask
 from atrous.data.files.threads import Progress
 from atrous.data.findings import errors_of, number
 from atrous.data.folder_writer import check_target, put_image, write_as, write_folder
 from atrous.data.sources.base import Listed
-from atrous.data.sources.registry import find_source
+from atrous.data.sources.registry import find_opener, find_source, open_registered
+from atrous.data.sources.spec import parse_spec
 from atrous.data.writers.formats import FORMATS
 from atrous.errors import DatasetError
-from atrous.labels import LabelSet, encode_mask
+from atrous.labels import LabelSet, Mask, encode_mask
 
 FOLDER = "folder"
 """The form of a folder of images and masks."""
@@ -64,6 +69,8 @@ def convert(
     """
     if to != FOLDER and to not in FORMATS:
         raise DatasetError(f"a dataset can't be written as '{to}'; expected {FOLDER}, {', '.join(FORMATS)}")
+    if find_opener(spec):
+        return _convert_samples(spec, folder, splits, to)
     source = find_source(spec)
     check_target(folder, source.root)
     if source.extras != Extras():
@@ -86,3 +93,37 @@ def convert(
 
     written = write_folder(folder, lists, MaskForm(data.label_set, orientation="upright"), write, progress)
     return Converted(folder, written, data.label_set)
+
+
+def _convert_samples(spec: str, folder: Path, splits: Sequence[str], to: str) -> Converted:
+    """Write a dataset whose images are not files: they become PNGs."""
+    check_target(folder, Path(parse_spec(spec).place).expanduser())
+    opened = {split: open_registered(spec, split) for split in splits or ("train", "val")}
+    with TemporaryDirectory(dir=folder.parent if folder.parent.is_dir() else None, prefix=".converting-") as temporary:
+        lists: dict[str, list[Listed]] = {}
+        for split, data in opened.items():
+            for index in range(len(data)):
+                sample = data[index]
+                name = f"{index:06}"
+                image = Path(temporary, split, f"{name}.png")
+                image.parent.mkdir(exist_ok=True)
+                Image.fromarray(sample.image).save(image)
+                mask = image.with_suffix(".mask.png")
+                mask.write_bytes(encode_mask(sample.mask, data.label_set))
+                lists.setdefault(split, []).append(Listed(f"{split}/{name}", image, MaskFile(mask)))
+        label_set = next(iter(opened.values())).label_set
+        form = MaskForm(label_set, orientation="upright")
+        if to != FOLDER:
+            read = partial(_read_pair, form=form)
+            written = write_as(FORMATS[to], folder, lists, read, label_set, link=False)
+            return Converted(folder, written, label_set, FORMATS[to].source)
+
+        def write(pair: Listed, image: Path, mask: Path) -> None:
+            put_image(pair.image, image, link=False)
+            put_image(pair.mask.path, mask, link=False)
+
+        return Converted(folder, write_folder(folder, lists, form, write), label_set)
+
+
+def _read_pair(pair: Listed, form: MaskForm) -> Mask:
+    return read_mask(pair.mask, form)

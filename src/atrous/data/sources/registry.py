@@ -18,6 +18,7 @@ from atrous.data.sources.cvat import open_cvat
 from atrous.data.sources.folder import Folder
 from atrous.data.sources.geojson import GeoJson
 from atrous.data.sources.hasty import Hasty
+from atrous.data.sources.huggingface import open_huggingface
 from atrous.data.sources.labelme import Labelme
 from atrous.data.sources.labelstudio import LabelStudio
 from atrous.data.sources.mapillary import Mapillary
@@ -32,6 +33,7 @@ from atrous.data.sources.spec import parse_spec
 from atrous.data.sources.supervisely import Supervisely
 from atrous.data.sources.via import Via
 from atrous.data.sources.voc import Voc
+from atrous.data.sources.webdataset import open_webdataset
 from atrous.data.sources.yolo import Yolo
 from atrous.errors import DatasetError, InputError
 from atrous.registry import Registry
@@ -84,6 +86,8 @@ AUTO = "auto"
 
 Opener = Callable[[str, str], Dataset]
 """(path, split) → dataset; raises a :class:`~atrous.errors.DatasetError` for a split that does not exist."""
+BUILT_IN: dict[str, Opener] = {"hf": open_huggingface, "webdataset": open_webdataset}
+"""Sources whose images are not files of their own."""
 OPENERS: Registry[Opener] = Registry("dataset", "atrous.datasets")
 """The registered datasets by name."""
 
@@ -108,7 +112,7 @@ def register_dataset(name: str) -> Callable[[F], F]:
         ... def open_fields(path: str, split: str) -> Dataset:
         ...     return Fields(path, split)
     """
-    if name in SOURCES or ":" in name or not name:
+    if name in {*SOURCES, *BUILT_IN, AUTO} or ":" in name or not name:
         raise InputError(
             f"a dataset can't be registered as '{name}'; choose a name without a colon that Atrous does not use"
         )
@@ -123,6 +127,10 @@ def register_dataset(name: str) -> Callable[[F], F]:
 def find_opener(spec: str) -> Opener | None:
     """The function that opens ``NAME:PATH``, if the name is registered, by a decorator or by an installed package."""
     name, colon, _ = spec.partition(":")
+    if colon and name == AUTO and (place := Path(parse_spec(spec).place).expanduser()).exists():
+        name = recognise(place)
+    if colon and name in BUILT_IN:
+        return BUILT_IN[name]
     return OPENERS[name] if colon and name not in SOURCES and name in OPENERS else None
 
 
@@ -156,7 +164,9 @@ def find_source(spec: str) -> DatasetSource:
     if (kind not in SOURCES and kind != AUTO) or not spec.startswith(f"{kind}:"):
         near = f"folder:{spec}" if Path(spec).is_dir() else f"{closest(kind, [*SOURCES, *OPENERS])}:{place}"
         meant = "" if near.startswith("None") or near.endswith(":") else f" (did you mean {near}?)"
-        raise DatasetError(f"'{spec}' is not a dataset{meant}; expected one of {_known([*SOURCES, *OPENERS, AUTO])}")
+        raise DatasetError(
+            f"'{spec}' is not a dataset{meant}; expected one of {_known([*SOURCES, *BUILT_IN, *OPENERS, AUTO])}"
+        )
     root = Path(place).expanduser()
     if not root.is_dir() and not (root.is_file() and kind in {*_FILES, AUTO}):
         near = did_you_mean(root.name, folders_in(root.parent))
