@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -30,6 +30,7 @@ from atrous.cli.common import (
 from atrous.errors import AtrousError, InputError
 
 if TYPE_CHECKING:
+    from atrous.inference.large import Large
     from atrous.models.base import SegmentationModel
 
 
@@ -61,6 +62,23 @@ def predict(
         typer.Option("--resume", help="Keep complete results that this model made with these settings; make the rest."),
     ] = False,
     overwrite: OverwriteResults = False,
+    tile: Annotated[
+        int | None,
+        typer.Option("--tile", min=65, help="Cut images into tiles of this side; by default where memory is short."),
+    ] = None,
+    overlap: Annotated[
+        int | None, typer.Option("--overlap", min=0, help="Pixels that neighbouring tiles share; 256 by default.")
+    ] = None,
+    bands: Annotated[
+        str | None, typer.Option("--bands", help="Of a raster, the bands that the network reads: 4,3,2, from 1.")
+    ] = None,
+    polygons: Annotated[
+        Literal["gpkg", "geojson"] | None,
+        typer.Option("--polygons", help="Of rasters and arrays, also write the outlines of all regions."),
+    ] = None,
+    simplify: Annotated[
+        float, typer.Option("--simplify", min=0, help="How far outlines may move, in the raster's units.")
+    ] = 0.0,
 ) -> None:
     """Segment images and videos: a mask (palette PNG) for each image or frame; exit code 1 if something failed."""
     from atrous.inference.batch import predict_files
@@ -82,10 +100,34 @@ def predict(
     bad = [video for video in videos if not _predict_video(network, video, out, every or 1, options)]
     if images:
         with progress_bar("segmenting") as progress:
-            report = predict_files(network, images, out, progress=progress, **options)
+            large = _large(tile, overlap, bands, polygons, simplify)
+            report = predict_files(network, images, out, large=large, progress=progress, **options)
         print_report(report, out)
     if bad:
         raise typer.Exit(1)
+
+
+def _large(
+    tile: int | None,
+    overlap: int | None,
+    bands: str | None,
+    polygons: Literal["gpkg", "geojson"] | None,
+    simplify: float,
+) -> Large:
+    from atrous.inference.large import Large
+    from atrous.inference.tiles import Tiling
+
+    tiling = None
+    if tile is not None or overlap is not None:
+        side = tile or Tiling.tile
+        tiling = Tiling(side, min(Tiling.overlap, side // 4) if overlap is None else overlap)
+    chosen = None
+    if bands is not None:
+        try:
+            chosen = tuple(int(band) for band in bands.split(","))
+        except ValueError:
+            raise InputError(f"--bands is a list of numbers such as 4,3,2, not '{bands}'") from None
+    return Large(tiling, chosen, polygons, simplify)
 
 
 def _predict_video(network: SegmentationModel, video: Path, out: Path, every: int, options: dict[str, Any]) -> bool:

@@ -12,18 +12,24 @@ from typing import TYPE_CHECKING
 
 from atrous.data.files.find import FoundImage, find_images
 from atrous.data.files.images import DecodedImage, open_image
+from atrous.data.files.rasters import is_windowed
 from atrous.errors import InputError
 from atrous.inference.output_names import unique_stems
 from atrous.inference.results import Done, Failed, OutputOptions, Writer, failure, without_results
 from atrous.inference.segmentation import Segmentation
-from atrous.inference.side_by_side import FILE_THREADS, Places, Processors, in_order
+from atrous.inference.side_by_side import FILE_THREADS, PIXELS_AT_ONCE, Places, Processors, in_order
 
 if TYPE_CHECKING:  # files can be labelled without torch
     import torch
 
+    from atrous.inference.large import Large
     from atrous.inference.prepare import Precision
     from atrous.inference.test_time import Inference
     from atrous.models.base import SegmentationModel
+
+
+SegmentWindowed = Callable[[FoundImage, Path, Writer], tuple[Done | Failed, tuple[str, ...]]]
+"""Segments an image that is read in windows, and writes its results below a stem."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,7 @@ def predict_files(
     output_stride: int | None = None,
     precision: Precision = "auto",
     inference: Inference | None = None,
+    large: Large | None = None,
     resume: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
@@ -79,6 +86,7 @@ def predict_files(
         output_stride: see there.
         precision: see there.
         inference: how an image becomes labels; a single view by default.
+        large: how large images are cut into tiles, and rasters read.
         resume: keep complete results that this model made of the same files with the same settings, and make the
             others; a note counts results of another model or other settings, which are made again.
         progress: called with the number of finished images and their total after each image.
@@ -91,11 +99,12 @@ def predict_files(
         InputError: ``out`` is a file, the network does not support the output stride, or there is no attention to draw
             (another ``merge``, or more than one view); nothing has been done then.
     """
+    from atrous.inference.large import Large, segment_raster
     from atrous.inference.predictor import Predictor
     from atrous.inference.settings_hash import settings_hash
     from atrous.inference.test_time import Inference
 
-    outputs, inference = outputs or OutputOptions(), inference or Inference()
+    outputs, inference, large = outputs or OutputOptions(), inference or Inference(), large or Large()
     if outputs.attention_maps:
         _check_attention(model, inference)
     predictor = Predictor(model, device=device, output_stride=output_stride, precision=precision)
@@ -103,9 +112,10 @@ def predict_files(
         return label_files(
             inputs,
             out,
-            lambda _, decoded: predictor.segment(decoded, inference, outputs.probabilities),
+            lambda _, decoded: predictor.segment(decoded, inference, outputs.probabilities, large),
+            lambda image, stem, writer: segment_raster(image, stem, writer, predictor.network, inference, large),
             outputs=outputs,
-            made_with=settings_hash(predictor.network, inference, precision),
+            made_with=settings_hash(predictor.network, inference, precision, large),
             resume=resume,
             processors=processors,
             progress=progress,
@@ -147,6 +157,7 @@ def label_files(
     inputs: Sequence[str | Path],
     out: str | Path,
     label: Callable[[FoundImage, DecodedImage], Segmentation],
+    segment_windowed: SegmentWindowed | None = None,
     *,
     outputs: OutputOptions,
     made_with: str = "",
@@ -162,6 +173,8 @@ def label_files(
         label: finds the labels of an image, in several threads at once if there are several ``processors``; its
             ``ValueError``, ``OSError``, ``MemoryError`` and ``RuntimeError`` are reported as this image's failure, and
             the rest continues.
+        segment_windowed: segments and writes an image that is read in windows; without it, such images are decoded
+            whole.
         outputs: see there.
         made_with: a hash of all that the labels depend on besides the image; needed to resume.
         resume: see there.
@@ -183,6 +196,9 @@ def label_files(
 
     def work(job: tuple[FoundImage, Path]) -> tuple[Done | Failed, tuple[str, ...]]:
         image, stem = job
+        if segment_windowed and is_windowed(image.path):
+            with places.taken(PIXELS_AT_ONCE):
+                return segment_windowed(image, stem, writer)
         try:
             decoded = open_image(image.path)
             with places.taken(decoded.pixels.shape[0] * decoded.pixels.shape[1]):

@@ -8,26 +8,39 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
+from math import ceil
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from atrous.data.files.exif import Pixels
+from atrous.data.files.find import FoundImage
 from atrous.data.files.mask_rows import write_geotiff_rows, write_png_rows
-from atrous.data.files.rasters import TIFF_SUFFIXES, EightBits, Raster, import_rasterio, open_raster
+from atrous.data.files.polygons import write_polygons
+from atrous.data.files.rasters import EightBits, Raster, import_rasterio, open_raster
+from atrous.errors import InputError
+from atrous.files import write_atomically
 from atrous.inference.memory import fits
+from atrous.inference.origin import Origin
+from atrous.inference.pooling import with_image_means
 from atrous.inference.prepare import PreparedModel
+from atrous.inference.results import Done, Failed, Writer, describe_areas, failure
 from atrous.inference.test_time import Inference
-from atrous.inference.tiles import Tiling, label_strips
+from atrous.inference.tiles import ReadWindow, Tiling, label_strips
 from atrous.labels import IGNORE, LabelSet
+from atrous.viz import encode_jpeg, overlay
 
-WINDOWED = (*TIFF_SUFFIXES, ".npy", ".zarr")
-"""The suffixes of files that are read in windows."""
+TRIED = 2**20
+"""Pixels up to which an image is not held against the memory that is free."""
 LARGEST_PNG = 2**27
 """Pixels up to which the mask of a TIFF without a place on the earth is a PNG, which every program shows."""
+_OVERVIEW = 4096
+"""Longest side of an overlay."""
 
 
 @dataclass(frozen=True)
@@ -38,121 +51,143 @@ class Large:
         tiling: the tiles; by default one of the whole image if the memory suffices for it, else those of
             :class:`~atrous.inference.tiles.Tiling`.
         bands: which bands of a raster become the network's channels, counted from 1; by default the first ones.
+        polygons: also write outlines of all regions, in this format, with :func:`write_polygons`.
+        simplify: how far outlines may move, in units of the coordinate reference system.
     """
 
     tiling: Tiling | None = None
     bands: tuple[int, ...] | None = None
+    polygons: Literal["gpkg", "geojson"] | None = None
+    simplify: float = 0.0
 
     def tiles(self, network: PreparedModel, size: tuple[int, int]) -> Tiling:
         """The tiles of an image of this size."""
         if self.tiling:
             return self.tiling
-        return Tiling(max(*size, 65), 0) if fits(network.model, size, network.device) else Tiling()
+        whole = size[0] * size[1] <= TRIED or fits(network.model, size, network.device)
+        return Tiling(max(*size, 65), 0) if whole else Tiling()
 
 
-@dataclass(frozen=True)
-class LargeResult:
-    """A mask that was written row by row.
-
-    Args:
-        mask: its path.
-        size: its height and width.
-        pixels: of each class, ``C`` numbers.
-        notes: on how the image was read, and whether an earlier run was continued.
-    """
-
-    mask: Path
-    size: tuple[int, int]
-    pixels: tuple[int, ...]
-    notes: tuple[str, ...]
-
-
-def is_windowed(path: Path) -> bool:
-    """Whether an image is read in windows: an array, or a TIFF if rasterio is installed."""
-    suffix = path.suffix.lower()
-    return suffix in WINDOWED and (suffix not in TIFF_SUFFIXES or import_rasterio() is not None)
-
-
-def label_raster(
-    path: Path,
-    base: Path,
-    network: PreparedModel,
-    inference: Inference,
-    options: Large,
-    *,
-    made_with: str,
-    text: dict[str, str],
-    check: Callable[[Path], None],
-    progress: Callable[[float], None] | None = None,
-) -> LargeResult:
-    """Find the labels of an image file, and write them beside ``base``: a GeoTIFF ``base.tif`` for TIFFs that know
-    their place on the earth or are very large, else a palette PNG ``base.png``.
+def segment_raster(
+    image: FoundImage, stem: Path, writer: Writer, network: PreparedModel, inference: Inference, large: Large
+) -> tuple[Done | Failed, tuple[str, ...]]:
+    """Segment an image that is read in windows, and write what the writer's options ask for: a GeoTIFF ``x.tif`` for a
+    TIFF that knows its place on the earth or is very large, else a palette PNG.
 
     Args:
-        path: of the image.
-        base: of the result, without its suffix.
+        image: that is read.
+        stem: of the results, below the writer's folder.
+        writer: knows which files may be replaced.
         network: to run.
         inference: how a tile becomes labels.
-        options: how the image is read and cut.
-        made_with: a hash of all that the labels depend on besides the image.
-        text: metadata of the result.
-        check: called with the path of the result before the work; it raises if that must not be replaced.
-        progress: called with the share of the rows that have labels, 0–1.
+        large: how the image is read and cut.
 
-    Raises:
-        ImageError: the file is missing or damaged, or has other bands than the network takes.
-        OSError: the result can't be written.
+    Returns:
+        What was done, and notes on it.
     """
+    try:
+        return _segment_raster(image, stem, writer, network, inference, large)
+    except (ValueError, OSError, MemoryError, RuntimeError) as error:
+        return failure(image, error), ()
+
+
+def _segment_raster(
+    image: FoundImage, stem: Path, writer: Writer, network: PreparedModel, inference: Inference, large: Large
+) -> tuple[Done, tuple[str, ...]]:
+    if writer.options.probabilities or writer.options.attention_maps:
+        raise InputError("probabilities and attention maps are not written for images that are read in windows")
+    path, base, label_set = image.path, writer.out / stem, network.model.label_set
     with open_raster(path) as raster:
-        values = EightBits(raster, network.model.backbone.in_channels, options.bands, str(path))
+        tiff = raster.georeference is not None or raster.height * raster.width > LARGEST_PNG
+        tiff = tiff and import_rasterio() is not None
+        endings = [".tif" if tiff else ".png", *writer.options.endings]
+        target, *beside = [base.with_name(base.name + ending) for ending in endings]
+        writer.check(path, [target, *beside])
+        values = EightBits(raster, network.model.backbone.in_channels, large.bands, str(path))
         size = raster.height, raster.width
-        georeferenced = raster.georeference is not None or raster.height * raster.width > LARGEST_PNG
-        tiff = georeferenced and import_rasterio() is not None
-        target = base.with_name(base.name + (".tif" if tiff else ".png"))
-        check(target)
-        tiling = options.tiles(network, size)
-        key = f"{made_with} {_identity(path)} {tiling} {options.bands} {inference}"
+        tiling = large.tiles(network, size)
+        key = f"{writer.made_with} {_identity(path)} {tiling} {large.bands}"
         store = LabelStore(base.with_name(f".{base.name}.labels"), key, raster.width)
-        notes = [*values.notes]
+        notes = list(values.notes)
         if store.rows:
             notes.append(f"an earlier run is continued from row {store.rows} of {raster.height}")
+        text = Origin.of(path, writer.made_with, writer.options.endings).text()
         try:
-            for row in _fill(store, raster, values, network, inference, tiling):
-                if progress:
-                    progress(row / raster.height)
-            label_set = network.model.label_set
-            counts = np.zeros(256, np.int64)
-            rows = _counted(store.strips(), counts)
+            _fill(store, raster, values, network, inference, tiling)
+            pixels = np.zeros(256, np.int64)
+            rows = _counted(store.strips(), pixels)
             if tiff:
                 write_geotiff_rows(target, rows, size, label_set, raster.georeference, text)
             else:
                 write_png_rows(target, rows, size, label_set, text)
+            found = _areas(pixels, label_set)
+            for other in beside:
+                if other.name.endswith(".json"):
+                    write_atomically(other, describe_areas(path, size, found, label_set, notes))
+                else:
+                    write_atomically(other, encode_jpeg(_overview(store, values, label_set)))
         except Exception:
             store.remove()  # the image or the disk is at fault: another run would not get further
             raise
         store.remove()
-    return LargeResult(target, size, tuple(map(int, counts[: len(label_set)])), tuple(notes))
+    if large.polygons:
+        write_polygons(target, base.with_name(f"{base.name}.{large.polygons}"), label_set, tolerance=large.simplify)
+    total = size[0] * size[1]
+    return Done(path, target, {name: count / total for name, count in found.items()}), tuple(notes)
 
 
 def _fill(
     store: LabelStore, raster: Raster, values: EightBits, network: PreparedModel, inference: Inference, tiling: Tiling
-) -> Iterator[int]:
-    """Label the rows that the store lacks; yields how many rows have labels."""
+) -> None:
+    """Label the rows that the store lacks."""
     size = raster.height, raster.width
+    if store.rows == raster.height:
+        return
     with network.running():
-        strips = label_strips(
-            network,
-            lambda rows, columns: values.read(rows, columns)[0],
-            size,
-            inference,
-            tiling,
-            device=network.device,
-            start=store.rows,
-        )
-        for top, labels in strips if store.rows < raster.height else ():
-            absent = values.read((top, top + len(labels)), (0, raster.width))[1] if raster.nodata is not None else None
-            store.append(labels if absent is None else np.where(absent, np.uint8(IGNORE), labels))
-            yield store.rows
+        for top, labels in tiled_labels(network, values.read, size, inference, tiling, start=store.rows):
+            if raster.tells_absent:
+                absent = raster.absent(raster.read((top, top + len(labels)), (0, raster.width)))
+                labels = np.where(absent, np.uint8(IGNORE), labels)
+            store.append(labels)
+
+
+def tiled_labels(
+    network: PreparedModel,
+    read: ReadWindow,
+    size: tuple[int, int],
+    inference: Inference,
+    tiling: Tiling,
+    start: int = 0,
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Strips of labels as :func:`~atrous.inference.tiles.label_strips` gives them, with the image pooling of all tiles
+    taken together.
+    """
+    pooled = with_image_means(network.model, read, tiling.spans(size[0]), tiling.spans(size[1]), network.device)
+    ready = network
+    if pooled is not network.model:
+        ready = PreparedModel(pooled, device=network.device, precision=network.precision)
+    yield from label_strips(ready, read, size, inference, tiling, device=network.device, start=start)
+
+
+def _areas(pixels: NDArray[np.int64], label_set: LabelSet) -> dict[str, int]:
+    """The pixels of each class that is present, largest first."""
+    found = {name: int(count) for name, count in zip(label_set.names, pixels, strict=False) if count}
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def _overview(store: LabelStore, values: EightBits, label_set: LabelSet) -> Pixels:
+    """The overlay of every n-th pixel."""
+    height, width = values.raster.height, values.raster.width
+    step = ceil(max(height, width) / _OVERVIEW)
+    images, labels, top = [], [], 0
+    for strip in store.strips():
+        first = -top % step
+        images.append(values.read((top, top + len(strip)), (0, width))[first::step, ::step])
+        labels.append(strip[first::step, ::step])
+        top += len(strip)
+    seen = np.concatenate(images)
+    seen = np.repeat(seen[..., :1], 3, axis=2) if seen.shape[2] < 3 else seen[..., :3]
+    return overlay(np.ascontiguousarray(seen), np.concatenate(labels), label_set)
 
 
 def _identity(path: Path) -> str:
@@ -207,9 +242,3 @@ class LabelStore:
     def remove(self) -> None:
         """Delete them."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def areas_of(pixels: Sequence[int], label_set: LabelSet) -> dict[str, int]:
-    """The pixels of each class that is present, largest first."""
-    found = {name: count for name, count in zip(label_set.names, pixels, strict=True) if count}
-    return dict(sorted(found.items(), key=lambda item: -item[1]))

@@ -1,4 +1,6 @@
-"""What a mask stores about its making, in PNG text fields: an earlier run's results are known by it."""
+"""What a mask stores about its making, in PNG text fields or a TIFF's metadata: an earlier run's results are known by
+it.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +8,11 @@ import os
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 from PIL.PngImagePlugin import PngImageFile
+
+from atrous.data.files.rasters import import_rasterio, open_dataset, rasterio_errors
 
 _SOURCE, _MADE_WITH = "atrous-source", "atrous-made-with"
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
@@ -54,19 +59,36 @@ def read_origin(mask: Path) -> Origin | None:
     """What a file stores about its making; None if it is not a mask written by this package."""
     if not mask.is_file():  # opening a pipe would wait for ever
         return None
-    try:
-        with PngImageFile(mask) as png:  # not Image.open, which refuses or warns of large images
-            source, made = png.info.get(_SOURCE), png.info.get(_MADE_WITH)
-    except (OSError, SyntaxError, ValueError):
-        return None
+    fields = _tiff_fields(mask) if mask.suffix == ".tif" else _png_fields(mask)
+    source, made = fields.get(_SOURCE), fields.get(_MADE_WITH)
     if not isinstance(source, str):
         return None
     made_with, version, *beside = made.split(" ") if isinstance(made, str) and " " in made else ("", "")
     return Origin(source, version, made_with, tuple(beside))
 
 
+def _png_fields(mask: Path) -> dict[Any, Any]:
+    try:
+        with PngImageFile(mask) as png:  # not Image.open, which refuses or warns of large images
+            return png.info
+    except (OSError, SyntaxError, ValueError):
+        return {}
+
+
+def _tiff_fields(mask: Path) -> dict[Any, Any]:
+    if import_rasterio() is None:
+        return {}
+    try:
+        with open_dataset(mask) as tiff:
+            return dict(tiff.tags())
+    except rasterio_errors():
+        return {}
+
+
 def is_complete(mask: Path) -> bool:
-    """Whether a PNG file has its end."""
+    """Whether a PNG file has its end; TIFFs are written atomically, and have theirs."""
+    if mask.suffix == ".tif":
+        return True
     with mask.open("rb") as file:
         file.seek(max(0, mask.stat().st_size - len(_PNG_END)))
         return file.read() == _PNG_END

@@ -18,11 +18,14 @@ from atrous.crf.dense_crf import DenseCRF
 from atrous.crf.settings import stored_crf
 from atrous.data.files.exif import Pixels
 from atrous.data.files.images import DecodedImage, open_image, to_rgb
+from atrous.data.files.rasters import Span
 from atrous.errors import InputError, kind_of
 from atrous.grid import PIXELS, by_side, resample
+from atrous.inference.large import Large, tiled_labels
 from atrous.inference.prepare import Precision, PreparedModel, fingerprint, require_model
 from atrous.inference.segmentation import ClassProbabilities, Segmentation
 from atrous.inference.test_time import Inference, Merge, View
+from atrous.inference.tiles import Tiling
 from atrous.models.base import SegmentationModel
 from atrous.models.layers import full_precision
 
@@ -108,7 +111,11 @@ class Predictor:
         return self.segment(decoded, Inference(tuple(scales), flip, merge, chosen), keep_probabilities)
 
     def segment(
-        self, decoded: DecodedImage, inference: Inference | None = None, keep_probabilities: bool = False
+        self,
+        decoded: DecodedImage,
+        inference: Inference | None = None,
+        keep_probabilities: bool = False,
+        large: Large | None = None,
     ) -> Segmentation:
         """Find the class of every pixel of a decoded image.
 
@@ -116,8 +123,14 @@ class Predictor:
             decoded: the image, uint8 ``(H, W, C)``.
             inference: scales, mirror images, a CRF; a single view by default.
             keep_probabilities: keep the class probabilities at network resolution, before any CRF.
+            large: how the image is cut into tiles, which by default is done where the memory does not suffice for it
+                whole. Probabilities and attention are of whole images alone.
         """
+        size = decoded.pixels.shape[:2]
         with self.network.running():
+            tiling = None if keep_probabilities else (large or Large()).tiles(self.network, size)
+            if tiling and max(len(tiling.spans(side)) for side in size) > 1:
+                return _segment_in_tiles(self.network, decoded, inference or Inference(), tiling)
             return _segment(self.network, decoded, inference or Inference(), keep_probabilities)
 
 
@@ -207,15 +220,31 @@ def predict(
     )
 
 
+def _segment_in_tiles(
+    network: PreparedModel, decoded: DecodedImage, inference: Inference, tiling: Tiling
+) -> Segmentation:
+    def read(rows: Span, columns: Span) -> Pixels:
+        return np.ascontiguousarray(decoded.pixels[slice(*rows), slice(*columns)])
+
+    size = decoded.pixels.shape[:2]
+    labels = np.concatenate([strip for _, strip in tiled_labels(network, read, size, inference, tiling)])
+    note = f"labelled in tiles of {tiling.tile} pixels that overlap by {tiling.overlap}"
+    return Segmentation(labels, _shown(decoded), network.model.label_set, (*decoded.notes, note))
+
+
+def _shown(decoded: DecodedImage) -> Pixels:
+    """The first three channels, or the only one three times."""
+    colours = (0, 1, 2) if decoded.pixels.shape[2] > 2 else (0, 0, 0)
+    return np.ascontiguousarray(decoded.pixels[..., colours])
+
+
 def _segment(
     network: PreparedModel, decoded: DecodedImage, inference: Inference, keep_probabilities: bool
 ) -> Segmentation:
     image = torch.from_numpy(decoded.pixels).permute(2, 0, 1)[None].to(network.device)  # (1, 3, H, W)
     labels, views = inference(network, image)
     probabilities = _probabilities(inference, views, decoded.pixels.shape[1]) if keep_probabilities else None
-    colours = (0, 1, 2) if decoded.pixels.shape[2] > 2 else (0, 0, 0)
-    shown = np.ascontiguousarray(decoded.pixels[..., colours])
-    found = Segmentation(labels.cpu().numpy(), shown, network.model.label_set, decoded.notes, probabilities)
+    found = Segmentation(labels.cpu().numpy(), _shown(decoded), network.model.label_set, decoded.notes, probabilities)
     if len(views) > 1 or views[0].attention is None:
         return found
     size = (image.shape[-2], image.shape[-1])

@@ -69,7 +69,7 @@ class PreparedModel:
                 f"'{precision}': call model.float()"
             )
         self.device = torch.device(device) if device is not None else next(model.parameters()).device
-        self.precision = "bfloat16" if precision == "bfloat16" else "float32"
+        self.precision: Literal["float32", "bfloat16"] = "bfloat16" if precision == "bfloat16" else "float32"
         _move(model, self.device)
         self.model = _copied(model, output_stride)
 

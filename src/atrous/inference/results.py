@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from json import dumps
@@ -23,7 +23,7 @@ from atrous.errors import InputError, OutputExistsError
 from atrous.files import write_atomically
 from atrous.inference.origin import Origin, is_complete, read_origin, source_of
 from atrous.inference.segmentation import Segmentation
-from atrous.labels import encode_mask
+from atrous.labels import LabelSet, encode_mask
 from atrous.viz import areas, attention_figure, encode_jpeg, heat_map, panel_columns
 
 OVERLAY_SIDE = 8192
@@ -109,7 +109,7 @@ class Writer:
         try:
             files = {base.with_name(base.name + ending): make for ending, make in self._encoders(image, segmentation)}
             mask, *others = files
-            self._check(image.path, list(files))
+            self.check(image.path, list(files))
             for path in others:  # killed halfway, a new mask must not have an old overlay beside it
                 path.unlink(missing_ok=True)
             for path, encode in files.items():
@@ -120,7 +120,9 @@ class Writer:
 
     def find(self, image: FoundImage, stem: Path) -> Found:
         """What an earlier run left below ``OUT/stem``."""
-        mask = self.out / stem.parent / f"{stem.name}.png"
+        base = self.out / stem
+        tiff = base.with_name(f"{base.name}.tif")
+        mask = tiff if tiff.exists() else base.with_name(f"{base.name}.png")
         origin = read_origin(mask)
         if not origin or origin.source != source_of(image.path):
             return "nothing"
@@ -161,7 +163,7 @@ class Writer:
         origin = Origin.of(image.path, self.made_with, tuple(ending for ending, _ in encoders))
         return [(".png", partial(encode_mask, found.labels, found.label_set, text=origin.text())), *encoders]
 
-    def _check(self, source: Path, targets: Sequence[Path]) -> None:
+    def check(self, source: Path, targets: Sequence[Path]) -> None:
         """Refuse to replace an input, or a file that is not a result of this image; the first target is its mask."""
         for target in targets:
             if os.path.realpath(target) in self.inputs:
@@ -250,13 +252,20 @@ def _attention(segmentation: Segmentation) -> NDArray[np.float32]:
 
 
 def _describe(source: Path, segmentation: Segmentation) -> bytes:
-    height, width = segmentation.labels.shape
-    names = segmentation.label_set.names
+    found = areas(segmentation.labels, segmentation.label_set)
+    return describe_areas(source, segmentation.labels.shape, found, segmentation.label_set, segmentation.notes)
+
+
+def describe_areas(
+    source: Path, size: tuple[int, ...], pixels: Mapping[str, int], label_set: LabelSet, notes: Sequence[str]
+) -> bytes:
+    """The content of ``x.json``: size of the image ``(H, W)``, pixels and fraction of each class."""
+    height, width = size
     classes = [
-        {"name": name, "label": names.index(name), "pixels": pixels, "fraction": pixels / (height * width)}
-        for name, pixels in areas(segmentation.labels, segmentation.label_set).items()
+        {"name": name, "label": label_set.names.index(name), "pixels": count, "fraction": count / (height * width)}
+        for name, count in pixels.items()
     ]
-    content = {"image": str(source), "width": width, "height": height, "classes": classes, "notes": segmentation.notes}
+    content = {"image": str(source), "width": width, "height": height, "classes": classes, "notes": notes}
     # A file name need not be UTF-8; what is not becomes \udcXX, which JSON reads as Python does.
     return (dumps(content, indent=2, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
 

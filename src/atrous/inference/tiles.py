@@ -66,8 +66,9 @@ class Tiling:
         """The tiles along a side of an image, as even as possible: first pixel, and the one after the last."""
         if length <= self.tile:
             return [(0, length)]
-        overlap = ceil(self.overlap / ALIGNMENT) * ALIGNMENT
-        longest = max(ALIGNMENT, (self.tile - 1 - overlap) // ALIGNMENT * ALIGNMENT)
+        most = (self.tile - 1) // ALIGNMENT * ALIGNMENT
+        overlap = min(ceil(self.overlap / ALIGNMENT) * ALIGNMENT, most - ALIGNMENT)
+        longest = most - overlap
         count = ceil((length - overlap - 1) / longest)
         step = ceil((length - overlap - 1) / count / ALIGNMENT) * ALIGNMENT
         starts = [start for start in range(0, length, step) if start == 0 or start + overlap + 1 < length]
@@ -183,7 +184,7 @@ def _band(
 
 def _tile(model: Network, pixels: Pixels, inference: Inference, device: torch.device) -> tuple[Tensor, Grid]:
     """The logits of a tile ``(C, h, w)`` on the CPU, or merged views of it, and their grid."""
-    image = _tensor(pixels, device)
+    image = image_tensor(pixels, device)
     views = inference.views(model, model.preprocess(image))
     check_finite(views)
     grid = views[0].grid
@@ -202,7 +203,8 @@ def _tile(model: Network, pixels: Pixels, inference: Inference, device: torch.de
     return inference.merged(views, MERGED, MERGED, size, width)[0].cpu(), MERGED
 
 
-def _tensor(pixels: Pixels, device: torch.device) -> Tensor:
+def image_tensor(pixels: Pixels, device: torch.device) -> Tensor:
+    """uint8 ``(H, W, C)`` → ``(1, C, H, W)`` on a device."""
     return torch.from_numpy(pixels).permute(2, 0, 1)[None].to(device)
 
 
@@ -260,7 +262,7 @@ def _refined_strips(
             continue
         strip = np.empty((bottom - top, width), np.uint8)
         for across, (left, right) in zip(columns, inner_columns, strict=True):
-            labels = inference(model, _tensor(read(span, across), device))[0].cpu().numpy()
+            labels = inference(model, image_tensor(read(span, across), device))[0].cpu().numpy()
             strip[:, left:right] = labels[top - span[0] : bottom - span[0], left - across[0] : right - across[0]]
             if on_tile:
                 on_tile()

@@ -27,6 +27,10 @@ class ASPP(nn.Module):
         dropout: dropout probability.
         refine: add a 3×3 convolution behind it, as torchvision's head does.
 
+    Attributes:
+        image_mean: what the pooling branch takes for the mean of the feature map, ``(1, in_channels, 1, 1)``: on tiles
+            of a large image, that of the whole image; None for the mean of the map itself.
+
     Example:
         >>> aspp = ASPP(320, rates=(6, 12, 18))
         >>> aspp.set_output_stride(8)  # rates 12, 24 and 36
@@ -50,6 +54,7 @@ class ASPP(nn.Module):
         super().__init__()
         self.rates, self.out_channels = tuple(rates), out_channels
         self.pooled = conv_bn_relu(in_channels, out_channels) if image_pooling else None
+        self.image_mean: Tensor | None = None
         self.pointwise = conv_bn_relu(in_channels, out_channels)
         self.atrous = nn.ModuleList(
             conv3x3(in_channels, out_channels, rate=rate, separable=separable) for rate in rates
@@ -69,6 +74,7 @@ class ASPP(nn.Module):
         """``(B, in_channels, h, w)`` → ``(B, out_channels, h, w)``."""
         branches = [self.pointwise(x), *(branch(x) for branch in self.atrous)]
         if self.pooled:
-            branches.insert(0, self.pooled(F.adaptive_avg_pool2d(x, 1)).expand(-1, -1, *x.shape[-2:]))
+            mean = F.adaptive_avg_pool2d(x, 1) if self.image_mean is None else self.image_mean.expand(len(x), -1, 1, 1)
+            branches.insert(0, self.pooled(mean).expand(-1, -1, *x.shape[-2:]))
         projected: Tensor = self.dropout(self.project(torch.cat(branches, 1)))
         return self.refine(projected) if self.refine else projected

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atrous.data.files.png import SIGNATURE
-from atrous.data.files.rasters import CACHE_BYTES, Georeference, import_rasterio
+from atrous.data.files.rasters import CACHE_BYTES, Georeference, import_rasterio, open_dataset
 from atrous.errors import InputError
 from atrous.labels import IGNORE, LabelSet
 
@@ -101,7 +101,7 @@ def write_geotiff_rows(
     storage = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate", "bigtiff": "if_safer"}
     try:
         with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
-            with rasterio.open(plain, "w", **form, **storage, **place) as file:
+            with open_dataset(plain, "w", **form, **storage, **place) as file:
                 file.write_colormap(1, palette)
                 file.update_tags(classes=json.dumps(label_set.names), **(text or {}))
                 top = 0

@@ -4,6 +4,7 @@ arrays; other images are decoded whole, within the limit of :mod:`atrous.data.fi
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,9 +20,11 @@ from atrous.data.files.exif import Pixels
 from atrous.data.files.images import ImageError, open_image
 
 TIFF_SUFFIXES = (".tif", ".tiff")
-_ARRAY_SUFFIXES = (".npy", ".zarr")
+ARRAY_SUFFIXES = (".npy", ".zarr")
 CACHE_BYTES = 64 * 2**20
 """What GDAL may keep of the blocks that it has read or is to write."""
+WHOLE = 2**24
+"""Pixels up to which a TIFF without a place on the earth is decoded whole, like any other image."""
 _ROWS = 512
 """Rows that are read at once to find the range of the values."""
 
@@ -50,7 +53,7 @@ class Raster(Protocol):
         height, width, bands: its size.
         dtype: of its values.
         georeference: where it lies on the earth, if that is known.
-        nodata: the value of pixels that were not measured, if there is one.
+        tells_absent: whether it knows pixels that were not measured.
         notes: sentences on how it is read.
     """
 
@@ -59,7 +62,7 @@ class Raster(Protocol):
     bands: int
     dtype: np.dtype[Any]
     georeference: Georeference | None
-    nodata: float | None
+    tells_absent: bool
     notes: tuple[str, ...]
 
     def read(self, rows: Span, columns: Span) -> NDArray[Any]:
@@ -68,6 +71,9 @@ class Raster(Protocol):
         Raises:
             ImageError: the file is damaged there.
         """
+
+    def absent(self, values: NDArray[Any]) -> NDArray[np.bool_]:
+        """Which pixels of a window ``(h, w, bands)`` were not measured: ``(h, w)``."""
 
 
 class ArrayRaster:
@@ -79,7 +85,7 @@ class ArrayRaster:
     """
 
     georeference: Georeference | None = None
-    nodata: float | None = None
+    tells_absent = False
 
     def __init__(self, values: Any, notes: Sequence[str] = ()) -> None:
         self.values, self.notes = values, tuple(notes)
@@ -91,6 +97,9 @@ class ArrayRaster:
         window = np.asarray(self.values[slice(*rows), slice(*columns)])
         return window.reshape(*window.shape[:2], self.bands)
 
+    def absent(self, values: NDArray[Any]) -> NDArray[np.bool_]:
+        return np.zeros(values.shape[:2], bool)
+
 
 class TiffRaster:
     """A TIFF or GeoTIFF that is read by rasterio, block by block.
@@ -101,15 +110,26 @@ class TiffRaster:
     """
 
     def __init__(self, dataset: Any, path: Path) -> None:
+        from rasterio.enums import ColorInterp  # type: ignore[import-untyped]
+
         self.dataset, self.path = dataset, path
         self.height, self.width, self.bands = dataset.height, dataset.width, dataset.count
         self.dtype = np.dtype(dataset.dtypes[0])
-        self.nodata = dataset.nodata
+        self.palette = None
+        colors = dataset.colorinterp
+        if colors[0] == ColorInterp.palette:
+            table = dataset.colormap(1)
+            self.palette = np.array([table.get(value, (0, 0, 0))[:3] for value in range(256)], np.uint8)
+            self.bands, self.dtype = 3, np.dtype(np.uint8)
+        elif colors[0] == ColorInterp.cyan:
+            raise ImageError(f"{path}: a TIFF in CMYK; expected RGB: convert it, for example with ImageMagick")
+        self.alpha = colors.index(ColorInterp.alpha) if ColorInterp.alpha in colors else None
+        self.nodata = None if self.palette is not None else dataset.nodata
+        self.tells_absent = self.alpha is not None or self.nodata is not None
         self.georeference = None
         if dataset.crs or not dataset.transform.is_identity:
-            self.georeference = Georeference(
-                dataset.crs.to_wkt() if dataset.crs else None, tuple(dataset.transform)[:6]
-            )
+            crs = dataset.crs.to_wkt() if dataset.crs else None
+            self.georeference = Georeference(crs, tuple(dataset.transform)[:6])
         lost = self.georeference is not None and not dataset.crs
         self.notes: tuple[str, ...] = ("it names no coordinate reference system",) if lost else ()
 
@@ -121,7 +141,15 @@ class TiffRaster:
                 f"{self.path}: a damaged TIFF (rows {rows[0]} to {rows[1]} can't be read: {error}); expected a "
                 "complete one; copy or download it again"
             ) from error
-        return np.moveaxis(values, 0, -1)
+        return np.moveaxis(values, 0, -1) if self.palette is None else self.palette[values[0]]
+
+    def absent(self, values: NDArray[Any]) -> NDArray[np.bool_]:
+        if self.alpha is not None:
+            return np.asarray(values[..., self.alpha] == 0)
+        if self.nodata is None:
+            return np.zeros(values.shape[:2], bool)
+        missing = np.isnan(values) if np.isnan(self.nodata) else values == np.asarray(self.nodata).astype(values.dtype)
+        return np.asarray(missing.all(axis=2))
 
 
 @contextmanager
@@ -136,7 +164,7 @@ def open_raster(path: str | Path) -> Iterator[Raster]:
             installed.
     """
     path = Path(path)
-    if path.suffix.lower() in _ARRAY_SUFFIXES:
+    if path.suffix.lower() in ARRAY_SUFFIXES:
         yield ArrayRaster(_open_array(path))
         return
     rasterio = import_rasterio() if path.suffix.lower() in TIFF_SUFFIXES and path.is_file() else None
@@ -146,7 +174,7 @@ def open_raster(path: str | Path) -> Iterator[Raster]:
         return
     with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
         try:
-            dataset = rasterio.open(path)
+            dataset = open_dataset(path)
         except rasterio_errors() as error:
             raise ImageError(f"{path}: expected a TIFF, but {error}; copy or download it again") from error
         with dataset:
@@ -158,6 +186,22 @@ def open_raster(path: str | Path) -> Iterator[Raster]:
             yield TiffRaster(dataset, path)
 
 
+def is_windowed(path: Path) -> bool:
+    """Whether an image is worth reading in windows: an array, or a TIFF that knows its place on the earth or is large,
+    if rasterio is installed.
+    """
+    suffix = path.suffix.lower()
+    if suffix in ARRAY_SUFFIXES:
+        return path.exists()
+    if suffix not in TIFF_SUFFIXES or import_rasterio() is None or not path.is_file():
+        return False
+    try:
+        with open_raster(path) as raster:
+            return raster.georeference is not None or raster.height * raster.width > WHOLE
+    except ImageError:  # reading it as an ordinary image says what is wrong
+        return False
+
+
 def import_rasterio() -> ModuleType | None:
     """rasterio, of the extra ``geo``, if it is installed."""
     try:
@@ -166,6 +210,15 @@ def import_rasterio() -> ModuleType | None:
     except ImportError:
         return None
     return rasterio  # type: ignore[no-any-return]
+
+
+def open_dataset(path: Path, mode: str = "r", **profile: Any) -> Any:
+    """Open a dataset of rasterio, without its warning that an image has no place on the earth."""
+    import rasterio
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        return rasterio.open(path, mode, **profile)
 
 
 def rasterio_errors() -> tuple[type[Exception], ...]:
@@ -228,12 +281,9 @@ class EightBits:
             stretched = f"{raster.dtype} values from {self.low:g} to {self.high:g} are read as 0 to 255"
             self.notes = (*self.notes, stretched)
 
-    def read(self, rows: Span, columns: Span) -> tuple[Pixels, NDArray[np.bool_] | None]:
-        """A window as uint8 ``(h, w, channels)``, and which of its pixels ``(h, w)`` were not measured, if the raster
-        tells.
-        """
-        values = self.raster.read(rows, columns)
-        return self._pixels(values[..., self.chosen]), self._unmeasured(values)
+    def read(self, rows: Span, columns: Span) -> Pixels:
+        """A window as uint8 ``(h, w, channels)``."""
+        return self._pixels(self.raster.read(rows, columns)[..., self.chosen])
 
     def _pixels(self, values: NDArray[Any]) -> Pixels:
         if self.shift is not None:
@@ -244,21 +294,13 @@ class EightBits:
         stretched: Pixels = np.rint(scaled.clip(0, 255)).astype(np.uint8)
         return stretched
 
-    def _unmeasured(self, values: NDArray[Any]) -> NDArray[np.bool_] | None:
-        nodata = self.raster.nodata
-        if nodata is None:
-            return None
-        absent = np.isnan(values) if np.isnan(nodata) else values == np.asarray(nodata).astype(values.dtype)
-        return np.asarray(absent.all(axis=2))
-
     def _range(self) -> tuple[float, float]:
         """The smallest and largest measured value of the whole raster."""
         lowest, highest = np.inf, -np.inf
         for top in range(0, self.raster.height, _ROWS):
             values = self.raster.read((top, min(top + _ROWS, self.raster.height)), (0, self.raster.width))
             chosen = values[..., self.chosen].astype(np.float32)
-            absent = self._unmeasured(values)
-            measured = chosen[np.isfinite(chosen) & (~absent[..., None] if absent is not None else True)]
+            measured = chosen[np.isfinite(chosen) & ~self.raster.absent(values)[..., None]]
             if measured.size:
                 lowest, highest = min(lowest, float(measured.min())), max(highest, float(measured.max()))
         return (lowest, highest) if lowest <= highest else (0.0, 1.0)

@@ -1,0 +1,99 @@
+"""The classes of a mask as polygons with holes: GeoPackage or GeoJSON, in the mask's coordinate reference system.
+
+It needs rasterio, shapely and pyogrio: ``pip install 'atrous[geo]'``.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from atrous.data.files.rasters import CACHE_BYTES, open_dataset
+from atrous.errors import InputError
+from atrous.files import write_atomically
+from atrous.labels import IGNORE, LabelSet
+
+FORMATS = (".gpkg", ".geojson")
+
+
+def write_polygons(mask: Path, path: Path, label_set: LabelSet, *, tolerance: float = 0.0) -> int:
+    """Outline every connected region of a class in a mask.
+
+    The mask is read in windows, and regions are not cut anywhere. Neighbours keep their common borders when they are
+    simplified, so that no gaps come between them.
+
+    Args:
+        mask: a mask PNG or GeoTIFF; 255 is left out.
+        path: of the result, ``.gpkg`` or ``.geojson``. Coordinates are those of the mask's coordinate reference system
+            (for GeoJSON too, which names it), or pixels if it has none.
+        label_set: names of the classes.
+        tolerance: how far borders may move, in the same units.
+
+    Returns:
+        The number of polygons. Each has the fields ``class``, ``label`` and ``area``, in square units.
+
+    Raises:
+        InputError: another suffix, or a package is not installed.
+        OSError: the result can't be written.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise InputError(f"{path}: polygons are written as {' or '.join(FORMATS)}, not '{path.suffix}'")
+    try:
+        import pyogrio  # type: ignore[import-untyped]
+        import rasterio  # type: ignore[import-untyped]
+        import rasterio.features  # type: ignore[import-untyped]
+        import shapely  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise InputError(f"{path}: polygons need {error.name}: pip install 'atrous[geo]'") from error
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES), open_dataset(mask) as file:
+        crs = file.crs
+        found = [
+            (shapely.geometry.shape(shape), int(label))
+            for shape, label in rasterio.features.shapes(rasterio.band(file, 1), transform=file.transform)
+            if label != IGNORE
+        ]
+    shapes, labels = np.array([shape for shape, _ in found], object), np.array([label for _, label in found], int)
+    if tolerance and len(shapes):
+        shapes = shapely.coverage_simplify(shapes, tolerance)
+    fields = {
+        "class": np.array([label_set.names[label] for label in labels], object),
+        "label": labels.astype(np.int32),
+        "area": shapely.area(shapes),
+    }
+    if path.suffix.lower() == ".geojson":
+        write_atomically(path, _geojson(shapely.to_geojson(shapes), fields, crs))
+        return len(shapes)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{uuid.uuid4().hex}.gpkg")
+    try:
+        pyogrio.raw.write(
+            beside,
+            geometry=shapely.to_wkb(shapes),
+            field_data=list(fields.values()),
+            fields=list(fields),
+            geometry_type="Polygon",
+            crs=crs.to_wkt() if crs else None,
+            layer=path.stem,
+            driver="GPKG",
+        )
+        beside.replace(path)
+    except pyogrio.errors.DataSourceError as error:
+        raise OSError(f"{path} can't be written: {error}") from error
+    finally:
+        beside.unlink(missing_ok=True)
+    return len(shapes)
+
+
+def _geojson(geometries: Any, fields: dict[str, Any], crs: Any) -> bytes:
+    features = [
+        {"type": "Feature", "geometry": json.loads(geometry), "properties": dict(zip(fields, values, strict=True))}
+        for geometry, *values in zip(geometries, *(field.tolist() for field in fields.values()), strict=True)
+    ]
+    content: dict[str, Any] = {"type": "FeatureCollection", "features": features}
+    if crs and crs.to_epsg():  # RFC 7946 knows WGS 84 alone; GDAL and QGIS read the older member
+        content["crs"] = {"type": "name", "properties": {"name": f"urn:ogc:def:crs:EPSG::{crs.to_epsg()}"}}
+    return json.dumps(content, ensure_ascii=False).encode()

@@ -1,0 +1,123 @@
+"""Rasters from file to file: place, nodata, names and areas are kept; a run that was killed goes on; bad files fail
+alone.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import atrous.inference.large as large_module
+from atrous.data.files.images import DecodedImage
+from atrous.inference.batch import predict_files
+from atrous.inference.large import Large
+from atrous.inference.predictor import Predictor
+from atrous.inference.results import OutputOptions
+from atrous.inference.tiles import Tiling
+from atrous.models.base import SegmentationModel
+from atrous.models.create import create_model
+
+rasterio = pytest.importorskip("rasterio", reason="needs the extra geo")
+TILES = Large(Tiling(129, 64))
+PLACE = (0.2, 0.0, 400000.0, 0.0, -0.2, 5600000.0)
+
+
+@pytest.fixture(scope="module")
+def model() -> SegmentationModel:
+    """A random network with image pooling."""
+    torch.manual_seed(1)
+    options = {"rates": [1], "channels": 16, "low_level_channels": 8}
+    return create_model("deeplabv3plus", backbone="test_resnet", num_classes=4, pretrained=False, **options).eval()
+
+
+def write_raster(path: Path, bands: int = 3) -> Path:
+    """200 × 330 pixels of UTM zone 32, of which the first 20 rows were not measured."""
+    random = np.random.default_rng(0)
+    values = random.integers(1, 256, (bands, 25, 33), np.uint8).repeat(8, 1).repeat(10, 2)
+    values[:, :20] = 0
+    form = {"driver": "GTiff", "height": 200, "width": 330, "count": bands, "dtype": "uint8", "nodata": 0}
+    with rasterio.open(path, "w", **form, crs="EPSG:32632", transform=rasterio.Affine(*PLACE)) as file:
+        file.write(values)
+    return path
+
+
+def read_mask(path: Path) -> np.ndarray:
+    with rasterio.open(path) as file:
+        assert tuple(file.transform)[:6] == PLACE
+        assert file.crs.to_epsg() == 32632
+        return np.asarray(file.read(1))
+
+
+def test_place_nodata_areas_and_outlines(model: SegmentationModel, tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "city.tif")
+    outputs = OutputOptions(overlays=True, json=True)
+    large = Large(TILES.tiling, (3, 2, 1), polygons="geojson")
+    report = predict_files(model, [path], tmp_path / "out", outputs=outputs, large=large)
+    assert report.failed == ()
+    names = ["city.geojson", "city.json", "city.overlay.jpg", "city.tif"]
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == names
+    mask = read_mask(tmp_path / "out/city.tif")
+    assert (mask[:20] == 255).all()
+    assert (mask[20:] < 4).all()
+    areas = json.loads((tmp_path / "out/city.json").read_text())
+    assert {c["label"]: c["pixels"] for c in areas["classes"]} == {
+        int(label): int(count) for label, count in zip(*np.unique(mask[20:], return_counts=True), strict=True)
+    }
+    outlines = json.loads((tmp_path / "out/city.geojson").read_text())["features"]
+    assert sum(f["properties"]["area"] for f in outlines) == pytest.approx((mask < 255).sum() * 0.04)
+    again = predict_files(model, [tmp_path / "out", path], tmp_path / "out", resume=True, outputs=outputs, large=large)
+    assert (again.kept, again.failed) == (1, ())
+
+
+def test_one_tile_gives_the_labels_of_an_ordinary_image(model: SegmentationModel, tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "city.tif")
+    predict_files(model, [path], tmp_path / "out")
+    with rasterio.open(path) as file:
+        image = np.ascontiguousarray(np.moveaxis(file.read(), 0, -1))
+    expected = Predictor(model).labels(image[None])[0]
+    np.testing.assert_array_equal(read_mask(tmp_path / "out/city.tif")[20:], expected[20:])
+    np.save(tmp_path / "city.npy", image)
+    report = predict_files(model, [tmp_path / "city.npy"], tmp_path / "arrays")
+    assert [done.mask.name for done in report.done] == ["city.png"]
+
+
+def test_a_killed_run_goes_on(model: SegmentationModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_raster(tmp_path / "city.tif")
+    predict_files(model, [path], tmp_path / "whole", large=TILES)
+    append = large_module.LabelStore.append
+
+    def die(self: large_module.LabelStore, labels: np.ndarray) -> None:
+        append(self, labels)
+        if self.rows >= 100:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(large_module.LabelStore, "append", die)
+    with pytest.raises(KeyboardInterrupt):
+        predict_files(model, [path], tmp_path / "out", large=TILES)
+    monkeypatch.setattr(large_module.LabelStore, "append", append)
+    assert not (tmp_path / "out/city.tif").exists()
+    report = predict_files(model, [path], tmp_path / "out", large=TILES)
+    assert any("an earlier run is continued from row 1" in note for note in report.notes)
+    np.testing.assert_array_equal(read_mask(tmp_path / "out/city.tif"), read_mask(tmp_path / "whole/city.tif"))
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["city.tif"]
+
+
+def test_bad_files_fail_alone(model: SegmentationModel, tmp_path: Path) -> None:
+    good, cut, two = (write_raster(tmp_path / f"{name}.tif", n) for name, n in (("a", 3), ("b", 3), ("c", 2)))
+    cut.write_bytes(cut.read_bytes()[:150_000])
+    report = predict_files(model, [good, cut, two], tmp_path / "out", large=TILES)
+    assert [done.path for done in report.done] == [good]
+    reasons = {failed.path.name: failed.reason for failed in report.failed}
+    assert "a damaged TIFF (rows" in reasons["b.tif"]
+    assert "2 bands, expected band 3 for a network of 3 channels" in reasons["c.tif"]
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["a.tif"]
+
+
+def test_images_in_memory_are_cut_where_asked(model: SegmentationModel) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (200, 330, 3), np.uint8)
+    predictor = Predictor(model)
+    found = predictor.segment(DecodedImage(image), large=TILES)
+    assert found.labels.shape == (200, 330)
+    assert found.notes == ("labelled in tiles of 129 pixels that overlap by 64",)
