@@ -18,6 +18,17 @@ import numpy as np
 import torch
 from PIL import Image
 
+from atrous.data.files.find import FoundImage
+from atrous.data.files.images import DecodedImage
+from atrous.export.model import export_model
+from atrous.inference.batch import label_files, predict_files
+from atrous.inference.results import OutputOptions
+from atrous.inference.segmentation import Segmentation
+from atrous.inference.side_by_side import Processors
+from atrous.label_sets import VOC
+from atrous.models import create_model
+from atrous.models.base import SegmentationModel
+from atrous.runtime.exported import open_exported
 from benchmarks._compare import Comparison, write_comparisons
 from benchmarks._images import SEED, make_images
 from benchmarks._processes import answer, peak_bytes, race
@@ -31,17 +42,34 @@ Block = Callable[[Path, Path], None]
 """Writes a mask for each image of a folder into another."""
 
 
-def ours(backbone: str) -> Block:
-    """A folder as `atrous predict` does it."""
-    from atrous.inference.batch import predict_files
-    from atrous.models import create_model
+def random_model(backbone: str) -> SegmentationModel:
+    """The network, with random weights."""
+    torch.manual_seed(SEED)
+    options = {"num_classes": CLASSES, "output_stride": 16, "separable": True}
+    return create_model("deeplabv3plus", backbone=backbone, **options).eval()
 
-    model = create_model("deeplabv3plus", backbone=backbone, num_classes=CLASSES, output_stride=16, separable=True)
-    model.eval()
+
+def ours_in_torch(backbone: str) -> Block:
+    """A folder as `atrous predict` does it."""
+    model = random_model(backbone)
 
     def block(images: Path, out: Path) -> None:
-        report = predict_files(model, [images], out)
-        assert not report.failed
+        assert not predict_files(model, [images], out).failed
+
+    return block
+
+
+def ours_in_openvino(backbone: str) -> Block:
+    """A folder with the exported model."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = open_exported(export_model(random_model(backbone), Path(folder, "model.onnx")), "openvino")
+
+    def label(_: FoundImage, decoded: DecodedImage) -> Segmentation:
+        return Segmentation(model.labels(decoded.pixels[None])[0], decoded.pixels, model.label_set)
+
+    def block(images: Path, out: Path) -> None:
+        processors = Processors(torch.get_num_threads())
+        assert not label_files([images], out, label, outputs=OutputOptions(), processors=processors).failed
 
     return block
 
@@ -49,8 +77,6 @@ def ours(backbone: str) -> Block:
 def smp_loop(backbone: str) -> Block:
     """One image after the other: Pillow, the network as its documentation calls it, argmax, Pillow."""
     import segmentation_models_pytorch as smp
-
-    from atrous.label_sets import VOC
 
     model = smp.DeepLabV3Plus(f"tu-{backbone}", encoder_weights=None, classes=CLASSES).eval()
     palette = VOC.palette().tobytes()
@@ -71,10 +97,12 @@ def smp_loop(backbone: str) -> Block:
     return block
 
 
+CONTENDERS = {"torch": ours_in_torch, "OpenVINO": ours_in_openvino, "smp": smp_loop}
+
+
 def contend(name: str, backbone: str, room: Path) -> None:
     """A contender: seconds of a round, processor seconds of it, and peak memory."""
-    torch.manual_seed(SEED)
-    block = (ours if name == "ours" else smp_loop)(backbone)
+    block = CONTENDERS[name](backbone)
     images = room / "images"
 
     def measured() -> tuple[float, ...]:
@@ -98,10 +126,11 @@ def main(images: int, rounds: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         make_images(Path(folder), images)
         for title, backbone in NETWORKS.items():
-            measured = race("folders", {name: (name, backbone, folder) for name in ("ours", "smp")}, rounds)
+            measured = race("folders", {name: (name, backbone, folder) for name in CONTENDERS}, rounds)
             seconds = {name: [found[0] for found in measured[name]] for name in measured}
             work = f"{images} images of 500×375 → masks, DeepLabv3+ {title}"
-            rows.append(Comparison(work, "smp loop", seconds["ours"], seconds["smp"], target=TARGET))
+            for name in ("torch", "OpenVINO"):
+                rows.append(Comparison(f"{work}, {name}", "smp loop", seconds[name], seconds["smp"], target=TARGET))
             for name, found in measured.items():
                 processor = min(each[1] for each in found) / images
                 notes.append(
@@ -113,9 +142,10 @@ def main(images: int, rounds: int) -> None:
         "Folders",
         rows,
         seed=SEED,
-        peers=["segmentation-models-pytorch"],
+        peers=["segmentation-models-pytorch", "openvino"],
         notes=[
             "Files to files: decode, network, labels at the image's own size, palette PNG; output stride 16.",
+            "Torch and OpenVINO are ours, in float32; the loop runs in torch with all threads.",
             f"Each contender is a process of its own; they run in turns, {rounds} rounds each. Random weights.",
             *notes,
         ],

@@ -1,10 +1,12 @@
 """Files and folders that are written whole or not at all."""
 
+import os
+import platform
 from pathlib import Path
 
 import pytest
 
-from atrous.files import find_folder, replacing_folder, sync_folder, write_atomically
+from atrous.files import find_folder, remove_leftovers, replacing_folder, sync_folder, write_atomically
 
 
 class Cut(BaseException):
@@ -31,6 +33,20 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkey
             write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in path.parent.iterdir()] == ["a.bin"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_what_a_killed_process_left_is_removed_and_what_others_write_is_not(tmp_path: Path) -> None:
+    if (process := os.fork()) == 0:
+        os._exit(0)
+    os.waitpid(process, 0)
+    names = [f".{platform.node()}-{number}-{32 * 'a'}.tmp" for number in (process, os.getpid())]
+    for name in (*names, f".elsewhere-{process}-{32 * 'a'}.tmp", "mine.tmp"):
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [names[1], f".elsewhere-{process}-{32 * 'a'}.tmp", "mine.tmp"]
+    )
 
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])

@@ -17,7 +17,7 @@ FLOORS = [  # from the ground up; an import points to the same room or to a lowe
     {"models", "crf", "data", "viz"},
     {"inference"},
     {"training", "evaluation", "convert", "export"},
-    {"serve"},
+    {"serve", "bench"},
     {"cli"},
 ]
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -32,12 +34,32 @@ def write_atomically(path: Path, data: bytes) -> None:
         OSError: the file cannot be written; nothing has changed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    beside = path.with_name(f".{platform.node()}-{os.getpid()}-{uuid.uuid4().hex}.tmp")
     try:
         beside.write_bytes(data)
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what processes of this machine that were killed left of :func:`write_atomically` in a folder."""
+    name = re.compile(rf"\.{re.escape(platform.node())}-(\d+)-[0-9a-f]{{32}}\.tmp")
+    for file in folder.glob(".*.tmp"):
+        if (match := name.fullmatch(file.name)) and not _is_running(int(match[1])):
+            file.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    if os.name == "nt":  # where signal 0 ends it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 @contextmanager

@@ -33,6 +33,7 @@ SURFACE = {
     ),
     "train": "--dry-run --out --resume --set RECIPE",
     "export": "--format --model --out --output-stride --probabilities",
+    "bench": "--device --json --model --output-stride --size",
     "models": "",
     "crf refine": (
         "--classes --confidence --iterations --kind --orientation --out --overlay --overwrite --predictions "

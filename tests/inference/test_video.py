@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from atrous.data.files import videos
+from atrous.data.files.videos import VideoError
 from atrous.errors import OutputExistsError
-from atrous.inference import video as videos
 from atrous.inference.results import OutputOptions
-from atrous.inference.video import VideoError, VideoReport, predict_video, split_videos
+from atrous.inference.video import VideoReport, predict_video, split_videos
 from tests.inference.small import DarkOrLight, image, tree
 
 
@@ -137,7 +138,7 @@ def test_results_of_another_video_are_not_replaced(tmp_path: Path) -> None:
 
 def test_no_more_frames_are_read_than_are_worked_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alive, most = [0], [0]
-    write = videos._OverlayVideo.write
+    write = videos.VideoWriter.write
 
     def read(self):
         for number in range(60):
@@ -149,8 +150,8 @@ def test_no_more_frames_are_read_than_are_worked_on(tmp_path: Path, monkeypatch:
         alive[0] -= 1
         write(self, pixels)
 
-    monkeypatch.setattr(videos._Reader, "__iter__", read)
-    monkeypatch.setattr(videos._OverlayVideo, "write", written)
+    monkeypatch.setattr(videos.VideoReader, "__iter__", read)
+    monkeypatch.setattr(videos.VideoWriter, "write", written)
     assert run(clip(tmp_path / "clip.mp4"), tmp_path / "out").frames == 60
     assert most[0] < 30
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from atrous.cli.bench import bench
 from atrous.cli.common import Commands, add_commands, print_any_name, share_processors
 from atrous.cli.compare import compare
 from atrous.cli.convert import convert_app
@@ -25,7 +26,7 @@ from atrous.cli.train import train
 app = typer.Typer(
     cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
 )
-add_commands(app, demo, predict, evaluate, compare, report, sweep, train, export, models)
+add_commands(app, demo, predict, evaluate, compare, report, sweep, train, bench, export, models)
 app.add_typer(data_app, name="data")
 app.add_typer(crf_app, name="crf")
 app.add_typer(convert_app, name="convert")

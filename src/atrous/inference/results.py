@@ -20,7 +20,7 @@ from atrous.data.files.exif import Pixels
 from atrous.data.files.find import FoundImage
 from atrous.data.files.images import ImageError
 from atrous.errors import InputError, OutputExistsError
-from atrous.files import write_atomically
+from atrous.files import remove_leftovers, write_atomically
 from atrous.inference.origin import Origin, is_complete, read_origin, source_of
 from atrous.inference.segmentation import Segmentation
 from atrous.labels import LabelSet, encode_mask
@@ -140,6 +140,8 @@ class Writer:
         self, images: Sequence[tuple[FoundImage, Path]]
     ) -> tuple[list[tuple[FoundImage, Path]], list[str]]:
         """Leave out the images, with their stems, whose results are complete; with a note on those made otherwise."""
+        for folder in {(self.out / stem).parent for _, stem in images}:
+            remove_leftovers(folder)
         found = [self.find(image, stem) for image, stem in images]
         left = [item for item, state in zip(images, found, strict=True) if state != "complete"]
         if not (others := found.count("other")):

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import glob
-import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 from PIL import Image
 
 from atrous.data.files.exif import Pixels
 from atrous.data.files.find import FoundImage
 from atrous.data.files.images import DecodedImage
-from atrous.errors import InputError, OutputExistsError
+from atrous.data.files.videos import SUFFIXES, VideoError, VideoReader, VideoWriter
+from atrous.errors import OutputExistsError
+from atrous.files import remove_leftovers
 from atrous.inference.origin import read_origin, source_of
 from atrous.inference.results import Failed, OutputOptions, Writer, failure
 from atrous.inference.segmentation import Segmentation
@@ -32,17 +32,8 @@ if TYPE_CHECKING:  # videos can be labelled without torch
     from atrous.inference.test_time import Inference
     from atrous.models.base import SegmentationModel
 
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "8")  # fatal errors alone: what is wrong with a video, our errors say
-SUFFIXES = frozenset(".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .mjpeg .wmv".split())
-"""The suffixes of the files that count as videos."""
 OVERLAY_ENDING = ".overlay.mp4"
-_USUAL_RATE = 25.0
 _MANY = 1000  # frames of a video that does not say how many it has
-_CUT_OFF = 0.95  # containers often announce a few frames too many
-
-
-class VideoError(InputError):
-    """A video that can't be read or segmented; the message names the file, what was found, and the fix."""
 
 
 @dataclass(frozen=True)
@@ -177,11 +168,13 @@ def label_video(
     """
     begin = time.perf_counter()
     video, out = Path(video), Path(out)
-    reader = _Reader(video, every)
+    reader = VideoReader(video, every)
     image = FoundImage(video, Path(video.name), explicit=True)
     overlay = out / f"{video.stem}{OVERLAY_ENDING}"
     writer = Writer(out, outputs, frozenset([os.path.realpath(video)]), made_with)
     _check_overlay(overlay, video, out / video.stem / _name(0), outputs.overwrite)
+    if resume:
+        remove_leftovers(out / video.stem)
     places = Places(processors or Processors(), reader.expected or _MANY)
 
     def work(frame: tuple[int, Pixels]) -> tuple[Pixels, bool]:
@@ -200,7 +193,7 @@ def label_video(
         return found.overlay(legend=False), False
 
     kept = frames = 0
-    with _OverlayVideo(overlay, reader.rate / every) as drawn:
+    with VideoWriter(overlay, reader.rate / every) as drawn:
         for pixels, was_kept in in_order(work, reader, places.count + FILE_THREADS):
             drawn.write(pixels)
             frames, kept = frames + 1, kept + was_kept
@@ -221,98 +214,3 @@ def _check_overlay(overlay: Path, video: Path, first: Path, overwrite: bool) -> 
         raise OutputExistsError(
             f"{overlay} exists and is not a result of {video}; choose another folder for --out, or use --overwrite"
         )
-
-
-class _Reader:
-    """Every n-th frame of a video with its number, read as it is asked for.
-
-    Raises:
-        VideoError: as :func:`predict_video`; while reading, for frames of another size.
-    """
-
-    def __init__(self, path: Path, every: int) -> None:
-        if every < 1:
-            raise VideoError(f"every is the distance between two frames, at least 1, not {every}")
-        if not path.is_file():
-            raise VideoError(f"{path}: no such file; check the name")
-        self.path, self.every, self.read = path, every, 0
-        self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
-        if not self._capture.isOpened():
-            raise VideoError(
-                f"{path}: not a video that FFmpeg can read ({path.stat().st_size:,} bytes), expected MP4, MOV, AVI, "
-                f"MKV or WebM; copy it again, or convert it: ffmpeg -i {path.name} converted.mp4"
-            )
-        rate, count = (self._capture.get(what) for what in (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT))
-        self.rate = rate if math.isfinite(rate) and 0 < rate <= 1000 else _USUAL_RATE
-        self.count = int(count) if math.isfinite(count) and count > 0 else 0
-
-    @property
-    def expected(self) -> int:
-        """How many frames will come, as far as the file says."""
-        return -(-self.count // self.every)
-
-    def __iter__(self) -> Iterator[tuple[int, Pixels]]:
-        size: tuple[int, ...] | None = None
-        while self._capture.grab():
-            if self.read % self.every == 0:
-                good, pixels = self._capture.retrieve()
-                if not good:
-                    break
-                size = size or pixels.shape
-                self._check_size(size, pixels.shape)
-                yield self.read, np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
-            self.read += 1
-        self._capture.release()
-        if not self.read:
-            raise VideoError(
-                f"{self.path}: a video without a frame that can be decoded ({self.path.stat().st_size:,} bytes); copy "
-                "or record it again"
-            )
-
-    def _check_size(self, first: tuple[int, ...], here: tuple[int, ...]) -> None:
-        if here != first:
-            raise VideoError(
-                f"{self.path}: frame {self.read} has {here[1]}×{here[0]} pixels, the first {first[1]}×{first[0]}; "
-                f"bring all to one size: ffmpeg -i {self.path.name} -vf scale={first[1]}:{first[0]} scaled.mp4"
-            )
-
-    def notes(self) -> tuple[str, ...]:
-        """Remarks on what was read."""
-        if self.read >= _CUT_OFF * self.count:
-            return ()
-        return (
-            f"{self.path}: ends after {self.read} of the {self.count} frames that it announces: cut off or damaged",
-        )
-
-
-class _OverlayVideo:
-    """Writes frames to a video that appears under its name when it is whole."""
-
-    def __init__(self, path: Path, rate: float) -> None:
-        self._path, self._rate = path, rate
-        self._unfinished = path.with_name(f".{path.name.removesuffix('.mp4')}.unfinished.mp4")
-        self._writer: cv2.VideoWriter | None = None
-
-    def write(self, pixels: Pixels) -> None:
-        if self._writer is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            size = (pixels.shape[1], pixels.shape[0])
-            kind = cv2.VideoWriter.fourcc(*"mp4v")
-            self._writer = cv2.VideoWriter(str(self._unfinished), cv2.CAP_FFMPEG, kind, self._rate, size)
-            if not self._writer.isOpened():
-                raise VideoError(
-                    f"{self._path}: cannot be written as MPEG-4 at {size[0]}×{size[1]}; check that the folder may be "
-                    "written to, and that frames are at most 8191 pixels a side"
-                )
-        self._writer.write(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
-
-    def __enter__(self) -> _OverlayVideo:
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if self._writer is None:
-            return
-        self._writer.release()
-        if kind is None:
-            self._unfinished.replace(self._path)
-        self._unfinished.unlink(missing_ok=True)

@@ -1,0 +1,139 @@
+"""`atrous bench`: what is measured, what is proven, and what crashes."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import atrous
+from atrous.bench import child, run
+from atrous.bench.child import Measured, Task, measure_in_child
+from atrous.bench.machine import Machine
+from atrous.bench.run import Bench, bench, describe_bottleneck, network_shares
+from atrous.bench.stages import Split
+from atrous.cli import app
+from atrous.errors import InputError
+
+SPLIT = Split({"decode": 0.01, "network": 0.08, "upsample": 0.01, "crf": 9.0}, 40_000, 800, 5)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("model") / "m"
+    atrous.create_model("deeplabv3", backbone="test_resnet", num_classes=2).save(folder)
+    return str(folder)
+
+
+def pretend(task: Task) -> Measured | str:
+    """Every runtime works but for one: OpenVINO gives other labels, and bfloat16 crashes."""
+    if task.precision == "bfloat16":
+        return "crashed: the process was ended by signal 4"
+    images = np.load(task.images)
+    np.save(task.labels, np.full(images.shape[:3], task.runtime == "openvino", np.uint8))
+    return Measured(1.0, {"torch": 0.3, "onnxruntime": 0.2, "openvino": 0.1}[task.runtime], 5.0, 10**8)
+
+
+@pytest.fixture(scope="module")
+def found(model: str) -> Iterator[Bench]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "measure_in_child", pretend)
+        patch.setattr(run, "export_model", lambda _, file: Path(file).touch())
+        patch.setattr(run, "is_installed", lambda _: True)
+        patch.setattr(run, "measure_machine", lambda _: Machine(1e9, 1e9))
+        patch.setattr(run, "_TRIALS", 1)
+        yield bench(model, size=(33, 41))
+
+
+def test_the_fastest_setting_is_one_that_ran_and_gave_the_references_labels(found: Bench) -> None:
+    proven = {(setting.runtime, setting.precision): setting.proven for setting in found.settings}
+    assert proven[("torch", "float32")]
+    assert proven[("onnxruntime", "float32")]
+    assert not proven[("torch", "bfloat16")]
+    assert not proven[("openvino", "float32")]
+    assert found.fastest
+    assert found.fastest.runtime == "onnxruntime"
+    assert set(found.split.seconds) == {"decode", "preprocess", "network", "upsample", "encode", "crf"}
+    assert min(found.split.seconds.values()) > 0
+    assert found.split.multiply_adds > 10_000
+    assert found.split.bytes > 4 * found.split.layers > 0
+
+
+def test_results_are_json(found: Bench) -> None:
+    stored = json.loads(json.dumps(found.to_dict()))
+    assert stored["fastest"] == {"runtime": "onnxruntime", "precision": "float32"}
+    assert stored["settings"][0]["measured"]["memory"] == 10**8
+    assert "hardware" in stored["origin"]
+    assert stored["network"]["share_of_matrix_rate"] > 0
+
+
+def test_the_command_prints_a_line_for_each_setting(
+    found: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "bench", lambda *_, **__: found)
+    file = tmp_path / "bench.json"
+    result = CliRunner().invoke(app, ["bench", "--model", found.model, "--size", "33x41", "--json", str(file)])
+    assert result.exit_code == 0, result.output
+    assert "crashed: the process was ended by signal 4" in result.stdout
+    assert "0.00%: not proven" in result.stdout
+    assert "fastest proven setting: onnxruntime float32" in result.stdout
+    assert "bottleneck: " in result.stdout
+    assert json.loads(file.read_text())["size"] == [33, 41]
+    result = CliRunner().invoke(app, ["bench", "--model", found.model, "--size", "big"])
+    assert (result.exit_code, "height and width in pixels" in result.output) == (2, True)
+
+
+def test_a_model_that_cannot_be_exported_is_measured_in_torch_alone(
+    found: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise InputError("a size is fixed")
+
+    monkeypatch.setattr(run, "export_model", refuse)
+    monkeypatch.setattr(run, "measure_split", lambda *_: SPLIT)
+    again = bench(found.model, size=(33, 41))
+    assert {setting.runtime for setting in again.settings} == {"torch"}
+    assert again.notes == ("not exported: a size is fixed",)
+
+
+def test_the_bottleneck_is_named_with_what_the_network_waits_for() -> None:
+    assert network_shares(SPLIT, Machine(1e6, 1e5)) == (0.5, 0.1)
+    assert describe_bottleneck(SPLIT, Machine(1e6, 1e5)).startswith("network takes 80% of an image's time")
+    assert describe_bottleneck(SPLIT, Machine(1e6, 1e5)).endswith("multiply-adds bound")
+    assert describe_bottleneck(SPLIT, Machine(1e7, 1.25e4)).endswith("memory bound")
+    assert "its 5 layers wait for neither alone" in describe_bottleneck(SPLIT, Machine(1e7, 1e5))
+    slow = Split(SPLIT.seconds | {"decode": 0.5}, 1, 1, 1)
+    assert describe_bottleneck(slow, Machine(1, 1)) == "decode takes 85% of an image's time"
+
+
+def test_a_process_that_dies_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = Task("m", "torch", "float32", "images.npy", "labels.npy", 1)
+    for code, line in ((-9, "ended by signal 9"), (1, "failed: ValueError: no"), (3, "failed: exit code 3")):
+        done = SimpleNamespace(returncode=code, stdout="", stderr="ValueError: no\n" if code == 1 else "")
+        monkeypatch.setattr(subprocess, "run", lambda *_, done=done, **__: done)
+        assert line in measure_in_child(task)
+
+    def hang(*_: object, **__: object) -> None:
+        raise subprocess.TimeoutExpired("", 1)
+
+    monkeypatch.setattr(subprocess, "run", hang)
+    assert measure_in_child(task) == f"no result after {child.TIME_LIMIT} s"
+
+
+@pytest.mark.slow
+def test_a_setting_is_measured_in_a_process_of_its_own(model: str, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 33, 41, 3), np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    task = Task(model, "torch", "float32", str(tmp_path / "images.npy"), str(tmp_path / "labels.npy"), 2)
+    found = measure_in_child(task)
+    assert isinstance(found, Measured), found
+    assert found.latency > 0
+    assert found.start > found.latency
+    assert found.memory > 10**7
+    labels = np.load(tmp_path / "labels.npy")
+    expected = [atrous.predict(atrous.load(model), image, precision="float32").labels for image in images]
+    assert np.array_equal(labels, expected)
