@@ -5,14 +5,27 @@ changed by surgery.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from timm.layers import AvgPool2dSame, Conv2dSame
 from timm.layers.pool2d_same import MaxPool2dSame
 from torch import Tensor, nn
 
 from atrous.models.backbones.base import IMAGENET_MEAN, IMAGENET_STD, NATIVE_STRIDE, Backbone
-from atrous.models.surgery.output_stride import set_multi_grid, set_output_stride
-from atrous.models.surgery.trace import GeometryError, trace
+from atrous.models.surgery.output_stride import remember_trace, set_multi_grid, set_output_stride
+from atrous.models.surgery.trace import GeometryError, Trace, skeleton, trace, trace_skeleton
+
+
+class Fit(NamedTuple):
+    """The image sides that a network covers evenly.
+
+    Args:
+        remainder: sides have to be a multiple of 32 plus this: 1 for 32k + 1, 0 for 32k, None for any.
+        native: a trace of the network, as it was built, at such a side.
+    """
+
+    remainder: int | None
+    native: Trace
 
 
 class ConvolutionalBackbone(Backbone):
@@ -23,8 +36,7 @@ class ConvolutionalBackbone(Backbone):
             strides.
         name, in_channels, channels, strides, mean, std: as for :class:`Backbone`.
         output_stride: 4, 8, 16 or 32.
-        size_remainder: image sides have to be a multiple of 32 plus this; None where any size fits. See
-            :func:`find_size_remainder`.
+        fit: which image sides fit, from :func:`find_fit`; any if left out.
 
     Raises:
         SurgeryError: a layer that can't be dilated.
@@ -41,16 +53,18 @@ class ConvolutionalBackbone(Backbone):
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         output_stride: int,
-        size_remainder: int | None = None,
+        fit: Fit | None = None,
     ) -> None:
-        grids = trace(net, in_channels, _fitting_size(4 * NATIVE_STRIDE, size_remainder)).outputs
+        fit = fit or Fit(None, trace(net, in_channels, 4 * NATIVE_STRIDE))
+        grids = fit.native.outputs
         super().__init__(
             name, in_channels=in_channels, channels=channels, grids=grids, strides=strides, mean=mean, std=std
         )
-        if size_remainder == 1:
+        if fit.remainder == 1:
             pad_evenly(net)
         self.net = net
-        self.size_remainder = size_remainder
+        self.size_remainder = fit.remainder
+        remember_trace(net, fit.native)
         self.output_stride = output_stride
 
     def _set_output_stride(self, value: int) -> None:
@@ -120,8 +134,8 @@ def _fitting_size(size: int, remainder: int | None) -> int:
     return (size - remainder + NATIVE_STRIDE - 1) // NATIVE_STRIDE * NATIVE_STRIDE + remainder
 
 
-def find_size_remainder(net: nn.Module, name: str, in_channels: int) -> int | None:
-    """Which image sides a network covers evenly, found by tracing two sizes: 1 for 32k + 1, 0 for 32k, None for any.
+def find_fit(net: nn.Module, name: str, in_channels: int) -> Fit:
+    """Which image sides a network covers evenly, found by tracing two sizes.
 
     Args:
         net: as for :class:`ConvolutionalBackbone`.
@@ -131,18 +145,19 @@ def find_size_remainder(net: nn.Module, name: str, in_channels: int) -> int | No
     Raises:
         GeometryError: a network that can't be traced.
     """
-    traces = {}
+    traces: dict[int, Trace] = {}
     reasons = []
+    bare = skeleton(net)
     for size in (4 * NATIVE_STRIDE, 4 * NATIVE_STRIDE + 1):
         try:
-            traces[size % NATIVE_STRIDE] = trace(net, in_channels, size)
+            traces[size % NATIVE_STRIDE] = trace_skeleton(bare, in_channels, size)
         except (GeometryError, RuntimeError, AssertionError) as error:
             reasons.append(str(error))
     if not traces:
         raise GeometryError(f"the features of backbone '{name}' can't be followed: {reasons[0]}")
     if len(traces) == 1:
-        return next(iter(traces))
+        return Fit(*next(iter(traces.items())))
     if traces[0].outputs != traces[1].outputs:
-        return 1
+        return Fit(1, traces[1])
     gaps = (w for w in traces[0].windows if w.stride > 1 and w.padding < (w.kernel - 1) / 2 * w.dilation)
-    return 0 if any(gaps) else None
+    return Fit(0 if any(gaps) else None, traces[0])

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from atrous.models.backbones.base import IMAGENET_MEAN, IMAGENET_STD
-from atrous.models.backbones.convolutional import ConvolutionalBackbone, find_size_remainder
+from atrous.models.backbones.convolutional import ConvolutionalBackbone, find_fit
 from atrous.models.backbones.weights import timm_network
 
 
@@ -46,7 +46,7 @@ class TimmBackbone(ConvolutionalBackbone):
             mean=config.get("mean", IMAGENET_MEAN),
             std=config.get("std", IMAGENET_STD),
             output_stride=output_stride,
-            size_remainder=find_size_remainder(net, name, in_channels),
+            fit=find_fit(net, name, in_channels),
         )
 
     def _network(self, name: str, in_channels: int, pretrained: bool | str | Path) -> nn.Module:

@@ -11,7 +11,7 @@ from torch import nn
 
 from atrous.errors import InputError
 from atrous.models.backbones.base import IMAGENET_MEAN, IMAGENET_STD, larger
-from atrous.models.backbones.convolutional import ConvolutionalBackbone, find_size_remainder
+from atrous.models.backbones.convolutional import ConvolutionalBackbone, find_fit
 from atrous.models.surgery.convolutionalize import SurgeryError, input_channels
 from atrous.models.surgery.features import feature_network
 from atrous.models.surgery.trace import skeleton
@@ -71,7 +71,7 @@ class TracedBackbone(ConvolutionalBackbone):
             mean=mean or config.get("mean", IMAGENET_MEAN),
             std=std or config.get("std", IMAGENET_STD),
             output_stride=output_stride or features.strides[-1],
-            size_remainder=find_size_remainder(features.net, name, first),
+            fit=find_fit(features.net, name, first),
         )
         self._smallest = _smallest_side(self.net, first)
 

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atrous.models.surgery.convolutionalize import SurgeryError, convolutionalize, input_channels
-from atrous.models.surgery.trace import GeometryError, trace_windows
+from atrous.models.surgery.trace import GeometryError, Trace, Window, trace_windows
 
 __all__ = ["OUTPUT_STRIDES", "AtrousPool2d", "SurgeryError", "convolutionalize", "set_multi_grid", "set_output_stride"]
 
@@ -153,6 +153,22 @@ def _native_windows(net: nn.Module, in_channels: int) -> dict[str, _Native]:
         raise SurgeryError(
             f"the layers of {type(net).__name__} can't be followed, so they can't be dilated: {error}"
         ) from error
+    return _native_settings(net, windows)
+
+
+def remember_trace(net: nn.Module, native: Trace) -> None:
+    """Note the native settings of a network from a trace of it as it was built, unless they are known: surgery then
+    makes no trace of its own.
+
+    Raises:
+        SurgeryError: a layer that is used at two input strides.
+    """
+    if getattr(net, "_native_windows", None) is None and not native.lost:
+        net._native_windows = _native_settings(net, native.windows)  # type: ignore[assignment]
+
+
+def _native_settings(net: nn.Module, windows: Sequence[Window]) -> dict[str, _Native]:
+    """The native settings of the layers whose windows a trace shows."""
     modules = dict(net.named_modules())
     plan: dict[str, _Native] = {}
     for window in windows:

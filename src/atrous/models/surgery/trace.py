@@ -44,10 +44,13 @@ class Lost:
 
 @dataclass(frozen=True)
 class Trace:
-    """What one symbolic forward shows: a grid for each output, and every window that lies on the way."""
+    """What one symbolic forward shows: a grid for each output, every window that lies on the way, and whether one lies
+    over a map that could not be followed.
+    """
 
     outputs: tuple[Grid, ...]
     windows: tuple[Window, ...]
+    lost: bool = False
 
 
 @contextmanager
@@ -97,16 +100,21 @@ def trace(net: nn.Module, in_channels: int = 3, size: int = 129) -> Trace:
     Raises:
         GeometryError: an output whose position is unknown (global pooling, upsampling inside, strided slicing, ...).
     """
-    result, tracker = _run(net, in_channels, size)
+    return trace_skeleton(skeleton(net), in_channels, size)
+
+
+def trace_skeleton(bare: nn.Module, in_channels: int, size: int) -> Trace:
+    """:func:`trace` of a network's :func:`skeleton`, which can be traced several times."""
+    result, tracker = _run(bare, in_channels, size)
     maps = [result] if isinstance(result, Tensor) else list(result)
     grids = []
     for number, feature in enumerate(maps):
         grid, _ = tracker.get(feature)
         if not isinstance(grid, Grid):
             reason = grid.reason if isinstance(grid, Lost) else "it does not depend on a place in the image"
-            raise GeometryError(f"output {number} of {type(net).__name__} has no place in the image: {reason}")
+            raise GeometryError(f"output {number} of {type(bare).__name__} has no place in the image: {reason}")
         grids.append(grid)
-    return Trace(tuple(grids), tuple(tracker.windows))
+    return Trace(tuple(grids), tuple(tracker.windows), tracker.lost is not None)
 
 
 def trace_windows(net: nn.Module, in_channels: int = 3, size: int = 129) -> tuple[Window, ...]:
@@ -115,15 +123,14 @@ def trace_windows(net: nn.Module, in_channels: int = 3, size: int = 129) -> tupl
     Raises:
         GeometryError: a window over a map whose position can't be determined.
     """
-    _, tracker = _run(net, in_channels, size)
+    _, tracker = _run(skeleton(net), in_channels, size)
     if tracker.lost:
         raise GeometryError(tracker.lost.reason)
     return tuple(tracker.windows)
 
 
-def _run(net: nn.Module, in_channels: int, size: int) -> tuple[Any, Tracker]:
+def _run(bare: nn.Module, in_channels: int, size: int) -> tuple[Any, Tracker]:
     """One forward of a network's skeleton, watched."""
-    bare = skeleton(net)
     image = torch.empty(1, in_channels, size, size, device="meta")
     with tracking(bare, image) as tracker:
         result = bare(image)
@@ -139,12 +146,17 @@ def tracking(bare: nn.Module, image: Tensor) -> Iterator[Tracker]:
         image: ``(1, C, H, W)`` on the meta device.
     """
     tracker = Tracker(bare)
+    hooks = []
     for name, module in bare.named_modules():
-        module.register_forward_pre_hook(tracker.enter(name, type(module).__name__))
-        module.register_forward_hook(tracker.leave)
+        hooks.append(module.register_forward_pre_hook(tracker.enter(name, type(module).__name__)))
+        hooks.append(module.register_forward_hook(tracker.leave))
     tracker.put(image, PIXELS, (2, 3))
-    with torch.no_grad(), tracker:
-        yield tracker
+    try:
+        with torch.no_grad(), tracker:
+            yield tracker
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 Axes = tuple[int, int]
