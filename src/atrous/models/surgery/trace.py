@@ -190,8 +190,7 @@ class Tracker(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", str(func))
-        # Without data, torch computes a norm's form by way of all its steps, which took half of a trace's time.
-        result = torch.empty_like(args[0]) if name == "batch_norm" else func(*args, **kwargs)
+        result = torch.empty_like(args[0]) if name in _SAME_FORM else func(*args, **kwargs)
         inputs = [t for t in tensors_in((args, tuple(kwargs.values()))) if id(t) in self._places]
         if name in WINDOWS:  # weights have no place
             inputs = [t for t in inputs if t is args[0]]
@@ -262,6 +261,12 @@ class Tracker(TorchFunctionMode):
     def _lost(self, why: str) -> Lost:
         name, kind = self._stack[-1]
         return Lost(f"in layer '{name}' ({kind}) {why}" if name else f"in {kind}.forward {why}")
+
+
+_SAME_FORM = {"batch_norm", "relu6", "hardtanh", "hardswish", "hardsigmoid", "silu", "gelu"}
+"""Functions whose result has the form of their input. Without data, torch finds it by way of all their steps: more than
+half of a trace's time.
+"""
 
 
 def tensors_in(values: Any) -> Iterator[Tensor]:
