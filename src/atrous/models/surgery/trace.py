@@ -263,7 +263,7 @@ class Tracker(TorchFunctionMode):
         return Lost(f"in layer '{name}' ({kind}) {why}" if name else f"in {kind}.forward {why}")
 
 
-_SAME_FORM = {"batch_norm", "relu6", "hardtanh", "hardswish", "hardsigmoid", "silu", "gelu"}
+_SAME_FORM = {"batch_norm", "layer_norm", "group_norm", "relu6", "hardtanh", "hardswish", "hardsigmoid", "silu", "gelu"}
 """Functions whose result has the form of their input. Without data, torch finds it by way of all their steps: more than
 half of a trace's time.
 """
