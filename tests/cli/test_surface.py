@@ -48,6 +48,7 @@ SURFACE = {
     "convert tflite-arrays": "--classes --data --out --overwrite FILE",
     "data check": "--classes --enlarge-masks --fix --json --overlap --split SPEC",
     "data convert": "--classes --link --out --overlap --split --to SPEC",
+    "data find-errors": "--data --device --model --out --precision --split",
     "data stats": "--classes --json --overlap --sheet --split SPEC",
 }
 """Every command with its arguments and options; a change here is a line in CHANGELOG."""

@@ -91,7 +91,10 @@ def evaluate(
         )
     typer.echo(f"{describe_evaluation(model, evaluation)}\n\n{table(evaluation)}")
     if json or report:
-        facts = to_facts(evaluation, network.card, model)
+        settings = {"output stride": output_stride, "scales": scales, "merge": merge}
+        given = [f"{name} {value}" for name, value in settings.items() if value is not None]
+        switches = [name for name, wanted in (("flip", flip), ("CRF", crf)) if wanted]
+        facts = to_facts(evaluation, network.card, ", ".join([model, *given, *switches]))
         write_json(json, facts)
     if report:
         from atrous.evaluation.page.writing import write_report

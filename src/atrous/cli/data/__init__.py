@@ -1,4 +1,4 @@
-"""`atrous data`: checking, counting and converting datasets."""
+"""`atrous data`: checking, counting and converting datasets, and finding wrong masks."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import typer
 from atrous.cli.common import add_commands
 from atrous.cli.data.check import check
 from atrous.cli.data.convert import convert
+from atrous.cli.data.find_errors import find_errors
 from atrous.cli.data.stats import stats
 
 data_app = typer.Typer(no_args_is_help=True)
-add_commands(data_app, check, stats, convert)
+add_commands(data_app, check, stats, convert, find_errors)
 
 
 @data_app.callback()
 def _data() -> None:
-    """Check, count and convert datasets."""
+    """Check, count and convert datasets, and find wrong masks."""
