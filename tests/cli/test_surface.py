@@ -32,7 +32,7 @@ SURFACE = {
         "--trimap"
     ),
     "train": "--dry-run --out --resume --set RECIPE",
-    "export": "--format --model --out --output-stride --probabilities",
+    "export": "--calibrate --format --int8 --model --out --output-stride --probabilities --split",
     "bench": "--device --json --model --output-stride --size",
     "models": "",
     "crf refine": (

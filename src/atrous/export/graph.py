@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -39,7 +40,8 @@ class Deployed(nn.Module):
         H, W)``.
         """
         size = image.shape[1], image.shape[2]
-        main = self.model.main_output(self.model.preprocessing(image.permute(0, 3, 1, 2)))
+        # Not channels-last: exporters spell out its strides.
+        main = self.model.main_output(self.model.preprocessing(image.permute(0, 3, 1, 2).contiguous()))
         assert not isinstance(main.grid, tuple)  # as deployed() sees to
         logits, crop = self.upsample(main.logits.float(), main.grid, size)
         labels = crop(logits.argmax(1).to(torch.uint8), size)  # cut late: labels are the smallest
@@ -86,11 +88,14 @@ def deployed(model: SegmentationModel, output_stride: int | None, probabilities:
             f"this model's resize is '{model.resize}', which an export can't follow at every size: set "
             "model.resize = 'exact' and save it, so that logits are sampled where the features sit"
         )
-    copy = structural_copy(model).eval()
+    weights = list(model.parameters())
+    shared = all(weight.device.type == "cpu" and weight.dtype == torch.float32 for weight in weights)
+    # Moving a copy that shares its weights would move the model's.
+    copy = (structural_copy(model) if shared else deepcopy(model).cpu().float()).eval()
     copy.label_set, copy.card = model.label_set, model.card
     if output_stride is not None:
         copy.output_stride = output_stride
-    return Deployed(copy.cpu(), probabilities, upsample).eval()
+    return Deployed(copy, probabilities, upsample).eval()
 
 
 def dynamic_shapes() -> dict[str, dict[int, torch.export.Dim]]:

@@ -6,33 +6,35 @@ import io
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from atrous.errors import InputError
 from atrous.export.graph import Deployed, dynamic_shapes, example
 from atrous.export.metadata import metadata
+from atrous.export.openvino_file import write_openvino
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+
+    from atrous.models.base import SegmentationModel
 
 OPSET = 18
 """Of the standard operators; ONNX Runtime and its Web build, OpenVINO and TensorRT read it."""
 
 
 def to_onnx(network: Deployed) -> ModelProto:
-    """A network as an ONNX graph for images of any number and size, simplified, without metadata.
+    """A network with probabilities as an ONNX graph for images of any number and size, simplified, without metadata.
 
     Raises:
         InputError: an operation of the network has no form that is right at every size; the message has the exporter's.
     """
     import onnx
 
-    names = ["labels", "probabilities"] if network.probabilities else ["labels"]
     with _quiet():
         try:
             program = torch.onnx.export(
@@ -40,7 +42,7 @@ def to_onnx(network: Deployed) -> ModelProto:
                 (example(network.model),),
                 dynamo=True,
                 input_names=["image"],
-                output_names=names,
+                output_names=["labels", "probabilities"],
                 dynamic_shapes=dynamic_shapes(),
                 opset_version=OPSET,
                 external_data=False,
@@ -70,13 +72,42 @@ def _causes(error: BaseException | None) -> Iterator[str]:
         yield str(error).strip().partition("\n")[0]
 
 
-def describe_in(proto: ModelProto, model: Any) -> ModelProto:
-    """Write a model's metadata into its graph."""
+def with_outputs(proto: ModelProto, names: Sequence[str]) -> ModelProto:
+    """The graph with these outputs alone, and without what computes the others."""
+    import onnx
+
+    part = onnx.ModelProto()
+    part.CopyFrom(proto)
+    outputs = [output for output in part.graph.output if output.name in names]
+    needed, nodes = set(names), []
+    for node in reversed(part.graph.node):  # they are in the order of computation
+        if needed & set(node.output):
+            needed |= set(node.input)
+            nodes.append(node)
+    weights = [weight for weight in part.graph.initializer if weight.name in needed]
+    for field, entries in (("output", outputs), ("node", nodes[::-1]), ("initializer", weights)):
+        kept = [type(entry).FromString(entry.SerializeToString()) for entry in entries]
+        part.graph.ClearField(field)
+        getattr(part.graph, field).extend(kept)
+    return part
+
+
+def write_graph(proto: ModelProto, model: SegmentationModel, file: Path) -> None:
+    """Write a graph with a model's metadata, as ``.onnx`` or as OpenVINO's pair of files.
+
+    Raises:
+        InputError: OpenVINO can't convert the network, or it is too large for one ONNX file.
+    """
     import onnx
 
     onnx.helper.set_model_props(proto, metadata(model))
     proto.producer_name = "atrous"
-    return proto
+    if proto.ByteSize() >= 2**31:
+        raise InputError(f"{model.name} is larger than the 2 GB of one ONNX file: take a smaller backbone")
+    if file.suffix == ".onnx":
+        file.write_bytes(proto.SerializeToString())
+    else:
+        write_openvino(proto, file)
 
 
 def _simplified(proto: ModelProto) -> ModelProto:

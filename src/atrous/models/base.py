@@ -314,6 +314,11 @@ class SegmentationModel(nn.Module):
                 f"expected images (B, {self.backbone.in_channels}, H, W), got {tuple(images.shape)}; "
                 "a single image needs a batch dimension: image[None]"
             )
+        if torch.onnx.is_in_onnx_export() and torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
+            raise InputError(
+                "torch.onnx.export(dynamo=False) records the sizes of its example, so that images of other sizes would "
+                "get wrong labels: pass dynamo=True with dynamic_shapes, or use atrous.export_model"
+            )
         if 0 in images.shape[-2:]:
             raise InputError(f"an image has at least one pixel, not {images.shape[-2]} × {images.shape[-1]}")
 

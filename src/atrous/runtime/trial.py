@@ -5,6 +5,7 @@ That happens: a processor announces instructions that its virtual machine does n
 
 from __future__ import annotations
 
+import math
 import signal
 import subprocess
 import sys
@@ -67,7 +68,7 @@ def run_in_child(
         runtime: what runs it.
         batches: uint8 ``(N, H, W, C)`` each, of any sizes; by default those of
             :func:`~atrous.runtime.examples.example_batches`.
-        repeats: timed runs of each batch, after a first one.
+        repeats: timed runs of each batch, after a first one; without any, ``seconds`` are NaN.
         timeout: seconds after which the child is ended.
 
     Raises:
@@ -111,7 +112,8 @@ def _run(file: str, runtime: Runtime, images: str, results: str, repeats: str) -
             outputs[f"labels_{number}"], outputs[f"probabilities_{number}"] = model.labels_and_probabilities(batch)
         else:
             outputs[f"labels_{number}"] = model.labels(batch)
-        seconds.append(median(_time(model, batch) for _ in range(int(repeats))))
+        times = [_time(model, batch) for _ in range(int(repeats))]
+        seconds.append(median(times) if times else math.nan)
     np.savez(results, **outputs | {"seconds": np.array(seconds), "opening": np.array(opening)})  # type: ignore[arg-type]
 
 
