@@ -29,7 +29,8 @@ COMMAND = "python -m studies.exports"
 NOTES = (
     "Networks but the bundled one have random weights: what counts is that labels and times are torch's or better.",
     "Equal labels and the largest difference of the class probabilities are beside eager torch in float32; times are "
-    "from bytes to labels, medians, on a machine with other work, torch's just before and after. Ratios count.",
+    "from bytes to labels, medians, on a machine with other work, torch's just before and after. The runtimes have all "
+    "cores, torch the threads that are named below each table: ratios are fair where these are the same.",
 )
 
 

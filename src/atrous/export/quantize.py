@@ -62,6 +62,7 @@ def to_int8(graph: ModelProto, dataset: Dataset, indices: list[int]) -> ModelPro
 
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):
         source, target = Path(folder, "float.onnx"), Path(folder, "int8.onnx")
+        onnx.helper.set_model_props(graph, {"onnx.infer": "onnxruntime.quant"})  # it is simplified already
         onnx.save(graph, source)
         quantize_static(
             source,
