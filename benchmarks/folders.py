@@ -62,7 +62,9 @@ def ours_in_torch(backbone: str) -> Block:
 def ours_in_openvino(backbone: str) -> Block:
     """A folder with the exported model."""
     with tempfile.TemporaryDirectory() as folder:
-        model = open_exported(export_model(random_model(backbone), Path(folder, "model.onnx")), "openvino")
+        file = Path(folder, "model.onnx")
+        export_model(random_model(backbone), file)
+        model = open_exported(file, "openvino")
 
     def label(_: FoundImage, decoded: DecodedImage) -> Segmentation:
         return Segmentation(model.labels(decoded.pixels[None])[0], decoded.pixels, model.label_set)

@@ -25,7 +25,7 @@ pytest.importorskip("onnxscript", reason="needs the extra 'export'")
 CLASSES = ("sky", "road", "tree")
 SHAPES = ((1, 257, 321), (1, 375, 500), (3, 97, 64), (1, 1, 1), (2, 33, 2))
 PORTABLE = set(
-    """Abs Add ArgMax AveragePool Cast Clip Concat Conv ConvTranspose Div Erf Expand Gather GlobalAveragePool
+    """Abs Add ArgMax AveragePool Cast Clip Concat Conv ConvTranspose Div Erf Exp Expand Gather GlobalAveragePool
     GridSample LRN LayerNormalization LeakyRelu MatMul Max MaxPool Min Mul Pad Pow Range ReduceMax ReduceMean
     ReduceSum Relu Reshape Resize Shape Sigmoid Slice Softmax Sqrt Squeeze Sub Tanh Transpose Unsqueeze Where""".split()
 )
@@ -189,6 +189,7 @@ def test_what_can_not_be_exported_is_said(tmp_path: Path, name: str, options: di
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.filterwarnings("ignore:You are using the legacy:DeprecationWarning")
 def test_the_tracing_exporter_is_refused(tmp_path: Path) -> None:
     model = make_model("test_resnet", "deeplabv3")
     with pytest.raises(InputError, match="dynamo=True"):
