@@ -33,6 +33,6 @@ class OutputExistsError(AtrousError, FileExistsError):
 
 
 def kind_of(value: object) -> str:
-    """The type of a value with its article, for messages: ``a list``, ``an int``."""
+    """The type of a value with its article, for messages: ``a list``, ``an int``, ``an ndarray``."""
     name = type(value).__name__
-    return f"{'an' if name[0] in 'aeiouAEIO' else 'a'} {name}"
+    return f"{'an' if name[0] in 'aeiouAEIO' or name.startswith('nd') else 'a'} {name}"

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from atrous.errors import InputError
+from atrous.errors import InputError, kind_of
 from atrous.evaluation.evaluate import Evaluation
 from atrous.evaluation.per_image import PerImage
 from atrous.provenance import provenance
@@ -205,7 +205,7 @@ def read_evaluation(place: str | Path) -> StoredEvaluation:
 def _metrics(facts: Any, file: Path) -> dict[str, Any]:
     """The evaluation in a file, which in a model's config.json is part of its card."""
     if not isinstance(facts, dict):
-        raise InputError(f"{file} holds a {type(facts).__name__}, expected the object that `atrous evaluate` writes")
+        raise InputError(f"{file} holds {kind_of(facts)}, expected the object that `atrous evaluate` writes")
     if "points" in facts:
         raise InputError(f"{file} is a sweep of several evaluations; evaluate with one setting instead")
     if file.name != "config.json":
