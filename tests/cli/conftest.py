@@ -25,7 +25,6 @@ class ByChannel(nn.Module):
     label_set = LabelSet(("red", "green", "blue"), ((255, 0, 0), (0, 255, 0), (0, 0, 255)))
     name = "by_channel"
     output_stride = 1
-    settings: ClassVar[dict[str, int]] = {}
     settings: ClassVar[dict[str, Any]] = {}
     backbone = SimpleNamespace(in_channels=3)
 

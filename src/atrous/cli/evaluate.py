@@ -74,7 +74,8 @@ def evaluate(
     check_writable(json, report and report / FILE)
     dataset = open_dataset(with_options(data, overlap=overlap, classes=classes), split)
     network = load_model(model, device)
-    network.resize = resize or network.resize
+    if resize:
+        network.resize = resize
     inference = make_inference(network, scales, flip, merge, crf)
     if output_stride is not None:
         network.output_stride = output_stride

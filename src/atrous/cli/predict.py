@@ -89,7 +89,8 @@ def predict(
     if every is not None and not videos:
         raise InputError("--every is the distance between frames of a video, and there is no video among the inputs")
     network = load_model(model, device)
-    network.resize = resize or network.resize
+    if resize:
+        network.resize = resize
     options: dict[str, Any] = {
         "outputs": OutputOptions(overlay, json, probabilities, attention_maps, overwrite),
         "output_stride": output_stride,
