@@ -49,6 +49,8 @@ SURFACE = {
     "data check": "--classes --enlarge-masks --fix --json --overlap --split SPEC",
     "data convert": "--classes --link --out --overlap --split --to SPEC",
     "data find-errors": "--data --device --model --out --precision --split",
+    "data split": "--classes --folds --group --out --overlap --seed --split --test --val SPEC",
+    "data tile": "--classes --keep-empty --out --overlap --shared --size --split SPEC",
     "data stats": "--classes --json --overlap --sheet --split SPEC",
 }
 """Every command with its arguments and options; a change here is a line in CHANGELOG."""

@@ -47,6 +47,10 @@ class FindingKind(StrEnum):
     NESTED_SPLITS = "nested-splits"
     REPEATED_IMAGE = "repeated-image"
     NEIGHBOURING_FRAMES = "neighbouring-frames"
+    NEAR_DUPLICATE = "near-duplicate"
+    OUTSIDE_IMAGE = "outside-image"
+    EMPTY_SHAPE = "empty-shape"
+    REPEATED_SHAPE = "repeated-shape"
     ABSENT_CLASS = "absent-class"
     UNEVALUATED_CLASS = "unevaluated-class"
 
@@ -340,6 +344,34 @@ RULES: Mapping[FindingKind, Rule] = {
         many="images are nearly the same as their neighbours by number in another split, as frames of a video are",
         expected="whole videos in one split, so that a model is evaluated on what it has not seen",
         fix="draw the splits by video, or by long sections of it",
+    ),
+    FindingKind.NEAR_DUPLICATE: Rule(
+        "warning",
+        one="image is nearly the same as one in another split, which it may be a copy of",
+        many="images are nearly the same as ones in another split, which they may be copies of",
+        expected="different images in each split, so that a model is evaluated on what it has not seen",
+        fix="draw the splits with `atrous data split`, which keeps them together; nothing, if they do differ",
+    ),
+    FindingKind.OUTSIDE_IMAGE: Rule(
+        "warning",
+        one="mask is drawn from shapes of which most lies outside the image",
+        many="masks are drawn from shapes of which most lies outside the image",
+        expected="shapes on the image; others were drawn on an image of another size or orientation",
+        fix="look at them, and draw them again; nothing, if only small pieces stick out",
+    ),
+    FindingKind.EMPTY_SHAPE: Rule(
+        "warning",
+        one="mask has shapes that contain no pixel",
+        many="masks have shapes that contain no pixel",
+        expected="an area for each shape: a polygon without one was often clicked by mistake",
+        fix="delete them in the tool, or nothing",
+    ),
+    FindingKind.REPEATED_SHAPE: Rule(
+        "warning",
+        one="mask has shapes that are there twice, with the same pixels",
+        many="masks have shapes that are there twice, with the same pixels",
+        expected="each object once; two classes for the same pixels are decided by the rule of overlap",
+        fix="delete one of each in the tool, or nothing, if their class is the same",
     ),
     FindingKind.ABSENT_CLASS: Rule(
         "warning",

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from atrous.data.doctor.dataset_rules import missing_classes, repeated_images
+from atrous.data.doctor.duplicates import near_duplicates
 from atrous.data.doctor.frames import neighbouring_frames
 from atrous.data.doctor.in_memory import check_datasets
 from atrous.data.doctor.inspect import PairFacts, glance, look, look_at_mask
@@ -20,6 +21,7 @@ from atrous.data.doctor.list_rules import (
 from atrous.data.doctor.pair_rules import with_known_colors
 from atrous.data.doctor.remedies import findings_about
 from atrous.data.doctor.report import Checkup
+from atrous.data.doctor.shape_rules import shape_findings
 from atrous.data.files.find import is_file
 from atrous.data.files.threads import Progress, read_all
 from atrous.data.findings import Finding, Item, errors_of, tally, worst_first
@@ -60,6 +62,8 @@ def check(spec: str, splits: Sequence[str] = (), progress: Progress | None = Non
         *findings_about(source, form, seen.facts),
         *repeated_images(source, lists, seen.facts),
         *neighbouring_frames(lists, seen.facts),
+        *near_duplicates(lists, seen.facts),
+        *shape_findings(pairs),
         *missing_classes(source, form, {split: seen.counts(split) for split in lists}),
     ]
     return replace(seen, findings=tuple(worst_first(findings)))
