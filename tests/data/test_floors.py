@@ -8,12 +8,13 @@ import pytest
 ROOM = Path(__file__).resolve().parents[2] / "src" / "atrous" / "data"
 FLOORS = [
     {"files"},
-    {"extras", "finding_kinds", "findings"},
+    {"extras", "finding_kinds", "findings", "alike"},
     {"dataset"},
-    {"sources"},
-    {"stats", "augment", "balance", "loading", "wrap", "contact_sheet", "folder_writer"},
+    {"wrap"},
+    {"sources", "class_tables"},
+    {"stats", "augment", "balance", "loading", "contact_sheet", "writers", "folder_writer"},
     {"doctor"},
-    {"opening", "export"},
+    {"opening", "export", "splitting", "tiling"},
 ]
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
 
