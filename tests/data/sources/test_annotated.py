@@ -345,6 +345,13 @@ def test_an_image_that_is_missing_is_a_finding(tmp_path: Path) -> None:
     assert finding.severity == "error"
 
 
+def test_images_that_were_not_annotated_are_a_note(tmp_path: Path) -> None:
+    labelme(tmp_path)
+    photo(tmp_path / "new.jpg")
+    (finding,) = [f for f in check(f"labelme:{tmp_path}", ["all"]).findings if f.kind == "unlisted-image"]
+    assert [finding.severity, *finding.files] == ["note", str(tmp_path / "new.jpg")]
+
+
 def test_labelmes_image_inside_the_file_is_taken_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     labelme(tmp_path / "data")

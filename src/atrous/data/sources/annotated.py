@@ -136,6 +136,11 @@ class AnnotatedSource(PublishedSource, ABC):
         named = sorted(split for split in self.pairs if split != UNNAMED)
         return named or ["train", "val"]
 
+    def unlisted_images(self) -> list[Path]:
+        """Images in the folder that have no annotations."""
+        listed = {pair.image for pairs in self.pairs.values() for pair in pairs}
+        return [image for image in ImageFinder(self.folder).every() if image not in listed]
+
     def list_file(self, split: str) -> Path:  # noqa: ARG002 - one file or folder has them all
         return self.root
 

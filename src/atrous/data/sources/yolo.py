@@ -18,7 +18,8 @@ from atrous.data.sources.names import read_lines, usual_split, visible
 from atrous.errors import DatasetError, InputError
 
 FORM = "a data.yaml of Ultralytics: names (a list, or numbers with names), train and val (folders of images, or lists)"
-_SPLITS = ("train", "val", "valid", "test")
+_OTHER_KEYS = ("names", "nc", "path", "download", "roboflow", "task", "channels", "kpt_shape", "flip_idx")
+"""Keys of a data.yaml that do not name images."""
 
 
 def read_scene(file: Path, image: str) -> Scene:  # noqa: ARG001 - a file has one image
@@ -92,7 +93,8 @@ class Yolo(AnnotatedSource):
         return {str(number): labels[name] for number, name in self._yaml["names"].items()}
 
     def entries(self) -> Mapping[str, Sequence[Listed]]:
-        given = {usual_split(key): self._yaml[key] for key in _SPLITS if self._yaml.get(key)}
+        others = {str(key): value for key, value in self._yaml.items() if key not in _OTHER_KEYS and value}
+        given = {usual_split(key): value for key, value in others.items() if isinstance(value, str | list)}
         if not given:
             raise DatasetError(f"{self.file} names no images: expected {FORM}")
         pairs = {}
