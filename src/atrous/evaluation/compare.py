@@ -86,7 +86,7 @@ class Comparison:
             ]
         for word, sign in (("gains", 1), ("loses", -1)):
             if told := self._told(sign):
-                parts.append(f"{word} {told}")
+                parts.append(f"{word} {told}" if main.sure else f"B {word} {told}")
         return "; ".join(parts)
 
     def _told(self, sign: int) -> str:

@@ -37,7 +37,8 @@ def compare_page(c: Comparison, label_set: LabelSet | None, cases: Cases) -> byt
     encoded = dict(zip(shown, pictures, strict=True))
     names = c.a.per_image().names
     defined = [row for row in c.classes if row.value is not None]
-    largest = sorted(defined, key=lambda row: -abs(row.value or 0))[:CLASSES]
+    changed = [row for row in defined if row.value] or defined
+    largest = sorted(changed, key=lambda row: -abs(row.value or 0))[:CLASSES]
     sizes = [replace(row, name=f"{row.name} objects") for row in c.sizes]
     return render(
         "compare.html",

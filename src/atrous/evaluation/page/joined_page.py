@@ -66,10 +66,11 @@ def _row(e: StoredEvaluation) -> dict[str, Any]:
 
 
 def _class_rows(several: Sequence[StoredEvaluation]) -> list[tuple[str, list[float | None], float | None]]:
-    """The IoU of each class that an evaluation has, and the highest."""
+    """The IoU of each class that an evaluation has, and the highest; None if there is nothing to choose from."""
     tables = [{row.name: row.iou for row in e.classes} for e in several]
     rows = []
     for name in dict.fromkeys(name for table in tables for name in table):
         values = [table.get(name) for table in tables]
-        rows.append((name, values, max((value for value in values if value is not None), default=None)))
+        defined = {value for value in values if value is not None}
+        rows.append((name, values, max(defined) if len(defined) > 1 else None))
     return rows
