@@ -22,7 +22,7 @@ from atrous.evaluation.crf_search import CRFSearch, search_crf, searched_images
 from atrous.evaluation.metrics import ConfusionMatrix
 from atrous.evaluation.report import percent
 from atrous.evaluation.trimap import trimap
-from atrous.inference.predictor import predict
+from atrous.inference.predict import predict
 from atrous.labels import LabelSet, Mask
 from atrous.models import SegmentationModel
 from studies.options import MODEL, VOC, Data, Model, Split

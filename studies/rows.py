@@ -93,7 +93,7 @@ def print_progress(now: Progress) -> None:
 
 def load_network(study: Study, data: Data, row: Row) -> SegmentationModel:
     """The network of a row, with the row's attributes."""
-    model = atrous.load(run_folder(study, data, row.trained_as) / "last")
+    model: SegmentationModel = atrous.load(run_folder(study, data, row.trained_as) / "last")
     for name, value in row.attributes.items():
         if name not in model.settings:
             raise InputError(f"{model.name} has no {name}; what can be set of it: {', '.join(model.settings)}")

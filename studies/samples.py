@@ -11,7 +11,7 @@ from PIL import Image
 from atrous.data.files.images import open_image
 from atrous.files import write_atomically
 from atrous.inference.demo import find_demo_images
-from atrous.inference.predictor import predict
+from atrous.inference.predict import predict
 from atrous.labels import LabelSet, Mask
 from atrous.models import SegmentationModel
 from atrous.viz import encode_jpeg, overlay

@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import json
 import math
 import os
 import sys
@@ -22,6 +23,7 @@ from torch import nn
 
 from atrous.models.backbones import fcn as classics
 from atrous.training.recipe import Recipe, check_recipe
+from tests.graphs import CARD, MakeFile, write_graph
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 COLOURS = {1: (200, 40, 40), 2: (40, 200, 40), 3: (40, 40, 200)}
@@ -116,5 +118,31 @@ def make_recipe(squares: Path) -> MakeRecipe:
             section, name = key.split("__")
             table.setdefault(section, {})[name] = value
         return check_recipe(table, "test")
+
+    return make
+
+
+@pytest.fixture
+def make_onnx(tmp_path: Path) -> MakeFile:
+    """Writes an exported file; without ``card`` it is another program's, with ``broken_at`` it takes one size alone."""
+
+    def make(
+        name: str = "model.onnx", *, probabilities: bool = False, card: Any = CARD, broken_at: int | None = None
+    ) -> Path:
+        return write_graph(tmp_path / name, probabilities=probabilities, card=card, broken_at=broken_at)
+
+    return make
+
+
+@pytest.fixture
+def make_xml(make_onnx: MakeFile, tmp_path: Path) -> MakeFile:
+    """Writes the same file for OpenVINO."""
+
+    def make(name: str = "model.xml", **options: Any) -> Path:
+        openvino = pytest.importorskip("openvino", reason="needs atrous[export]")
+        model = openvino.Core().read_model(make_onnx("source.onnx", **options))
+        model.set_rt_info(json.dumps(CARD), "atrous")
+        openvino.save_model(model, tmp_path / name)
+        return tmp_path / name
 
     return make

@@ -11,12 +11,13 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "atrous"
 FLOORS = [  # from the ground up; an import points to the same room or to a lower floor
-    {"errors", "files", "provenance", "registry"},
+    {"errors", "files", "provenance", "registry", "bundle"},
     {"grid", "labels", "label_sets"},
     {"ops", "runtime"},
     {"models", "crf", "data", "viz"},
     {"inference"},
     {"training", "evaluation", "convert", "export"},
+    {"opening"},
     {"serve", "bench"},
     {"cli"},
 ]

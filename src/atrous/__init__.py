@@ -29,16 +29,17 @@ if TYPE_CHECKING:
     from atrous.evaluation.evaluate import evaluate
     from atrous.export.model import export_model
     from atrous.grid import Grid, resample
-    from atrous.inference.predictor import predict
+    from atrous.inference.predict import predict
     from atrous.inference.segmentation import Segmentation
     from atrous.inference.test_time import Inference
     from atrous.labels import LabelSet
-    from atrous.models import create_model, load, register_backbone, register_model
+    from atrous.models import create_model, register_backbone, register_model
     from atrous.models.aspp import ASPP
     from atrous.models.backbones import Backbone
     from atrous.models.decoder import DeepLabV3PlusDecoder
     from atrous.models.surgery.convolutionalize import convolutionalize
     from atrous.models.surgery.output_stride import set_output_stride
+    from atrous.opening import load
     from atrous.training import load_recipe, losses, train  # noqa: F401
     from atrous.training.losses import register_loss
 
@@ -59,10 +60,10 @@ _HOMES = {  # public name → the module that defines it, imported when the name
     "create_model": "atrous.models",
     "evaluate": "atrous.evaluation.evaluate",
     "export_model": "atrous.export.model",
-    "load": "atrous.models",
+    "load": "atrous.opening",
     "load_recipe": "atrous.training",
     "open_dataset": "atrous.data",
-    "predict": "atrous.inference.predictor",
+    "predict": "atrous.inference.predict",
     "register_backbone": "atrous.models",
     "register_dataset": "atrous.data",
     "register_loss": "atrous.training.losses",

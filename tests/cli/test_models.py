@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
-from atrous.models import loading as zoo
+from atrous import bundle
 
 Run = Callable[..., Result]
 
 
 def test_models_lists_architectures_and_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
-    monkeypatch.setattr(zoo, "BUNDLE", tmp_path)
+    monkeypatch.setattr(bundle, "BUNDLE", tmp_path)
     assert "bundled models: none" in run("models").stdout
     (tmp_path / "small").mkdir()
     card = {

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from typer.testing import Result
 
-from atrous.models import loading as zoo
+from atrous.bundle import DEFAULT
 
 Run = Callable[..., Result]
 MakeImage = Callable[[Path], Path]
@@ -17,7 +17,7 @@ def test_predict_writes_and_prints_results(tmp_path: Path, loaded: list[str], ru
     image = red_image(tmp_path / "in/a.png")
     result = run("predict", image, "--out", tmp_path / "out", "--json", "--probabilities", "--overlay")
     assert result.exit_code == 0, result.output
-    assert loaded == [zoo.DEFAULT]
+    assert loaded == [DEFAULT]
     assert f"{image} → {tmp_path / 'out/a.png'}: red 100%" in result.stdout
     assert "1 image in" in result.stdout
     assert result.stderr == ""

@@ -18,12 +18,13 @@ SURFACE = {
     "demo": "--device --model --out",
     "predict": (
         "--attention-maps --bands --crf --device --every --flip --json --merge --model --out --output-stride --overlap "
-        "--overlay --overwrite --polygons --precision --probabilities --resize --resume --scales --simplify --tile "
+        "--overlay --overwrite --polygons --precision --probabilities --resize --resume --runtime --scales --simplify "
+        "--tile "
         "INPUT"
     ),
     "evaluate": (
         "--classes --crf --data --device --flip --json --merge --model --model-classes --output-stride --overlap "
-        "--precision --report --resize --scales --split --trimap"
+        "--precision --report --resize --runtime --scales --split --trimap"
     ),
     "compare": "--data --device --json --precision --report --split A B",
     "report": "--out RUN-OR-JSON",

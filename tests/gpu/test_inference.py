@@ -56,8 +56,8 @@ def test_rounding_changes_few_labels(precision: str, bundled: SegmentationModel,
     expected = atrous.predict(bundled, image, device="cpu")
     found = atrous.predict(bundled, image, device=device, precision=precision, keep_probabilities=True)
     assert agreement(found.labels, expected.labels) >= (0.995 if precision == "float32" else 0.98)
-    assert found.probabilities is not None
-    assert found.probabilities.values.sum(0) == pytest.approx(1, abs=0.02)
+    assert found.class_probabilities is not None
+    assert found.class_probabilities.values.sum(0) == pytest.approx(1, abs=0.02)
 
 
 def test_a_crf_stays_where_it_was(bundled: SegmentationModel, device: torch.device) -> None:

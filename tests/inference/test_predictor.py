@@ -16,7 +16,7 @@ from atrous.data.files.images import ImageError
 from atrous.errors import InputError
 from atrous.files import write_atomically
 from atrous.grid import Grid
-from atrous.inference.predictor import predict
+from atrous.inference.predict import predict
 from atrous.labels import LabelSet
 from atrous.models.base import Output
 
@@ -67,6 +67,29 @@ def test_path_array_and_pillow_image_give_the_same_labels(model: ByChannel, tmp_
         assert result.label_set is model.label_set
 
 
+def test_bytes_files_and_tensors_give_the_same_labels(model: ByChannel, tmp_path: Path) -> None:
+    Image.fromarray(HALVES).save(tmp_path / "x.png")
+    data = (tmp_path / "x.png").read_bytes()
+    tensor = torch.from_numpy(HALVES).permute(2, 0, 1)
+    with (tmp_path / "x.png").open("rb") as file:
+        for source in (data, memoryview(data), io.BytesIO(data), file, tensor, tensor.contiguous()):
+            result = predict(model, source)
+            np.testing.assert_array_equal(result.labels, EXPECTED)
+            np.testing.assert_array_equal(result.image, HALVES)
+
+
+def test_a_list_of_images_is_labelled_in_batches_of_one_size(model: ByChannel, tmp_path: Path) -> None:
+    Image.fromarray(HALVES).save(tmp_path / "x.png")
+    wide = np.repeat(HALVES, 2, axis=1)
+    found = predict(model, [tmp_path / "x.png", HALVES, wide, torch.from_numpy(HALVES).permute(2, 0, 1)])
+    assert len(model.seen) == 3  # the first two run together
+    for result, columns in zip(found, (1, 1, 2, 1), strict=True):
+        np.testing.assert_array_equal(result.labels, np.repeat(EXPECTED, columns, axis=1))
+    assert predict(model, []) == []
+    for result in predict(model, (HALVES, wide), keep_probabilities=True, flip=True):
+        assert result.probabilities().shape[0] == 3
+
+
 def test_an_image_with_orientation_is_labelled_upright(model: ByChannel) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -81,7 +104,18 @@ def test_an_image_with_orientation_is_labelled_upright(model: ByChannel) -> None
         (HALVES.astype(np.float32), r"uint8 \(H, W, 3\).*float32"),
         (HALVES[..., 0], r"not uint8 \(6, 10\); PIL.Image.fromarray"),
         (HALVES[:0], r"not uint8 \(0, 10, 3\)"),
-        (torch.zeros(3, 4, 4), "not a Tensor"),
+        (HALVES / 255, r"not float64 .* of 0 to 0.784; stretch it: \(255 \* x\).round\(\).astype\(np.uint8\)"),
+        (HALVES.astype(int), r"not int64 .* of 0 to 200; convert it: x.round\(\).astype\(np.uint8\)"),
+        (HALVES - 100.0, r"of -100 to 100; undo its normalisation, or call model\(x\)"),
+        (HALVES.transpose(2, 0, 1), r"put the channels last: array.transpose\(1, 2, 0\)"),
+        (HALVES[None], r"a batch is a list: predict\(model, list\(batch\)\)"),
+        (torch.rand(3, 4, 4), r"tensor uint8 \(3, H, W\) .* not float32 .*stretch it: .*to\(torch.uint8\)"),
+        (torch.zeros(4, 4, 3, dtype=torch.uint8), r"put the channels first: x.permute\(2, 0, 1\)"),
+        (torch.zeros(1, 3, 4, 4, dtype=torch.uint8), r"a batch is a list: predict\(model, list\(batch\)\)"),
+        (io.StringIO("text"), "opened as text; open it in binary mode"),
+        (io.BytesIO(), r"nothing left to read, expected an image; rewind it: file.seek\(0\)"),
+        (b"text", "image: .*expected an image"),
+        (7, "an image is a path, bytes, an open file, .* not a int"),
     ],
 )
 def test_other_arrays_are_refused_with_what_was_expected(model: ByChannel, image: object, words: str) -> None:
@@ -121,8 +155,8 @@ def test_bfloat16_runs_under_autocast(model: ByChannel) -> None:
 
 
 def test_probabilities_are_kept_on_the_grid_of_the_network(model: ByChannel) -> None:
-    assert predict(model, HALVES).probabilities is None
-    found = predict(model, HALVES, output_stride=2, keep_probabilities=True).probabilities
+    assert predict(model, HALVES).class_probabilities is None
+    found = predict(model, HALVES, output_stride=2, keep_probabilities=True).class_probabilities
     assert found is not None
     assert found.grid == Grid(2, 0)
     assert found.values.dtype == np.float16
@@ -146,6 +180,33 @@ def test_a_saved_mask_is_a_palette_png_with_the_labels(model: ByChannel, tmp_pat
 def test_a_mask_is_not_saved_as_jpeg(model: ByChannel, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"name it mask\.png"):
         predict(model, HALVES).save(tmp_path / "mask.jpg")
+
+
+def test_a_mask_is_saved_to_a_buffer(model: ByChannel) -> None:
+    buffer = io.BytesIO()
+    predict(model, HALVES).save(buffer)
+    with Image.open(buffer) as mask:
+        np.testing.assert_array_equal(np.array(mask), EXPECTED)
+
+
+def test_probabilities_are_interpolated_to_the_size_of_the_image(model: ByChannel) -> None:
+    result = predict(model, HALVES, output_stride=2, keep_probabilities=True)
+    assert result.probabilities().shape == (3, 3, 5)
+    full = result.probabilities(full_size=True)
+    assert (full.shape, full.dtype) == ((3, 6, 10), np.float32)
+    np.testing.assert_allclose(full.sum(0), 1, atol=2e-3)
+    np.testing.assert_array_equal(full[:, ::2, ::2], result.probabilities())
+    with pytest.raises(InputError, match="keep_probabilities=True"):
+        predict(model, HALVES).probabilities()
+
+
+def test_a_segmentation_is_one_line_of_text_and_an_image_in_a_notebook(model: ByChannel) -> None:
+    assert repr(predict(model, HALVES)) == "Segmentation(6×10: blue 60%, red 40%)"
+    large = predict(model, np.repeat(np.repeat(HALVES, 200, 0), 300, 1))
+    with Image.open(io.BytesIO(large._repr_png_())) as shown:
+        assert shown.format == "PNG"
+        assert shown.width == 1024
+        assert 410 < shown.height < 700
 
 
 def test_the_overlay_has_the_size_of_the_image_without_its_legend(model: ByChannel) -> None:
@@ -206,9 +267,9 @@ def test_a_network_of_another_precision_predicts(dtype: torch.dtype, architectur
     expected = predict(model, HALVES, keep_probabilities=True)
     found = predict(model.to(dtype), HALVES, keep_probabilities=True)
     assert next(model.parameters()).dtype == dtype
-    assert found.probabilities is not None
-    assert expected.probabilities is not None
-    assert np.allclose(found.probabilities.values, expected.probabilities.values, atol=0.05)
+    assert found.class_probabilities is not None
+    assert expected.class_probabilities is not None
+    assert np.allclose(found.class_probabilities.values, expected.class_probabilities.values, atol=0.05)
 
 
 def test_a_network_of_several_precisions_is_refused() -> None:

@@ -100,8 +100,8 @@ def test_predict_takes_every_part_of_an_inference_and_keeps_probabilities(model)
     image = IMAGE[0].permute(1, 2, 0).numpy()
     found = atrous.predict(model, image, scales=(0.5, 1.0), flip=True, crf=True, keep_probabilities=True)
     assert found.labels.shape == (61, 83)
-    assert found.probabilities is not None
-    assert np.allclose(found.probabilities.values.astype(np.float32).sum(0), 1, atol=0.01)
+    assert found.class_probabilities is not None
+    assert np.allclose(found.class_probabilities.values.astype(np.float32).sum(0), 1, atol=0.01)
 
 
 @pytest.mark.parametrize("scales", [(), (1.0, 1.0), (0.0,), (-1.0,), (float("nan"),), (1000.0,), (0.001,)])

@@ -20,8 +20,8 @@ ROUNDS = 6
 
 def logits(model: SegmentationModel, **options: Any) -> np.ndarray:
     found = atrous.predict(model, IMAGE, keep_probabilities=True, **options)
-    assert found.probabilities is not None
-    return found.probabilities.values
+    assert found.class_probabilities is not None
+    return found.class_probabilities.values
 
 
 def together(*jobs: Callable[[], Any]) -> list[list[Any]]:

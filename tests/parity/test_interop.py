@@ -19,7 +19,7 @@ from atrous.cli import app
 from atrous.convert.pytorch import convert_pytorch
 from atrous.convert.tensors import ConversionError
 from atrous.convert.to_pytorch import export_pytorch
-from atrous.inference.predictor import predict
+from atrous.inference.predict import predict
 from atrous.labels import LabelSet
 from atrous.models import SegmentationModel, create_model, load
 from atrous.models.backbones.weights import read_weights

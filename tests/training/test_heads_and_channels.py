@@ -14,7 +14,7 @@ from atrous.cli import app
 from atrous.data.opening import open_dataset
 from atrous.evaluation.evaluate import evaluate
 from atrous.evaluation.report import table
-from atrous.inference.predictor import predict
+from atrous.inference.predict import predict
 from atrous.models.loading import load
 from atrous.training.recipe import RecipeError, check_recipe
 from atrous.training.stages import train

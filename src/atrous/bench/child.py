@@ -121,7 +121,7 @@ def _seconds(run: Run, image: NDArray[np.uint8]) -> float:
 def _open_torch(task: Task) -> tuple[Run, Processors, Callable[[], int]]:
     import torch
 
-    from atrous.inference.predictor import predict
+    from atrous.inference.predict import predict
     from atrous.models.loading import load
 
     model = load(task.model).to(task.device)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:  # commands import what they need when they run: `atrous --hel
     from atrous.inference.test_time import Inference
     from atrous.labels import LabelSet
     from atrous.models.base import SegmentationModel
+    from atrous.opening import RuntimeChoice
+    from atrous.runtime.exported import ExportedModel
 
 LISTED = 20
 """How many segmented images are listed one by one."""
@@ -91,9 +93,14 @@ def is_expected(error: Exception) -> bool:
 
 Inputs = Annotated[list[str], typer.Argument(metavar="INPUT", help="Images, folders, or quoted patterns.")]
 ResultFolder = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
-Model = Annotated[str, typer.Option("--model", help="A bundled name (see `atrous models`), a folder, or a hub id.")]
+Model = Annotated[
+    str, typer.Option("--model", help="A bundled name (see `atrous models`), a folder, a hub id, or an exported file.")
+]
 OptionalModel = Annotated[
-    str | None, typer.Option("--model", help="A bundled name, a folder, or a hub id; a bundled model by default.")
+    str | None,
+    typer.Option(
+        "--model", help="A bundled name, a folder, a hub id, or an exported file; a bundled model by default."
+    ),
 ]
 Data = Annotated[str, typer.Option("--data", help="A dataset: folder:PATH, voc:PATH, camvid:PATH, ...")]
 DataClasses = Annotated[
@@ -119,6 +126,14 @@ Resize = Annotated[
 Precision = Annotated[
     Literal["auto", "float32", "bfloat16"],
     typer.Option("--precision", help="auto: the fastest way on this machine; float32: the reference; bfloat16."),
+]
+Runtime = Annotated[
+    Literal["auto", "torch", "onnxruntime", "openvino"] | None,
+    typer.Option(
+        "--runtime",
+        help="What runs the model; by default torch, or what an exported file is for. auto: the fastest that gives the "
+        "right labels on this machine.",
+    ),
 ]
 Scales = Annotated[
     str | None,
@@ -163,17 +178,32 @@ def parse_scales(text: str | None) -> tuple[float, ...]:
 
 
 def make_inference(
-    model: SegmentationModel, scales: str | None, flip: bool, merge: str | None = None, crf: bool = False
-) -> Inference:
-    """Make the inference that a command's options describe; a note warns of a CRF that may not help."""
+    model: SegmentationModel | ExportedModel,
+    scales: str | None,
+    flip: bool,
+    merge: str | None = None,
+    crf: bool = False,
+) -> Inference | None:
+    """Make the inference that a command's options describe, None for a single view; a note warns of a CRF that may not
+    help.
+    """
+    if not (scales or flip or merge or crf):
+        return None  # which needs no torch
     from atrous.crf.settings import stored_crf, stored_settings
+    from atrous.inference.exported import check_inference
     from atrous.inference.test_time import Inference, with_merge
+    from atrous.runtime.exported import ExportedModel
 
     if crf and not stored_settings(model.card):
         print_note("no CRF was tuned for this model (`atrous crf tune`); DeepLab v2's parameters are used")
     elif crf and not model.card["crf"]["helps"]:
         print_note("this model's CRF did not help on held-out images when it was tuned")
     inference = Inference(parse_scales(scales) or (1.0,), flip, crf=stored_crf(model.card) if crf else None)
+    if isinstance(model, ExportedModel):
+        check_inference(model, inference)
+        if merge:
+            raise InputError(f"{model.file} has nothing to merge: leave out --merge, or use the model's own folder")
+        return inference
     return inference if merge is None else with_merge(model, inference, merge)
 
 
@@ -211,11 +241,66 @@ def check_writable(*files: Path | None) -> None:
             pass
 
 
-def load_model(name: str | None, device: str | None) -> SegmentationModel:
-    """Load a model by name, or the bundled one, onto a device by name, or the best one."""
-    from atrous.models import loading
+def load_model(
+    name: str | None,
+    device: str | None,
+    runtime: RuntimeChoice | None = None,
+    *,
+    output_stride: int | None = None,
+    probabilities: bool = False,
+) -> SegmentationModel | ExportedModel:
+    """Load a model by name, or the bundled one, onto a device by name, or the best one; exported models run on the CPU.
 
-    return loading.load(name or loading.DEFAULT).to(find_device(device))
+    Args:
+        name: of the model.
+        device: of a network.
+        runtime: what runs it; see :func:`atrous.load`.
+        output_stride: that a network is exported at, if it is.
+        probabilities: whether a network is exported with class probabilities, if it is.
+    """
+    from atrous.bundle import DEFAULT
+    from atrous.opening import open_model
+    from atrous.runtime.exported import ExportedModel
+
+    model = open_model(
+        name or DEFAULT, runtime, output_stride=output_stride, probabilities=probabilities, told=print_note
+    )
+    if isinstance(model, ExportedModel):
+        from atrous.inference.exported import require_cpu
+
+        require_cpu(model, device)
+        return model
+    return model.to(find_device(device))
+
+
+def set_output_stride(model: SegmentationModel | ExportedModel, output_stride: int | None) -> None:
+    """Set the output stride of a network, if one was asked for; that of an exported model is fixed."""
+    from atrous.inference.exported import require_output_stride
+    from atrous.runtime.exported import ExportedModel
+
+    if isinstance(model, ExportedModel):
+        require_output_stride(model, output_stride)
+    elif output_stride is not None:
+        model.output_stride = output_stride
+
+
+def set_resize(model: SegmentationModel | ExportedModel, resize: Literal["exact", "torchvision"] | None) -> None:
+    """Set how a network's logits take the image's size, if that was asked for; an exported model's way is fixed."""
+    from atrous.runtime.exported import ExportedModel
+
+    if resize is None:
+        return
+    if isinstance(model, ExportedModel):
+        raise InputError(f"{model.file} resizes as it was exported: leave out --resize, or use the model's own folder")
+    model.resize = resize
+
+
+def load_network(name: str | None, device: str | None) -> SegmentationModel:
+    """Load a model whose network is needed, which an exported file does not contain."""
+    model = load_model(name, device)
+    if not hasattr(model, "parameters"):
+        raise InputError(f"{name} is an exported model, which only predicts: use the model's own folder here")
+    return model  # type: ignore[return-value]
 
 
 def find_device(name: str | None) -> Any:

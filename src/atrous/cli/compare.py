@@ -12,7 +12,7 @@ from atrous.cli.common import (
     JsonFile,
     Precision,
     check_writable,
-    load_model,
+    load_network,
     progress_bar,
     write_json,
 )
@@ -63,7 +63,7 @@ def _evaluate(name: str, title: str, dataset: Dataset, device: str | None, preci
     from atrous.evaluation.page.writing import Compared
     from atrous.evaluation.stored import parse_evaluation, to_facts
 
-    model = load_model(name, device)
+    model = load_network(name, device)
     with progress_bar(f"evaluating {title}") as progress:
         evaluation = evaluate(model, dataset, precision=precision, progress=progress, details=True)
     return Compared(model, parse_evaluation(to_facts(evaluation, model.card, name), name, name))

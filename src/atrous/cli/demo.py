@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from atrous.cli.common import Device, OptionalModel, format_fractions, load_model
+from atrous.cli.common import Device, OptionalModel, format_fractions, load_network
 
 
 def demo(
@@ -18,7 +18,7 @@ def demo(
     """Segment sample images that ship with installed packages."""
     from atrous.inference.demo import run_demo
 
-    network = load_model(model, device)
+    network = load_network(model, device)
     images = run_demo(network, out)
     typer.echo(f"{network.name} ({', '.join(network.label_set.names)}) segmented {len(images)} sample image(s):")
     for image in images:

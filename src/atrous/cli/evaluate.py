@@ -20,6 +20,7 @@ from atrous.cli.common import (
     OutputStride,
     Precision,
     Resize,
+    Runtime,
     Scales,
     Trimap,
     check_writable,
@@ -28,6 +29,8 @@ from atrous.cli.common import (
     make_inference,
     parse_integers,
     progress_bar,
+    set_output_stride,
+    set_resize,
     write_json,
 )
 
@@ -46,6 +49,7 @@ def evaluate(
         typer.Option("--model-classes", help="Class table from the model's classes to the data's, or coco-to-voc."),
     ] = None,
     json: JsonFile = None,
+    runtime: Runtime = None,
     device: Device = None,
     output_stride: OutputStride = None,
     resize: Resize = None,
@@ -69,16 +73,15 @@ def evaluate(
     from atrous.evaluation.evaluate import evaluate
     from atrous.evaluation.report import table
     from atrous.evaluation.stored import FILE, to_facts
+    from atrous.runtime.exported import ExportedModel
 
     widths = parse_integers("--trimap", trimap) or (list(CURVE) if report else [])
     check_writable(json, report and report / FILE)
     dataset = open_dataset(with_options(data, overlap=overlap, classes=classes), split)
-    network = load_model(model, device)
-    if resize:
-        network.resize = resize
+    network = load_model(model, device, runtime, output_stride=output_stride, probabilities=crf)
+    set_resize(network, resize)
     inference = make_inference(network, scales, flip, merge, crf)
-    if output_stride is not None:
-        network.output_stride = output_stride
+    set_output_stride(network, output_stride)
     with progress_bar("evaluating") as progress:
         evaluation = evaluate(
             network,
@@ -87,7 +90,7 @@ def evaluate(
             progress=progress,
             trimap=widths,
             inference=inference,
-            details=bool(report or (json and not model_classes)),
+            details=bool(report or (json and not (model_classes or isinstance(network, ExportedModel)))),
             model_classes=model_classes,
         )
     typer.echo(f"{describe_evaluation(model, evaluation)}\n\n{table(evaluation)}")
@@ -99,6 +102,9 @@ def evaluate(
         write_json(json, facts)
     if report:
         from atrous.evaluation.page.writing import write_report
+        from atrous.inference.test_time import Inference
 
+        assert not isinstance(network, ExportedModel)  # it has no details
+        inference = inference or Inference()
         write_json(report / FILE, facts)
         typer.echo(f"\nreport: {write_report(report, facts, network, dataset, inference, precision)}")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from atrous.cli.common import OptionalModel, OutputStride, load_model, print_note
+from atrous.cli.common import OptionalModel, OutputStride, load_network, print_note
 from atrous.errors import InputError
 
 
@@ -42,7 +42,7 @@ def export(
         raise InputError("--int8 and --calibrate DATA go together: int8 takes its ranges from images")
     check_format(out, format)
     check_writable(out)
-    network = load_model(model, "cpu")
+    network = load_network(model, "cpu")
     if "crf" in network.card:
         print_note("the model's CRF stays outside the file, which gives the network's own labels")
     data = open_dataset(calibrate, split) if calibrate else None

@@ -12,7 +12,8 @@ def models() -> None:
     from json import loads
     from tomllib import loads as loads_toml
 
-    from atrous.models import ARCHITECTURES, loading
+    from atrous.bundle import BUNDLE, DEFAULT, bundled
+    from atrous.models import ARCHITECTURES
     from atrous.training.recipe_file import SHIPPED, shipped
 
     typer.echo(
@@ -23,12 +24,12 @@ def models() -> None:
     for recipe in shipped():
         table = loads_toml(Path(SHIPPED or "", f"{recipe}.toml").read_text(encoding="utf-8"))
         typer.echo(f"  {recipe}: {table.get('description', '')}")
-    names = loading.bundled()
+    names = bundled()
     typer.echo("bundled models:" if names else "bundled models: none")
     for name in names:
-        folder = loading.BUNDLE / name
+        folder = BUNDLE / name
         card = loads((folder / "config.json").read_text(encoding="utf-8"))
-        default = " (default)" if name == loading.DEFAULT else ""
+        default = " (default)" if name == DEFAULT else ""
         size = (folder / "model.safetensors").stat().st_size / 1e6
         typer.echo(f"\n{name}{default}: {card['architecture']} on {card['backbone']}, {size:.1f} MB")
         typer.echo(f"  classes: {', '.join(card['label_set']['names'])}")

@@ -20,24 +20,28 @@ from atrous.cli.common import (
     Precision,
     Resize,
     ResultFolder,
+    Runtime,
     Scales,
     load_model,
     make_inference,
     print_note,
     print_report,
     progress_bar,
+    set_resize,
 )
 from atrous.errors import AtrousError, InputError
 
 if TYPE_CHECKING:
     from atrous.inference.large import Large
     from atrous.models.base import SegmentationModel
+    from atrous.runtime.exported import ExportedModel
 
 
 def predict(
     inputs: Inputs,
     out: ResultFolder,
     model: OptionalModel = None,
+    runtime: Runtime = None,
     device: Device = None,
     output_stride: OutputStride = None,
     resize: Resize = None,
@@ -88,9 +92,8 @@ def predict(
     videos, images = split_videos(inputs)
     if every is not None and not videos:
         raise InputError("--every is the distance between frames of a video, and there is no video among the inputs")
-    network = load_model(model, device)
-    if resize:
-        network.resize = resize
+    network = load_model(model, device, runtime, output_stride=output_stride, probabilities=probabilities or crf)
+    set_resize(network, resize)
     options: dict[str, Any] = {
         "outputs": OutputOptions(overlay, json, probabilities, attention_maps, overwrite),
         "output_stride": output_stride,
@@ -114,7 +117,9 @@ def _large(
     bands: str | None,
     polygons: Literal["gpkg", "geojson"] | None,
     simplify: float,
-) -> Large:
+) -> Large | None:
+    if (tile, overlap, bands, polygons) == (None, None, None, None):
+        return None  # an exported model needs no torch
     from atrous.inference.large import Large
     from atrous.inference.tiles import Tiling
 
@@ -131,7 +136,9 @@ def _large(
     return Large(tiling, chosen, polygons, simplify)
 
 
-def _predict_video(network: SegmentationModel, video: Path, out: Path, every: int, options: dict[str, Any]) -> bool:
+def _predict_video(
+    network: SegmentationModel | ExportedModel, video: Path, out: Path, every: int, options: dict[str, Any]
+) -> bool:
     """Segment a video and print what was done; whether it worked."""
     from atrous.inference.video import predict_video
 

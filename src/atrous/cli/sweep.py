@@ -20,7 +20,7 @@ from atrous.cli.common import (
     Trimap,
     check_writable,
     describe_evaluation,
-    load_model,
+    load_network,
     make_inference,
     parse_integers,
     progress_bar,
@@ -57,7 +57,7 @@ def sweep(
     from atrous.data.opening import open_dataset
     from atrous.evaluation import sweep as sweeping
     from atrous.files import write_atomically
-    from atrous.inference.test_time import with_merge
+    from atrous.inference.test_time import Inference, with_merge
 
     widths, strides = parse_integers("--trimap", trimap), parse_integers("--output-stride", output_stride)
     merges = [] if merge is None else [part.strip() for part in merge.split(",")]
@@ -66,12 +66,12 @@ def sweep(
         raise InputError(f"{plot}: a plot is a PNG; name it {plot.stem}.png")
     check_writable(json, plot)
     dataset = open_dataset(data, split)
-    network = load_model(model, device)
+    network = load_network(model, device)
     inference = make_inference(network, scales, flip, crf=crf)
     if vary_merge and strides:
         network.output_stride = strides[0]
     elif merges and not vary_merge:
-        inference = with_merge(network, inference, merges[0])
+        inference = with_merge(network, inference or Inference(), merges[0])
     with progress_bar("evaluating") as progress:
         points = sweeping.sweep(
             network,

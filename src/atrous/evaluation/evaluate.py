@@ -6,12 +6,14 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from atrous.data.class_tables import read_class_table
@@ -20,10 +22,12 @@ from atrous.errors import DatasetError, InputError
 from atrous.evaluation.details import Details
 from atrous.evaluation.metrics import ConfusionMatrix, Metrics
 from atrous.evaluation.trimap import trimap as near_boundaries
+from atrous.inference.exported import ExportedPredictor
 from atrous.inference.prepare import Precision, prepared, require_model
 from atrous.inference.test_time import Inference, View
 from atrous.labels import IGNORE, LabelSet
 from atrous.models.base import SegmentationModel
+from atrous.runtime.exported import ExportedModel
 
 FREQUENT = 10
 """In a large split, a class is frequent if at least so many images show it."""
@@ -120,7 +124,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: SegmentationModel,
+    model: SegmentationModel | ExportedModel,
     dataset: Dataset,
     *,
     device: torch.device | str | None = None,
@@ -137,7 +141,8 @@ def evaluate(
     The network runs once per view of an image, and the next image is read meanwhile.
 
     Args:
-        model: the model; it is put into eval mode, and the mode of each of its modules is restored afterwards.
+        model: the model; it is put into eval mode, and the mode of each of its modules is restored afterwards. An
+            exported one runs in its own runtime, without ``details``.
         dataset: images and masks; its classes must be the model's. Heads of the model with masks of their own in the
             dataset are evaluated too.
         device: where to compute, and where the model is moved; its current device by default.
@@ -175,6 +180,8 @@ def evaluate(
     table = _label_table(model.label_set, dataset.label_set, model_classes)
     if table is not None and details:
         raise InputError("details need the model's own classes; leave model_classes out, or the details")
+    if details and isinstance(model, ExportedModel):
+        raise InputError(f"details are found from logits, and {model.file} gives none: use the model's own folder")
     inference = inference or Inference()
     more, keeping = (Details(dataset.label_set), _KeepingViews(**vars(inference))) if details else (None, None)
     confusion = ConfusionMatrix(dataset.label_set)
@@ -182,10 +189,9 @@ def evaluate(
     heads = {name: ConfusionMatrix(label_set) for name, label_set in _evaluated_heads(model, dataset).items()}
     indices = range(len(dataset))[part[0] :: part[1]]
     begin = time.perf_counter()
-    with prepared(model, device=device, precision=precision) as (ready, where):
+    with _labelling(model, keeping or inference, tuple(heads), device, precision) as (label, where):
         for done, sample in enumerate(_read_ahead(dataset, indices), 1):
-            image = torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1)[None].to(where)
-            labels = (keeping or inference).label_heads(ready, image, tuple(heads))
+            labels = label(np.ascontiguousarray(sample.image))
             if table is not None:
                 labels["main"] = table.to(labels["main"].device)[labels["main"].long()]
             counted = ConfusionMatrix(dataset.label_set)
@@ -202,8 +208,31 @@ def evaluate(
                 progress(done, len(indices))
     seconds = time.perf_counter() - begin
     return Evaluation(
-        model.name, dataset_name(dataset), confusion, len(dataset), seconds, precision, str(where), bands, heads, more
+        model.name, dataset_name(dataset), confusion, len(dataset), seconds, precision, where, bands, heads, more
     )
+
+
+@contextmanager
+def _labelling(
+    model: SegmentationModel | ExportedModel,
+    inference: Inference,
+    heads: tuple[str, ...],
+    device: torch.device | str | None,
+    precision: Precision,
+) -> Iterator[tuple[Callable[[NDArray[np.uint8]], dict[str, Tensor]], str]]:
+    """What finds the labels of an image ``(H, W, C)`` for each head, and where it computes."""
+    if isinstance(model, ExportedModel):
+        predictor = ExportedPredictor(model, device=device, precision=precision)
+        yield (
+            lambda image: {"main": torch.from_numpy(predictor.labels(image[None], inference)[0])},
+            f"cpu ({model.runtime})",
+        )
+        return
+    with prepared(model, device=device, precision=precision) as (ready, where):
+        yield (
+            lambda image: inference.label_heads(ready, torch.from_numpy(image).permute(2, 0, 1)[None].to(where), heads),
+            str(where),
+        )
 
 
 @dataclass(frozen=True)
@@ -217,8 +246,10 @@ class _KeepingViews(Inference):
         return super().labels(views, image)
 
 
-def _evaluated_heads(model: SegmentationModel, dataset: Dataset) -> dict[str, LabelSet]:
+def _evaluated_heads(model: SegmentationModel | ExportedModel, dataset: Dataset) -> dict[str, LabelSet]:
     """The heads beside ``main`` that the dataset has masks for, and their label sets."""
+    if isinstance(model, ExportedModel):
+        return {}
     masks = dataset_extras(dataset).masks
     return {name: masks[name].form.label_set for name in model.auxiliary_heads if name in masks} if masks else {}
 

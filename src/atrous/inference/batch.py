@@ -14,15 +14,19 @@ from atrous.data.files.find import FoundImage, find_images
 from atrous.data.files.images import DecodedImage, open_image
 from atrous.data.files.rasters import is_windowed
 from atrous.errors import InputError
+from atrous.inference.exported import ExportedPredictor, check_inference, check_outputs
 from atrous.inference.output_names import unique_stems
+from atrous.inference.predict import predictor_of
 from atrous.inference.results import Done, Failed, OutputOptions, Writer, failure, without_results
 from atrous.inference.segmentation import Segmentation
 from atrous.inference.side_by_side import FILE_THREADS, PIXELS_AT_ONCE, Places, Processors, in_order
+from atrous.runtime.exported import ExportedModel
 
 if TYPE_CHECKING:  # files can be labelled without torch
     import torch
 
     from atrous.inference.large import Large
+    from atrous.inference.predictor import Predictor
     from atrous.inference.prepare import Precision
     from atrous.inference.test_time import Inference
     from atrous.models.base import SegmentationModel
@@ -52,7 +56,7 @@ class Report:
 
 
 def predict_files(
-    model: SegmentationModel,
+    model: SegmentationModel | ExportedModel,
     inputs: Sequence[str | Path],
     out: str | Path,
     *,
@@ -78,11 +82,11 @@ def predict_files(
     time, a thread each; on a GPU files are read and written while the network runs.
 
     Args:
-        model: any model of this package.
+        model: any model of this package, or an exported one.
         inputs: what to segment, as in :func:`atrous.data.files.find.find_images`.
         out: folder of the results; created if missing.
         outputs: what is written beside the masks; nothing by default.
-        device: as in :func:`atrous.inference.predictor.predict`, like the next two.
+        device: as in :func:`atrous.inference.predict.predict`, like the next two.
         output_stride: see there.
         precision: see there.
         inference: how an image becomes labels; a single view by default.
@@ -99,27 +103,49 @@ def predict_files(
         InputError: ``out`` is a file, the network does not support the output stride, or there is no attention to draw
             (another ``merge``, or more than one view); nothing has been done then.
     """
-    from atrous.inference.large import Large, segment_raster
-    from atrous.inference.predictor import Predictor
-    from atrous.inference.settings_hash import settings_hash
-    from atrous.inference.test_time import Inference
+    outputs = outputs or OutputOptions()
+    _check_supported(model, inference, outputs)
+    predictor = predictor_of(model, device=device, output_stride=output_stride, precision=precision)
 
-    outputs, inference, large = outputs or OutputOptions(), inference or Inference(), large or Large()
-    if outputs.attention_maps:
-        _check_attention(model, inference)
-    predictor = Predictor(model, device=device, output_stride=output_stride, precision=precision)
-    with torch_processors(predictor.network.device) as processors:
+    def label_raster(image: FoundImage, stem: Path, writer: Writer) -> tuple[Done | Failed, tuple[str, ...]]:
+        if isinstance(predictor, ExportedPredictor):
+            return failure(image, predictor.no_tiles()), ()
+        from atrous.inference.large import Large, segment_raster
+        from atrous.inference.test_time import Inference
+
+        return segment_raster(image, stem, writer, predictor.network, inference or Inference(), large or Large())
+
+    with computing(predictor, inference, precision, large) as (made_with, processors):
         return label_files(
             inputs,
             out,
             lambda _, decoded: predictor.segment(decoded, inference, outputs.probabilities, large),
-            lambda image, stem, writer: segment_raster(image, stem, writer, predictor.network, inference, large),
+            label_raster,
             outputs=outputs,
-            made_with=settings_hash(predictor.network, inference, precision, large),
+            made_with=made_with,
             resume=resume,
             processors=processors,
             progress=progress,
         )
+
+
+@contextmanager
+def computing(
+    predictor: Predictor | ExportedPredictor,
+    inference: Inference | None,
+    precision: Precision,
+    large: Large | None = None,
+) -> Iterator[tuple[str, Processors]]:
+    """A hash of what the labels depend on besides the image, and the processors that compute them."""
+    if isinstance(predictor, ExportedPredictor):
+        yield predictor.settings_hash(inference), Processors()
+        return
+    from atrous.inference.large import Large
+    from atrous.inference.settings_hash import settings_hash
+    from atrous.inference.test_time import Inference
+
+    with torch_processors(predictor.network.device) as processors:
+        yield settings_hash(predictor.network, inference or Inference(), precision, large or Large()), processors
 
 
 @contextmanager
@@ -134,7 +160,18 @@ def torch_processors(device: torch.device) -> Iterator[Processors]:
         torch.set_num_threads(total)
 
 
-def _check_attention(model: SegmentationModel, inference: Inference) -> None:
+def _check_supported(
+    model: SegmentationModel | ExportedModel, inference: Inference | None, outputs: OutputOptions
+) -> None:
+    """Refuse options that would fail at every image."""
+    if isinstance(model, ExportedModel):
+        check_inference(model, inference)
+        check_outputs(model, probabilities=outputs.probabilities, attention_maps=outputs.attention_maps)
+    elif outputs.attention_maps:
+        _check_attention(model, inference)
+
+
+def _check_attention(model: SegmentationModel, inference: Inference | None) -> None:
     merge = model.settings.get("merge")
     if "attention" not in model.merges:
         built = f" built with merge '{merge}'" if merge else ""
@@ -146,7 +183,7 @@ def _check_attention(model: SegmentationModel, inference: Inference) -> None:
             f"attention maps need the model's attention, but its merge is '{merge}': set it back, "
             "model.merge = 'attention' (--merge attention)"
         )
-    if not inference.single_view:
+    if inference and not inference.single_view:
         raise InputError(
             "attention maps are drawn for a single view of an image: leave out flip, and scales other than "
             f"{inference.scales[0]:g}, or attention_maps"

@@ -11,7 +11,7 @@ import numpy as np
 
 from atrous.data.files.images import ImageError
 from atrous.files import write_atomically
-from atrous.inference.predictor import predict
+from atrous.inference.predict import predict
 from atrous.models.base import SegmentationModel
 from atrous.viz import encode_jpeg, side_by_side
 

@@ -1,10 +1,9 @@
-"""From an image to the class of each of its pixels."""
+"""A network made ready to predict: from an image to the class of each of its pixels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from threading import Lock
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -12,24 +11,20 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
-from atrous.crf.dense_crf import DenseCRF
-from atrous.crf.settings import stored_crf
 from atrous.data.files.exif import Pixels
-from atrous.data.files.images import DecodedImage, open_image, to_rgb
+from atrous.data.files.images import DecodedImage
 from atrous.data.files.rasters import Span
-from atrous.errors import InputError, kind_of
+from atrous.errors import InputError
 from atrous.grid import PIXELS, by_side, resample
 from atrous.inference.large import Large, tiled_labels
 from atrous.inference.prepare import Precision, PreparedModel, fingerprint, require_model
-from atrous.inference.segmentation import ClassProbabilities, Segmentation
-from atrous.inference.test_time import Inference, Merge, View
+from atrous.inference.segmentation import ClassProbabilities, Segmentation, shown_pixels
+from atrous.inference.sources import check_pixels
+from atrous.inference.test_time import Inference, View
 from atrous.inference.tiles import Tiling
 from atrous.models.base import SegmentationModel
 from atrous.models.layers import full_precision
-
-Source = str | Path | Pixels | Image.Image
 
 
 class Predictor:
@@ -49,6 +44,7 @@ class Predictor:
     Attributes:
         network: the prepared model, with its ``device`` and ``precision``.
         label_set: names and colours of the classes.
+        in_channels: channels of an image.
 
     Raises:
         InputError: an unknown precision, parameters of several types, or an output stride that the network does not
@@ -74,6 +70,7 @@ class Predictor:
         require_model(model)
         self.network = PreparedModel(model, device=device, output_stride=output_stride, precision=precision)
         self.label_set = model.label_set
+        self.in_channels: int = model.backbone.in_channels
 
     def labels(self, images: NDArray[np.uint8], inference: Inference | None = None) -> NDArray[np.uint8]:
         """Find the class of every pixel of some images of one size, which run through the network together.
@@ -88,27 +85,11 @@ class Predictor:
         Raises:
             InputError: another shape or dtype.
         """
-        _check_pixels(images, "N, H, W", self.network.model)
+        check_pixels(images, "N, H, W", self.in_channels)
         batch = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
         with self.network.running():
             labels = (inference or Inference()).batch_labels(self.network, batch.to(self.network.device))
         return labels.cpu().numpy()
-
-    def predict(
-        self,
-        image: Source,
-        *,
-        scales: Sequence[float] = (1.0,),
-        flip: bool = False,
-        merge: Merge = "probabilities",
-        crf: bool | DenseCRF = False,
-        keep_probabilities: bool = False,
-    ) -> Segmentation:
-        """Find the class of every pixel of an image; arguments, result and errors are those of :func:`predict`."""
-        model = self.network.model
-        decoded = _decode(image, model)
-        chosen = crf if isinstance(crf, DenseCRF) else stored_crf(model.card) if crf else None
-        return self.segment(decoded, Inference(tuple(scales), flip, merge, chosen), keep_probabilities)
 
     def segment(
         self,
@@ -135,7 +116,7 @@ class Predictor:
 
 
 _KEPT: WeakKeyDictionary[SegmentationModel, dict[Any, tuple[Any, Predictor]]] = WeakKeyDictionary()
-"""For each model the predictors that :func:`predict` has made, with its fingerprint and settings at that time."""
+"""For each model the predictors that were made for it, with its fingerprint and settings at that time."""
 _MOST_KEPT = 4
 _KEEPING = Lock()
 
@@ -168,58 +149,6 @@ def kept_predictor(
     return predictor
 
 
-def predict(
-    model: SegmentationModel,
-    image: Source,
-    *,
-    device: torch.device | str | None = None,
-    output_stride: int | None = None,
-    precision: Precision = "auto",
-    scales: Sequence[float] = (1.0,),
-    flip: bool = False,
-    merge: Merge = "probabilities",
-    crf: bool | DenseCRF = False,
-    keep_probabilities: bool = False,
-) -> Segmentation:
-    """Find the class of every pixel of an image.
-
-    What is prepared for it is kept for the next call with this model, until the model changes; a
-    :class:`~atrous.inference.predictor.Predictor` of your own holds it for as long as you like.
-
-    Args:
-        model: any model of this package; its mode and output stride are restored afterwards.
-        image: a path, a uint8 RGB array ``(H, W, 3)``, or a Pillow image of any mode (turned upright); for a network of
-            other input channels, an array ``(H, W, C)``.
-        device: where to compute, and where the model is moved; its current device by default.
-        output_stride: run the network at this stride instead of its own: smaller is finer and slower.
-        precision: ``auto`` is the fastest way on this machine that gives the same labels but for rounding; ``float32``
-            is the reference, the network's layers as they are; ``bfloat16`` runs them under autocast.
-        scales: run the network on the image at these scales, as :class:`~atrous.inference.test_time.Inference`
-            describes, like the next two.
-        flip: run it on the mirror image too.
-        merge: how scales and mirror images are merged.
-        crf: refine the result with a dense CRF: this one, or with True the one that was tuned for the model.
-        keep_probabilities: keep the class probabilities at network resolution, before any CRF.
-
-    Raises:
-        ImageError: the file cannot be read.
-        InputError: an array of another shape or dtype, or an output stride or scales that are not supported.
-        InputTypeError: the name of a model instead of a model.
-
-    Example:
-        >>> import atrous
-        >>> from PIL import Image
-        >>> Image.new("RGB", (60, 40)).save("photo.png")
-        >>> model = atrous.load("deeplabv3plus_lite0_voc")
-        >>> atrous.predict(model, "photo.png", scales=(0.75, 1.0), flip=True).labels.shape
-        (40, 60)
-    """
-    predictor = kept_predictor(model, device=device, output_stride=output_stride, precision=precision)
-    return predictor.predict(
-        image, scales=scales, flip=flip, merge=merge, crf=crf, keep_probabilities=keep_probabilities
-    )
-
-
 def _segment_in_tiles(
     network: PreparedModel, decoded: DecodedImage, inference: Inference, tiling: Tiling
 ) -> Segmentation:
@@ -229,13 +158,7 @@ def _segment_in_tiles(
     size = decoded.pixels.shape[:2]
     labels = np.concatenate([strip for _, strip in tiled_labels(network, read, size, inference, tiling)])
     note = f"labelled in tiles of {tiling.tile} pixels that overlap by {tiling.overlap}"
-    return Segmentation(labels, _shown(decoded), network.model.label_set, (*decoded.notes, note))
-
-
-def _shown(decoded: DecodedImage) -> Pixels:
-    """The first three channels, or the only one three times."""
-    colours = (0, 1, 2) if decoded.pixels.shape[2] > 2 else (0, 0, 0)
-    return np.ascontiguousarray(decoded.pixels[..., colours])
+    return Segmentation(labels, shown_pixels(decoded.pixels), network.model.label_set, (*decoded.notes, note))
 
 
 def _segment(
@@ -244,7 +167,8 @@ def _segment(
     image = torch.from_numpy(decoded.pixels).permute(2, 0, 1)[None].to(network.device)  # (1, 3, H, W)
     labels, views = inference(network, image)
     probabilities = _probabilities(inference, views, decoded.pixels.shape[1]) if keep_probabilities else None
-    found = Segmentation(labels.cpu().numpy(), _shown(decoded), network.model.label_set, decoded.notes, probabilities)
+    shown = shown_pixels(decoded.pixels)
+    found = Segmentation(labels.cpu().numpy(), shown, network.model.label_set, decoded.notes, probabilities)
     if len(views) > 1 or views[0].attention is None:
         return found
     size = (image.shape[-2], image.shape[-1])
@@ -261,28 +185,3 @@ def _probabilities(inference: Inference, views: Sequence[View], width: int) -> C
     if not values.isfinite().all():
         raise InputError("the class probabilities are not finite: the network's logits are too large")
     return ClassProbabilities(values.half().cpu().numpy(), grid)
-
-
-def _decode(image: Source, model: SegmentationModel) -> DecodedImage:
-    if isinstance(image, str | Path):
-        return open_image(image)
-    if isinstance(image, Image.Image):
-        return to_rgb(image)
-    if not isinstance(image, np.ndarray):
-        raise InputError(f"an image is a path, a NumPy array or a Pillow image, not {kind_of(image)}")
-    _check_pixels(image, "H, W", model)
-    return DecodedImage(np.array(image, order="C"))
-
-
-def _check_pixels(array: NDArray[Any], axes: str, model: SegmentationModel) -> None:
-    """Refuse an array that does not have these axes and the model's channels."""
-    channels = model.backbone.in_channels
-    if array.dtype == np.uint8 and array.ndim == len(axes.split()) + 1 and array.shape[-1] == channels and array.size:
-        return
-    kind = "RGB image" if channels == 3 else "image"
-    what = f"{kind}s" if axes.startswith("N") else f"an {kind}"
-    pillows = array.dtype == np.uint8 and channels == 3 and (array.ndim == 2 or array.shape[-1] == 4)
-    hint = "; PIL.Image.fromarray(array) may be grey or RGBA" if pillows else ""
-    raise InputError(
-        f"expected {what} as uint8 ({axes}, {channels}) with values 0–255, not {array.dtype} {array.shape}{hint}"
-    )

@@ -207,12 +207,7 @@ def _shrunk(segmentation: Segmentation, columns: int = 1, rows: int = 1) -> Segm
     """Shrink image and labels so that a figure of ``columns`` × ``rows`` of them stays within OVERLAY_SIDE."""
     height, width = segmentation.labels.shape
     shrink = OVERLAY_SIDE / max(columns * width, rows * height)
-    if shrink >= 1:
-        return segmentation
-    size = max(1, round(width * shrink)), max(1, round(height * shrink))
-    image = np.asarray(cv2.resize(segmentation.image, size, interpolation=cv2.INTER_AREA), np.uint8)
-    labels = np.asarray(cv2.resize(segmentation.labels, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
-    return replace(segmentation, image=image, labels=labels)
+    return segmentation if shrink >= 1 else segmentation.scaled(shrink)
 
 
 def _draw_attention(segmentation: Segmentation) -> list[tuple[str, Callable[[], bytes]]]:
@@ -273,7 +268,7 @@ def describe_areas(
 
 
 def _encode_probabilities(segmentation: Segmentation) -> bytes:
-    found = segmentation.probabilities
+    found = segmentation.class_probabilities
     if found is None:
         raise InputError("class probabilities were not kept; predict with keep_probabilities=True")
     grid = found.grid

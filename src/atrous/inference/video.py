@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # videos can be labelled without torch
     from atrous.inference.prepare import Precision
     from atrous.inference.test_time import Inference
     from atrous.models.base import SegmentationModel
+    from atrous.runtime.exported import ExportedModel
 
 OVERLAY_ENDING = ".overlay.mp4"
 _MANY = 1000  # frames of a video that does not say how many it has
@@ -80,7 +81,7 @@ def split_videos(inputs: Sequence[str | Path]) -> tuple[list[Path], list[str | P
 
 
 def predict_video(
-    model: SegmentationModel,
+    model: SegmentationModel | ExportedModel,
     video: str | Path,
     out: str | Path,
     *,
@@ -100,12 +101,12 @@ def predict_video(
     in memory at a time.
 
     Args:
-        model: any model of this package.
+        model: any model of this package, or an exported one.
         video: a file that OpenCV's FFmpeg reads.
         out: folder of the results; created if missing.
         every: 1 for each frame, 5 for frames 0, 5, 10, ….
         outputs: what else is written beside each mask, apart from overlays.
-        device: as in :func:`atrous.inference.predictor.predict`, like the next two.
+        device: as in :func:`atrous.inference.predict.predict`, like the next two.
         output_stride: see there.
         precision: see there.
         inference: how a frame becomes labels; a single view by default.
@@ -117,14 +118,12 @@ def predict_video(
             below 1.
         OutputExistsError: results of another video have the same names.
     """
-    from atrous.inference.batch import torch_processors
-    from atrous.inference.predictor import Predictor
-    from atrous.inference.settings_hash import settings_hash
-    from atrous.inference.test_time import Inference
+    from atrous.inference.batch import computing
+    from atrous.inference.predict import predictor_of
 
-    outputs, inference = replace(outputs or OutputOptions(), overlays=False), inference or Inference()
-    predictor = Predictor(model, device=device, output_stride=output_stride, precision=precision)
-    with torch_processors(predictor.network.device) as processors:
+    outputs = replace(outputs or OutputOptions(), overlays=False)
+    predictor = predictor_of(model, device=device, output_stride=output_stride, precision=precision)
+    with computing(predictor, inference, precision) as (made_with, processors):
         return label_video(
             video,
             out,
@@ -132,7 +131,7 @@ def predict_video(
             label_set=model.label_set,
             every=every,
             outputs=outputs,
-            made_with=settings_hash(predictor.network, inference, precision),
+            made_with=made_with,
             resume=resume,
             processors=processors,
             progress=progress,

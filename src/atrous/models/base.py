@@ -298,6 +298,11 @@ class SegmentationModel(nn.Module):
 
     def _padded(self, images: Tensor) -> Tensor:
         self._check_shape(images)
+        if not images.is_floating_point():
+            raise InputTypeError(
+                f"a network takes preprocessed images, which are floating point, not {images.dtype}: "
+                "model(model.preprocess(images)), or atrous.predict(model, image)"
+            )
         below, right = self._padding(images)
         # An exported network has to pad at sizes other than the example's too.
         return F.pad(images, (0, right, 0, below)) if torch.compiler.is_exporting() or below or right else images

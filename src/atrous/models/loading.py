@@ -6,22 +6,15 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from atrous.bundle import BUNDLE, bundled
 from atrous.labels import LabelSet
 from atrous.models.base import Preprocessing, SegmentationModel
 from atrous.models.checkpoint import CheckpointError, find_not_finite, read_folder
 from atrous.models.create import create_model
 from atrous.models.model_config import limited_to
 
-BUNDLE = Path(__file__).resolve().parent.parent / "zoo"
 MENTIONED = 10
 """Maximum number of folders that an error lists."""
-DEFAULT = "deeplabv3plus_lite0_voc"
-"""The bundled model that the demo and ``predict`` take when none is named."""
-
-
-def bundled() -> list[str]:
-    """Names of the models that come with the package."""
-    return sorted(p.parent.name for p in BUNDLE.glob("*/config.json"))
 
 
 def load(source: str | Path) -> SegmentationModel:
@@ -39,10 +32,22 @@ def load(source: str | Path) -> SegmentationModel:
         >>> model.name, model.num_classes, model.output_stride
         ('deeplabv3plus', 21, 16)
     """
+    return load_folder(find_model(source))
+
+
+def find_model(source: str | Path) -> Path:
+    """The folder of a model; one from the hub is fetched first.
+
+    Args:
+        source: as for :func:`load`.
+
+    Raises:
+        CheckpointError: an unknown name.
+    """
     if str(source) in bundled():
-        return load_folder(BUNDLE / str(source))
+        return BUNDLE / str(source)
     if Path(source).is_dir():
-        return load_folder(source)
+        return Path(source)
     if Path(source).is_file():
         raise CheckpointError(
             f"{source} is a file; a model is the folder that contains config.json and model.safetensors"
@@ -52,7 +57,7 @@ def load(source: str | Path) -> SegmentationModel:
         there = ", ".join(sorted(p.name for p in parent.iterdir() if p.is_dir())[:MENTIONED])
         raise CheckpointError(f"no model '{source}': {parent} has no such folder; it has: {there or 'none'}")
     if isinstance(source, str) and source.count("/") == 1 and not source.startswith((".", "/", "~")):
-        return load_folder(_from_hub(source))
+        return _from_hub(source)
     raise CheckpointError(
         f"no model '{source}': it is not a folder, and the bundled models are: {', '.join(bundled()) or 'none'} "
         "(a hub id has the form owner/name)"

@@ -69,7 +69,7 @@ def judge(file: Path, runtime: str, reference: Reference, *, repeats: int = 3) -
     try:
         trial = run_in_child(file, runtime, reference.batches, repeats=repeats)
     except TrialError as error:
-        return Verdict(False, str(error))
+        return Verdict(False, str(error).removeprefix(f"{runtime} "))
     shares = [float((found == right).mean()) for found, right in zip(trial.labels, reference.labels, strict=True)]
     agreement, seconds = min(shares), tuple(trial.seconds)
     passed = agreement >= AGREEMENT
@@ -118,7 +118,7 @@ def _try_all(
         try:
             trial = run_in_child(file, runtime)
         except TrialError as error:
-            found[runtime] = Verdict(False, str(error))
+            found[runtime] = Verdict(False, str(error).removeprefix(f"{runtime} "))
         else:
             reference = Reference(runtime, trial.batches, trial.labels, trial.seconds)
             found[runtime] = Verdict(True, "it is the reference", 1.0, tuple(trial.seconds))

@@ -6,11 +6,12 @@ import json
 from dataclasses import replace
 from functools import partial
 
+from atrous.bundle import BUNDLE, bundled
 from atrous.data.dataset import Dataset, dataset_extras, dataset_name
 from atrous.models.backbones.weights import WeightsNotFoundError, installed_packages, without_downloads
 from atrous.models.base import SegmentationModel
 from atrous.models.create import create_model
-from atrous.models.loading import BUNDLE, bundled, load
+from atrous.models.loading import load
 from atrous.training.recipe import Recipe, RecipeError
 from atrous.training.sections import ModelSection
 from atrous.training.types import OnMessage

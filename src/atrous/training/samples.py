@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from atrous.data.dataset import Dataset
-from atrous.inference.predictor import predict
+from atrous.inference.predict import predict
 from atrous.labels import IGNORE, Mask
 from atrous.models.base import SegmentationModel
 from atrous.viz import Pixels, overlay

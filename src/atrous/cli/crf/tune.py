@@ -16,7 +16,7 @@ from atrous.cli.common import (
     Model,
     Scales,
     check_writable,
-    load_model,
+    load_network,
     make_inference,
     progress_bar,
     write_json,
@@ -48,7 +48,7 @@ def tune(
     if out and out.exists():
         raise OutputExistsError(f"{out} exists already: name a new folder for the model with its CRF")
     dataset = open_dataset(data, split)
-    network = load_model(model, device)
+    network = load_network(model, device)
     inference = make_inference(network, scales, flip, merge)
     tried: list[dict[str, Any]] = []
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from atrous.cli.common import Data, Device, Model, Precision, check_writable, load_model, progress_bar
+from atrous.cli.common import Data, Device, Model, Precision, check_writable, load_network, progress_bar
 
 LISTED = 20
 
@@ -30,7 +30,7 @@ def find_errors(
 
     check_writable(out / "errors.csv")
     dataset = open_dataset(data, split)
-    network = load_model(model, device)
+    network = load_network(model, device)
     with progress_bar("checking") as progress:
         suspects = find_errors(network, dataset, precision=precision, progress=progress)
     for number, suspect in enumerate(suspects[:LISTED], 1):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-Make = Callable[..., Path]
+MakeFile = Callable[..., Path]
 CARD = {
     "library": "atrous",
     "architecture": "by_channel",
@@ -38,29 +38,3 @@ def write_graph(file: Path, *, probabilities: bool, card: Any, broken_at: int | 
         onnx.helper.set_model_props(model, {"atrous": card if isinstance(card, str) else json.dumps(card)})
     onnx.save(model, file)
     return file
-
-
-@pytest.fixture
-def make_onnx(tmp_path: Path) -> Make:
-    """Writes an exported file; without ``card`` it is another program's, with ``broken_at`` it takes one size alone."""
-
-    def make(
-        name: str = "model.onnx", *, probabilities: bool = False, card: Any = CARD, broken_at: int | None = None
-    ) -> Path:
-        return write_graph(tmp_path / name, probabilities=probabilities, card=card, broken_at=broken_at)
-
-    return make
-
-
-@pytest.fixture
-def make_xml(make_onnx: Make, tmp_path: Path) -> Make:
-    """Writes the same file for OpenVINO."""
-
-    def make(name: str = "model.xml", **options: Any) -> Path:
-        openvino = pytest.importorskip("openvino", reason="needs atrous[export]")
-        model = openvino.Core().read_model(make_onnx("source.onnx", **options))
-        model.set_rt_info(json.dumps(CARD), "atrous")
-        openvino.save_model(model, tmp_path / name)
-        return tmp_path / name
-
-    return make
