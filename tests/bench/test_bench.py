@@ -100,6 +100,22 @@ def test_a_model_that_cannot_be_exported_is_measured_in_torch_alone(
     assert again.notes == ("not exported: a size is fixed",)
 
 
+def test_an_exported_file_is_measured_in_the_runtimes_that_read_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "measure_in_child", pretend)
+    monkeypatch.setattr(run, "is_installed", lambda _: True)
+    monkeypatch.setattr(run, "measure_machine", lambda _: Machine(1e9, 1e9))
+    file = str(tmp_path / "model.onnx")
+    found = bench(file, size=(33, 41))
+    assert [setting.runtime for setting in found.settings] == ["onnxruntime", "openvino"]
+    assert [setting.proven for setting in found.settings] == [True, False]
+    assert (found.split, json.loads(json.dumps(found.to_dict()))["split"]) == (None, None)
+    result = CliRunner().invoke(app, ["bench", "--model", file, "--size", "33x41"])
+    assert result.exit_code == 0, result.output
+    assert "fastest proven setting: onnxruntime float32" in result.stdout
+
+
 def test_the_bottleneck_is_named_with_what_the_network_waits_for() -> None:
     assert network_shares(SPLIT, Machine(1e6, 1e5)) == (0.5, 0.1)
     assert describe_bottleneck(SPLIT, Machine(1e6, 1e5)).startswith("network takes 80% of an image's time")
