@@ -122,9 +122,13 @@ class DecodedMask:
         self._refuse_lossy()
         values, mode = np.asarray(self.image), self.image.mode
         if values.ndim != 2:
+            colors = self.colors()
+            remedy = 'if its colours are the classes, declare encoding = "rgb" and colors = [...] in labels.toml'
+            if colors.any() and (colors == colors[..., :1]).all():
+                remedy = "its colours are greys: `atrous data check SPEC --fix NEW_FOLDER` writes them as values"
             raise MaskError(
                 f"{self.name}: an image of mode {mode}, expected a palette or grey mask whose values are the classes; "
-                'if its colours are the classes, declare encoding = "rgb" and colors = [...] in labels.toml'
+                f"{remedy}"
             )
         if self.levels < 255:
             return self._few_bits(values, form)
@@ -133,9 +137,13 @@ class DecodedMask:
         low, high = values.min(), values.max()
         if low >= 0 and high <= IGNORE and (values == values.astype(np.uint8)).all():
             return values.astype(np.uint8)
+        white = form is not None and IGNORE in form.values  # declared as a class
+        if white and np.isin(values, (0, 65535)).all():  # black and white of 16 bits
+            return (values > 0).astype(np.uint8) * 255
         raise MaskError(
             f"{self.name}: an image of mode {mode} with values from {low} to {high}, expected integers, classes or "
-            f"{IGNORE}; save it again as an 8-bit PNG of class numbers, void as {IGNORE}"
+            f"{IGNORE}; save it again as an 8-bit PNG of class numbers, void as {IGNORE}. If they number objects, as "
+            "Cityscapes' instanceIds do (class × 1000 + object), use the masks of classes (labelIds) instead"
         )
 
     def _few_bits(self, shown: NDArray[np.generic], form: MaskForm | None) -> Mask:
