@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from atrous.errors import InputError, InputTypeError, kind_of
+from atrous.inference.fast import FastNetwork
 from atrous.models.base import Output, SegmentationModel
 from atrous.models.surgery.trace import STRUCTURE, structural_copy
 
@@ -72,6 +73,8 @@ class PreparedModel:
         self.precision: Literal["float32", "bfloat16"] = "bfloat16" if precision == "bfloat16" else "float32"
         _move(model, self.device)
         self.model = _copied(model, output_stride)
+        fast = precision == "auto" and self.device.type == "cpu" and dtypes == ["torch.float32"]
+        self._fast = FastNetwork(self.model) if fast else None
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -86,7 +89,8 @@ class PreparedModel:
 
     def main_output(self, images: Tensor) -> Output:
         """Run the network on preprocessed images ``(B, C, H, W)``."""
-        return self.model.main_output(images)
+        fast = self._fast.main_output(images) if self._fast else None
+        return self.model.main_output(images) if fast is None else fast
 
     def outputs(self, images: Tensor) -> list[Output]:
         """Run the network with its auxiliary heads."""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
 from threading import Lock
 from typing import Any, TypeVar
+
+import torch
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
@@ -57,3 +62,17 @@ class Workers:
                     following += 1
 
         self(work, range(len(pieces)))
+
+
+_workers = cache(Workers)
+os.register_at_fork(after_in_child=_workers.cache_clear)  # threads are not inherited
+
+
+def share_rows(work: Callable[[int, int], object], count: int) -> None:
+    """Do ``count`` rows or blocks, from a first to before a last one, in as many threads as torch uses, this one
+    included.
+    """
+    threads = torch.get_num_threads()
+    pieces = min(count, 2 * threads if threads > 1 else 1)
+    bounds = [count * i // pieces for i in range(pieces + 1)] if count else []
+    _workers(threads)(lambda piece: work(*piece), list(pairwise(bounds)))

@@ -12,10 +12,7 @@ overlap at the end if C is not a multiple of it.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
-from functools import cache
-from itertools import pairwise
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +21,7 @@ from numba import njit
 from torch import Tensor
 
 from atrous.ops.simd import LANES, add, address, load, load_bfloat16, multiply_add, spread, store, store_bfloat16
-from atrous.ops.workers import Workers
+from atrous.ops.workers import share_rows
 
 CHANNELS = 2 * LANES
 """Channels that are computed together."""
@@ -66,7 +63,7 @@ def correlate(
     def work(first: int, last: int) -> None:
         _correlate(source, half, size, weight, shape, stride, dilation, zeros, step, target, out_size, first, last)
 
-    _share(work, x.shape[0] * -(-x.shape[1] // CHANNELS))
+    share_rows(work, x.shape[0] * -(-x.shape[1] // CHANNELS))
 
 
 def weight_gradient(
@@ -92,7 +89,7 @@ def weight_gradient(
     def work(first: int, last: int) -> None:
         _weight_gradient(source, half, size, incoming, out_size, shape, stride, dilation, zeros, array, first, last)
 
-    _share(work, -(-x.shape[1] // CHANNELS))
+    share_rows(work, -(-x.shape[1] // CHANNELS))
     return result
 
 
@@ -102,18 +99,6 @@ def _size(x: Tensor) -> tuple[int, int, int, int]:
 
 def _pair(values: Sequence[int]) -> tuple[int, int]:
     return values[0], values[1]
-
-
-_workers = cache(Workers)
-os.register_at_fork(after_in_child=_workers.cache_clear)  # threads are not inherited
-
-
-def _share(work: Callable[[int, int], None], blocks: int) -> None:
-    """Compute blocks in as many threads as torch uses, this one included."""
-    threads = torch.get_num_threads()
-    pieces = min(blocks, 2 * threads if threads > 1 else 1)
-    bounds = [blocks * i // pieces for i in range(pieces + 1)] if blocks else []
-    _workers(threads)(lambda piece: work(*piece), list(pairwise(bounds)))
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]

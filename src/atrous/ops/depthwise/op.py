@@ -23,7 +23,7 @@ from atrous.ops.devices import computing_dtype, has_triton
 MIN_CHANNELS = 32
 """Fewest channels that the compiled code takes."""
 _DTYPES = (torch.float32, torch.bfloat16)
-_NARROW = 6
+NARROW = 6
 """Padding up to which torch's forward is fast on a CPU: beyond it, torch leaves its vectors for plain loops."""
 _MANY = 1 << 21
 """Number of input values from which a GPU computes for longer than Python takes to launch the next kernel."""
@@ -32,6 +32,21 @@ _MANY = 1 << 21
 def depthwise_reference(x: Tensor, weight: Tensor, stride: int, padding: tuple[int, int], dilation: int) -> Tensor:
     """Convolve each channel of ``(B, C, H, W)`` with its own kernel of ``(C, 1, kh, kw)``, in plain torch."""
     return F.conv2d(x, weight, None, stride, padding, dilation, x.shape[1])
+
+
+def depthwise(x: Tensor, weight: Tensor, padding: Sequence[int], dilation: int) -> Tensor:
+    """What :func:`depthwise_reference` computes at stride 1, in compiled code, without gradients.
+
+    Args:
+        x: float32 ``(B, C, H, W)`` on a CPU, at least :data:`MIN_CHANNELS` channels.
+        weight: float32 ``(C, 1, kh, kw)``.
+        padding: rows and columns, at most ``dilation · (k − 1)``.
+        dilation: of both.
+
+    Returns:
+        ``(B, C, rows, columns)``, channels-last.
+    """
+    return _correlate(x, weight, 1, dilation, padding, 1, _out_size(x, weight, 1, padding, dilation))
 
 
 def has_depthwise(net: nn.Module) -> bool:
@@ -131,7 +146,7 @@ def _is_slow_in_torch(
         return dilation > 1
     learns = torch.is_grad_enabled() and (weight.requires_grad or x.requires_grad)
     slow_gradient = dilation > 1 or max(weight.shape[2:]) > 3 or (stride > 1 and dtype == torch.bfloat16)
-    return (learns and slow_gradient) or max(paddings) > _NARROW
+    return (learns and slow_gradient) or max(paddings) > NARROW
 
 
 def _out_size(x: Tensor, weight: Tensor, stride: int, padding: Sequence[int], dilation: int) -> tuple[int, int]:
@@ -184,7 +199,7 @@ class _Depthwise(torch.autograd.Function):
 @torch.library.custom_op("atrous::depthwise", mutates_args=(), device_types=("cpu", "cuda"))
 def _convolve(x: Tensor, weight: Tensor, stride: int, padding: list[int], dilation: int) -> Tensor:
     """The convolution, in channels-last memory."""
-    if x.device.type == "cpu" and max(padding) <= _NARROW:
+    if x.device.type == "cpu" and max(padding) <= NARROW:
         y = depthwise_reference(x, weight, stride, (padding[0], padding[1]), dilation)
         return y.contiguous(memory_format=torch.channels_last)
     return _correlate(x, weight, stride, dilation, padding, 1, _out_size(x, weight, stride, padding, dilation))
