@@ -132,7 +132,7 @@ def test_a_broken_file_is_an_image_error(model: ByChannel, tmp_path: Path) -> No
 def test_the_model_runs_in_eval_and_inference_mode_and_is_left_as_it_was(model: ByChannel, training: bool) -> None:
     model.train(training)
     predict(model, HALVES, output_stride=2)
-    assert model.seen == [(False, True, 2, torch.float32)]
+    assert set(model.seen) == {(False, True, 2, torch.float32)}
     assert model.training is training
     assert model.output_stride == 1
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from atrous.models.surgery.trace import ELEMENTWISE, STRUCTURE
+from atrous.models.surgery.trace import ELEMENTWISE, STRUCTURE, form_of
 
 
 class UnrecordableError(Exception):
@@ -71,7 +71,7 @@ class Skeleton:
         self.real: dict[int, Tensor] = {}  # by the identity of what stands for it on the meta device
         self._kept: list[Tensor] = []
         for tensor in (*net.parameters(), *net.buffers()):
-            bare = torch.empty_like(tensor, device="meta")
+            bare = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
             bare = nn.Parameter(bare, requires_grad=False) if isinstance(tensor, nn.Parameter) else bare
             memo[id(tensor)] = bare
             self.real[id(bare)] = tensor.detach()
@@ -91,7 +91,7 @@ def record(skeleton: Skeleton, run: Callable[[Any, Tensor], Any], shape: tuple[i
     Raises:
         UnrecordableError: a forward that depends on pixels, changes tensors that others see, or leaves torch.
     """
-    image = torch.empty(shape, device="meta").contiguous(memory_format=torch.channels_last)
+    image = torch.empty(shape, device="meta", memory_format=torch.channels_last)
     recorder = _Recorder(skeleton.real, image)
     try:
         with torch.no_grad(), recorder:
@@ -111,9 +111,7 @@ _FACTS = set(
 """.split()
 )
 """Functions that ask for what is known of a tensor without its values."""
-_ELEMENTWISE = ELEMENTWISE | {"__add__", "add", "dropout", "sigmoid"}
-"""Functions that keep the shape and dtype of their first argument if all maps have it."""
-_MAPS = _ELEMENTWISE | set("adaptive_avg_pool2d avg_pool2d conv2d join max_pool2d pad".split())
+_MAPS = ELEMENTWISE - {"layer_norm"} | set("adaptive_avg_pool2d avg_pool2d conv2d dropout join max_pool2d pad".split())
 """Functions whose results are channels-last where a program runs them; stand-ins have other habits."""
 _NEW = {"new_ones": "new_ones", "new_zeros": "new_zeros", "new_full": "new_full", "new_tensor": "new_tensor"}
 _LIKE = {torch.ones_like, torch.zeros_like, torch.full_like}
@@ -192,7 +190,7 @@ class _Recorder(TorchFunctionMode):
 
     def _remember(self, real: Tensor) -> Tensor:
         """What stands for a constant on the meta device."""
-        bare = torch.empty_like(real, device="meta")
+        bare = torch.empty(real.shape, dtype=real.dtype, device="meta")
         self._real[id(bare)] = real
         self._kept.append(bare)
         return bare
@@ -213,7 +211,7 @@ class _Recorder(TorchFunctionMode):
         kept = {key: value for key, value in kwargs.items() if key != "inplace"}
         args = args[:1] if in_place and name in _FLAGGED else args
         recorded_args, recorded_kwargs = _swapped(args, self._argument), _swapped(kept, self._argument)
-        result = self._result(function, *_swapped(args, self._on_meta), **_swapped(kept, self._on_meta))
+        result = form_of(function, _swapped(args, self._on_meta), _swapped(kept, self._on_meta))
         if isinstance(result, Tensor):
             if result.ndim == 4 and getattr(function, "__name__", "") in _MAPS:
                 result = result.contiguous(memory_format=torch.channels_last)
@@ -226,16 +224,6 @@ class _Recorder(TorchFunctionMode):
                 self._add(Step(_take, (Value(whole), index), {}, 0, tuple(part.shape)), part, None)
             return result
         raise UnrecordableError(f"'{name}' reads values of the image")
-
-    @staticmethod
-    def _result(function: Any, *args: Any, **kwargs: Any) -> Any:
-        """What stands for the result of a function. Some take a millisecond on the meta device only to find out that
-        nothing changes in shape.
-        """
-        shapes = {part.shape for part in args if isinstance(part, Tensor) and part.ndim == 4}
-        if getattr(function, "__name__", "") in _ELEMENTWISE and len(shapes) == 1 and args[0].ndim == 4:
-            return torch.empty_like(args[0])
-        return function(*args, **kwargs)
 
     def _add(self, step: Step, result: Any, changed: Tensor | None) -> None:
         step.result = 1 + len(self.recording.steps)
@@ -254,7 +242,7 @@ class _Recorder(TorchFunctionMode):
                 raise UnrecordableError("a tensor of unknown origin")
             return tensor
         if id(tensor) not in self._bare:
-            self._bare[id(tensor)] = torch.empty_like(tensor, device="meta")
+            self._bare[id(tensor)] = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
             self._kept.append(tensor)
         return self._bare[id(tensor)]
 

@@ -1,5 +1,9 @@
 """Models: one paper, one file."""
 
+from atrous.models import light_import
+
+light_import.import_timm()
+
 from atrous.models import attention_to_scale, deeplab, deeplabv3, fcn
 from atrous.models.base import SegmentationModel
 from atrous.models.create import create_model

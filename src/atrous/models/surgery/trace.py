@@ -80,9 +80,10 @@ def skeleton(net: nn.Module) -> nn.Module:
     """A copy of a network without its weights: on the meta device, in eval mode. The network itself is not touched."""
     memo: dict[int, Any] = {}
     for weight in net.parameters():
-        memo[id(weight)] = nn.Parameter(torch.empty_like(weight, device="meta"), requires_grad=False)
+        bare = torch.empty(weight.shape, dtype=weight.dtype, device="meta")
+        memo[id(weight)] = nn.Parameter(bare, requires_grad=False)
     for buffer in net.buffers():
-        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+        memo[id(buffer)] = torch.empty(buffer.shape, dtype=buffer.dtype, device="meta")
     with STRUCTURE:
         return copy.deepcopy(net, memo).eval()
 
@@ -190,7 +191,7 @@ class Tracker(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", str(func))
-        result = torch.empty_like(args[0]) if name in _SAME_FORM else func(*args, **kwargs)
+        result = form_of(func, args, kwargs)
         inputs = [t for t in tensors_in((args, tuple(kwargs.values()))) if id(t) in self._places]
         if name in WINDOWS:  # weights have no place
             inputs = [t for t in inputs if t is args[0]]
@@ -263,10 +264,33 @@ class Tracker(TorchFunctionMode):
         return Lost(f"in layer '{name}' ({kind}) {why}" if name else f"in {kind}.forward {why}")
 
 
-_SAME_FORM = {"batch_norm", "layer_norm", "group_norm", "relu6", "hardtanh", "hardswish", "hardsigmoid", "silu", "gelu"}
-"""Functions whose result has the form of their input. Without data, torch finds it by way of all their steps: more than
-half of a trace's time.
-"""
+ELEMENTWISE = frozenset("batch_norm gelu group_norm layer_norm hardsigmoid hardswish hardtanh relu relu6 sigmoid silu".split())
+"""Functions whose result has the form of their first argument."""
+
+
+def form_of(func: Any, args: Any, kwargs: Any) -> Any:
+    """What a function gives on the meta device.
+
+    Without data, torch finds the form of convolutions, norms and activations by way of Python code that takes half of a
+    trace's time, and for which it loads its compiler: two seconds. Here they are known.
+    """
+    name = getattr(func, "__name__", "")
+    if name in ELEMENTWISE:
+        return args[0] if kwargs.get("inplace") else _bare(args[0].shape, args[0])
+    if name == "conv2d" and args[0].dim() == 4 and not isinstance(_argument(args, kwargs, 4, "padding", 0), str):
+        weight, groups = _argument(args, kwargs, 1, "weight"), _argument(args, kwargs, 6, "groups", 1)
+        sides = zip(args[0].shape[2:], _conv(args, kwargs), strict=True)
+        size = [(n + 2 * int(p) - d * (k - 1) - 1) // s + 1 for n, (k, s, p, d) in sides]
+        if args[0].shape[1] == weight.shape[1] * groups and min(size) > 0:
+            return _bare((len(args[0]), len(weight), *size), args[0])
+    return func(*args, **kwargs)
+
+
+def _bare(shape: Sequence[int], like: Tensor) -> Tensor:
+    """A tensor without data; ``empty_like`` is Python code, too."""
+    ahead = like.ndim == 4 and like.is_contiguous(memory_format=torch.channels_last)
+    form = torch.channels_last if ahead else torch.contiguous_format
+    return torch.empty(tuple(shape), dtype=like.dtype, device="meta", memory_format=form)
 
 
 def tensors_in(values: Any) -> Iterator[Tensor]:
