@@ -211,7 +211,7 @@ class _Recorder(TorchFunctionMode):
         kept = {key: value for key, value in kwargs.items() if key != "inplace"}
         args = args[:1] if in_place and name in _FLAGGED else args
         recorded_args, recorded_kwargs = _swapped(args, self._argument), _swapped(kept, self._argument)
-        result = form_of(function, _swapped(args, self._on_meta), _swapped(kept, self._on_meta))
+        result = _form_of(function, _swapped(args, self._on_meta), _swapped(kept, self._on_meta))
         if isinstance(result, Tensor):
             if result.ndim == 4 and getattr(function, "__name__", "") in _MAPS:
                 result = result.contiguous(memory_format=torch.channels_last)
@@ -257,6 +257,22 @@ def join(maps: Sequence[Tensor], dim: int = 0) -> Tensor:
     shape = (batch, sum(x.shape[1] for x in maps), height, width)
     y = torch.empty(shape, dtype=maps[0].dtype, device=maps[0].device, memory_format=torch.channels_last)
     return torch.cat(tuple(maps), 1, out=y)
+
+
+def _form_of(function: Any, args: Any, kwargs: Any) -> Any:
+    """What a function gives on the meta device; as :func:`form_of`, also for what is in heads."""
+    name = getattr(function, "__name__", "").strip("_")
+    shape: tuple[int, ...] = ()
+    if name == "adaptive_avg_pool2d" and args[1:] in ((1,), ((1, 1),)) and args[0].ndim == 4:
+        shape = (*args[0].shape[:2], 1, 1)
+    elif name == "join" and args[1:] == (1,) and args[0][0].ndim == 4:
+        first = args[0][0].shape
+        shape = (first[0], sum(x.shape[1] for x in args[0]), *first[2:])
+    if shape:
+        return torch.empty(shape, device="meta", memory_format=torch.channels_last)
+    if name == "matmul" and args[0].ndim == 2 and args[1].ndim == 3:
+        return torch.empty(len(args[1]), len(args[0]), args[1].shape[2], device="meta")
+    return form_of(function, args, kwargs)
 
 
 def _take(parts: Any, index: int) -> Any:

@@ -277,6 +277,8 @@ def form_of(func: Any, args: Any, kwargs: Any) -> Any:
     name = getattr(func, "__name__", "")
     if name in ELEMENTWISE:
         return args[0] if kwargs.get("inplace") else _bare(args[0].shape, args[0])
+    if name in ("add", "__add__") and all(isinstance(t, Tensor) and t.shape == args[0].shape for t in args):
+        return _bare(args[0].shape, args[0])
     if name == "conv2d" and args[0].dim() == 4 and not isinstance(_argument(args, kwargs, 4, "padding", 0), str):
         weight, groups = _argument(args, kwargs, 1, "weight"), _argument(args, kwargs, 6, "groups", 1)
         sides = zip(args[0].shape[2:], _conv(args, kwargs), strict=True)
