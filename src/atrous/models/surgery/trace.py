@@ -264,7 +264,9 @@ class Tracker(TorchFunctionMode):
         return Lost(f"in layer '{name}' ({kind}) {why}" if name else f"in {kind}.forward {why}")
 
 
-ELEMENTWISE = frozenset("batch_norm gelu group_norm layer_norm hardsigmoid hardswish hardtanh relu relu6 sigmoid silu".split())
+ELEMENTWISE = frozenset(
+    "batch_norm gelu group_norm layer_norm hardsigmoid hardswish hardtanh relu relu6 sigmoid silu".split()
+)
 """Functions whose result has the form of their first argument."""
 
 
