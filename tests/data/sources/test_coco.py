@@ -291,6 +291,14 @@ def test_the_rule_of_overlap_is_chosen(tmp_path: Path) -> None:
     assert (names[by_area[0].mask[15, 15]], names[last[0].mask[15, 15]]) == ("cat", "dog")
 
 
+def test_files_and_folders_without_their_usual_names(tmp_path: Path) -> None:
+    write(tmp_path, "val2017", thing(100, "cat", box(0, 0, 30, 40)))
+    (tmp_path / "annotations/instances_val2017.json").rename(tmp_path / "instances_val2017.json")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "val2017").rename(tmp_path / "images/val")
+    assert open_dataset(f"coco:{tmp_path}", "val")[0].mask.any()
+
+
 def test_stuff_one_file_and_roboflows_folders(tmp_path: Path) -> None:
     write(tmp_path, "train", thing(100, "cat", box(0, 0, 30, 40)), count=2)
     instances = tmp_path / "annotations/instances_train.json"

@@ -120,7 +120,16 @@ class Coco(PublishedSource):
         root = self.root if self.root.is_dir() else self.root.parent
         if self.root.is_file() and root.name == "annotations":
             root, split = root.parent, file.stem.partition("_")[2]
-        places = [root / split, root / "images" / split, root / "images", file.parent, root, file.parent / "images"]
+        short = split.rstrip("0123456789")  # without the year
+        places = [
+            root / split,
+            root / "images" / split,
+            root / "images",
+            file.parent,
+            root,
+            file.parent / "images",
+            root / "images" / short,
+        ]
         there = (place for place in places if any((place / name).is_file() for name in first))
         return next(there, next((place for place in places[:3] if split and place.is_dir()), places[0]))
 
@@ -174,7 +183,7 @@ def _files(root: Path, kind: str) -> dict[str, Path]:
     """The files of annotations of each split, or the only one, of no split."""
     if root.is_file():
         return {UNNAMED: root}
-    if files := sorted((root / "annotations").glob(f"{kind}_*.json")):
+    if files := sorted((root / "annotations").glob(f"{kind}_*.json")) or sorted(root.glob(f"{kind}_*.json")):
         return {file.stem.removeprefix(f"{kind}_"): file for file in files}
     if kind != "instances":
         return {}
