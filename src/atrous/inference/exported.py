@@ -53,6 +53,7 @@ class ExportedPredictor:
         self.model = model
         self.label_set = model.label_set
         self.in_channels = model.in_channels
+        self.batches_pay = False  # it runs on the CPU
 
     def settings_hash(self, inference: Inference | None) -> str:
         """Hash all that the labels depend on besides the image: the file, the runtime and the CRF."""

@@ -54,8 +54,8 @@ def predict(  # type: ignore[misc]  # the options that the overloads leave open
         model: any model of this package, whose mode and output stride are restored afterwards, or an exported one.
         image: a path; the bytes of a file, or a file opened in binary mode; a Pillow image of any mode (turned
             upright); an array uint8 RGB ``(H, W, 3)``, or ``(H, W, C)`` for a network of other input channels; or a
-            tensor uint8 ``(C, H, W)``. A list of them gives a list; neighbours of one size run through the network
-            together.
+            tensor uint8 ``(C, H, W)``. A list of them gives a list; on a GPU neighbours of one size run through the
+            network together (on a CPU a batch takes longer than its images one by one).
         device: where to compute, and where the model is moved; its current device by default.
         output_stride: run the network at this stride instead of its own: smaller is finer and slower.
         precision: ``auto`` is the fastest way on this machine that gives the same labels but for rounding; ``float32``
@@ -89,8 +89,7 @@ def predict(  # type: ignore[misc]  # the options that the overloads leave open
     if not isinstance(image, list | tuple):
         return predictor.segment(read_source(image, predictor.in_channels), inference, keep_probabilities)
     images = [read_source(one, predictor.in_channels) for one in image]
-    together = inference is None and not keep_probabilities and not getattr(model, "merges", ())
-    if not together:
+    if inference or keep_probabilities or getattr(model, "merges", ()) or not predictor.batches_pay:
         return [predictor.segment(decoded, inference, keep_probabilities) for decoded in images]
     return [found for group in _groups(images) for found in _segment_together(predictor, group)]
 

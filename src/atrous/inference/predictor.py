@@ -45,6 +45,7 @@ class Predictor:
         network: the prepared model, with its ``device`` and ``precision``.
         label_set: names and colours of the classes.
         in_channels: channels of an image.
+        batches_pay: whether several images in one run are faster than one by one.
 
     Raises:
         InputError: an unknown precision, parameters of several types, or an output stride that the network does not
@@ -71,6 +72,7 @@ class Predictor:
         self.network = PreparedModel(model, device=device, output_stride=output_stride, precision=precision)
         self.label_set = model.label_set
         self.in_channels: int = model.backbone.in_channels
+        self.batches_pay = self.network.device.type != "cpu"
 
     def labels(self, images: NDArray[np.uint8], inference: Inference | None = None) -> NDArray[np.uint8]:
         """Find the class of every pixel of some images of one size, which run through the network together.
