@@ -46,7 +46,7 @@ def test_an_evaluation_without_a_pixel_that_counts_is_a_page_of_dashes() -> None
 
 
 def test_images_that_do_not_compress_are_shown_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures, "ROOM", 1_000_000)
+    monkeypatch.setattr(pictures, "ROOM", 400_000)
     random, labels = np.random.default_rng(0), LabelSet.numbered(200)
 
     def noise() -> Case:
@@ -56,7 +56,7 @@ def test_images_that_do_not_compress_are_shown_smaller(monkeypatch: pytest.Monke
     shown = encode([noise() for _ in range(3)], labels)
     assert len(shown) == 3
     assert shown[0].width < SIDES[0]
-    assert sum(len(one.photo) + sum(map(len, one.layers.values())) for one in shown) <= 1_000_000
+    assert sum(len(one.photo) + sum(map(len, one.layers.values())) for one in shown) <= 400_000
 
 
 @pytest.mark.parametrize(
