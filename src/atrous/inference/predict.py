@@ -89,7 +89,8 @@ def predict(  # type: ignore[misc]  # the options that the overloads leave open
     if not isinstance(image, list | tuple):
         return predictor.segment(read_source(image, predictor.in_channels), inference, keep_probabilities)
     images = [read_source(one, predictor.in_channels) for one in image]
-    if inference or keep_probabilities or getattr(model, "merges", ()) or not predictor.batches_pay:
+    alone = inference is not None or keep_probabilities or bool(getattr(model, "merges", ()))
+    if alone or not predictor.batches_pay:
         return [predictor.segment(decoded, inference, keep_probabilities) for decoded in images]
     return [found for group in _groups(images) for found in _segment_together(predictor, group)]
 
