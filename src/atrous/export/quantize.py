@@ -62,7 +62,7 @@ def to_int8(graph: ModelProto, dataset: Dataset, indices: list[int]) -> ModelPro
 
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):
         source, target = Path(folder, "float.onnx"), Path(folder, "int8.onnx")
-        onnx.helper.set_model_props(graph, {"onnx.infer": "onnxruntime.quant"})  # it is simplified already
+        onnx.helper.set_model_props(graph, {"onnx.quant.pre_process": "onnxruntime.quant"})  # it is simplified
         onnx.save(graph, source)
         quantize_static(
             source,
