@@ -38,7 +38,11 @@ NOTES = (
 def _random(name: str, backbone: str, **options: object) -> Callable[[], SegmentationModel]:
     def make() -> SegmentationModel:
         torch.manual_seed(0)
-        return atrous.create_model(name, backbone=backbone, num_classes=21, **options).eval()  # type: ignore[arg-type]
+        model = atrous.create_model(name, backbone=backbone, num_classes=21, **options).eval()  # type: ignore[arg-type]
+        for weight in model.parameters():
+            if weight.ndim == 4 and not weight.any():  # FCN's scorers: every label would be 0
+                torch.nn.init.normal_(weight, std=0.1)
+        return model
 
     return make
 

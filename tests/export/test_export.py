@@ -36,7 +36,8 @@ def make_model(backbone: str, name: str = "deeplabv3plus", **options) -> Segment
     torch.manual_seed(0)
     model = atrous.create_model(name, backbone=backbone, label_set=CLASSES, **options).eval()
     with torch.no_grad():  # a new classifier's logits are nearly equal
-        model.get_submodule("classifier").weight.mul_(100)
+        sample = torch.from_numpy(images(1, 65, 65, model.backbone.in_channels)).permute(0, 3, 1, 2)
+        model.get_submodule("classifier").weight.mul_(2 / model(model.preprocess(sample)).std())
     return model
 
 
@@ -60,7 +61,7 @@ def check_labels(labels: NDArray[np.uint8], probabilities: NDArray[np.float32]) 
     """Each label is that of the largest probability, as far as float32 can tell."""
     chosen = np.take_along_axis(probabilities, labels[:, None].astype(np.int64), 1)[:, 0]
     assert labels.dtype == np.uint8
-    assert (probabilities.max(1) - chosen).max() < 1e-5
+    assert (probabilities.max(1) - chosen).max() < 1e-4
 
 
 def run_onnx(file: Path, batch: NDArray[np.uint8]) -> list[NDArray]:
@@ -87,7 +88,7 @@ def test_onnx_gives_the_labels_of_eager_torch_at_every_size(same_padding: Segmen
         labels, probabilities = run_onnx(file, batch := images(*shape))
         expected = reference(same_padding, batch)
         assert labels.shape == shape
-        np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+        np.testing.assert_allclose(probabilities, expected, atol=1e-4)
         check_labels(labels, expected)
 
 
