@@ -28,10 +28,10 @@ from studies.results import RESULTS, Result, Section, origin_of
 BUNDLED = "deeplabv3plus_lite0_voc"
 COMMAND = "python -m studies.exports"
 NOTES = (
-    "Networks but the bundled one have random weights: what counts is that labels and times are torch's or better.",
+    "Networks other than the bundled one have random weights: their proofs are of labels and times, not of quality.",
     "Equal labels and the largest difference of the class probabilities are beside eager torch in float32; times are "
     "from bytes to labels, medians, on a machine with other work, torch's just before and after. The runtimes have all "
-    "cores, torch the threads that are named below each table: ratios are fair where these are the same.",
+    "cores, torch the threads that are named below each table: ratios are fair where these are two.",
 )
 
 
