@@ -76,7 +76,7 @@ def main(
 
 def _every_third(dataset: Dataset) -> Dataset:
     """Enough for ranges and for a comparison on the same images, in a few minutes."""
-    return Subset(dataset, range(0, len(dataset), 3))
+    return Subset(dataset, tuple(range(0, len(dataset), 3)))
 
 
 def _section(name: str, proof: Proof) -> Section:
