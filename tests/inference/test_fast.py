@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 import atrous
+from atrous.data.files.images import DecodedImage
 from atrous.grid import Grid, resample
 from atrous.inference.fast import FastNetwork
-from atrous.inference.predictor import Predictor, kept_predictor, predict
+from atrous.inference.predictor import Predictor, kept_predictor
 from atrous.inference.program import Join, Program
 from atrous.models import SegmentationModel, create_model
 from atrous.ops.maps import copy_into, enlarge_into, interpolation
@@ -40,6 +41,10 @@ def build(name: str = "deeplabv3plus", backbone: str = "test_efficientnet", **op
     return randomised(create_model(name, backbone=backbone, num_classes=5, **options))
 
 
+def segmented(predictor: Predictor, image: np.ndarray) -> Any:
+    return predictor.segment(DecodedImage(np.ascontiguousarray(image)), keep_probabilities=True)
+
+
 def programs(predictor: Predictor) -> list[Program]:
     fast = predictor.network._fast
     assert fast is not None
@@ -60,20 +65,20 @@ def test_it_computes_what_the_network_does(name: str, backbone: str, options: di
     model = build(name, backbone, **options)
     fast, plain = Predictor(model), Predictor(model, precision="float32")
     for image in (IMAGE, IMAGE[:64, :64], IMAGE[:1, :1]):
-        found, expected = (p.predict(image, keep_probabilities=True) for p in (fast, plain))
-        assert found.probabilities is not None
-        assert expected.probabilities is not None
-        assert found.probabilities.grid == expected.probabilities.grid
-        np.testing.assert_allclose(found.probabilities.values, expected.probabilities.values, atol=1e-3)
+        found, expected = (segmented(p, image) for p in (fast, plain))
+        assert found.class_probabilities is not None
+        assert expected.class_probabilities is not None
+        assert found.class_probabilities.grid == expected.class_probabilities.grid
+        np.testing.assert_allclose(found.class_probabilities.values, expected.class_probabilities.values, atol=1e-3)
         assert (found.labels == expected.labels).mean() > 0.99
     batch = np.stack([IMAGE, IMAGE[::-1]])
-    np.testing.assert_array_equal(fast.labels(batch)[0], fast.predict(IMAGE).labels)
+    np.testing.assert_array_equal(fast.labels(batch)[0], segmented(fast, IMAGE).labels)
 
 
 @pytest.mark.parametrize("backbone", ["test_efficientnet", "test_resnet"])
 def test_convolutional_networks_have_programs(backbone: str) -> None:
     predictor = Predictor(build(backbone=backbone, channels=32, separable=True))
-    predictor.predict(IMAGE)
+    segmented(predictor, IMAGE)
     (program,) = programs(predictor)
     assert any(isinstance(operation, Join) for operation in program.operations)
     names = [getattr(operation, "function", nn.Identity).__name__ for operation in program.operations]
@@ -104,15 +109,15 @@ def test_a_forward_that_looks_at_pixels_stays_with_the_network() -> None:
 
     model = create_model("deeplabv3", backbone=Looking(), num_classes=3, channels=16).eval()
     predictor = Predictor(model)
-    expected = Predictor(model, precision="float32").predict(IMAGE).labels
-    np.testing.assert_array_equal(predictor.predict(IMAGE).labels, expected)
+    expected = segmented(Predictor(model, precision="float32"), IMAGE).labels
+    np.testing.assert_array_equal(segmented(predictor, IMAGE).labels, expected)
     assert not programs(predictor)
 
 
 def test_hooks_see_the_layers() -> None:
     model, seen = build(channels=16), []
     model.backbone.register_forward_hook(lambda *_: seen.append(1))
-    predict(model, IMAGE)
+    atrous.predict(model, IMAGE)
     assert seen == [1]
 
 
@@ -120,10 +125,10 @@ def test_a_changed_model_is_prepared_again() -> None:
     model = build(channels=16)
     first = kept_predictor(model)
     assert kept_predictor(model) is first
-    before = predict(model, IMAGE, keep_probabilities=True).probabilities
+    before = atrous.predict(model, IMAGE, keep_probabilities=True).class_probabilities
     with torch.no_grad():
         model.classifier.bias.add_(torch.arange(5.0))
-    after = predict(model, IMAGE, keep_probabilities=True).probabilities
+    after = atrous.predict(model, IMAGE, keep_probabilities=True).class_probabilities
     assert before is not None
     assert after is not None
     assert not np.allclose(before.values, after.values, atol=0.1)
@@ -136,7 +141,7 @@ def test_a_changed_model_is_prepared_again() -> None:
 def test_weights_are_not_touched_and_are_freed_with_the_model() -> None:
     model = build(channels=16)
     state = {key: value.clone() for key, value in model.state_dict().items()}
-    predict(model, IMAGE)
+    atrous.predict(model, IMAGE)
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
     gone = weakref.ref(model)
     weight = weakref.ref(kept_predictor(model).network.model)
@@ -150,11 +155,11 @@ def test_several_threads_share_predictors_at_several_strides_and_sizes() -> None
     model = build(channels=16)
     images = [IMAGE, IMAGE[:65, :65], IMAGE[:40, :90], IMAGE[5:, 3:]]
     jobs = [(stride, image) for stride in (8, 16, 32) for image in images]
-    expected = [predict(build(channels=16), image, output_stride=stride).labels for stride, image in jobs]
+    expected = [atrous.predict(build(channels=16), image, output_stride=stride).labels for stride, image in jobs]
     predictors = {stride: Predictor(model, output_stride=stride) for stride in (8, 16, 32)}
     ways = (
-        lambda stride, image: predictors[stride].predict(image).labels,
-        lambda stride, image: predict(model, image, output_stride=stride).labels,
+        lambda stride, image: segmented(predictors[stride], image).labels,
+        lambda stride, image: atrous.predict(model, image, output_stride=stride).labels,
     )
     with ThreadPoolExecutor(6) as pool:
         for _ in range(2):
