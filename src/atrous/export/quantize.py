@@ -69,7 +69,7 @@ def to_int8(graph: ModelProto, dataset: Dataset, indices: list[int]) -> ModelPro
             target,
             Reader(),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["Conv"],
+            op_types_to_quantize=["Conv", "Relu", "Clip"],  # with what follows: its range is the narrower one
             nodes_to_exclude=kept_in_float(graph.graph),
             per_channel=True,
             activation_type=QuantType.QUInt8,
