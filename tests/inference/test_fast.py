@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import atrous
 from atrous.data.files.images import DecodedImage
 from atrous.grid import Grid, resample
+from atrous.inference.demo import find_demo_images
 from atrous.inference.fast import FastNetwork
 from atrous.inference.predictor import Predictor, kept_predictor
 from atrous.inference.program import Join, Program
@@ -192,3 +193,10 @@ def test_a_network_that_differs_from_its_program_is_left_alone(monkeypatch: pyte
     model = build(channels=16)
     monkeypatch.setattr(Program, "__call__", lambda self, image: vars(model.main_output(image + 1)))
     assert FastNetwork(model).main_output(torch.zeros(1, 3, 65, 65)) is None
+
+
+def test_the_bundled_model_gives_the_reference_labels_on_photos() -> None:
+    model = atrous.load("deeplabv3plus_lite0_voc")
+    for photo in find_demo_images():
+        found, expected = (atrous.predict(model, photo, precision=p).labels for p in ("auto", "float32"))
+        assert (found == expected).mean() >= 0.995
