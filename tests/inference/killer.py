@@ -35,6 +35,7 @@ def main() -> None:
             segment(images, out)
             os._exit(3)  # it was to be killed
         while len(list(out.glob("*.png"))) <= 3 * kill:
+            assert os.waitpid(child, os.WNOHANG)[0] == 0, "it ended by itself"
             time.sleep(0.001)
         os.kill(child, signal.SIGKILL)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL

@@ -1,6 +1,7 @@
 """A model so small that tests of file handling take no time."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import torch
@@ -18,8 +19,8 @@ class DarkOrLight(nn.Module):
     label_set = LabelSet(("dark", "light"), ((0, 0, 0), (250, 200, 0)))
     name = "dark_or_light"
     output_stride = 1
-    settings: ClassVar[dict[str, int]] = {}
     settings: ClassVar[dict[str, str]] = {}
+    backbone = SimpleNamespace(in_channels=3)
     merges = ()
 
     def __init__(self) -> None:

@@ -71,7 +71,7 @@ def predict(
         typer.Option("--tile", min=65, help="Cut images into tiles of this side; by default where memory is short."),
     ] = None,
     overlap: Annotated[
-        int | None, typer.Option("--overlap", min=0, help="Pixels that neighbouring tiles share; 256 by default.")
+        int | None, typer.Option("--overlap", min=0, help="Pixels that neighbouring tiles share; 128 by default.")
     ] = None,
     bands: Annotated[
         str | None, typer.Option("--bands", help="Of a raster, the bands that the network reads: 4,3,2, from 1.")

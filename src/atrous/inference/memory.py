@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import weakref
 from contextlib import suppress
-from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from atrous.models.base import SegmentationModel
+from atrous.models.surgery.trace import skeleton
 
 _SIDE = 257
 """Side of the image that is tried; the bytes of a pixel hardly depend on it."""
@@ -35,10 +35,10 @@ def bytes_per_pixel(model: SegmentationModel) -> float:
     """
     known = _KNOWN.setdefault(model, {})
     if model.output_stride not in known:
-        shapes = deepcopy(model).to("meta").eval()
+        shapes = cast(SegmentationModel, skeleton(model))
         image = torch.empty(1, model.backbone.in_channels, _SIDE, _SIDE, device="meta")
         with torch.no_grad(), _Peak() as peak:
-            shapes.coarse_logits(image)
+            shapes.main_output(image)
         known[model.output_stride] = _RESERVE * peak.most / _SIDE**2
     return known[model.output_stride]
 

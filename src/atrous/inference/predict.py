@@ -81,7 +81,7 @@ def predict(  # type: ignore[misc]  # the options that the overloads leave open
         >>> model = atrous.load("deeplabv3plus_lite0_voc")
         >>> atrous.predict(model, "photo.png", scales=(0.75, 1.0), flip=True).labels.shape
         (40, 60)
-        >>> atrous.predict(model, ["photo.png", open("photo.png", "rb").read()])
+        >>> atrous.predict(model, ["photo.png", Image.open("photo.png").convert("RGB")])
         [Segmentation(40×60: background 100%), Segmentation(40×60: background 100%)]
     """
     predictor = predictor_of(model, device=device, output_stride=output_stride, precision=precision)

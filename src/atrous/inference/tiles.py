@@ -54,7 +54,7 @@ class Tiling:
     """
 
     tile: int = 1025
-    overlap: int = 256
+    overlap: int = 128
 
     def __post_init__(self) -> None:
         if self.tile < 2 * ALIGNMENT + 1:

@@ -1,0 +1,207 @@
+"""Large images: memory and time against size, and what tiles change.
+
+    python -m studies.large path/to/VOCdevkit/VOC2012 [--sizes 2000,4000,8000,20000]
+
+The images are mosaics of VOC photos as GeoTIFFs. The figures are written to results/large.md, with a plot.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+
+import atrous
+from atrous.data.files.images import read_image
+from atrous.data.files.rasters import open_dataset
+from atrous.inference.large import tiled_labels
+from atrous.inference.prepare import PreparedModel
+from atrous.inference.test_time import Inference
+from atrous.inference.tiles import Tiling
+from atrous.models.base import SegmentationModel
+from studies.results import RESULTS, Result, Section, origin_of
+
+COMMAND = "python -m studies.large VOCdevkit/VOC2012"
+BUNDLED = "deeplabv3plus_lite0_voc"
+ROW, COLUMN = 375, 500
+"""Size of a photo in the mosaic."""
+SEAM_SIZE = (1500, 2000)
+TILINGS = (Tiling(513, 256), Tiling(1025, 128), Tiling(1025, 256), Tiling(1025, 512))
+NOTES = (
+    "Memory is the largest resident set of the whole process (`atrous predict`), torch and the model included.",
+    "Seams: the share of the pixels whose label differs from that of the whole image, which is a mosaic of VOC photos. "
+    "Networks but the bundled one have random weights.",
+)
+
+
+def photos(voc: Path) -> list[np.ndarray]:
+    """The first 64 photos of the training split that are large enough, cut to one size."""
+    names = (voc / "ImageSets/Segmentation/train.txt").read_text(encoding="ascii").split()
+    found: list[np.ndarray] = []
+    for name in names:
+        image = read_image(voc / f"JPEGImages/{name}.jpg")
+        if image.shape[0] >= ROW and image.shape[1] >= COLUMN:
+            found.append(image[:ROW, :COLUMN])
+        if len(found) == 64:
+            break
+    return found
+
+
+def mosaic_rows(images: list[np.ndarray], height: int, width: int) -> list[Callable[[], np.ndarray]]:
+    """Functions that make the rows of a mosaic, from top to bottom."""
+
+    def row(number: int, rows: int) -> np.ndarray:
+        across = [images[(7 * number + i) % len(images)] for i in range(-(-width // COLUMN))]
+        return np.concatenate(across, axis=1)[:rows, :width]
+
+    tops = range(0, height, ROW)
+    return [partial(row, number, min(ROW, height - top)) for number, top in enumerate(tops)]
+
+
+def write_mosaic(path: Path, images: list[np.ndarray], side: int) -> None:
+    """Write a square mosaic as a tiled GeoTIFF."""
+    from rasterio import Affine  # type: ignore[import-untyped]
+
+    form = {"driver": "GTiff", "count": 3, "dtype": "uint8", "height": side, "width": side, "photometric": "RGB"}
+    storage = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate", "bigtiff": "if_safer"}
+    place = {"crs": "EPSG:32632", "transform": Affine(0.2, 0, 400_000, 0, -0.2, 5_600_000)}
+    with open_dataset(path, "w", **form, **storage, **place) as file:
+        top = 0
+        for make in mosaic_rows(images, side, side):
+            row = make()
+            file.write(np.moveaxis(row, -1, 0), window=((top, top + len(row)), (0, side)))
+            top += len(row)
+
+
+def measure(path: Path, out: Path, tiled: bool) -> dict[str, float]:
+    """Seconds and peak bytes of `atrous predict` on a file, in a process of its own."""
+    code = (
+        "import json, resource, sys, time; from atrous.cli import main; begin = time.perf_counter()\n"
+        "try: main()\n"
+        "except SystemExit as stop: assert not stop.code, stop.code\n"
+        "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
+        "print(json.dumps({'seconds': time.perf_counter() - begin, 'bytes': peak}))"
+    )
+    options = ["--tile", "1025", "--overlap", "128"] if tiled else ["--tile", "100001", "--overlap", "0"]
+    command = [sys.executable, "-c", code, "predict", str(path), "--model", BUNDLED, "--out", str(out), *options]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def memory(images: list[np.ndarray], sizes: list[int]) -> Section:
+    """Memory and time against the size of the image."""
+    facts: list[dict[str, Any]] = []
+    for side in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "mosaic.tif")
+            write_mosaic(path, images, side)
+            for tiled in (True, False):
+                if tiled or side <= 4000:  # beyond, the whole image does not fit into an ordinary machine
+                    facts.append({"side": side, "tiled": tiled, **measure(path, Path(folder, f"out{tiled}"), tiled)})
+                    typer.echo(str(facts[-1]))
+    rows = [
+        (
+            f"{fact['side']:,}²",
+            "tiles of 1025, overlap 128" if fact["tiled"] else "whole",
+            f"{fact['bytes'] / 1e9:.2f}",
+            f"{fact['seconds']:.0f}",
+            f"{fact['side'] ** 2 / 1e6 / fact['seconds']:.2f}",
+        )
+        for fact in facts
+    ]
+    header = ("pixels", "how", "peak memory, GB", "seconds, imports included", "megapixels/s")
+    below = "![Peak memory against the size of the image](large.png)"
+    return Section("Memory and time", "", [header, *rows], below, facts, origin_of(" ".join([COMMAND, *sys.argv[2:]])))
+
+
+def plot(facts: list[dict[str, Any]], path: Path) -> None:
+    """Peak memory against megapixels."""
+    from matplotlib.figure import Figure
+
+    figure = Figure((6.4, 4), layout="constrained")
+    axes = figure.subplots()
+    for tiled, name, color in ((True, "tiles", "#1b6ca8"), (False, "whole image", "#c8553d")):
+        chosen = [fact for fact in facts if fact["tiled"] == tiled]
+        x, y = [f["side"] ** 2 / 1e6 for f in chosen], [f["bytes"] / 1e9 for f in chosen]
+        axes.plot(x, y, "o-", color=color)
+        axes.annotate(name, (x[-1], y[-1]), xytext=(0, 8), textcoords="offset points", color=color, ha="center")
+    axes.set(xscale="log", xlabel="megapixels", ylabel="peak memory, GB", ylim=(0, None))
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120)
+
+
+def _random(name: str, backbone: str, **options: Any) -> SegmentationModel:
+    torch.manual_seed(0)
+    model = atrous.create_model(name, backbone=backbone, num_classes=21, pretrained=False, **options)
+    for parameter in model.parameters():
+        if parameter.ndim > 1 and not parameter.any():  # classifiers that begin with zeros
+            torch.nn.init.normal_(parameter)
+    return model.eval()
+
+
+V3PLUS = "deeplabv3plus"
+MODELS: dict[str, Callable[[], SegmentationModel]] = {
+    "FCN-8s on ResNet-18": lambda: _random("fcn8s", "resnet18"),
+    "LargeFOV on MobileNetV2": lambda: _random("deeplab_largefov", "mobilenetv2_050"),
+    "v3+ on MobileNetV2, without image pooling": lambda: _random(
+        "deeplabv3plus", "mobilenetv2_050", image_pooling=False
+    ),
+    "the bundled model": lambda: atrous.load(BUNDLED),
+}
+
+
+def seams(images: list[np.ndarray]) -> Section:
+    """What tiles change in the labels."""
+    image = np.concatenate([make() for make in mosaic_rows(images, *SEAM_SIZE)])
+    rows, facts = [], {}
+    for name, make in MODELS.items():
+        network = PreparedModel(make(), precision="float32")
+        with network.running():
+            whole = Inference()(network, torch.from_numpy(image).permute(2, 0, 1)[None])[0].numpy()
+        shares = [_difference(network, image, whole, tiling) for tiling in TILINGS]
+        facts[name] = shares
+        rows.append((name, *(f"{share:.3%}" for share in shares)))
+        typer.echo(str(rows[-1]))
+    header = ("network", *(f"tiles of {t.tile}, overlap {t.overlap}" for t in TILINGS))
+    return Section("Seams", "", [header, *rows], "", facts, origin_of(" ".join([COMMAND, *sys.argv[2:]]), seed=0))
+
+
+def _difference(network: PreparedModel, image: np.ndarray, whole: np.ndarray, tiling: Tiling) -> float:
+    def read(rows: tuple[int, int], columns: tuple[int, int]) -> np.ndarray:
+        return np.ascontiguousarray(image[slice(*rows), slice(*columns)])
+
+    with network.running():
+        strips = tiled_labels(network, read, SEAM_SIZE, Inference(), tiling)
+        return float((np.concatenate([strip for _, strip in strips]) != whole).mean())
+
+
+def main(
+    voc: Path,
+    sizes: Annotated[str, typer.Option(help="Sides of the mosaics.")] = "2000,4000,8000,20000",
+    part: Annotated[str, typer.Option(help="memory, seams or both.")] = "both",
+) -> None:
+    """Measure, and write the page."""
+    begin, images = time.perf_counter(), photos(voc)
+    sections: dict[str, Section] = {}
+    if part != "seams":
+        sections["memory"] = memory(images, [int(side) for side in sizes.split(",")])
+        plot(sections["memory"].facts, RESULTS / "large.png")
+    if part != "memory":
+        sections["seams"] = seams(images)
+    Result("Large images", COMMAND, NOTES, sections).write(RESULTS / "large")
+    typer.echo(f"{time.perf_counter() - begin:.0f} s")
+
+
+if __name__ == "__main__":
+    typer.run(main)
