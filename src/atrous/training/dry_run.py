@@ -202,6 +202,9 @@ def _step(trainer: Trainer, step: int, part: Batch) -> _Measured:
     hook = trainer.gradients.network.register_forward_hook(record_shapes)
     begin = time.perf_counter()
     with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
+        if trainer.recipe.model.pretrained and not trainer.recipe.model.start_from:
+            for group in trainer.optimizer.param_groups:
+                group["lr"] = 0.0  # random weights may stand for pretrained ones here, and would diverge
         loss, _, _ = trainer.update(step, [part])
     if cuda:
         torch.cuda.synchronize(trainer.device)
