@@ -33,19 +33,35 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         OSError: the file cannot be written; nothing has changed.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{platform.node()}-{os.getpid()}-{uuid.uuid4().hex}.tmp")
-    try:
+    with replacing_file(path) as beside:
         beside.write_bytes(data)
+
+
+@contextmanager
+def replacing_file(path: Path, suffix: str = "") -> Iterator[Path]:
+    """Write a file whole or not at all, by a program that takes a path: yields one beside it, whose file takes its
+    place when the block ends; if the block raises, nothing has changed.
+
+    Args:
+        path: of the file; missing parent folders are created.
+        suffix: that the program expects, such as ``.gpkg``.
+
+    Raises:
+        OSError: the file cannot be put in its place.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{platform.node()}-{os.getpid()}-{uuid.uuid4().hex}.tmp{suffix}")
+    try:
+        yield beside
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what processes of this machine that were killed left of :func:`write_atomically` in a folder."""
-    name = re.compile(rf"\.{re.escape(platform.node())}-(\d+)-[0-9a-f]{{32}}\.tmp")
-    for file in folder.glob(".*.tmp"):
+    """Remove what processes of this machine that were killed left of :func:`replacing_file` in a folder."""
+    name = re.compile(rf"\.{re.escape(platform.node())}-(\d+)-[0-9a-f]{{32}}\.tmp(\.\w+)?")
+    for file in folder.glob(".*.tmp*"):
         if (match := name.fullmatch(file.name)) and not _is_running(int(match[1])):
             file.unlink(missing_ok=True)
 

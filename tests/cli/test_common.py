@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
-from atrous.cli import common
-from atrous.cli.common import describe_pace, progress_bar, share_processors
+from atrous.cli import progress
+from atrous.cli.common import share_processors
+from atrous.cli.progress import describe_pace, progress_bar
 
 
 @pytest.mark.parametrize(
@@ -40,10 +41,10 @@ def test_the_command_decides_before_torch_is_imported() -> None:
 def test_a_log_gets_lines_with_throughput_and_time_left(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with progress_bar("segmenting") as progress:
-        progress(1, 4)
-        monkeypatch.setattr(common, "SECONDS_BETWEEN_LINES", 0)
-        progress(2, 4)
+    with progress_bar("segmenting") as show:
+        show(1, 4)
+        monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0)
+        show(2, 4)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("segmenting: 2 of 4, ")
     assert line.endswith(" left")

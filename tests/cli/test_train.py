@@ -76,7 +76,7 @@ def test_a_dry_run_prints_shapes_memory_and_time(tmp_path: Path, monkeypatch: py
     [(0.5, "0.50 s"), (45, "45 s"), (300, "5 min"), (36_000, "10 h"), (172_800, "2 days"), (1_000_000, "11.6 days")],
 )
 def test_durations_have_their_natural_unit(seconds: float, text: str) -> None:
-    from atrous.cli.common import format_duration
+    from atrous.cli.progress import format_duration
 
     assert format_duration(seconds) == text
 

@@ -6,16 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from atrous.cli.common import (
-    Device,
-    JsonFile,
-    Model,
-    OutputStride,
-    check_writable,
-    find_device,
-    print_note,
-    write_json,
-)
+from atrous.cli.common import check_writable, find_device, print_note, write_json
+from atrous.cli.options import Device, JsonFile, Model, OutputStride
 from atrous.errors import InputError
 
 if TYPE_CHECKING:

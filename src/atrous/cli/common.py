@@ -1,16 +1,14 @@
-"""What the commands share: how they fail, their common options, what they print and write, progress bars."""
+"""What the commands share: how they fail, how they open models, what they print and write."""
 
 from __future__ import annotations
 
 import os
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from errno import EISDIR
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
@@ -89,76 +87,6 @@ def print_any_name() -> None:
 def is_expected(error: Exception) -> bool:
     """Whether the user can fix it, so that its message is printed: an AtrousError, or a file error of the system."""
     return isinstance(error, AtrousError) or (isinstance(error, OSError) and error.filename is not None)
-
-
-Inputs = Annotated[list[str], typer.Argument(metavar="INPUT", help="Images, folders, or quoted patterns.")]
-ResultFolder = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
-Model = Annotated[
-    str, typer.Option("--model", help="A bundled name (see `atrous models`), a folder, a hub id, or an exported file.")
-]
-OptionalModel = Annotated[
-    str | None,
-    typer.Option(
-        "--model", help="A bundled name, a folder, a hub id, or an exported file; a bundled model by default."
-    ),
-]
-Data = Annotated[str, typer.Option("--data", help="A dataset: folder:PATH, voc:PATH, camvid:PATH, ...")]
-DataClasses = Annotated[
-    str | None,
-    typer.Option("--classes", help="Class table of the data, CSV or TOML: rename, merge, drop; or coco-to-voc."),
-]
-DataOverlap = Annotated[
-    Literal["area", "order", "last"] | None,
-    typer.Option("--overlap", help="Which shape lies over another: the smaller, the one in front, the later."),
-]
-Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps; a GPU if there is one.")]
-OutputStride = Annotated[
-    int | None, typer.Option("--output-stride", help="Run the network at 4, 8, 16 or 32: smaller is finer and slower.")
-]
-Resize = Annotated[
-    Literal["exact", "torchvision"] | None,
-    typer.Option(
-        "--resize",
-        help="How logits take the image's size: sampled where the features sit, or stretched as torchvision does; "
-        "the model's own by default.",
-    ),
-]
-Precision = Annotated[
-    Literal["auto", "float32", "bfloat16"],
-    typer.Option("--precision", help="auto: the fastest way on this machine; float32: the reference; bfloat16."),
-]
-Runtime = Annotated[
-    Literal["auto", "torch", "onnxruntime", "openvino"] | None,
-    typer.Option(
-        "--runtime",
-        help="What runs the model; by default torch, or what an exported file is for. auto: the fastest that gives the "
-        "right labels on this machine.",
-    ),
-]
-Scales = Annotated[
-    str | None,
-    typer.Option("--scales", help="Test-time scales of the image, 0.125 to 8: 0.75,1,1.25; slower, more accurate."),
-]
-Flip = Annotated[bool, typer.Option("--flip", help="Run on the mirror image too.")]
-Merge = Annotated[
-    str | None,
-    typer.Option(
-        "--merge",
-        help="How scales are merged. A multi-scale network's own: attention, average, max. Otherwise --scales and "
-        "--flip: probabilities (default), average, max.",
-    ),
-]
-Crf = Annotated[bool, typer.Option("--crf", help="Refine with a dense CRF: the model's own if one was tuned.")]
-Trimap = Annotated[
-    str | None, typer.Option("--trimap", help="Also evaluate bands along boundaries, of these widths: 1,3,5,10")
-]
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the results to this JSON file.")]
-Overlay = Annotated[
-    bool, typer.Option("--overlay", help="Also draw the classes over each image, with a legend (JPEG).")
-]
-OverwriteResults = Annotated[
-    bool, typer.Option("--overwrite", help="Also replace files that were not made from the same image.")
-]
 
 
 def parse_integers(option: str, text: str | None) -> list[int]:
@@ -357,51 +285,3 @@ def _describe_work(report: Report) -> str:
     if total > 1:
         work += f" ({total / report.seconds:.3g} images/s)"
     return f"{report.kept} were complete already, {work}" if report.kept else work
-
-
-SECONDS_BETWEEN_LINES = 15
-"""How often a log that is not a terminal gets a line of progress."""
-
-
-@contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Show progress, throughput and time left on stderr; called with the number done and the total.
-
-    On a terminal that is a bar, in a log a line every 15 seconds.
-    """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    console = Console(stderr=True)
-    columns = TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}")
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=None)
-        began = printed = time.monotonic()
-
-        def show(done: int, total: int) -> None:
-            nonlocal printed
-            now = time.monotonic()
-            pace = describe_pace(now - began, done, total)
-            bar.update(task, completed=done, total=total, description=pace)
-            if not console.is_terminal and now - printed > SECONDS_BETWEEN_LINES:
-                printed = now
-                typer.echo(f"{title}: {done} of {total}, {pace}", err=True)
-
-        yield show
-
-
-def describe_pace(seconds: float, done: int, total: int) -> str:
-    """Describe throughput and time left, from how many were done in so many seconds."""
-    if not done or seconds <= 0:
-        return ""
-    return f"{done / seconds:.3g}/s, {format_duration(seconds / done * (total - done))} left"
-
-
-def format_duration(seconds: float) -> str:
-    """Format a duration in its natural unit, from seconds to days."""
-    if seconds < 10:
-        return f"{seconds:.2f} s"
-    for unit, name, most in ((1, "s", 90), (60, "min", 90 * 60), (3600, "h", 48 * 3600)):
-        if seconds < most:
-            return f"{seconds / unit:.3g} {name}" if name == "h" else f"{seconds / unit:.0f} {name}"
-    return f"{seconds / 86400:.3g} days"

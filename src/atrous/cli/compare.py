@@ -7,15 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from atrous.cli.common import (
-    Device,
-    JsonFile,
-    Precision,
-    check_writable,
-    load_network,
-    progress_bar,
-    write_json,
-)
+from atrous.cli.common import check_writable, load_network, write_json
+from atrous.cli.options import Device, JsonFile, Precision
+from atrous.cli.progress import progress_bar
 
 if TYPE_CHECKING:  # commands import what they need when they run: `atrous --help` must not wait for torch
     from atrous.data.dataset import Dataset

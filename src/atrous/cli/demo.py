@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from atrous.cli.common import Device, OptionalModel, format_fractions, load_network
+from atrous.cli.common import format_fractions, load_network
+from atrous.cli.options import Device, OptionalModel
 
 
 def demo(

@@ -8,6 +8,16 @@ from typing import Annotated
 import typer
 
 from atrous.cli.common import (
+    check_writable,
+    describe_evaluation,
+    load_model,
+    make_inference,
+    parse_integers,
+    set_output_stride,
+    set_resize,
+    write_json,
+)
+from atrous.cli.options import (
     Crf,
     Data,
     DataClasses,
@@ -23,16 +33,8 @@ from atrous.cli.common import (
     Runtime,
     Scales,
     Trimap,
-    check_writable,
-    describe_evaluation,
-    load_model,
-    make_inference,
-    parse_integers,
-    progress_bar,
-    set_output_stride,
-    set_resize,
-    write_json,
 )
+from atrous.cli.progress import progress_bar
 
 CURVE = (1, 2, 4, 8, 16, 32)
 """The bands of a report's curve along boundaries, unless --trimap names others."""

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from atrous.cli.common import OptionalModel, OutputStride, load_network, print_note
+from atrous.cli.common import load_network, print_note
+from atrous.cli.options import OptionalModel, OutputStride
 from atrous.errors import InputError
 
 

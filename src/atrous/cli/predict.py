@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from atrous.cli.common import (
+from atrous.cli.common import load_model, make_inference, parse_integers, print_note, print_report, set_resize
+from atrous.cli.options import (
     Crf,
     Device,
     Flip,
@@ -22,13 +23,8 @@ from atrous.cli.common import (
     ResultFolder,
     Runtime,
     Scales,
-    load_model,
-    make_inference,
-    print_note,
-    print_report,
-    progress_bar,
-    set_resize,
 )
+from atrous.cli.progress import progress_bar
 from atrous.errors import AtrousError, InputError
 
 if TYPE_CHECKING:
@@ -127,12 +123,7 @@ def _large(
     if tile is not None or overlap is not None:
         side = tile or Tiling.tile
         tiling = Tiling(side, min(Tiling.overlap, side // 4) if overlap is None else overlap)
-    chosen = None
-    if bands is not None:
-        try:
-            chosen = tuple(int(band) for band in bands.split(","))
-        except ValueError:
-            raise InputError(f"--bands is a list of numbers such as 4,3,2, not '{bands}'") from None
+    chosen = tuple(parse_integers("--bands", bands)) or None
     return Large(tiling, chosen, polygons, simplify)
 
 

@@ -9,23 +9,15 @@ from typing import Annotated
 import typer
 
 from atrous.cli.common import (
-    Crf,
-    Data,
-    Device,
-    Flip,
-    JsonFile,
-    Model,
-    Precision,
-    Scales,
-    Trimap,
     check_writable,
     describe_evaluation,
     load_network,
     make_inference,
     parse_integers,
-    progress_bar,
     write_json,
 )
+from atrous.cli.options import Crf, Data, Device, Flip, JsonFile, Model, Precision, Scales, Trimap
+from atrous.cli.progress import progress_bar
 from atrous.errors import InputError
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from atrous.cli.common import format_duration
+from atrous.cli.progress import format_duration
 
 if TYPE_CHECKING:
     from atrous.training.dry_run import DryRun

@@ -12,9 +12,9 @@ from atrous.cli import app
 from atrous.evaluation.details import Details
 from atrous.evaluation.evaluate import Evaluation
 from atrous.evaluation.metrics import ConfusionMatrix
-from atrous.evaluation.page import pictures
+from atrous.evaluation.page import layers
 from atrous.evaluation.page.cases import Cases
-from atrous.evaluation.page.pictures import SIDES, Case, encode
+from atrous.evaluation.page.layers import SIDES, Case, encode
 from atrous.evaluation.page.report_page import IN_MATRIX, report_page
 from atrous.evaluation.stored import parse_evaluation, to_facts
 from atrous.labels import LabelSet
@@ -46,7 +46,7 @@ def test_an_evaluation_without_a_pixel_that_counts_is_a_page_of_dashes() -> None
 
 
 def test_images_that_do_not_compress_are_shown_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures, "ROOM", 400_000)
+    monkeypatch.setattr(layers, "ROOM", 400_000)
     random, labels = np.random.default_rng(0), LabelSet.numbered(200)
 
     def noise() -> Case:

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from atrous.cli import app
 from atrous.evaluation.page.cases import ends
-from atrous.evaluation.page.pictures import ALARM, CONFUSED, MISSED, UNKNOWN, error_map
+from atrous.evaluation.page.layers import ALARM, CONFUSED, MISSED, UNKNOWN, error_map
 from atrous.evaluation.stored import read_evaluation
 from atrous.grid import Grid
 from atrous.labels import LabelSet, encode_mask

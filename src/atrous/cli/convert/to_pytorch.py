@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from atrous.cli.common import Model, print_note
+from atrous.cli.common import print_note
 from atrous.cli.convert.common import Overwrite, check_file
+from atrous.cli.options import Model
 
 
 def to_pytorch(

@@ -7,15 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from atrous.cli.common import (
-    Inputs,
-    Overlay,
-    OverwriteResults,
-    ResultFolder,
-    print_report,
-    progress_bar,
-    read_classes,
-)
+from atrous.cli.common import print_report, read_classes
+from atrous.cli.options import Inputs, Overlay, OverwriteResults, ResultFolder
+from atrous.cli.progress import progress_bar
 from atrous.errors import InputError
 
 

@@ -7,20 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from atrous.cli.common import (
-    Data,
-    Device,
-    Flip,
-    JsonFile,
-    Merge,
-    Model,
-    Scales,
-    check_writable,
-    load_network,
-    make_inference,
-    progress_bar,
-    write_json,
-)
+from atrous.cli.common import check_writable, load_network, make_inference, write_json
+from atrous.cli.options import Data, Device, Flip, JsonFile, Merge, Model, Scales
+from atrous.cli.progress import progress_bar
 from atrous.errors import OutputExistsError
 
 

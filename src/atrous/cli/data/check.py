@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
-from atrous.cli.common import DataClasses, DataOverlap, JsonFile, check_writable, progress_bar, write_json
+from atrous.cli.common import check_writable, write_json
 from atrous.cli.data.common import DataSpec
+from atrous.cli.options import DataClasses, DataOverlap, JsonFile
+from atrous.cli.progress import progress_bar
 
 
 def check(

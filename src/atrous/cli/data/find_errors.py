@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from atrous.cli.common import Data, Device, Model, Precision, check_writable, load_network, progress_bar
+from atrous.cli.common import check_writable, load_network
+from atrous.cli.options import Data, Device, Model, Precision
+from atrous.cli.progress import progress_bar
 
 LISTED = 20
 

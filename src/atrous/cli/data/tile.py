@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from atrous.cli.common import DataClasses, DataOverlap, progress_bar
 from atrous.cli.data.common import DataSpec
+from atrous.cli.options import DataClasses, DataOverlap
+from atrous.cli.progress import progress_bar
 
 
 def tile(

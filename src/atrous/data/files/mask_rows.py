@@ -5,7 +5,6 @@ the image on the earth.
 from __future__ import annotations
 
 import json
-import uuid
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from atrous.data.files.png import SIGNATURE
 from atrous.data.files.rasters import CACHE_BYTES, Georeference, import_rasterio, open_dataset
 from atrous.errors import InputError
+from atrous.files import replacing_file
 from atrous.labels import IGNORE, LabelSet
 
 _LEVEL = 1
@@ -41,25 +41,20 @@ def write_png_rows(
         OSError: it can't be written; nothing has changed.
     """
     height, width = size
-    beside = _beside(path)
-    try:
-        with beside.open("wb") as file:
-            file.write(SIGNATURE)
-            file.write(_chunk(b"IHDR", width.to_bytes(4) + height.to_bytes(4) + bytes([8, 3, 0, 0, 0])))
-            for key, value in (text or {}).items():
-                file.write(_chunk(b"tEXt", f"{key}\0{value}".encode("latin-1")))
-            file.write(_chunk(b"PLTE", label_set.palette().tobytes()))
-            packing = zlib.compressobj(_LEVEL)
-            for strip in rows:
-                lines = np.zeros((len(strip), width + 1), np.uint8)  # each row begins with its filter: none
-                lines[:, 1:] = strip
-                if packed := packing.compress(lines.tobytes()):
-                    file.write(_chunk(b"IDAT", packed))
-            file.write(_chunk(b"IDAT", packing.flush()))
-            file.write(_chunk(b"IEND", b""))
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with replacing_file(path) as beside, beside.open("wb") as file:
+        file.write(SIGNATURE)
+        file.write(_chunk(b"IHDR", width.to_bytes(4) + height.to_bytes(4) + bytes([8, 3, 0, 0, 0])))
+        for key, value in (text or {}).items():
+            file.write(_chunk(b"tEXt", f"{key}\0{value}".encode("latin-1")))
+        file.write(_chunk(b"PLTE", label_set.palette().tobytes()))
+        packing = zlib.compressobj(_LEVEL)
+        for strip in rows:
+            lines = np.zeros((len(strip), width + 1), np.uint8)  # each row begins with its filter: none
+            lines[:, 1:] = strip
+            if packed := packing.compress(lines.tobytes()):
+                file.write(_chunk(b"IDAT", packed))
+        file.write(_chunk(b"IDAT", packing.flush()))
+        file.write(_chunk(b"IEND", b""))
 
 
 def write_geotiff_rows(
@@ -91,7 +86,6 @@ def write_geotiff_rows(
     from rasterio.shutil import copy  # type: ignore[import-untyped]
 
     height, width = size
-    plain, beside = _beside(path), _beside(path)
     place = {}
     if georeference:
         place = {"crs": georeference.crs, "transform": rasterio.Affine(*georeference.transform)}
@@ -100,26 +94,21 @@ def write_geotiff_rows(
     form = {"driver": "GTiff", "dtype": "uint8", "count": 1, "height": height, "width": width, "nodata": IGNORE}
     storage = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate", "bigtiff": "if_safer"}
     try:
-        with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
-            with open_dataset(plain, "w", **form, **storage, **place) as file:
-                file.write_colormap(1, palette)
-                file.update_tags(classes=json.dumps(label_set.names), **(text or {}))
-                top = 0
-                for strip in rows:
-                    file.write(strip, 1, window=((top, top + len(strip)), (0, width)))
-                    top += len(strip)
-            copy(plain, beside, driver="COG", compress="deflate", overview_resampling="nearest", bigtiff="if_safer")
-        beside.replace(path)
+        with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES), replacing_file(path) as beside:
+            plain = beside.with_name(f"{beside.name}.tif")
+            try:
+                with open_dataset(plain, "w", **form, **storage, **place) as file:
+                    file.write_colormap(1, palette)
+                    file.update_tags(classes=json.dumps(label_set.names), **(text or {}))
+                    top = 0
+                    for strip in rows:
+                        file.write(strip, 1, window=((top, top + len(strip)), (0, width)))
+                        top += len(strip)
+                copy(plain, beside, driver="COG", compress="deflate", overview_resampling="nearest", bigtiff="if_safer")
+            finally:
+                plain.unlink(missing_ok=True)
     except rasterio.errors.RasterioError as error:
         raise OSError(f"{path} can't be written: {error}") from error
-    finally:
-        plain.unlink(missing_ok=True)
-        beside.unlink(missing_ok=True)
-
-
-def _beside(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(f".{uuid.uuid4().hex}.tmp")
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:

@@ -6,7 +6,6 @@ It needs rasterio, shapely and pyogrio: ``pip install 'atrous[geo]'``.
 from __future__ import annotations
 
 import json
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 
 from atrous.data.files.rasters import CACHE_BYTES, open_dataset
 from atrous.errors import InputError
-from atrous.files import write_atomically
+from atrous.files import replacing_file, write_atomically
 from atrous.labels import IGNORE, LabelSet
 
 FORMATS = (".gpkg", ".geojson")
@@ -67,24 +66,20 @@ def write_polygons(mask: Path, path: Path, label_set: LabelSet, *, tolerance: fl
     if path.suffix.lower() == ".geojson":
         write_atomically(path, _geojson(shapely.to_geojson(shapes), fields, crs))
         return len(shapes)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{uuid.uuid4().hex}.gpkg")
     try:
-        pyogrio.raw.write(
-            beside,
-            geometry=shapely.to_wkb(shapes),
-            field_data=list(fields.values()),
-            fields=list(fields),
-            geometry_type="Polygon",
-            crs=crs.to_wkt() if crs else None,
-            layer=path.stem,
-            driver="GPKG",
-        )
-        beside.replace(path)
+        with replacing_file(path, ".gpkg") as beside:
+            pyogrio.raw.write(
+                beside,
+                geometry=shapely.to_wkb(shapes),
+                field_data=list(fields.values()),
+                fields=list(fields),
+                geometry_type="Polygon",
+                crs=crs.to_wkt() if crs else None,
+                layer=path.stem,
+                driver="GPKG",
+            )
     except pyogrio.errors.DataSourceError as error:
         raise OSError(f"{path} can't be written: {error}") from error
-    finally:
-        beside.unlink(missing_ok=True)
     return len(shapes)
 
 

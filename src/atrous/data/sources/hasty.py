@@ -13,7 +13,7 @@ from atrous.data.files.documents import form_of, parsed, read_json
 from atrous.data.files.shapes import Geometry, Polygon, RowRuns, Scene, Shape
 from atrous.data.sources.annotated import UNNAMED, AnnotatedSource, ImageFinder, hex_color
 from atrous.data.sources.base import Listed
-from atrous.data.sources.names import visible
+from atrous.data.sources.names import only_json
 from atrous.errors import DatasetError, InputError
 from atrous.labels import Color
 
@@ -87,12 +87,7 @@ class Hasty(AnnotatedSource):
     @cached_property
     def file(self) -> Path:
         """The export."""
-        files = [self.root] if self.root.is_file() else visible(self.root.glob("*.json"))
-        if len(files) != 1:
-            raise DatasetError(
-                f"{self.root} has {len(files)} JSON files, expected one, {FORM}; name it: hasty:FILE.json"
-            )
-        return files[0]
+        return only_json(self.root, self.kind, FORM)
 
     def class_names(self) -> Sequence[str]:
         return list(parsed(self.file, read_export).colors)

@@ -19,7 +19,7 @@ from atrous.data.files.pillow import open_with_pillow
 from atrous.data.files.shapes import Bitmap, Brush, Ellipse, Geometry, Polygon, Scene, Shape
 from atrous.data.sources.annotated import UNNAMED, AnnotatedSource, ImageFinder
 from atrous.data.sources.base import Listed
-from atrous.data.sources.names import visible
+from atrous.data.sources.names import only_json
 from atrous.errors import DatasetError, InputError
 
 FORM = "an export of Label Studio as JSON or JSON-MIN (Project > Export): a list of tasks with their annotations"
@@ -181,12 +181,7 @@ class LabelStudio(AnnotatedSource):
     @cached_property
     def file(self) -> Path:
         """The export."""
-        files = [self.root] if self.root.is_file() else visible(self.root.glob("*.json"))
-        if len(files) != 1:
-            raise DatasetError(
-                f"{self.root} has {len(files)} JSON files, expected one, {FORM}; name it: labelstudio:FILE.json"
-            )
-        return files[0]
+        return only_json(self.root, self.kind, FORM)
 
     @property
     def _annotated(self) -> Iterator[tuple[str, Task, Scene]]:

@@ -51,6 +51,18 @@ def visible(files: Iterable[Path]) -> list[Path]:
     return sorted(file for file in files if not file.name.startswith("."))
 
 
+def only_json(root: Path, kind: str, form: str) -> Path:
+    """The one JSON file of an annotation tool: the path itself, or what the folder holds.
+
+    Raises:
+        DatasetError: none, or several; the message says what is expected, and how to name it.
+    """
+    files = [root] if root.is_file() else visible(root.glob("*.json"))
+    if len(files) != 1:
+        raise DatasetError(f"{root} has {len(files)} JSON files, expected one, {form}; name it: {kind}:FILE.json")
+    return files[0]
+
+
 def lists_in(folder: Path) -> list[Path]:
     """The text files in a folder that may be lists of splits."""
     return visible(folder.glob("*.txt"))

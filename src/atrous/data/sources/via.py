@@ -13,7 +13,7 @@ from atrous.data.files.documents import form_of, parsed, read_json
 from atrous.data.files.shapes import Ellipse, Geometry, Polygon, Scene, Shape
 from atrous.data.sources.annotated import UNNAMED, AnnotatedSource, ImageFinder
 from atrous.data.sources.base import Listed
-from atrous.data.sources.names import visible
+from atrous.data.sources.names import only_json
 from atrous.errors import DatasetError, InputError
 
 FORM = "a project of VIA 2, or its annotations as JSON: filename and regions (shape_attributes, region_attributes)"
@@ -121,10 +121,7 @@ class Via(AnnotatedSource):
     @cached_property
     def file(self) -> Path:
         """The project."""
-        files = [self.root] if self.root.is_file() else visible(self.root.glob("*.json"))
-        if len(files) != 1:
-            raise DatasetError(f"{self.root} has {len(files)} JSON files, expected one, {FORM}; name it: via:FILE.json")
-        return files[0]
+        return only_json(self.root, self.kind, FORM)
 
     def class_names(self) -> Sequence[str]:
         return sorted({shape.name for scene in parsed(self.file, read_project).values() for shape in scene.shapes})

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from atrous.data.dataset import Dataset
 from atrous.errors import AtrousError
-from atrous.evaluation.page.pictures import Case
+from atrous.evaluation.page.layers import Case
 from atrous.inference.prepare import Precision, prepared
 from atrous.inference.test_time import Inference
 from atrous.labels import Mask

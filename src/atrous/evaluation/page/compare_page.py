@@ -7,7 +7,7 @@ from dataclasses import replace
 from atrous.evaluation.compare import Comparison, Difference
 from atrous.evaluation.page import charts
 from atrous.evaluation.page.cases import SHOWN, Cases
-from atrous.evaluation.page.pictures import css_color, encode
+from atrous.evaluation.page.layers import css_color, encode
 from atrous.evaluation.page.render import render
 from atrous.labels import LabelSet
 
@@ -33,8 +33,8 @@ def compare_page(c: Comparison, label_set: LabelSet | None, cases: Cases) -> byt
     """
     gains, losses = changed_most(c)
     shown = [index for index in (*gains, *losses) if index in cases.shown]
-    pictures = encode([cases.shown[index] for index in shown], label_set) if label_set else []
-    encoded = dict(zip(shown, pictures, strict=True))
+    images = encode([cases.shown[index] for index in shown], label_set) if label_set else []
+    encoded = dict(zip(shown, images, strict=True))
     names = c.a.per_image().names
     defined = [row for row in c.classes if row.value is not None]
     changed = [row for row in defined if row.value] or defined

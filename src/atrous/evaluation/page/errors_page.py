@@ -9,7 +9,7 @@ from pathlib import Path
 from atrous.data.dataset import Dataset, dataset_name
 from atrous.evaluation.find_errors import Suspect, to_csv
 from atrous.evaluation.page.cases import segment_again
-from atrous.evaluation.page.pictures import ERRORS, css_color, encode
+from atrous.evaluation.page.layers import ERRORS, css_color, encode
 from atrous.evaluation.page.render import LAYERS, render
 from atrous.files import write_atomically
 from atrous.inference.prepare import Precision

@@ -10,7 +10,7 @@ import numpy as np
 
 from atrous.evaluation.page import charts
 from atrous.evaluation.page.cases import Cases
-from atrous.evaluation.page.pictures import ERRORS, css_color, encode
+from atrous.evaluation.page.layers import ERRORS, css_color, encode
 from atrous.evaluation.page.render import LAYERS, points, render
 from atrous.evaluation.page.words import DEFINITIONS, confusions, findings
 from atrous.evaluation.stored import StoredEvaluation
