@@ -23,6 +23,7 @@ from atrous.data.opening import open_dataset
 from atrous.evaluation import sweep as sweeping
 from atrous.evaluation.evaluate import evaluate
 from atrous.evaluation.sweep import multiply_adds, sweep, table
+from atrous.inference.fast import keep_freed_memory
 from atrous.inference.test_time import Inference
 from atrous.models import SegmentationModel, create_model
 
@@ -172,7 +173,10 @@ def test_multiply_adds_are_those_of_a_convolution(model: SegmentationModel) -> N
     assert next(model.parameters()).device.type == "cpu"
 
 
-def test_memory_is_that_of_one_point(tmp_path: Path) -> None:
+@pytest.mark.parametrize("freed", [1, 50_000_000])
+def test_memory_is_that_of_one_point(freed: int, tmp_path: Path) -> None:
+    keep_freed_memory()  # as a prediction before it does
+    torch.ones(freed)
     if sweeping._peak_memory(torch.device("cpu")) is None:
         pytest.skip("this system does not report a process's peak memory")
     peaks = []

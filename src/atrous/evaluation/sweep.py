@@ -23,6 +23,7 @@ from atrous.data.dataset import Dataset
 from atrous.errors import InputError
 from atrous.evaluation.evaluate import Evaluation, evaluate
 from atrous.evaluation.report import aligned, percent
+from atrous.inference.fast import give_back_freed_memory
 from atrous.inference.prepare import Precision
 from atrous.inference.test_time import Inference, Network, with_merge
 from atrous.models.base import SegmentationModel
@@ -279,6 +280,7 @@ def _reset_peak_memory(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif (_PROCESS / "clear_refs").exists():
+        give_back_freed_memory()
         (_PROCESS / "clear_refs").write_text("5")
 
 

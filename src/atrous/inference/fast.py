@@ -133,10 +133,22 @@ def keep_freed_memory() -> None:
     set in the environment stays.
     """
     chosen = any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ)
-    if sys.platform != "linux" or chosen:
-        return
-    library = ctypes.CDLL(None)
-    set_option: Callable[[int, int], int] | None = getattr(library, "mallopt", None)
+    set_option = None if chosen else _of_glibc("mallopt")
     if set_option is not None:
         set_option(_MMAP_THRESHOLD, _KEPT_BYTES)
         set_option(_TRIM_THRESHOLD, _KEPT_BYTES)
+
+
+def give_back_freed_memory() -> None:
+    """Give freed memory that this process keeps back to the system (glibc), so that what is allocated next counts as
+    taken: before peak memory is measured.
+    """
+    trim = _of_glibc("malloc_trim")
+    if trim is not None:
+        trim(0)
+
+
+def _of_glibc(name: str) -> Callable[..., int] | None:
+    """A function of the C library; None where it has none of the name."""
+    function: Callable[..., int] | None = getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
+    return function
