@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
@@ -21,6 +21,9 @@ from atrous.labels import LabelSet
 LABELS = LabelSet(("background", "tree", "a leaf & more", "ß"))
 SIDES = st.tuples(st.integers(1, 9), st.integers(1, 9))
 MASKS = SIDES.flatmap(lambda sides: arrays(np.uint8, sides, elements=st.sampled_from([0, 1, 2, 3, 255])))
+
+
+FIRST_PIXEL = np.ones((1, 1), np.uint8)
 
 
 def nested() -> np.ndarray:
@@ -56,6 +59,9 @@ def read(to: str, folder: Path, label_set: LabelSet = LABELS) -> list[np.ndarray
 def test_any_masks_are_the_same_again(to: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     @settings(deadline=None, max_examples=12)
     @given(st.lists(MASKS, min_size=4, max_size=4))
+    @example([0 * FIRST_PIXEL, FIRST_PIXEL, 0 * FIRST_PIXEL, FIRST_PIXEL])
+    @example([np.pad(FIRST_PIXEL, ((0, 2), (0, 5)))] * 4)
+    @example([np.pad(FIRST_PIXEL, ((0, 0), (1, 1)), constant_values=255)] * 4)
     def there_and_back(masks: list[np.ndarray]) -> None:
         folder = tmp_path_factory.mktemp("out") / "data"
         write(to, folder, [nested(), *masks, np.zeros((3, 2), np.uint8)])

@@ -159,7 +159,7 @@ class _Shapes:
         self.points, self.runs = array("d"), array("i")
         self.rows: list[tuple[Any, ...]] = []
         self.boxes: dict[int, list[str]] = {}
-        self.outlines = self.small = self.number = 0
+        self.outlines = self.fractions = self.number = 0
 
     def add(self, thing: Thing) -> None:
         """Add an annotation.
@@ -203,14 +203,12 @@ class _Shapes:
 
     def _add_outlines(self, thing: Thing, outlines: Sequence[Sequence[float]], *, box: bool = False) -> None:
         area = sum(map(_area, outlines)) if thing.get("area") is None else 0
-        largest = 0.0
         for place, outline in enumerate(outlines):
             begin = len(self.points)
             self.points.extend(outline)
-            largest = max(largest, *outline)
             self._row(thing, area, place == 0, False, begin, len(self.points), box=box)
         self.outlines += 1
-        self.small += largest <= 1
+        self.fractions += all(map(_is_in_fractions, outlines)) and not self.images[thing["image_id"]].is_tiny
 
     def _add_box(self, thing: Thing) -> None:
         box = thing.get("bbox")
@@ -238,7 +236,7 @@ class _Shapes:
         Raises:
             InputError: outlines in units of the image's size, or with numbers that are not finite.
         """
-        if 2 * self.small > self.outlines:
+        if 2 * self.fractions > self.outlines:
             self._refuse_fractions()
         points, parts = np.array(self.points), np.array(self.rows, PART)
         if not (np.abs(points) <= FARTHEST).all():
@@ -251,9 +249,14 @@ class _Shapes:
 
     def _refuse_fractions(self) -> NoReturn:
         raise InputError(
-            f"{self.small} of {self.outlines} outlines lie between 0 and 1: they are fractions of the image's width "
-            "and height, expected pixels; multiply x by the width and y by the height"
+            f"{self.fractions} of {self.outlines} outlines lie between 0 and 1: they are fractions of the image's "
+            "width and height, expected pixels; multiply x by the width and y by the height"
         )
+
+
+def _is_in_fractions(outline: Sequence[float]) -> bool:
+    """Whether an outline lies between 0 and 1, and not on the corners of the first pixel, which is an object too."""
+    return max(outline) <= 1 and any(value % 1 for value in outline)
 
 
 def _area(outline: Sequence[float]) -> float:

@@ -42,6 +42,11 @@ class CocoImage(NamedTuple):
     height: int
     width: int
 
+    @property
+    def is_tiny(self) -> bool:
+        """Whether an outline in pixels may well lie within the first of them."""
+        return max(self.height, self.width) <= 2
+
 
 @dataclass(frozen=True, eq=False)
 class Annotations:
