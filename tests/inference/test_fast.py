@@ -15,11 +15,15 @@ from atrous.data.files.images import DecodedImage
 from atrous.grid import Grid, resample
 from atrous.inference.demo import find_demo_images
 from atrous.inference.fast import FastNetwork
+from atrous.inference.large import Large
 from atrous.inference.predictor import Predictor, kept_predictor
+from atrous.inference.prepare import Precision
 from atrous.inference.program import Join, Program
+from atrous.inference.tiles import Tiling
 from atrous.models import SegmentationModel, create_model
 from atrous.ops.maps import copy_into, enlarge_into, interpolation
 
+PRECISIONS: tuple[Precision, ...] = ("auto", "float32")
 IMAGE = np.random.default_rng(0).integers(0, 256, (75, 101, 3), dtype=np.uint8)
 
 
@@ -84,6 +88,21 @@ def test_convolutional_networks_have_programs(backbone: str) -> None:
     assert any(isinstance(operation, Join) for operation in program.operations)
     names = [getattr(operation, "function", nn.Identity).__name__ for operation in program.operations]
     assert not {"batch_norm", "matmul", "relu", "relu_"} & set(names)  # all of it is fused
+
+
+def test_tiles_that_share_one_image_mean_have_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, run, shapes = build(channels=32, rates=[1]), Program.__call__, []
+
+    def watched(self: Program, image: Tensor) -> dict[str, Any]:
+        shapes.append(tuple(image.shape))
+        return run(self, image)
+
+    monkeypatch.setattr(Program, "__call__", watched)
+    image, tiles = np.tile(IMAGE, (2, 2, 1)), Large(Tiling(97, 32))
+    fast, plain = (Predictor(model, precision=p).segment(DecodedImage(image), large=tiles) for p in PRECISIONS)
+    assert "tiles" in fast.notes[-1]
+    assert shapes.count((1, 3, 97, 97)) > 1
+    assert (fast.labels == plain.labels).mean() > 0.99
 
 
 class LooksAtPixels(nn.Module):

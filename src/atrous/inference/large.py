@@ -163,9 +163,7 @@ def tiled_labels(
     taken together.
     """
     pooled = with_image_means(network.model, read, tiling.spans(size[0]), tiling.spans(size[1]), network.device)
-    ready = network
-    if pooled is not network.model:
-        ready = PreparedModel(pooled, device=network.device, precision=network.precision)
+    ready = network if pooled is network.model else network.alike(pooled)
     yield from label_strips(ready, read, size, inference, tiling, device=network.device, start=start)
 
 

@@ -70,11 +70,16 @@ class PreparedModel:
                 f"'{precision}': call model.float()"
             )
         self.device = torch.device(device) if device is not None else next(model.parameters()).device
+        self._asked: Precision = precision
         self.precision: Literal["float32", "bfloat16"] = "bfloat16" if precision == "bfloat16" else "float32"
         _move(model, self.device)
         self.model = _copied(model, output_stride)
         fast = precision == "auto" and self.device.type == "cpu" and dtypes == ["torch.float32"]
         self._fast = FastNetwork(self.model) if fast else None
+
+    def alike(self, model: SegmentationModel) -> PreparedModel:
+        """Another model prepared in the same way: where this one is, in the precision that was asked for."""
+        return PreparedModel(model, device=self.device, precision=self._asked)
 
     @contextmanager
     def running(self) -> Iterator[None]:

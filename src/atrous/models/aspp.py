@@ -54,7 +54,8 @@ class ASPP(nn.Module):
         super().__init__()
         self.rates, self.out_channels = tuple(rates), out_channels
         self.pooled = conv_bn_relu(in_channels, out_channels) if image_pooling else None
-        self.image_mean: Tensor | None = None
+        self.image_mean: Tensor | None
+        self.register_buffer("image_mean", None, persistent=False)
         self.pointwise = conv_bn_relu(in_channels, out_channels)
         self.atrous = nn.ModuleList(
             conv3x3(in_channels, out_channels, rate=rate, separable=separable) for rate in rates
