@@ -15,7 +15,7 @@ FLOORS = [  # from the ground up; an import points to the same room or to a lowe
     {"grid", "labels", "label_sets"},
     {"ops", "runtime"},
     {"models", "crf", "data", "viz"},
-    {"inference"},
+    {"inference", "compat"},
     {"training", "evaluation", "convert", "export"},
     {"opening"},
     {"serve", "bench"},

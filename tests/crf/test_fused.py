@@ -1,6 +1,7 @@
 """The compiled mean field beside the plain one, on all that may make a difference to it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -41,13 +42,11 @@ def kernels(classes: int) -> list[Pairwise]:
 def both(
     unary: Tensor,
     pairwise: Sequence[Pairwise],
-    normalization: Normalization = "symmetric",
     iterations: int = 6,
     tolerance: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    messages = Messages(pairwise, normalization)
-    expected = plain(unary.flatten(1).T, messages, iterations, tolerance).T.reshape(unary.shape)
-    return cpu.MeanField(unary, pairwise, normalization, threads=2).distribution(iterations, tolerance), expected
+    expected = plain(unary.flatten(1).T, Messages(pairwise), iterations, tolerance).T.reshape(unary.shape)
+    return cpu.MeanField(unary, pairwise, threads=2).distribution(iterations, tolerance), expected
 
 
 @pytest.mark.parametrize("classes", [1, 2, 16, 17, 21, 32, 50])
@@ -58,9 +57,29 @@ def test_any_number_of_classes(classes: int) -> None:
 
 @pytest.mark.parametrize("normalization", ["symmetric", "before", "after", "none"])
 def test_every_normalisation(normalization: Normalization) -> None:
-    pairwise = [Pairwise(p.features, p.weight / (200 if normalization == "none" else 1), None) for p in kernels(5)]
-    ours, expected = both(energies(5), pairwise, normalization)
+    less = 200 if normalization == "none" else 1
+    pairwise = [Pairwise(p.features, p.weight / less, None, normalization) for p in kernels(5)]
+    ours, expected = both(energies(5), pairwise)
     assert (ours - expected).abs().max() < 2e-5
+
+
+@pytest.mark.parametrize("normalization", ["symmetric", "before", "after", "none"])
+def test_every_kernel_has_a_normalisation_of_its_own(normalization: Normalization) -> None:
+    places, colours = kernels(5)
+    less = 200 if normalization == "none" else 1
+    for other in (replace(places, normalization="before"), replace(places, normalization="after"), places):
+        ours, expected = both(
+            energies(5), [other, Pairwise(colours.features, colours.weight / less, None, normalization)]
+        )
+        assert (ours - expected).abs().max() < 2e-5
+
+
+def test_steps_from_any_distribution_are_those_of_one_run() -> None:
+    field = cpu.MeanField(energies(20), kernels(20), threads=2)
+    q = field.distribution(0, None)
+    for _ in range(4):
+        q = field.distribution(1, None, start=q)
+    assert (q - field.distribution(4, None)).abs().max() < 1e-5
 
 
 def test_compatibilities() -> None:
@@ -100,11 +119,11 @@ def test_the_result_does_not_depend_on_the_threads(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("atrous.crf.cpu.strips._STRIP", 7)  # so that there are several strips
     monkeypatch.setattr("atrous.crf.cpu.strips._STRIP_HEIGHT", 1)
     unary, pairwise = energies(21), kernels(21)
-    fields = [cpu.MeanField(unary, pairwise, "symmetric", threads) for threads in (1, 2, 3)]
+    fields = [cpu.MeanField(unary, pairwise, threads) for threads in (1, 2, 3)]
     results = [field.distribution(5, None) for field in fields]
     assert torch.equal(results[0], results[1])
     assert torch.equal(results[0], results[2])
-    expected = plain(unary.flatten(1).T, Messages(pairwise, "symmetric"), 5, None).T.reshape(unary.shape)
+    expected = plain(unary.flatten(1).T, Messages(pairwise), 5, None).T.reshape(unary.shape)
     assert (results[0] - expected).abs().max() < 2e-5
 
 

@@ -48,15 +48,11 @@ def kernels(classes: int, *, by_class: bool = False, compatible: bool = False) -
 def difference(
     unary: Tensor,
     pairwise: Sequence[Pairwise],
-    normalization: Normalization = "symmetric",
     iterations: int = 3,
     tolerance: float | None = None,
 ) -> float:
-    messages = Messages(pairwise, normalization)
-    expected = plain(unary.flatten(1).T, messages, iterations, tolerance).T.reshape(unary.shape)
-    return float(
-        (gpu.MeanField(unary, pairwise, normalization).distribution(iterations, tolerance) - expected).abs().max()
-    )
+    expected = plain(unary.flatten(1).T, Messages(pairwise), iterations, tolerance).T.reshape(unary.shape)
+    return float((gpu.MeanField(unary, pairwise).distribution(iterations, tolerance) - expected).abs().max())
 
 
 @pytest.mark.parametrize("axes", [1, 2, 5, 9])
@@ -80,8 +76,9 @@ def test_any_number_of_classes(classes: int) -> None:
 @pytest.mark.usefixtures("in_triton")
 @pytest.mark.parametrize("normalization", ["symmetric", "before", "after", "none"])
 def test_every_normalisation(normalization: Normalization) -> None:
-    pairwise = [Pairwise(p.features, p.weight / (20 if normalization == "none" else 1), None) for p in kernels(5)]
-    assert difference(energies(5), pairwise, normalization) < 2e-5
+    less = 20 if normalization == "none" else 1
+    pairwise = [Pairwise(p.features, p.weight / less, None, normalization) for p in kernels(5)]
+    assert difference(energies(5), pairwise) < 2e-5
 
 
 @pytest.mark.usefixtures("in_triton")
@@ -98,14 +95,14 @@ def test_one_kernel_none_and_until_it_settles() -> None:
     assert difference(energies(3), kernels(3), iterations=0) < 1e-6
     unary, pairwise = energies(3), kernels(3)
     assert difference(unary, pairwise, iterations=30, tolerance=1e-2) < 2e-5
-    field = gpu.MeanField(unary, pairwise, "symmetric")
+    field = gpu.MeanField(unary, pairwise)
     settled, full = field.distribution(30, 1e-2), field.distribution(8, None)
     assert 1e-6 < (settled - full).abs().max() < 0.1
 
 
 @pytest.mark.usefixtures("in_triton")
 def test_labels_are_the_likeliest_classes() -> None:
-    field = gpu.MeanField(energies(7), kernels(7), "symmetric")
+    field = gpu.MeanField(energies(7), kernels(7))
     labels = field.labels(2, None)
     assert labels.dtype == torch.uint8
     assert torch.equal(labels.long(), field.distribution(2, None).argmax(0))

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from atrous.crf.gpu import mean_field as gpu
+from atrous.crf.fused import fused_mean_field
 from atrous.crf.inputs import LARGEST, Array, check_finite, like, read_images, read_unary
 from atrous.crf.mean_field import Messages, Normalization, Pairwise, mean_field, tracked_mean_field
 from atrous.crf.pairwise import Kernel, Order
@@ -20,6 +20,7 @@ from atrous.errors import InputError, InputTypeError
 
 if TYPE_CHECKING:
     from atrous.crf.cpu import mean_field as cpu
+    from atrous.crf.gpu import mean_field as gpu
 
 Image = NDArray[Any] | Tensor | None
 _HALF = (torch.float16, torch.bfloat16)
@@ -172,7 +173,7 @@ class DenseCRF(nn.Module):
         energies, images = self._read(image, unary)
         if unary.ndim != 1 + self.spatial_dims:
             raise InputError(f"track takes the unary of one image, (C, H, W), not {tuple(unary.shape)}")
-        messages = Messages(self._pairwise(images[0], energies[0]), self.normalization)
+        messages = Messages(self._pairwise(images[0], energies[0]))
         with torch.no_grad():
             points = energies[0].float() if energies.dtype in _HALF else energies[0]
             q, free = tracked_mean_field(points.flatten(1).T, messages, self.iterations, self.tolerance)
@@ -200,7 +201,7 @@ class DenseCRF(nn.Module):
             return self._mean_field(image, unary.float()).to(unary.dtype)
         if field := self._fused(image, unary):
             return field.distribution(self.iterations, self.tolerance).to(unary.dtype)
-        messages = Messages(self._pairwise(image, unary), self.normalization)
+        messages = Messages(self._pairwise(image, unary))
         return mean_field(unary.flatten(1).T, messages, self.iterations, self.tolerance).T.reshape(unary.shape)
 
     def _labels(self, image: Tensor | None, unary: Tensor) -> Tensor:
@@ -214,16 +215,7 @@ class DenseCRF(nn.Module):
         """The mean field of one image in fused kernels; None if they do not support it."""
         if torch.is_grad_enabled() and any(t.requires_grad for t in (unary, *self.parameters())):
             return None
-        if unary.device.type != "cpu":
-            if not (self.kernels and gpu.supports(unary.device)):
-                return None
-            return gpu.MeanField(unary.detach(), self._pairwise(image, unary), self.normalization)
-        from atrous.crf.cpu import mean_field as cpu  # numba is loaded when it is first needed
-
-        pairwise = self._pairwise(image, unary)
-        if not cpu.supports(pairwise):
-            return None
-        return cpu.MeanField(unary.detach(), pairwise, self.normalization, torch.get_num_threads())
+        return fused_mean_field(unary.detach(), self._pairwise(image, unary))
 
     def _pairwise(self, image: Tensor | None, unary: Tensor) -> list[Pairwise]:
         """The kernels over one image."""
@@ -234,6 +226,7 @@ class DenseCRF(nn.Module):
                 kernel.features(image, unary.shape[1:], self.order).to(unary.device),
                 self.weights[i].to(unary.device),
                 self.compatibilities[str(i)].to(unary.device) if str(i) in self.compatibilities else None,
+                self.normalization,
             )
             for i, kernel in enumerate(self.kernels)
         ]

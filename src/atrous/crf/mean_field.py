@@ -5,7 +5,7 @@ Krähenbühl and Koltun, NeurIPS 2011, §3 (algorithm 1).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,20 +27,24 @@ class Pairwise:
         features: ``(N, d)``, each divided by its standard deviation.
         weight: ``()`` or ``(C,)``.
         compatibility: ``(C, C)`` penalties, or None for Potts.
+        normalization: by its sums n = K(1), as in :class:`atrous.crf.DenseCRF`.
     """
 
     features: Tensor
     weight: Tensor
     compatibility: Tensor | None
+    normalization: Normalization = "symmetric"
 
 
 class Messages:
     """Message passing between all pixels through some kernels, each normalised by its sums n = K(1)."""
 
-    def __init__(self, pairwise: Sequence[Pairwise], normalization: Normalization) -> None:
+    def __init__(self, pairwise: Sequence[Pairwise], lattice: Callable[[Tensor], Lattice] = Lattice) -> None:
         self._pairwise = pairwise
-        self._lattices = [Lattice(p.features) for p in pairwise]
-        self._norms = [factors(_sums(lattice), normalization) for lattice in self._lattices]
+        self._lattices = [lattice(p.features) for p in pairwise]
+        self._norms = [
+            factors(_sums(built), p.normalization) for built, p in zip(self._lattices, pairwise, strict=True)
+        ]
 
     def __call__(self, q: Tensor) -> Tensor:
         """The messages ``(N, C)`` of a distribution ``(N, C)``: negative pairwise energies."""

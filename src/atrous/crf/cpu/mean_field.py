@@ -18,12 +18,13 @@ from torch import Tensor
 from atrous.crf.cpu import mean_field_kernels
 from atrous.crf.cpu.lattice_kernels import MOST_AXES
 from atrous.crf.cpu.strips import Floats, Strips, Tables
-from atrous.crf.mean_field import Normalization, Pairwise
+from atrous.crf.mean_field import Pairwise
 from atrous.ops.simd import LANES
 from atrous.ops.workers import Workers
 
 _SAMPLE = 1 << 12
 """Number of pixels from which the frequency of classes is estimated."""
+_NO_ZERO = 1e-37
 _LOOK_AGAIN = 3
 """Iterations from one update of all classes to the next; in between, negligible classes are skipped."""
 
@@ -39,21 +40,19 @@ class MeanField:
     Args:
         unary: energies ``(C, *size)``, on the CPU, without gradients.
         pairwise: the kernels.
-        normalization: as in :class:`atrous.crf.DenseCRF`.
         threads: number of threads.
 
     Raises:
         InputError: as for :class:`atrous.crf.lattice.Lattice`.
     """
 
-    def __init__(self, unary: Tensor, pairwise: Sequence[Pairwise], normalization: Normalization, threads: int) -> None:
+    def __init__(self, unary: Tensor, pairwise: Sequence[Pairwise], threads: int) -> None:
         self._shape, self._threads = unary.shape, threads
         self._width = -(-len(unary) // LANES) * LANES
         self._order = order = _frequent_first(unary)
         self._energies = np.ascontiguousarray(unary.numpy(), np.float32).reshape(-1)
         with Workers(threads) as workers:
-            features = [p.features for p in pairwise]
-            self._strips = Strips(features, unary.shape[1:], self._width, normalization, workers)
+            self._strips = Strips(pairwise, unary.shape[1:], self._width, workers)
         lattices = zip(pairwise, self._strips.lattices, strict=True)
         self._factors = [_factors(p, lattice.gain, order, self._width) for p, lattice in lattices]
         self._compatibilities = [
@@ -61,10 +60,16 @@ class MeanField:
             for p in pairwise
         ]
 
-    def distribution(self, iterations: int, tolerance: float | None) -> Tensor:
-        """The distribution, float32 ``(C, *size)``."""
+    def distribution(self, iterations: int, tolerance: float | None, start: Tensor | None = None) -> Tensor:
+        """The distribution, float32 ``(C, *size)``.
+
+        Args:
+            iterations: mean-field steps.
+            tolerance: stop early once no probability changes by more than this.
+            start: the distribution to begin with, ``(C, *size)``; that of the unary if None.
+        """
         q = np.zeros(self._energies.size, np.float32)
-        self._iterate(iterations, tolerance, q, np.empty(0, np.uint8))
+        self._iterate(iterations, tolerance, q, np.empty(0, np.uint8), start)
         return torch.from_numpy(q).reshape(self._shape)
 
     def labels(self, iterations: int, tolerance: float | None) -> Tensor:
@@ -75,8 +80,13 @@ class MeanField:
         self._iterate(iterations, tolerance, q, labels)
         return torch.from_numpy(labels).reshape(self._shape[1:])
 
-    def _iterate(self, iterations: int, tolerance: float | None, q: Floats, labels: NDArray[Any]) -> None:
+    def _iterate(
+        self, iterations: int, tolerance: float | None, q: Floats, labels: NDArray[Any], start: Tensor | None = None
+    ) -> None:
         """Iterate, and write the results whose arrays are not empty."""
+        first = self._energies
+        if start is not None:  # the first update turns energies into the distribution that is splatted
+            first = -start.clamp(min=_NO_ZERO).log().numpy().reshape(-1)
         strips, width, nothing = self._strips, self._width, np.empty(0, np.float32)
         tables, active = Tables(strips, width), np.empty(strips.runs, np.int32)
         changes: list[float] = []
@@ -86,7 +96,7 @@ class MeanField:
             written = last or tolerance is not None
             out = nothing if last else strip.rows(width)
             change = mean_field_kernels.update_strip(
-                self._energies,
+                self._energies if iteration else first,
                 self._order,
                 strip.first,
                 strip.last,

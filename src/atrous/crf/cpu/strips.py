@@ -15,7 +15,7 @@ from torch import Tensor
 
 from atrous.crf.cpu import lattice_kernels, mean_field_kernels
 from atrous.crf.lattice import directions, gain, key_strides, scale_factors
-from atrous.crf.mean_field import Normalization
+from atrous.crf.mean_field import Normalization, Pairwise
 from atrous.ops.simd import LANES
 from atrous.ops.workers import Workers
 
@@ -78,12 +78,12 @@ class Strips:
 
     def __init__(
         self,
-        features: Sequence[Tensor],
+        pairwise: Sequence[Pairwise],
         size: Sequence[int],
         width: int,
-        normalization: Normalization,
         workers: Workers,
     ) -> None:
+        features = [p.features for p in pairwise]
         ends = [points.shape[1] + 1 for points in features]
         self.rows = sum(ends)
         self._row_of = np.cumsum([0, *ends]).tolist()
@@ -103,8 +103,9 @@ class Strips:
         workers(number, sorted(range(len(features)), key=lambda i: -ends[i]))
         self.lattices = [built[i] for i in range(len(features))]
         self.splat_weights = self.slice_weights
-        if normalization != "none":
-            self._normalise(normalization, workers)
+        normalizations = [p.normalization for p in pairwise]
+        if set(normalizations) != {"none"}:
+            self._normalise(normalizations, workers)
         self.corners *= width
 
     def _find_corners(self, features: Sequence[Tensor], strides: list[list[int]], workers: Workers) -> list[list[Keys]]:
@@ -136,10 +137,14 @@ class Strips:
         self.strips = [Strip(first, last, tuple(map(len, found))) for first, last, found in ends]
         return keys
 
-    def _normalise(self, normalization: Normalization, workers: Workers) -> None:
-        """Multiply the weights with the power of K(1) of the normalisation."""
+    def _normalise(self, normalizations: Sequence[Normalization], workers: Workers) -> None:
+        """Multiply the weights of each kernel with the power of K(1) of its normalisation."""
         tables, numbers = Tables(self, LANES), range(len(self.strips))
-        weights = self.slice_weights if normalization == "symmetric" else self.slice_weights.copy()
+        one_sided = {"before", "after"}.intersection(normalizations)
+        self.splat_weights = splatted = self.slice_weights.copy() if one_sided else self.slice_weights
+        weights = {"symmetric": [self.slice_weights], "after": [self.slice_weights], "before": [splatted], "none": []}
+        if one_sided:
+            weights["symmetric"].append(splatted)
 
         def splat(number: int) -> Floats:
             strip = self.strips[number]
@@ -151,27 +156,24 @@ class Strips:
         def multiply(number: int) -> None:
             strip = self.strips[number]
             sums = tables.gather(number, [np.ones(LANES, np.float32) for _ in self.lattices])
-            for i, lattice in enumerate(self.lattices):
-                mean_field_kernels.normalise(
-                    strip.first,
-                    strip.last,
-                    self.rows,
-                    self._row_of[i],
-                    self._row_of[i + 1],
-                    self.corners,
-                    sums,
-                    lattice.gain,
-                    normalization == "symmetric",
-                    weights,
-                )
+            for i, (lattice, normalization) in enumerate(zip(self.lattices, normalizations, strict=True)):
+                for side in weights[normalization]:
+                    mean_field_kernels.normalise(
+                        strip.first,
+                        strip.last,
+                        self.rows,
+                        self._row_of[i],
+                        self._row_of[i + 1],
+                        self.corners,
+                        sums,
+                        lattice.gain,
+                        normalization == "symmetric",
+                        side,
+                    )
 
         workers.in_order(splat, tables.collect, numbers)
         tables.blur(workers)
         workers(multiply, numbers)
-        if normalization == "before":
-            self.splat_weights = weights
-        elif normalization == "after":
-            self.slice_weights = weights
 
 
 class Tables:

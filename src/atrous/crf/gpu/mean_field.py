@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from atrous.crf.lattice import Lattice, gain
-from atrous.crf.mean_field import Normalization, Pairwise, factors
+from atrous.crf.mean_field import Pairwise, factors
 from atrous.ops.devices import has_triton
 
 _SECTOR = 8
@@ -31,13 +31,12 @@ class MeanField:
     Args:
         unary: energies ``(C, *size)``, without gradients.
         pairwise: the kernels.
-        normalization: as in :class:`atrous.crf.DenseCRF`.
 
     Raises:
         InputError: as for :class:`atrous.crf.lattice.Lattice`.
     """
 
-    def __init__(self, unary: Tensor, pairwise: Sequence[Pairwise], normalization: Normalization) -> None:
+    def __init__(self, unary: Tensor, pairwise: Sequence[Pairwise]) -> None:
         self._shape, classes = unary.shape, len(unary)
         width = -(-classes // _SECTOR) * _SECTOR
         self._energies = unary.new_zeros(unary[0].numel(), width, dtype=torch.float32)
@@ -52,7 +51,7 @@ class MeanField:
         splat, read = [], []
         for weights, sums, p in zip([x.weights.T for x in lattices], self._sums(lattices), pairwise, strict=True):
             d = p.features.shape[1]
-            before, after = factors(sums * gain(d), normalization)
+            before, after = factors(sums * gain(d), p.normalization)
             splat.append(weights * before)
             read.append(weights * (after * gain(d)))
             if p.weight.ndim == 0:

@@ -1,0 +1,1 @@
+"""Other packages' interfaces over this package's code: change an import, keep the script."""
