@@ -126,9 +126,18 @@ def test_a_model_of_other_classes_is_evaluated_through_a_table(folder: Path) -> 
         atrous.evaluate(model, data)
     table = write(folder, CSV.replace("255", "background"))
     plain = atrous.evaluate(model, open_dataset(f"folder:{folder}", "all"))
-    merged = atrous.evaluate(model, data, model_classes=table)
+    merged = atrous.evaluate(model, data, model_classes=table, details=True)
     columns = plain.confusion.matrix[[0, 1, 2, 3, 4]].sum(0)  # rows of the sign are ignored
     expected = [columns[[0, 4, 5]].sum(), columns[3], columns[[1, 2]].sum()]
     assert merged.confusion.matrix.sum(0).tolist() == expected
+    assert merged.details is not None
+    calibration, own = merged.details.calibration, atrous.predict(model, data[0].image, keep_probabilities=True)
+    assert calibration.pixels.sum() == merged.confusion.matrix.sum()
+    assert calibration.correct.sum() == merged.confusion.matrix.trace()
+    probabilities = own.probabilities(full_size=True)
+    confidence = np.stack([probabilities[[0, 4, 5]].sum(0), probabilities[3], probabilities[[1, 2]].sum(0)])
+    chosen = np.array([0, 2, 2, 1, 0, 0])[own.labels]
+    mean = np.take_along_axis(confidence, chosen[None], 0)[0][data[0].mask != 255].mean()
+    assert calibration.confidence.sum() / calibration.pixels.sum() == pytest.approx(mean, abs=0.02)
     with pytest.raises(InputError, match="ignores 'sign', and a prediction must be a class"):
         atrous.evaluate(model, data, model_classes=write(folder, CSV))

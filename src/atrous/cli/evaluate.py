@@ -92,21 +92,24 @@ def evaluate(
             progress=progress,
             trimap=widths,
             inference=inference,
-            details=bool(report or (json and not (model_classes or isinstance(network, ExportedModel)))),
+            details=bool(report or (json and not isinstance(network, ExportedModel))),
             model_classes=model_classes,
         )
     typer.echo(f"{describe_evaluation(model, evaluation)}\n\n{table(evaluation)}")
     if json or report:
         settings = {"output stride": output_stride, "scales": scales, "merge": merge}
         given = [f"{name} {value}" for name, value in settings.items() if value is not None]
+        given += [f"classes by {model_classes}"] if model_classes else []
         switches = [name for name, wanted in (("flip", flip), ("CRF", crf)) if wanted]
         facts = to_facts(evaluation, network.card, ", ".join([model, *given, *switches]))
         write_json(json, facts)
     if report:
+        from atrous.evaluation.classes import label_table
         from atrous.evaluation.page.writing import write_report
         from atrous.inference.test_time import Inference
 
         assert not isinstance(network, ExportedModel)  # it has no details
         inference = inference or Inference()
         write_json(report / FILE, facts)
-        typer.echo(f"\nreport: {write_report(report, facts, network, dataset, inference, precision)}")
+        mapped = label_table(network.label_set, dataset.label_set, model_classes)
+        typer.echo(f"\nreport: {write_report(report, facts, network, dataset, inference, precision, mapped)}")

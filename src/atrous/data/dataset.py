@@ -184,20 +184,35 @@ class Joined:
         return self.parts[part][index - (self._ends[part - 1] if part else 0)]
 
 
+class ImageRef(Protocol):
+    """An image that is not a file of its own, such as a member of a tar."""
+
+    @property
+    def name(self) -> str:
+        """For reports."""
+
+    def open(self) -> DecodedImage:
+        """Decode it.
+
+        Raises:
+            ImageError: it can't be read.
+        """
+
+
 @dataclass(frozen=True)
 class PairedDataset:
-    """Pairs of image and mask files.
+    """Pairs of images and masks that are read when they are asked for.
 
     Args:
         name: for reports, for example ``voc:val``.
         form: the classes, and how the masks are written.
-        pairs: image and mask of each sample.
+        pairs: image and mask of each sample; an image is a file, or knows how it is opened.
         extras: additional channels and auxiliary masks.
     """
 
     name: str
     form: MaskForm
-    pairs: tuple[tuple[Path, MaskRef], ...]
+    pairs: tuple[tuple[Path | ImageRef, MaskRef], ...]
     extras: Extras = field(default_factory=Extras)
 
     @property
@@ -215,7 +230,7 @@ class PairedDataset:
             ImageError, MaskError: one of them can't be read.
         """
         image_file, mask = self.pairs[index]
-        image = open_image(image_file)
+        image = open_image(image_file) if isinstance(image_file, Path) else image_file.open()
         layers = [
             _fitting_layer(layer, layer.folder, image_file, image) for layer in self.extras.layers if layer.folder
         ]
@@ -228,7 +243,7 @@ class PairedDataset:
         return Sample(pixels, _fitting(mask, self.form, image_file, image), image_file.name, auxiliary)
 
 
-def _fitting_layer(layer: Layer, folder: Path, image_file: Path, image: DecodedImage) -> Pixels:
+def _fitting_layer(layer: Layer, folder: Path, image_file: Path | ImageRef, image: DecodedImage) -> Pixels:
     """Read additional channels of an image, which must have its size."""
     file, size = folder / image_file.name, size_of(image.pixels)
     pixels = layer.read(file)
@@ -238,7 +253,7 @@ def _fitting_layer(layer: Layer, folder: Path, image_file: Path, image: DecodedI
     return pixels
 
 
-def _fitting(ref: MaskRef, form: MaskForm, image_file: Path, image: DecodedImage) -> Mask:
+def _fitting(ref: MaskRef, form: MaskForm, image_file: Path | ImageRef, image: DecodedImage) -> Mask:
     """Read a mask, turned as its image."""
     mask = read_mask(ref, form)
     size, drawn = size_of(image.pixels), size_of(mask)

@@ -16,7 +16,7 @@ from atrous.crf.search import search
 from atrous.crf.settings import Settings, to_card
 from atrous.data.dataset import Dataset, Sample, dataset_name
 from atrous.errors import InputError
-from atrous.evaluation.evaluate import check_classes
+from atrous.evaluation.classes import check_classes
 from atrous.evaluation.metrics import ConfusionMatrix
 from atrous.evaluation.report import aligned, percent
 from atrous.evaluation.trimap import trimap

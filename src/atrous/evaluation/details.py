@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from atrous.evaluation.bootstrap import intervals, whole
 from atrous.evaluation.boundary_iou import RATIO, border_counts
@@ -51,12 +52,24 @@ class Details:
         self.per_image.add(name, counted.matrix, borders, objects.by_size)
         self.objects += objects
 
-    def update_calibration(self, ground_truth: Mask, inference: Inference, views: Sequence[View]) -> None:
-        """Add the class probabilities of an image."""
+    def update_calibration(
+        self, ground_truth: Mask, inference: Inference, views: Sequence[View], table: Tensor | None = None
+    ) -> None:
+        """Add the class probabilities of an image.
+
+        Args:
+            ground_truth: uint8 ``(H, W)``, classes or 255.
+            inference: how the views were merged.
+            views: what the network computed.
+            table: the data's label of each of the model's, where they differ
+                (:func:`atrous.evaluation.classes.label_table`).
+        """
         for first, probabilities in inference.probability_strips(views, ground_truth.shape):
             rows = ground_truth[first : first + probabilities.shape[1]]
             true = torch.from_numpy(np.ascontiguousarray(rows)).to(probabilities.device)
             confidence, label = probabilities.max(0)
+            if table is not None:
+                confidence, label = _mapped(probabilities, label, table.to(label.device).long())
             known = true != IGNORE
             self.calibration.update(confidence[known], (label == true)[known])
 
@@ -74,6 +87,20 @@ class Details:
             "calibration": self.calibration.to_dict(),
             "per_image": self.per_image.to_dict(),
         }
+
+
+def _mapped(probabilities: Tensor, label: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+    """The confidence in the data's class of each label, which may be several of the model's, and that class.
+
+    Args:
+        probabilities: of the model's classes, ``(C, h, w)``.
+        label: the chosen ones, ``(h, w)``.
+        table: the data's label of each of the model's, int64 ``(256,)``.
+    """
+    table = table[: len(probabilities)]
+    summed = probabilities.new_zeros((int(table.max()) + 1, *label.shape)).index_add_(0, table, probabilities)
+    chosen = table[label]
+    return summed.gather(0, chosen[None])[0], chosen
 
 
 def _defined(value: float) -> float | None:

@@ -16,16 +16,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atrous.data.class_tables import read_class_table
 from atrous.data.dataset import Dataset, Sample, check_sample, dataset_extras, dataset_name, require_dataset
 from atrous.errors import DatasetError, InputError
+from atrous.evaluation.classes import label_table
 from atrous.evaluation.details import Details
 from atrous.evaluation.metrics import ConfusionMatrix, Metrics
 from atrous.evaluation.trimap import trimap as near_boundaries
 from atrous.inference.exported import ExportedPredictor
 from atrous.inference.prepare import Precision, prepared, require_model
 from atrous.inference.test_time import Inference, View
-from atrous.labels import IGNORE, LabelSet
+from atrous.labels import LabelSet
 from atrous.models.base import SegmentationModel
 from atrous.runtime.exported import ExportedModel
 
@@ -155,7 +155,8 @@ def evaluate(
         details: also find boundary IoU, objects, calibration and the counts of each image
             (:class:`atrous.evaluation.details.Details`), from which intervals follow.
         model_classes: a class table from the model's classes to the data's, where they differ: a CSV or TOML file, or
-            ``coco-to-voc`` (docs/data.md). Labels are mapped after they were chosen.
+            ``coco-to-voc`` (docs/data.md). Labels are mapped after they were chosen; the
+            confidence in one is the sum of the probabilities of the classes that became it.
 
     Returns:
         The counts, and what was evaluated. No logits are kept.
@@ -177,9 +178,7 @@ def evaluate(
     require_dataset(dataset)
     if not len(dataset):
         raise InputError(f"there is no image to evaluate in {dataset_name(dataset)}")
-    table = _label_table(model.label_set, dataset.label_set, model_classes)
-    if table is not None and details:
-        raise InputError("details need the model's own classes; leave model_classes out, or the details")
+    table = label_table(model.label_set, dataset.label_set, model_classes)
     if details and isinstance(model, ExportedModel):
         raise InputError(f"details are found from logits, and {model.file} gives none: use the model's own folder")
     inference = inference or Inference()
@@ -199,7 +198,7 @@ def evaluate(
             confusion.merge(counted)
             if more and keeping:
                 more.update(sample.name, sample.mask, labels["main"].cpu().numpy(), counted)
-                more.update_calibration(sample.mask, keeping, keeping.kept)
+                more.update_calibration(sample.mask, keeping, keeping.kept, table)
             for width, band in bands.items():
                 band.update(near_boundaries(sample.mask, width), labels["main"])
             for name, counts in heads.items():
@@ -272,46 +271,6 @@ def _read(dataset: Dataset, index: int) -> Sample:
     except DatasetError as error:
         raise DatasetError(f"{dataset_name(dataset)}, item {index}: {error}") from None
     return sample
-
-
-def _label_table(model: LabelSet, data: LabelSet, place: str | Path | None) -> Tensor | None:
-    """The data's label of each of the model's, ``(256,)``; None if they are the same.
-
-    Raises:
-        InputError: the classes differ, also after the class table, or the table ignores some of them.
-    """
-    if place is None:
-        check_classes(model, data)
-        return None
-    mapped = read_class_table(place).applied(model)
-    if missing := [name for name in mapped.label_set.names if name not in data.names]:
-        raise InputError(f"{place}: the class '{missing[0]}' is not one of the data's: {', '.join(data.names)}")
-    if IGNORE in mapped.numbers:
-        ignored = model.names[mapped.numbers.index(IGNORE)]
-        raise InputError(f"{place} ignores '{ignored}', and a prediction must be a class; let it become background")
-    label = [data.names.index(name) for name in mapped.label_set.names]
-    table = [label[number] for number in mapped.numbers]
-    return torch.tensor(table + [IGNORE] * (256 - len(table)), dtype=torch.uint8)
-
-
-def check_classes(model: LabelSet, data: LabelSet) -> None:
-    """Refuse to evaluate a model on data of other classes.
-
-    A model with numbered, unnamed classes is taken to have those of the data if their number is the same.
-
-    Raises:
-        InputError: the classes differ.
-    """
-    unnamed = LabelSet.numbered(len(model)).names
-    if len(model) == len(data) and model.names in (data.names, unnamed):
-        return
-    message = (
-        f"the model has {len(model)} classes ({', '.join(model.names)}), "
-        f"but the data have {len(data)} ({', '.join(data.names)}); classes must be the same and in the same order"
-    )
-    if data.names == LabelSet.numbered(len(data)).names:
-        message += "; the data's classes have no names: write labels.toml with names = [...] in its folder"
-    raise InputError(message)
 
 
 def _defined(value: float) -> float | None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from atrous.data.dataset import Dataset, check_sample, dataset_name, require_dataset
 from atrous.errors import InputError
-from atrous.evaluation.evaluate import check_classes
+from atrous.evaluation.classes import check_classes
 from atrous.grid import Grid, Grids, by_side
 from atrous.inference.prepare import Precision, prepared, require_model
 from atrous.inference.test_time import Inference, Network

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from atrous.data.dataset import Dataset, require_dataset
 from atrous.errors import InputError
-from atrous.evaluation.evaluate import check_classes
+from atrous.evaluation.classes import check_classes
 from atrous.export.graph import Deployed, deployed, resize_to_pixels, sample_pixels
 from atrous.export.proof import ExportError, Proof, proof_file, prove
 from atrous.files import write_atomically

@@ -152,6 +152,17 @@ def hasty(root: Path) -> None:
     write(root / "h.json", {"export_format_version": "1.1", "label_classes": classes, "images": [image]})
 
 
+def hasty_masks(root: Path) -> None:
+    photo(root / "images/set/a.jpg")
+    (root / "set").mkdir()
+    values = np.where(disc(), 3, 0).astype(np.uint8)
+    values[:4, 20:] = 7
+    Image.fromarray(values).save(root / "set/a.png")
+    classes = [(3, "leaf", "#4df3ce"), (7, "ignore", "#000000")]
+    rows = [{"png_index": value, "class_name": name, "color": color} for value, name, color in classes]
+    write(root / "label_classes.json", rows)
+
+
 def via(root: Path) -> None:
     photo(root / "a.jpg")
     corner = {"name": "rect", "x": 20, "y": 0, "width": 10, "height": 4}
@@ -229,6 +240,7 @@ WRITERS: dict[str, tuple[str, Write]] = {
     "roboflow": ("roboflow", roboflow),
     "supervisely": ("supervisely", supervisely),
     "hasty": ("hasty", hasty),
+    "hasty masks": ("hasty", hasty_masks),
     "via": ("via", via),
     "coco": ("coco", coco),
     "panoptic": ("panoptic", panoptic),
@@ -383,6 +395,7 @@ MISTAKES: list[tuple[str, str, Any, str]] = [
     ("labelstudio", "project-1.json", {"a": 1}, "not a list of tasks; expected an export of Label Studio"),
     ("supervisely", "meta.json", {"classes": [1]}, "a meta.json of Supervisely"),
     ("hasty", "h.json", {"export_format_version": "2"}, "its export_format_version is '2'"),
+    ("hasty masks", "label_classes.json", [{"png_index": 1}], "no 'class_name'; expected Hasty's label_classes"),
     ("via", "via.json", {"_via_img_metadata": {"a": 1}}, "a project of VIA 2"),
     ("via", "via.json", "[", "not JSON"),
     ("cvat", "annotations.xml", "<a>", "not XML"),

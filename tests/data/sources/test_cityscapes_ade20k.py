@@ -1,5 +1,6 @@
 """Cityscapes and ADE20K: small files in exactly the official layouts, and what is wrong with others."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,25 @@ def test_cityscapes_takes_train_ids_where_there_is_nothing_else(cityscapes: Path
         save(mask.with_name(mask.name.replace("labelIds", "labelTrainIds")), np.array([[0, 18, 255] * 2] * 2, np.uint8))
         mask.unlink()
     assert open_dataset(f"cityscapes:{cityscapes}", "val")[0].mask[0].tolist() == [0, 18, IGNORE] * 2
+
+
+def test_cityscapes_draws_polygons_where_there_are_no_pngs(cityscapes: Path) -> None:
+    square = [[0, 0], [2, 0], [2, 1], [0, 1]]
+    objects = [
+        {"label": "road", "polygon": [[0, 0], [5, 0], [5, 1], [0, 1]]},
+        {"label": "cargroup", "polygon": square},
+        {"label": "license plate", "polygon": square},
+        {"label": "building", "polygon": square, "deleted": 1},
+        {"label": "polegroup", "polygon": [[5, 0], [5, 1], [5, 1]]},
+    ]
+    for mask in [*cityscapes.glob("gtFine/*/*/*"), *cityscapes.glob("gtCoarse/*/*/*")]:
+        polygons = mask.with_name(mask.name.replace("labelIds.png", "polygons.json"))
+        polygons.write_text(json.dumps({"imgHeight": 2, "imgWidth": 6, "objects": objects}))
+        mask.unlink()
+    for split in ("train", "train_extra"):
+        mask = open_dataset(f"cityscapes:{cityscapes}", split)[0].mask
+        assert mask.tolist() == [[13, 13, 13, 0, 0, IGNORE]] * 2
+    assert not kinds(check(f"cityscapes:{cityscapes}").findings) - {"shared-image"}
 
 
 def test_cityscapes_test_images_have_no_labels(cityscapes: Path) -> None:

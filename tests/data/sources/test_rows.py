@@ -83,5 +83,69 @@ def test_rows_of_hugging_face_are_read_from_disk(tmp_path: Path) -> None:
     assert len(data) == 3
     np.testing.assert_array_equal(data[1].mask, np.asarray(masks[1]))
     np.testing.assert_array_equal(open_dataset(f"hf:{root}", "val")[0].mask, np.asarray(masks[2]))
-    with pytest.raises(DatasetError, match="is not a folder; a dataset of the hub is stored in one by"):
+    with pytest.raises(DatasetError, match="is not a folder, nor OWNER/NAME of the hub"):
+        open_dataset("hf:some/one/scenes", "train")
+
+
+def test_a_name_of_the_hub_is_loaded_with_the_classes_that_its_repository_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets", reason="needs atrous[hf]")
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError
+
+    features = datasets.Features({"pixel_values": datasets.Image(), "label": datasets.Image()})
+    columns = dict(zip(("pixel_values", "label"), zip(*(pair(seed) for seed in range(2)), strict=True), strict=True))
+    rows = datasets.Dataset.from_dict({name: list(images) for name, images in columns.items()}, features=features)
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: {"train": rows} if name == "someone/scenes" else None)
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_, **__: None)
+
+    def download(name: str, file: str, repo_type: str) -> str:
+        if file not in written:
+            raise EntryNotFoundError(f"{name} {repo_type}")
+        (tmp_path / file).write_text(written[file])
+        return str(tmp_path / file)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    written: dict[str, str] = {}
+    with pytest.raises(DatasetError, match=r"no labels.toml or id2label.json on the hub"):
+        open_dataset("hf:someone/scenes", "all")
+    written["id2label.json"] = '{"0": "ground", "1": "plant"}'
+    data = open_dataset("hf:someone/scenes", "all")
+    assert data.label_set.names == ("ground", "plant")
+    np.testing.assert_array_equal(data[1].mask, np.asarray(pair(1)[1]))
+    written["id2label.json"] = '{"1": "ground", "2": "plant"}  '
+    with pytest.raises(DatasetError, match="its numbers are 1, 2, expected 0, 1, 2"):
+        open_dataset("hf:someone/scenes", "all")
+
+
+def test_without_a_network_a_name_of_the_hub_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("datasets", reason="needs atrous[hf]")
+    import huggingface_hub
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("[Errno -2] Name or service not known")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", unreachable)
+    with pytest.raises(
+        DatasetError, match=r"Name or service not known\); correct the name, or .*save_to_disk\('FOLDER'"
+    ):
         open_dataset("hf:someone/scenes", "train")
+
+
+def test_images_in_tars_are_turned_upright_with_their_masks(tmp_path: Path) -> None:
+    root = tars(tmp_path / "shards", "train-000.tar")
+    (root / "labels.toml").write_text(NAMES + 'orientation = "stored"')
+    image, mask = pair(0)
+    exif = image.getexif()
+    exif[0x0112] = 6
+    with tarfile.open(root / "train-000.tar", "w") as archive:
+        for name, picture, options in (("a.jpg", image, {"exif": exif}), ("a.mask.png", mask, {})):
+            picture.save(data := io.BytesIO(), "JPEG" if options else "PNG", **options)
+            info = tarfile.TarInfo(name)
+            info.size = data.tell()
+            data.seek(0)
+            archive.addfile(info, data)
+    sample = open_dataset(f"webdataset:{root}", "train")[0]
+    assert sample.image.shape == (16, 12, 3)
+    np.testing.assert_array_equal(sample.mask, np.rot90(np.asarray(mask), -1))

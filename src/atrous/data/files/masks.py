@@ -247,11 +247,23 @@ class MaskFile(MaskRef):
             return MaskHeader((image.height, image.width), image.mode, lossy_codec(image, data))
 
     def decode(self) -> DecodedMask:
-        data = read_file(self.path)
-        with open_with_pillow(data) as image:
-            lossy, levels = lossy_codec(image, data), grey_levels(image)
-            image.load()
-            return DecodedMask(str(self), image, lossy, levels)
+        return decode_mask(read_file(self.path), str(self))
+
+
+def decode_mask(data: bytes, name: str) -> DecodedMask:
+    """Decode the bytes of an image file as a mask.
+
+    Args:
+        data: a complete file.
+        name: for messages.
+
+    Raises:
+        Whatever its decoder raises; :meth:`MaskRef.open` turns the same into a message.
+    """
+    with open_with_pillow(data) as image:
+        lossy, levels = lossy_codec(image, data), grey_levels(image)
+        image.load()
+        return DecodedMask(name, image, lossy, levels)
 
 
 def read_mask(ref: MaskRef, form: MaskForm) -> Mask:

@@ -104,6 +104,7 @@ _RULES: tuple[tuple[str, Callable[[Path], bool]], ...] = (
         "geojson",
         lambda root: _has("images", "labels")(root) and next(root.glob("labels/**/*.geojson"), None) is not None,
     ),
+    ("hasty", _has("label_classes.json")),
     ("mapillary", _has("config_v*.json")),
     ("cityscapes", _has("leftImg8bit", "gtFine")),
     ("camvid", _has("train.txt", "trainannot")),

@@ -10,9 +10,10 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from atrous.data.files.documents import form_of, parsed, read_json
-from atrous.data.files.shapes import Geometry, Polygon, RowRuns, Scene, Shape
+from atrous.data.files.shapes import Geometry, Overlap, Polygon, RowRuns, Scene, Shape
 from atrous.data.sources.annotated import UNNAMED, AnnotatedSource, ImageFinder, hex_color
-from atrous.data.sources.base import Listed
+from atrous.data.sources.base import DatasetSource, Listed
+from atrous.data.sources.hasty_masks import CLASSES, HastyMasks
 from atrous.data.sources.names import only_json
 from atrous.errors import DatasetError, InputError
 from atrous.labels import Color
@@ -106,3 +107,12 @@ class Hasty(AnnotatedSource):
                 raise DatasetError(f"{self.file}: {error}") from error
             pairs.append(self.pair(Path(key).with_suffix("").as_posix(), image, self.file, key))
         return {UNNAMED: pairs}
+
+
+def open_hasty(root: Path, overlap: Overlap | None = None) -> DatasetSource:
+    """Open either of Hasty's exports.
+
+    Raises:
+        DatasetError: neither is there.
+    """
+    return HastyMasks(root) if (root / CLASSES).is_file() else Hasty(root, overlap)

@@ -1,31 +1,40 @@
-"""Hugging Face ``datasets``: a folder that ``save_to_disk`` wrote, or of Parquet files, with two columns of images."""
+"""Hugging Face ``datasets`` with two columns of images: a folder that ``save_to_disk`` wrote, or of Parquet files, or
+a name of the hub.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from atrous.data.dataset import Dataset
+from atrous.data.files.documents import form_of, parsed, read_json
+from atrous.data.files.masks import MaskForm
 from atrous.data.sources.labels_toml import read_form
 from atrous.data.sources.names import did_you_mean, drawn_for_validation, usual_split
 from atrous.data.wrap import wrap
-from atrous.errors import DatasetError
-from atrous.labels import IGNORE
+from atrous.errors import DatasetError, InputError
+from atrous.labels import IGNORE, LabelSet
 
 IMAGES = ("image", "pixel_values", "img", "photo")
 MASKS = ("mask", "label", "labels", "annotation", "segmentation", "semantic_mask", "seg", "gt")
 """Names of the columns, of which the first that there is counts."""
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def open_huggingface(path: str, split: str) -> Dataset:
-    """Open a split of ``hf:PATH``; the classes are those of a ``labels.toml`` in the folder.
+    """Open a split of ``hf:PATH`` or ``hf:OWNER/NAME``; the classes are those of a ``labels.toml`` in the folder, or of
+    a ``labels.toml`` or ``id2label.json`` in the repository on the hub.
 
     Raises:
-        DatasetError: it is not such a folder, datasets is not installed, or a split, column or class is missing.
+        DatasetError: it is not such a folder, datasets is not installed, the hub can't be reached, or a split, column
+            or class is missing.
     """
     root = Path(path).expanduser()
-    rows = _split(_load(root), split, path)
+    hub = not root.exists() and _HUB_NAME.fullmatch(path) is not None
+    rows = _split(_download(path) if hub else _load(root), split, path)
     columns = {name: feature for name, feature in rows.features.items() if type(feature).__name__ == "Image"}
     image = next((name for name in IMAGES if name in columns), None)
     mask = next((name for name in MASKS if name in columns), None)
@@ -34,27 +43,86 @@ def open_huggingface(path: str, split: str) -> Dataset:
             f"hf:{path} has the columns {', '.join(rows.features)}; expected two of images, called one of "
             f"{', '.join(IMAGES)} and one of {', '.join(MASKS)}: rename_column and save_to_disk"
         )
-    labels = root / "labels.toml"
-    if not labels.is_file():
-        raise DatasetError(f'hf:{path} does not name its classes; write {labels}: names = ["background", …]')
-    form = read_form(labels)
+    form = _form_on_hub(path) if hub else _form_in(root, path)
     if form.encoding != "index" or form.values:
-        raise DatasetError(f"{labels} has an encoding or values, which can't be used here; the values are the classes")
+        raise DatasetError(
+            f"the labels.toml of hf:{path} has an encoding or values, which can't be used here; the values are the "
+            "classes"
+        )
     ignored = tuple(value for value in form.ignore if isinstance(value, int))
     return wrap(rows, form.label_set, image=image, mask=mask, name=f"hf:{split}", ignore=(*ignored, IGNORE))
 
 
-def _load(root: Path) -> Mapping[str, Any]:
-    """The splits of a folder."""
+def _form_in(root: Path, path: str) -> MaskForm:
+    labels = root / "labels.toml"
+    if not labels.is_file():
+        raise DatasetError(f'hf:{path} does not name its classes; write {labels}: names = ["background", …]')
+    return read_form(labels)
+
+
+def _form_on_hub(name: str) -> MaskForm:
+    """The classes that a repository of the hub names."""
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError
+
+    for file in ("labels.toml", "id2label.json"):
+        try:
+            found = Path(huggingface_hub.hf_hub_download(name, file, repo_type="dataset"))
+        except EntryNotFoundError:
+            continue
+        return read_form(found) if file == "labels.toml" else parsed(found, _read_names)
+    raise DatasetError(
+        f"hf:{name} has no labels.toml or id2label.json on the hub, so its classes have no names; {_store(name)}, and "
+        'write FOLDER/labels.toml: names = ["background", …]'
+    )
+
+
+def _read_names(file: Path) -> MaskForm:
+    with form_of('an id2label.json: {"0": "name of class 0", "1": …}, or a list of names'):
+        data = read_json(file)
+        names = dict(enumerate(data)) if isinstance(data, list) else {int(key): str(data[key]) for key in data}
+        if sorted(names) != list(range(len(names))):
+            raise InputError(f"its numbers are {', '.join(map(str, sorted(names)[:12]))}, expected 0, 1, 2, …")
+        return MaskForm(LabelSet(tuple(names[number] for number in sorted(names))))
+
+
+def _download(name: str) -> Mapping[str, Any]:
+    """The splits of a dataset of the hub, from the cache of ``datasets`` once they are there."""
+    datasets = _require_datasets(name)
+    import huggingface_hub
+
+    try:
+        huggingface_hub.HfApi().dataset_info(name, timeout=10)
+    except Exception as error:  # of the name, of permissions or of the network: httpx and huggingface_hub have many
+        raise DatasetError(
+            f"hf:{name}: there is no such folder, and the hub gives no dataset of this name "
+            f"({' '.join(str(error).split())}); correct the name, or where there is no network, store it with another "
+            f"machine: {_store(name)}"
+        ) from error
+    try:
+        found = datasets.load_dataset(name)
+    except Exception as error:  # of pyarrow, or of datasets, which has errors of many kinds
+        raise DatasetError(f"hf:{name} can't be loaded ({error}); {_store(name)} may show why") from error
+    return found if isinstance(found, Mapping) else {"": found}
+
+
+def _store(name: str) -> str:
+    return f"datasets.load_dataset('{name}').save_to_disk('FOLDER') stores it as hf:FOLDER"
+
+
+def _require_datasets(path: str | Path) -> Any:
     try:
         import datasets
     except ImportError as error:
-        raise DatasetError(f"hf:{root} needs Hugging Face's datasets: pip install 'atrous[hf]'") from error
+        raise DatasetError(f"hf:{path} needs Hugging Face's datasets: pip install 'atrous[hf]'") from error
+    return datasets
+
+
+def _load(root: Path) -> Mapping[str, Any]:
+    """The splits of a folder."""
+    datasets = _require_datasets(root)
     if not root.is_dir():
-        raise DatasetError(
-            f"hf:{root} is not a folder; a dataset of the hub is stored in one by "
-            f"datasets.load_dataset('{root}').save_to_disk('FOLDER')"
-        )
+        raise DatasetError(f"hf:{root} is not a folder, nor OWNER/NAME of the hub; {_store('OWNER/NAME')}")
     try:
         if (root / "dataset_dict.json").is_file() or (root / "dataset_info.json").is_file():
             found = datasets.load_from_disk(str(root))

@@ -17,7 +17,7 @@ from atrous.data.sources.cityscapes import Cityscapes
 from atrous.data.sources.cvat import open_cvat
 from atrous.data.sources.folder import Folder
 from atrous.data.sources.geojson import GeoJson
-from atrous.data.sources.hasty import Hasty
+from atrous.data.sources.hasty import open_hasty
 from atrous.data.sources.huggingface import open_huggingface
 from atrous.data.sources.labelme import Labelme
 from atrous.data.sources.labelstudio import LabelStudio
@@ -56,7 +56,7 @@ SOURCES: dict[str, Callable[..., DatasetSource]] = {
     "yolo": Yolo,
     "roboflow": open_roboflow,
     "supervisely": Supervisely,
-    "hasty": Hasty,
+    "hasty": open_hasty,
     "via": Via,
     "mapillary": Mapillary,
     "geojson": GeoJson,

@@ -9,15 +9,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
-from atrous.data.dataset import Sample
-from atrous.data.files.codecs import grey_levels, lossy_codec
-from atrous.data.files.images import decode_image
-from atrous.data.files.masks import DecodedMask, MaskForm, MaskHeader, MaskRef, read_mask
+from atrous.data.dataset import PairedDataset
+from atrous.data.files.images import DecodedImage, decode_image
+from atrous.data.files.masks import DecodedMask, MaskHeader, MaskRef, decode_mask
 from atrous.data.files.pillow import open_with_pillow
 from atrous.data.sources.labels_toml import read_form
 from atrous.data.sources.names import did_you_mean, drawn_for_validation, usual_split, visible
 from atrous.errors import DatasetError
-from atrous.labels import LabelSet
 
 IMAGES = ("jpg", "jpeg", "webp", "image.png", "png")
 MASKS = ("mask.png", "seg.png", "label.png", "annotation.png", "png")
@@ -32,11 +30,33 @@ class Member(NamedTuple):
     offset: int
     size: int
 
+    def __str__(self) -> str:
+        return f"{self.tar}, {self.name}"
+
     def read(self) -> bytes:
         """Its bytes."""
         with self.tar.open("rb") as file:
             file.seek(self.offset)
             return file.read(self.size)
+
+
+@dataclass(frozen=True)
+class MemberImage:
+    """An image in a tar.
+
+    Args:
+        name: the key.
+        member: where it is.
+    """
+
+    name: str
+    member: Member
+
+    def __str__(self) -> str:
+        return str(self.member)
+
+    def open(self) -> DecodedImage:
+        return decode_image(self.member.read(), str(self))
 
 
 @dataclass(frozen=True)
@@ -47,53 +67,17 @@ class MemberMask(MaskRef):
     expected: ClassVar[str] = "a PNG in the tar"
 
     def __str__(self) -> str:
-        return f"{self.path}, {self.member.name}"
+        return str(self.member)
 
     def header(self) -> MaskHeader:
         with open_with_pillow(self.member.read()) as image:
             return MaskHeader((image.height, image.width), image.mode)
 
     def decode(self) -> DecodedMask:
-        data = self.member.read()
-        with open_with_pillow(data) as image:
-            lossy, levels = lossy_codec(image, data), grey_levels(image)
-            image.load()
-            return DecodedMask(str(self), image, lossy, levels)
+        return decode_mask(self.member.read(), str(self))
 
 
-@dataclass(frozen=True)
-class TarDataset:
-    """The pairs of a split, read from their tars when they are asked for."""
-
-    name: str
-    form: MaskForm
-    pairs: tuple[tuple[str, Member, Member], ...]
-
-    @property
-    def label_set(self) -> LabelSet:
-        return self.form.label_set
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, index: int) -> Sample:
-        """Read a pair.
-
-        Raises:
-            DatasetError: they differ in size.
-            ImageError, MaskError: one of them can't be read.
-        """
-        key, image, mask = self.pairs[index]
-        pixels = decode_image(image.read(), f"{image.tar}, {image.name}").pixels
-        labels = read_mask(MemberMask(mask.tar, mask), self.form)
-        if labels.shape != pixels.shape[:2]:
-            raise DatasetError(
-                f"{image.tar}: {image.name} and {mask.name} differ in size: {pixels.shape[:2]}, {labels.shape}"
-            )
-        return Sample(pixels, labels, key)
-
-
-def open_webdataset(path: str, split: str) -> TarDataset:
+def open_webdataset(path: str, split: str) -> PairedDataset:
     """Open a split of ``webdataset:PATH``, a folder of tars or one; the classes are in a ``labels.toml`` beside them.
 
     A split is the tars whose names begin with it, ``train-000000.tar``; of a single tar, ``train`` and ``val`` are
@@ -120,7 +104,8 @@ def open_webdataset(path: str, split: str) -> TarDataset:
         there = [*(named or ("train", "val")), "all"]
         meant = did_you_mean(split, there)
         raise DatasetError(f"webdataset:{path} has no split '{split}'{meant}; available splits: {', '.join(there)}")
-    return TarDataset(f"webdataset:{split}", read_form(labels), tuple(pairs))
+    refs = tuple((MemberImage(key, image), MemberMask(mask.tar, mask)) for key, image, mask in pairs)
+    return PairedDataset(f"webdataset:{split}", read_form(labels), refs)
 
 
 def _pairs(tar: Path) -> list[tuple[str, Member, Member]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from atrous.data.dataset import Dataset
 from atrous.errors import AtrousError
@@ -41,6 +42,7 @@ def segment_again(
     captions: Mapping[int, str],
     inference: Inference,
     precision: Precision = "float32",
+    table: Tensor | None = None,
 ) -> Cases:
     """Segment some images again, to show them.
 
@@ -50,6 +52,7 @@ def segment_again(
         captions: what to say of each image, by its index.
         inference: how an image becomes labels.
         precision: what the network computes in.
+        table: the data's label of each of the models', uint8 ``(256,)``, where they differ.
     """
     found, errors = Cases(), "prediction" if "prediction" in models else ""
     for index, caption in captions.items():
@@ -57,7 +60,8 @@ def segment_again(
             sample = dataset[index]
             masks = {"truth": sample.mask}
             for name, model in models.items():
-                masks[name] = _segment(model, sample.image, inference, precision)
+                labels = _segment(model, sample.image, inference, precision)
+                masks[name] = labels if table is None else table.numpy()[labels]
         except (AtrousError, OSError) as error:
             found.lost.append(f"An image that was evaluated can't be read any more: {error}")
             continue

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from atrous.data.dataset import Dataset
 from atrous.evaluation.compare import Comparison
 from atrous.evaluation.page.cases import Cases, ends, segment_again
@@ -57,6 +59,7 @@ def write_report(
     dataset: Dataset,
     inference: Inference,
     precision: Precision,
+    table: Tensor | None = None,
 ) -> Path:
     """Write the report of an evaluation, with its worst and best images.
 
@@ -67,6 +70,8 @@ def write_report(
         dataset: what it was evaluated on.
         inference: as in the evaluation.
         precision: as in the evaluation.
+        table: the data's label of each of the model's, where they differ
+            (:func:`atrous.evaluation.classes.label_table`).
 
     Returns:
         The page, ``FOLDER/report.html``.
@@ -76,7 +81,7 @@ def write_report(
     worst, best = ends(per_image.ranked())
     mean_iou = per_image.mean_iou()
     captions = {index: f"IoU {100 * mean_iou[index]:.1f} %" for index in (*worst, *best)}
-    cases = segment_again({"prediction": model}, dataset, captions, inference, precision)
+    cases = segment_again({"prediction": model}, dataset, captions, inference, precision, table)
     page = folder / PAGE
     write_atomically(page, report_page(evaluation, dataset.label_set, worst, best, cases))
     return page
