@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import atrous.inference.large as large_module
 from atrous.data.files.images import DecodedImage
@@ -52,8 +53,8 @@ def read_mask(path: Path) -> np.ndarray:
 
 def test_place_nodata_areas_and_outlines(model: SegmentationModel, tmp_path: Path) -> None:
     path = write_raster(tmp_path / "city.tif")
-    outputs = OutputOptions(overlays=True, json=True)
-    large = Large(TILES.tiling, (3, 2, 1), polygons="geojson")
+    outputs = OutputOptions(overlays=True, json=True, polygons="geojson")
+    large = Large(TILES.tiling, (3, 2, 1))
     report = predict_files(model, [path], tmp_path / "out", outputs=outputs, large=large)
     assert report.failed == ()
     names = ["city.geojson", "city.json", "city.overlay.jpg", "city.tif"]
@@ -120,4 +121,38 @@ def test_images_in_memory_are_cut_where_asked(model: SegmentationModel) -> None:
     predictor = Predictor(model)
     found = predictor.segment(DecodedImage(image), large=TILES)
     assert found.labels.shape == (200, 330)
-    assert found.notes == ("labelled in tiles of 129 pixels that overlap by 64",)
+    assert found.notes[0].startswith(
+        "labelled in tiles of 129 pixels that overlap by 64; this network looks at the whole"
+    )
+
+
+def test_ordinary_images_have_outlines_and_bands_too(model: SegmentationModel, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8).repeat(10, 0).repeat(10, 1)
+    path, out = tmp_path / "a.png", tmp_path / "out"
+    Image.fromarray(pixels).save(path)
+    outputs = OutputOptions(polygons="gpkg")
+    predict_files(model, [path], out, outputs=outputs, large=Large(bands=(3, 2, 1)))
+    assert sorted(file.name for file in out.iterdir()) == ["a.gpkg", "a.png"]
+    expected = Predictor(model).labels(np.ascontiguousarray(pixels[None, ..., ::-1]))[0]
+    with Image.open(out / "a.png") as mask:
+        np.testing.assert_array_equal(np.asarray(mask), expected)
+    (out / "a.gpkg").unlink()
+    runs = [
+        predict_files(model, [path], out, outputs=outputs, large=Large(bands=(3, 2, 1)), resume=True) for _ in range(2)
+    ]
+    assert [run.kept for run in runs] == [0, 1]
+    (failed,) = predict_files(model, [path], tmp_path / "more", large=Large(bands=(1, 2, 4))).failed
+    assert "3 bands, expected band 4 for a network of 3 channels" in failed.reason
+
+
+def test_outlines_replace_no_other_file(model: SegmentationModel, tmp_path: Path) -> None:
+    raster = write_raster(tmp_path / "city.tif")
+    Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "out").mkdir()
+    for name in ("city", "a"):
+        (tmp_path / f"out/{name}.geojson").write_text("mine")
+    outputs = OutputOptions(polygons="geojson")
+    report = predict_files(model, [raster, tmp_path / "a.png"], tmp_path / "out", outputs=outputs)
+    assert len(report.failed) == 2
+    assert all("exists and is not a result of this image" in failed.reason for failed in report.failed)
+    assert {file.read_text() for file in (tmp_path / "out").iterdir()} == {"mine"}

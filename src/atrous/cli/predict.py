@@ -67,17 +67,21 @@ def predict(
         typer.Option("--tile", min=65, help="Cut images into tiles of this side; by default where memory is short."),
     ] = None,
     overlap: Annotated[
-        int | None, typer.Option("--overlap", min=0, help="Pixels that neighbouring tiles share; 128 by default.")
+        int | None,
+        typer.Option(
+            "--overlap", min=0, help="Pixels that neighbouring tiles share; what the network sees, at most 1/8."
+        ),
     ] = None,
+    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Tiles that run together; 1 by default.")] = None,
     bands: Annotated[
-        str | None, typer.Option("--bands", help="Of a raster, the bands that the network reads: 4,3,2, from 1.")
+        str | None, typer.Option("--bands", help="Of an image, the bands that the network reads: 4,3,2, from 1.")
     ] = None,
     polygons: Annotated[
         Literal["gpkg", "geojson"] | None,
-        typer.Option("--polygons", help="Of rasters and arrays, also write the outlines of all regions."),
+        typer.Option("--polygons", help="Also write the outlines of all regions (extra geo)."),
     ] = None,
     simplify: Annotated[
-        float, typer.Option("--simplify", min=0, help="How far outlines may move, in the raster's units.")
+        float, typer.Option("--simplify", min=0, help="How far outlines may move, in the raster's units, or pixels.")
     ] = 0.0,
 ) -> None:
     """Segment images and videos: a mask (palette PNG) for each image or frame; exit code 1 if something failed."""
@@ -85,13 +89,16 @@ def predict(
     from atrous.inference.results import OutputOptions
     from atrous.inference.video import split_videos
 
+    large = _large(tile, overlap, batch, bands)
     videos, images = split_videos(inputs)
+    if videos and large:
+        raise InputError(f"--tile, --overlap, --batch and --bands are for images; {videos[0]} is a video")
     if every is not None and not videos:
         raise InputError("--every is the distance between frames of a video, and there is no video among the inputs")
     network = load_model(model, device, runtime, output_stride=output_stride, probabilities=probabilities or crf)
     set_resize(network, resize)
     options: dict[str, Any] = {
-        "outputs": OutputOptions(overlay, json, probabilities, attention_maps, overwrite),
+        "outputs": OutputOptions(overlay, json, probabilities, attention_maps, overwrite, polygons, simplify),
         "output_stride": output_stride,
         "precision": precision,
         "inference": make_inference(network, scales, flip, merge, crf),
@@ -100,31 +107,23 @@ def predict(
     bad = [video for video in videos if not _predict_video(network, video, out, every or 1, options)]
     if images:
         with progress_bar("segmenting") as progress:
-            large = _large(tile, overlap, bands, polygons, simplify)
             report = predict_files(network, images, out, large=large, progress=progress, **options)
         print_report(report, out)
     if bad:
         raise typer.Exit(1)
 
 
-def _large(
-    tile: int | None,
-    overlap: int | None,
-    bands: str | None,
-    polygons: Literal["gpkg", "geojson"] | None,
-    simplify: float,
-) -> Large | None:
-    if (tile, overlap, bands, polygons) == (None, None, None, None):
+def _large(tile: int | None, overlap: int | None, batch: int | None, bands: str | None) -> Large | None:
+    if (tile, overlap, batch, bands) == (None, None, None, None):
         return None  # an exported model needs no torch
     from atrous.inference.large import Large
     from atrous.inference.tiles import Tiling
 
     tiling = None
-    if tile is not None or overlap is not None:
-        side = tile or Tiling.tile
-        tiling = Tiling(side, min(Tiling.overlap, side // 4) if overlap is None else overlap)
+    if (tile, overlap, batch) != (None, None, None):
+        tiling = Tiling(tile or Tiling.tile, overlap, batch=batch or 1)
     chosen = tuple(parse_integers("--bands", bands)) or None
-    return Large(tiling, chosen, polygons, simplify)
+    return Large(tiling, chosen)
 
 
 def _predict_video(

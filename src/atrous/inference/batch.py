@@ -6,13 +6,15 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from atrous.data.files.find import FoundImage, find_images
 from atrous.data.files.images import DecodedImage, open_image
-from atrous.data.files.rasters import is_windowed
+from atrous.data.files.rasters import choose_bands, is_windowed
 from atrous.errors import InputError
 from atrous.inference.exported import ExportedPredictor, check_inference, check_outputs
 from atrous.inference.output_names import unique_stems
@@ -90,7 +92,7 @@ def predict_files(
         output_stride: see there.
         precision: see there.
         inference: how an image becomes labels; a single view by default.
-        large: how large images are cut into tiles, and rasters read.
+        large: how large images are cut into tiles, and which bands of images are read.
         resume: keep complete results that this model made of the same files with the same settings, and make the
             others; a note counts results of another model or other settings, which are made again.
         progress: called with the number of finished images and their total after each image.
@@ -115,14 +117,21 @@ def predict_files(
 
         return segment_raster(image, stem, writer, predictor.network, inference or Inference(), large or Large())
 
+    def label(image: FoundImage, decoded: DecodedImage) -> Segmentation:
+        if large and large.bands:
+            there = decoded.pixels.shape[2]
+            chosen = choose_bands(there, predictor.in_channels, large.bands, str(image.path))
+            decoded = replace(decoded, pixels=np.ascontiguousarray(decoded.pixels[..., chosen]))
+        return predictor.segment(decoded, inference, outputs.probabilities, large)
+
     with computing(predictor, inference, precision, large) as (made_with, processors):
         return label_files(
             inputs,
             out,
-            lambda _, decoded: predictor.segment(decoded, inference, outputs.probabilities, large),
+            label,
             label_raster,
             outputs=outputs,
-            made_with=made_with,
+            made_with=f"{made_with}-{outputs.simplify:g}" if outputs.polygons and outputs.simplify else made_with,
             resume=resume,
             processors=processors,
             progress=progress,
@@ -138,7 +147,7 @@ def computing(
 ) -> Iterator[tuple[str, Processors]]:
     """A hash of what the labels depend on besides the image, and the processors that compute them."""
     if isinstance(predictor, ExportedPredictor):
-        yield predictor.settings_hash(inference), Processors()
+        yield predictor.settings_hash(inference, large.bands if large else None), Processors()
         return
     from atrous.inference.large import Large
     from atrous.inference.settings_hash import settings_hash

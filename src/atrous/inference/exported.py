@@ -55,11 +55,11 @@ class ExportedPredictor:
         self.in_channels = model.in_channels
         self.batches_pay = False  # it runs on the CPU
 
-    def settings_hash(self, inference: Inference | None) -> str:
-        """Hash all that the labels depend on besides the image: the file, the runtime and the CRF."""
+    def settings_hash(self, inference: Inference | None, bands: tuple[int, ...] | None = None) -> str:
+        """Hash all that the labels depend on besides the image: the file, the runtime, the CRF and the bands read."""
         crf = inference.crf if inference else None
         described = crf and (repr(crf.kernels), crf.iterations, crf.normalization, crf.order, crf.tolerance)
-        return key_of(file_hash(self.model.file), self.model.runtime, described)[:16]
+        return key_of(file_hash(self.model.file), self.model.runtime, described, bands)[:16]
 
     def no_tiles(self) -> InputError:
         """Why large rasters are not labelled."""

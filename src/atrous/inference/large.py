@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from math import ceil
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,15 +20,14 @@ from numpy.typing import NDArray
 from atrous.data.files.exif import Pixels
 from atrous.data.files.find import FoundImage
 from atrous.data.files.mask_rows import write_geotiff_rows, write_png_rows
-from atrous.data.files.polygons import write_polygons
 from atrous.data.files.rasters import EightBits, Raster, import_rasterio, open_raster
 from atrous.errors import InputError
 from atrous.files import write_atomically
-from atrous.inference.memory import fits
+from atrous.inference.memory import fits, model_context
 from atrous.inference.origin import Origin
 from atrous.inference.pooling import with_image_means
 from atrous.inference.prepare import PreparedModel
-from atrous.inference.results import Done, Failed, Writer, describe_areas, failure
+from atrous.inference.results import JSON, OVERLAY, Done, Failed, Writer, describe_areas, failure
 from atrous.inference.test_time import Inference
 from atrous.inference.tiles import ReadWindow, Tiling, label_strips
 from atrous.labels import IGNORE, LabelSet
@@ -49,23 +47,32 @@ class Large:
 
     Args:
         tiling: the tiles; by default one of the whole image if the memory suffices for it, else those of
-            :class:`~atrous.inference.tiles.Tiling`.
-        bands: which bands of a raster become the network's channels, counted from 1; by default the first ones.
-        polygons: also write outlines of all regions, in this format, with :func:`write_polygons`.
-        simplify: how far outlines may move, in units of the coordinate reference system.
+            :class:`~atrous.inference.tiles.Tiling`, which overlap by what the network sees.
+        bands: which bands of an image become the network's channels, counted from 1; by default the first ones.
     """
 
     tiling: Tiling | None = None
     bands: tuple[int, ...] | None = None
-    polygons: Literal["gpkg", "geojson"] | None = None
-    simplify: float = 0.0
 
-    def tiles(self, network: PreparedModel, size: tuple[int, int]) -> Tiling:
+    def tiles(self, network: PreparedModel, size: tuple[int, int], inference: Inference) -> Tiling:
         """The tiles of an image of this size."""
-        if self.tiling:
-            return self.tiling
-        whole = size[0] * size[1] <= TRIED or fits(network.model, size, network.device)
-        return Tiling(max(*size, 65), 0) if whole else Tiling()
+        if not self.tiling and (size[0] * size[1] <= TRIED or fits(network.model, size, network.device)):
+            return Tiling(max(*size, 65), 0)
+        context = ceil(model_context(network.model).pixels / min(1, *inference.scales))
+        return (self.tiling or Tiling()).fitted(context)
+
+
+def seam_note(network: PreparedModel, tiling: Tiling) -> str:
+    """A sentence on how tiles were cut, and what that changes."""
+    cut = f"labelled in tiles of {tiling.tile} pixels that overlap by {tiling.shared}"
+    if model_context(network.model).whole:
+        return f"{cut}; this network looks at the whole image, so that some labels differ from those without tiles"
+    if tiling.is_exact:
+        return cut
+    return (
+        f"{cut}; this network sees {tiling.context} pixels to each side, so that some labels near the tiles' edges "
+        f"differ from those without tiles (none with --overlap {2 * tiling.context})"
+    )
 
 
 def segment_raster(
@@ -102,13 +109,15 @@ def _segment_raster(
         tiff = tiff and import_rasterio() is not None
         endings = [".tif" if tiff else ".png", *writer.options.endings]
         target, *beside = [base.with_name(base.name + ending) for ending in endings]
-        writer.check(path, [target, *beside])
+        writer.make_room(path, [target, *beside])
         values = EightBits(raster, network.model.backbone.in_channels, large.bands, str(path))
         size = raster.height, raster.width
-        tiling = large.tiles(network, size)
+        tiling = large.tiles(network, size, inference)
         key = f"{writer.made_with} {_identity(path)} {tiling} {large.bands}"
         store = LabelStore(base.with_name(f".{base.name}.labels"), key, raster.width)
         notes = list(values.notes)
+        if max(len(tiling.spans(side)) for side in size) > 1:
+            notes.append(seam_note(network, tiling))
         if store.rows:
             notes.append(f"an earlier run is continued from row {store.rows} of {raster.height}")
         text = Origin.of(path, writer.made_with, writer.options.endings).text()
@@ -121,17 +130,17 @@ def _segment_raster(
             else:
                 write_png_rows(target, rows, size, label_set, text)
             found = _areas(pixels, label_set)
-            for other in beside:
-                if other.name.endswith(".json"):
-                    write_atomically(other, describe_areas(path, size, found, label_set, notes))
-                else:
-                    write_atomically(other, encode_jpeg(_overview(store, values, label_set)))
+            if writer.options.json:
+                description = describe_areas(path, size, found, label_set, notes)
+                write_atomically(base.with_name(f"{base.name}{JSON}"), description)
+            if writer.options.overlays:
+                seen = encode_jpeg(_overview(store, values, label_set))
+                write_atomically(base.with_name(f"{base.name}{OVERLAY}"), seen)
+            writer.outline(target, label_set)
         except Exception:
             store.remove()  # the image or the disk is at fault: another run would not get further
             raise
         store.remove()
-    if large.polygons:
-        write_polygons(target, base.with_name(f"{base.name}.{large.polygons}"), label_set, tolerance=large.simplify)
     total = size[0] * size[1]
     return Done(path, target, {name: count / total for name, count in found.items()}), tuple(notes)
 

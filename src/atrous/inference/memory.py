@@ -1,17 +1,22 @@
-"""What a network will need for an image, and what the machine has: known before the memory is used."""
+"""What a network will need for an image (memory, and pixels around a position), and what the machine has: known before
+it is used.
+"""
 
 from __future__ import annotations
 
 import weakref
 from contextlib import suppress
+from math import ceil
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from atrous.models.base import SegmentationModel
+from atrous.models.surgery.context import Context, context_of
 from atrous.models.surgery.trace import skeleton
 
 _SIDE = 257
@@ -21,6 +26,7 @@ _RESERVE = 1.5
 _SHARE = 0.6
 """Of the free memory that an image may take; the rest is for other programs, reading and writing."""
 _KNOWN: weakref.WeakKeyDictionary[SegmentationModel, dict[int, float]] = weakref.WeakKeyDictionary()
+_CONTEXTS: weakref.WeakKeyDictionary[SegmentationModel, dict[int, Context]] = weakref.WeakKeyDictionary()
 
 
 def fits(model: SegmentationModel, size: tuple[int, int], device: torch.device) -> bool:
@@ -40,6 +46,20 @@ def bytes_per_pixel(model: SegmentationModel) -> float:
         with torch.no_grad(), _Peak() as peak:
             shapes.main_output(image)
         known[model.output_stride] = _RESERVE * peak.most / _SIDE**2
+    return known[model.output_stride]
+
+
+def model_context(model: SegmentationModel) -> Context:
+    """What a network sees around a position at its output stride, up to the labels between its positions."""
+    known = _CONTEXTS.setdefault(model, {})
+    if model.output_stride not in known:
+
+        def run(bare: nn.Module, image: torch.Tensor) -> torch.Tensor:
+            return cast(SegmentationModel, bare).main_output(image).logits
+
+        seen = context_of(model, run, model.backbone.in_channels)
+        pixels = ceil((seen.pixels + model.output_stride) / min(1, *model.scales))
+        known[model.output_stride] = Context(pixels, seen.whole)
     return known[model.output_stride]
 
 

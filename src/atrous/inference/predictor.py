@@ -17,7 +17,7 @@ from atrous.data.files.images import DecodedImage
 from atrous.data.files.rasters import Span
 from atrous.errors import InputError
 from atrous.grid import PIXELS, by_side, resample
-from atrous.inference.large import Large, tiled_labels
+from atrous.inference.large import Large, seam_note, tiled_labels
 from atrous.inference.prepare import Precision, PreparedModel, fingerprint, require_model
 from atrous.inference.segmentation import ClassProbabilities, Segmentation, shown_pixels
 from atrous.inference.sources import check_pixels
@@ -111,7 +111,9 @@ class Predictor:
         """
         size = decoded.pixels.shape[:2]
         with self.network.running():
-            tiling = None if keep_probabilities else (large or Large()).tiles(self.network, size)
+            tiling = (
+                None if keep_probabilities else (large or Large()).tiles(self.network, size, inference or Inference())
+            )
             if tiling and max(len(tiling.spans(side)) for side in size) > 1:
                 return _segment_in_tiles(self.network, decoded, inference or Inference(), tiling)
             return _segment(self.network, decoded, inference or Inference(), keep_probabilities)
@@ -159,8 +161,8 @@ def _segment_in_tiles(
 
     size = decoded.pixels.shape[:2]
     labels = np.concatenate([strip for _, strip in tiled_labels(network, read, size, inference, tiling)])
-    note = f"labelled in tiles of {tiling.tile} pixels that overlap by {tiling.overlap}"
-    return Segmentation(labels, shown_pixels(decoded.pixels), network.model.label_set, (*decoded.notes, note))
+    notes = (*decoded.notes, seam_note(network, tiling))
+    return Segmentation(labels, shown_pixels(decoded.pixels), network.model.label_set, notes)
 
 
 def _segment(

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from atrous.data.files.exif import Pixels
 from atrous.data.files.find import FoundImage
 from atrous.data.files.images import ImageError
+from atrous.data.files.polygons import PolygonFormat, require_packages, write_polygons
 from atrous.errors import InputError, OutputExistsError
 from atrous.files import remove_leftovers, write_atomically
 from atrous.inference.origin import Origin, is_complete, read_origin, source_of
@@ -34,7 +35,7 @@ while their masks keep their size.
 _ENDINGS = re.compile(r"\.(overlay|attention|scale_[\d.e+-]+)\.jpg$")  # images beside a mask
 Found = Literal["complete", "other", "nothing"]
 """Results of an earlier run: complete, of another model, settings or version of the image, or incomplete or none."""
-_OVERLAY, _JSON, _PROBABILITIES, _ATTENTION = ".overlay.jpg", ".json", ".probabilities.npz", ".attention.jpg"
+OVERLAY, JSON, _PROBABILITIES, _ATTENTION = ".overlay.jpg", ".json", ".probabilities.npz", ".attention.jpg"
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,12 @@ class OutputOptions:
         attention_maps: ``x.attention.jpg``, and a heat map ``x.scale_0.5.jpg`` for each scale of a network that attends
             to scales.
         overwrite: also overwrite files that were not produced from the same image (never an input).
+        polygons: ``x.gpkg`` or ``x.geojson``, the outlines of all regions
+            (:func:`~atrous.data.files.polygons.write_polygons`).
+        simplify: how far outlines may move, in units of the coordinate reference system, or pixels without one.
+
+    Raises:
+        InputError: another format of polygons, or what they need is not installed.
     """
 
     overlays: bool = False
@@ -57,17 +64,24 @@ class OutputOptions:
     probabilities: bool = False
     attention_maps: bool = False
     overwrite: bool = False
+    polygons: PolygonFormat | None = None
+    simplify: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.polygons:
+            require_packages(self.polygons)
 
     @property
     def endings(self) -> tuple[str, ...]:
         """Endings of the files beside a mask, apart from the heat maps of single scales."""
         wanted = {
-            _OVERLAY: self.overlays,
-            _JSON: self.json,
+            OVERLAY: self.overlays,
+            JSON: self.json,
             _PROBABILITIES: self.probabilities,
             _ATTENTION: self.attention_maps,
         }
-        return tuple(ending for ending, is_wanted in wanted.items() if is_wanted)
+        outlines = [f".{self.polygons}"] if self.polygons else []
+        return (*(ending for ending, is_wanted in wanted.items() if is_wanted), *outlines)
 
 
 @dataclass(frozen=True)
@@ -108,12 +122,11 @@ class Writer:
         base = self.out / stem
         try:
             files = {base.with_name(base.name + ending): make for ending, make in self._encoders(image, segmentation)}
-            mask, *others = files
-            self.check(image.path, list(files))
-            for path in others:  # killed halfway, a new mask must not have an old overlay beside it
-                path.unlink(missing_ok=True)
+            mask = next(iter(files))
+            self.make_room(image.path, [*files, *self._outlines(mask)])
             for path, encode in files.items():
                 write_atomically(path, encode())
+            self.outline(mask, segmentation.label_set)
         except (OSError, ValueError) as error:
             return failure(image, error)
         return Done(image.path, mask, segmentation.fractions())
@@ -155,18 +168,38 @@ class Writer:
         """Ending and content of each file; the mask comes first, since it marks the others as results."""
         encoders: list[tuple[str, Callable[[], bytes]]] = []
         if self.options.overlays:
-            encoders.append((_OVERLAY, lambda: encode_jpeg(_shrunk(found).overlay())))
+            encoders.append((OVERLAY, lambda: encode_jpeg(_shrunk(found).overlay())))
         if self.options.json:
-            encoders.append((_JSON, lambda: _describe(image.path, found)))
+            encoders.append((JSON, lambda: _describe(image.path, found)))
         if self.options.probabilities:
             encoders.append((_PROBABILITIES, lambda: _encode_probabilities(found)))
         if self.options.attention_maps:
             encoders += _draw_attention(found)
-        origin = Origin.of(image.path, self.made_with, tuple(ending for ending, _ in encoders))
+        outlines = [f".{self.options.polygons}"] if self.options.polygons else []
+        origin = Origin.of(image.path, self.made_with, (*(ending for ending, _ in encoders), *outlines))
         return [(".png", partial(encode_mask, found.labels, found.label_set, text=origin.text())), *encoders]
 
-    def check(self, source: Path, targets: Sequence[Path]) -> None:
-        """Refuse to replace an input, or a file that is not a result of this image; the first target is its mask."""
+    def outline(self, mask: Path, label_set: LabelSet) -> None:
+        """Write the outlines of a mask's regions beside it, if they are wanted."""
+        for path in self._outlines(mask):
+            write_polygons(mask, path, label_set, tolerance=self.options.simplify)
+
+    def _outlines(self, mask: Path) -> list[Path]:
+        return [mask.with_name(f"{mask.stem}.{self.options.polygons}")] if self.options.polygons else []
+
+    def make_room(self, source: Path, targets: Sequence[Path]) -> None:
+        """Make sure that files may be written, the first of them a mask, and remove earlier ones beside it: killed
+        halfway, a new mask must not have an old overlay.
+
+        Raises:
+            InputError: one of them is an input.
+            OutputExistsError: one of them is not a result of this image.
+        """
+        self._check(source, targets)
+        for path in targets[1:]:
+            path.unlink(missing_ok=True)
+
+    def _check(self, source: Path, targets: Sequence[Path]) -> None:
         for target in targets:
             if os.path.realpath(target) in self.inputs:
                 raise InputError(f"its result {target} would replace an input; choose another folder for --out")

@@ -1,15 +1,15 @@
 """Images of any size: a network runs on overlapping tiles, whose coarse logits are blended before they become labels.
 
 Memory depends on the tile, and in small part on the width of the image (one row of tiles at network resolution), never
-on its height. Where the overlap is at least twice as wide as what a network sees around a position, the labels are
-those of the whole image.
+on its height. Where the overlap is at least twice as wide as what a network sees to one side of a position, the labels
+are those of the whole image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby, islice, pairwise
 from math import ceil, floor
 
 import numpy as np
@@ -28,6 +28,8 @@ ALIGNMENT = 32
 """Tiles start at multiples of this many pixels, so that the positions of all tiles lie on one grid."""
 _ROWS = 32
 """Rows of positions that become labels at once."""
+SHARE = 8
+"""The share of a tile that tiles overlap by at most, unless another overlap is given: 1 / 8."""
 MERGED = Grid(4, 0)
 """Where several views of a tile are merged."""
 
@@ -42,10 +44,14 @@ class Tiling:
     Args:
         tile: side of a tile in pixels; 32k + 1 wastes nothing.
         overlap: pixels that neighbouring tiles share. The outer quarters of the overlap are taken from one tile alone,
-            and between them the weight moves smoothly from one to the other.
+            and between them the weight moves smoothly from one to the other. When left out, it is what the network
+            sees, up to an eighth of the tile (:meth:`fitted`).
+        context: pixels that the network sees to each side of a position. Where the overlap is twice as wide, a tile
+            has no weight where the network would see beyond it, so that the labels are those of the whole image.
+        batch: tiles of one size that run through the network together: neighbours in a row.
 
     Raises:
-        InputError: a tile below 65 pixels, or an overlap beyond half a tile.
+        InputError: a tile below 65 pixels, an overlap beyond half a tile, or a batch below 1.
 
     Example:
         >>> import atrous
@@ -54,20 +60,42 @@ class Tiling:
     """
 
     tile: int = 1025
-    overlap: int = 128
+    overlap: int | None = None
+    context: int = 0
+    batch: int = 1
 
     def __post_init__(self) -> None:
         if self.tile < 2 * ALIGNMENT + 1:
             raise InputError(f"a tile is at least {2 * ALIGNMENT + 1} pixels wide, not {self.tile}")
-        if not 0 <= self.overlap <= self.tile // 2:
+        if self.overlap is not None and not 0 <= self.overlap <= self.tile // 2:
             raise InputError(f"tiles of {self.tile} pixels overlap by 0 to {self.tile // 2}, not {self.overlap}")
+        if self.batch < 1:
+            raise InputError(f"a batch is at least 1 tile, not {self.batch}")
+
+    @property
+    def shared(self) -> int:
+        """The overlap, by default an eighth of the tile."""
+        return self.tile // SHARE if self.overlap is None else self.overlap
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the labels are those of the whole image, for a network of this context."""
+        return 2 * self.context <= self.shared
+
+    def fitted(self, context: int) -> Tiling:
+        """The same tiles for a network that sees so many pixels to each side. Without an overlap it is twice that, so
+        that labels are those of the whole image, or an eighth of the tile where that is less: beyond it, time grows
+        faster than the labels gain.
+        """
+        overlap = min(2 * context, self.shared) if self.overlap is None else self.overlap
+        return replace(self, overlap=overlap, context=context)
 
     def spans(self, length: int) -> list[Span]:
         """The tiles along a side of an image, as even as possible: first pixel, and the one after the last."""
         if length <= self.tile:
             return [(0, length)]
         most = (self.tile - 1) // ALIGNMENT * ALIGNMENT
-        overlap = min(ceil(self.overlap / ALIGNMENT) * ALIGNMENT, most - ALIGNMENT)
+        overlap = min(ceil(self.shared / ALIGNMENT) * ALIGNMENT, most - ALIGNMENT)
         longest = most - overlap
         count = ceil((length - overlap - 1) / longest)
         step = ceil((length - overlap - 1) / count / ALIGNMENT) * ALIGNMENT
@@ -75,7 +103,7 @@ class Tiling:
         return [(start, length if start == starts[-1] else start + step + overlap + 1) for start in starts]
 
 
-def tile_weight(spans: list[Span], number: int, grid: Grid, length: int) -> NDArray[np.float32]:
+def tile_weight(spans: list[Span], number: int, grid: Grid, length: int, context: int = 0) -> NDArray[np.float32]:
     """The weight of a tile at each of its positions along a side, ``(length,)``; over all tiles, the weights at any
     position of the image add up to 1.
 
@@ -84,21 +112,26 @@ def tile_weight(spans: list[Span], number: int, grid: Grid, length: int) -> NDAr
         number: of the tile.
         grid: of the positions within the tile.
         length: number of positions.
+        context: as in :class:`Tiling`.
     """
     pixels = spans[number][0] + np.arange(length) * grid.stride + grid.offset
     weight = np.ones(length)
     for before, after in pairwise(spans[: number + 1]):
-        weight *= _rise(before, after, pixels)
+        weight *= _rise(before, after, pixels, context)
     if number + 1 < len(spans):
-        weight *= 1 - _rise(spans[number], spans[number + 1], pixels)
+        weight *= 1 - _rise(spans[number], spans[number + 1], pixels, context)
     return weight.astype(np.float32)
 
 
-def _rise(before: Span, after: Span, pixels: NDArray[np.floating]) -> NDArray[np.floating]:
-    """The share of the later of two tiles: 0 up to the first quarter of their overlap, 1 from the last on."""
+def _rise(before: Span, after: Span, pixels: NDArray[np.floating], context: int) -> NDArray[np.floating]:
+    """The share of the later of two tiles: 0 up to the first quarter of their overlap, 1 from the last on; where the
+    overlap suffices, no tile has a share within the network's context of its edge.
+    """
     first, last = after[0], before[1] - 1
-    quarter = (last - first) / 4
-    place = ((pixels - first - quarter) / max(2 * quarter, 1e-9)).clip(0, 1)
+    edge = (last - first) / 4
+    if 2 * context <= last - first:
+        edge = max(edge, context)
+    place = ((pixels - first - edge) / max(last - first - 2 * edge, 1e-9)).clip(0, 1)
     return np.asarray(place * place * (3 - 2 * place))
 
 
@@ -138,8 +171,8 @@ def label_strips(
     carry: Tensor | None = None
     skipped = max(0, max(number for number, span in enumerate(rows) if span[0] <= start) - 1)
     for number in range(skipped, len(rows)):
-        band, grid = _band(model, read, rows[number], columns, inference, device, on_tile)
-        band *= torch.from_numpy(tile_weight(rows, number, grid, band.shape[1]))[:, None]
+        band, grid = _band(model, read, rows[number], columns, inference, tiling, device, on_tile)
+        band *= torch.from_numpy(tile_weight(rows, number, grid, band.shape[1], tiling.context))[:, None]
         if carry is not None:
             band[:, : carry.shape[1]] += carry
         top = round(rows[number][0] / grid.stride)
@@ -162,6 +195,7 @@ def _band(
     rows: Span,
     columns: list[Span],
     inference: Inference,
+    tiling: Tiling,
     device: torch.device,
     on_tile: Callable[[], None] | None,
 ) -> tuple[Tensor, Grid]:
@@ -169,23 +203,32 @@ def _band(
     each tile.
     """
     band = torch.empty(0)
-    for number, span in enumerate(columns):
-        logits, grid = _tile(model, read(rows, span), inference, device)
-        if not number:
-            width = ceil(columns[-1][1] / grid.stride) + logits.shape[2]  # more than enough
-            band = logits.new_zeros((*logits.shape[:2], width))
-        left = round(span[0] / grid.stride)
-        right = left + logits.shape[2]
-        band[:, :, left:right] += logits * torch.from_numpy(tile_weight(columns, number, grid, logits.shape[2]))
-        if on_tile:
-            on_tile()
+    for numbers in _groups(columns, tiling.batch):
+        found, grid = _tiles(model, [read(rows, columns[number]) for number in numbers], inference, device)
+        for number, logits in zip(numbers, found, strict=True):
+            if not number:
+                width = ceil(columns[-1][1] / grid.stride) + logits.shape[2]  # more than enough
+                band = logits.new_zeros((*logits.shape[:2], width))
+            left = round(columns[number][0] / grid.stride)
+            right = left + logits.shape[2]
+            weight = tile_weight(columns, number, grid, logits.shape[2], tiling.context)
+            band[:, :, left:right] += logits * torch.from_numpy(weight)
+            if on_tile:
+                on_tile()
     return band[:, :, :right], grid
 
 
-def _tile(model: Network, pixels: Pixels, inference: Inference, device: torch.device) -> tuple[Tensor, Grid]:
-    """The logits of a tile ``(C, h, w)`` on the CPU, or merged views of it, and their grid."""
-    image = image_tensor(pixels, device)
-    views = inference.views(model, model.preprocess(image))
+def _groups(columns: list[Span], batch: int) -> Iterator[list[int]]:
+    """The numbers of neighbouring tiles of one size, at most ``batch`` together."""
+    for _, alike in groupby(range(len(columns)), lambda number: columns[number][1] - columns[number][0]):
+        while numbers := list(islice(alike, batch)):
+            yield numbers
+
+
+def _tiles(model: Network, pixels: Sequence[Pixels], inference: Inference, device: torch.device) -> tuple[Tensor, Grid]:
+    """The logits of tiles of one size ``(B, C, h, w)`` on the CPU, or merged views of them, and their grid."""
+    images = torch.cat([image_tensor(tile, device) for tile in pixels])
+    views = inference.views(model, model.preprocess(images))
     check_finite(views)
     grid = views[0].grid
     if isinstance(grid, tuple):
@@ -194,13 +237,13 @@ def _tile(model: Network, pixels: Pixels, inference: Inference, device: torch.de
             "torchvision does: set model.resize = 'exact' (--resize exact)"
         )
     if inference.single_view and inference.scales == (1.0,):
-        found = views[0].logits[0]
+        found = views[0].logits
         if ALIGNMENT % grid.stride:
             raise InputError(f"tiles need logits at a stride that divides {ALIGNMENT}, not {grid.stride:g}")
         return found.cpu(), grid
-    height, width = pixels.shape[:2]
+    height, width = images.shape[2:]
     size = ceil((height - 1) / MERGED.stride) + 1, ceil((width - 1) / MERGED.stride) + 1
-    return inference.merged(views, MERGED, MERGED, size, width)[0].cpu(), MERGED
+    return inference.merged(views, MERGED, MERGED, size, width).cpu(), MERGED
 
 
 def image_tensor(pixels: Pixels, device: torch.device) -> Tensor:

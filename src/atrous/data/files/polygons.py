@@ -6,8 +6,9 @@ It needs rasterio, shapely and pyogrio: ``pip install 'atrous[geo]'``.
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -16,7 +17,28 @@ from atrous.errors import InputError
 from atrous.files import replacing_file, write_atomically
 from atrous.labels import IGNORE, LabelSet
 
-FORMATS = (".gpkg", ".geojson")
+PolygonFormat = Literal["gpkg", "geojson"]
+FORMATS = tuple(f".{name}" for name in get_args(PolygonFormat))
+
+
+def require_packages(name: str) -> None:
+    """Refuse polygons before anything is computed for them.
+
+    Args:
+        name: of the format, or of a file.
+
+    Raises:
+        InputError: another format, or what writing it needs is not installed.
+    """
+    if f".{name.lower()}".endswith(FORMATS):
+        try:
+            import pyogrio  # type: ignore[import-untyped]  # noqa: F401
+            import rasterio.features  # type: ignore[import-untyped]  # noqa: F401
+            import shapely  # type: ignore[import-untyped]  # noqa: F401
+        except ImportError as error:
+            raise InputError(f"{name}: polygons need {error.name}: pip install 'atrous[geo]'") from error
+        return
+    raise InputError(f"{name}: polygons are written as {' or '.join(FORMATS)}")
 
 
 def write_polygons(mask: Path, path: Path, label_set: LabelSet, *, tolerance: float = 0.0) -> int:
@@ -39,15 +61,12 @@ def write_polygons(mask: Path, path: Path, label_set: LabelSet, *, tolerance: fl
         InputError: another suffix, or a package is not installed.
         OSError: the result can't be written.
     """
-    if path.suffix.lower() not in FORMATS:
-        raise InputError(f"{path}: polygons are written as {' or '.join(FORMATS)}, not '{path.suffix}'")
-    try:
-        import pyogrio  # type: ignore[import-untyped]
-        import rasterio  # type: ignore[import-untyped]
-        import rasterio.features  # type: ignore[import-untyped]
-        import shapely  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise InputError(f"{path}: polygons need {error.name}: pip install 'atrous[geo]'") from error
+    require_packages(str(path))
+    import pyogrio
+    import rasterio
+    import rasterio.features
+    import shapely
+
     with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES), open_dataset(mask) as file:
         crs = file.crs
         found = [
@@ -67,7 +86,8 @@ def write_polygons(mask: Path, path: Path, label_set: LabelSet, *, tolerance: fl
         write_atomically(path, _geojson(shapely.to_geojson(shapes), fields, crs))
         return len(shapes)
     try:
-        with replacing_file(path, ".gpkg") as beside:
+        with replacing_file(path, ".gpkg") as beside, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "'crs' was not provided")  # an image has pixels
             pyogrio.raw.write(
                 beside,
                 geometry=shapely.to_wkb(shapes),

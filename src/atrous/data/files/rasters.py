@@ -267,7 +267,7 @@ class EightBits:
 
     def __init__(self, raster: Raster, channels: int, bands: Sequence[int] | None, name: str) -> None:
         self.raster = raster
-        self.chosen = _choose_bands(raster, channels, bands, name)
+        self.chosen = choose_bands(raster.bands, channels, bands, name)
         self.notes = raster.notes
         self.low, self.high = (0.0, 255.0) if raster.dtype == np.uint8 else self._range()
         self.shift = 0 if raster.dtype == np.uint8 else None
@@ -306,17 +306,27 @@ class EightBits:
         return (lowest, highest) if lowest <= highest else (0.0, 1.0)
 
 
-def _choose_bands(raster: Raster, channels: int, bands: Sequence[int] | None, name: str) -> list[int]:
-    """The bands that become a network's channels, counted from 0."""
+def choose_bands(there: int, channels: int, bands: Sequence[int] | None, name: str) -> list[int]:
+    """The bands of an image that become a network's channels, counted from 0.
+
+    Args:
+        there: how many bands the image has. A single one is repeated for three channels.
+        channels: that the network takes.
+        bands: which to take, counted from 1, in this order; by default the first ones.
+        name: of the image, for errors.
+
+    Raises:
+        ImageError: fewer bands than channels, or bands that it does not have.
+    """
     if bands is None:
-        if raster.bands == 1 and channels == 3:
+        if there == 1 and channels == 3:
             return [0, 0, 0]
         bands = range(1, channels + 1)
     elif len(bands) != channels:
         raise ImageError(f"{name}: {len(bands)} bands chosen, but the network takes {channels}")
-    if beyond := [band for band in bands if not 1 <= band <= raster.bands]:
+    if beyond := [band for band in bands if not 1 <= band <= there]:
         raise ImageError(
-            f"{name}: {raster.bands} band{'s' if raster.bands > 1 else ''}, expected band {beyond[0]} for a network of "
-            f"{channels} channels; choose others, or use a model trained on {raster.bands}"
+            f"{name}: {there} band{'s' if there > 1 else ''}, expected band {beyond[0]} for a network of "
+            f"{channels} channels; choose others, or use a model trained on {there}"
         )
     return [band - 1 for band in bands]
