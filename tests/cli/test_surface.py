@@ -34,6 +34,9 @@ SURFACE = {
     "train": "--dry-run --out --resume --set RECIPE",
     "export": "--calibrate --format --int8 --model --out --output-stride --probabilities --split",
     "bench": "--device --json --model --output-stride --size",
+    "serve": (
+        "--allow-origin --device --host --label-studio --model --port --queue --runtime --timeout --token --workers"
+    ),
     "models": "",
     "crf refine": (
         "--classes --confidence --iterations --kind --orientation --out --overlay --overwrite --predictions "

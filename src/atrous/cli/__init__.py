@@ -20,13 +20,14 @@ from atrous.cli.export import export
 from atrous.cli.models import models
 from atrous.cli.predict import predict
 from atrous.cli.report import report
+from atrous.cli.serve import serve
 from atrous.cli.sweep import sweep
 from atrous.cli.train import train
 
 app = typer.Typer(
     cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
 )
-add_commands(app, demo, predict, evaluate, compare, report, sweep, train, bench, export, models)
+add_commands(app, demo, predict, evaluate, compare, report, sweep, train, bench, export, serve, models)
 app.add_typer(data_app, name="data")
 app.add_typer(crf_app, name="crf")
 app.add_typer(convert_app, name="convert")

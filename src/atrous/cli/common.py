@@ -97,14 +97,6 @@ def parse_integers(option: str, text: str | None) -> list[int]:
         raise InputError(f"{option} takes integers separated by commas, such as 1,3,5, not '{text}'") from None
 
 
-def parse_scales(text: str | None) -> tuple[float, ...]:
-    """Scale factors separated by commas; none if the option was left out."""
-    try:
-        return () if text is None else tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise InputError(f"--scales takes factors separated by commas, such as 0.75,1,1.25, not '{text}'") from None
-
-
 def make_inference(
     model: SegmentationModel | ExportedModel,
     scales: str | None,
@@ -120,6 +112,7 @@ def make_inference(
     from atrous.crf.settings import stored_crf, stored_settings
     from atrous.inference.exported import check_inference
     from atrous.inference.test_time import Inference, with_merge
+    from atrous.inference.written_options import parse_scales
     from atrous.runtime.exported import ExportedModel
 
     if crf and not stored_settings(model.card):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from atrous.cli.common import check_writable, parse_integers, parse_scales, print_note, read_classes
+from atrous.cli.common import check_writable, parse_integers, print_note, read_classes
 from atrous.errors import InputError, OutputExistsError
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ def read_label_set(classes: Path | None, data: str | None) -> LabelSet | None:
 
 def conversion_options(classes: Path | None, data: str | None, rates: str | None, scales: str | None) -> dict[str, Any]:
     """The options of a conversion that several programs' networks have in common."""
+    from atrous.inference.written_options import parse_scales
+
     return {
         "label_set": read_label_set(classes, data),
         "rates": parse_integers("--rates", rates) or None,

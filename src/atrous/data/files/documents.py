@@ -36,7 +36,15 @@ def read_xml(file: Path) -> ElementTree.Element:
         InputError: not XML.
         OSError: missing, or not readable.
     """
-    data = read_file(file)
+    return parse_xml(read_file(file))
+
+
+def parse_xml(data: bytes) -> ElementTree.Element:
+    """The root of an XML document. Entities, which can grow without bound, are refused.
+
+    Raises:
+        InputError: not XML.
+    """
     if b"<!ENTITY" in data:
         raise InputError("XML with entities of its own, which no annotation tool writes; export it again")
     try:
