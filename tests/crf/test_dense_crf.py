@@ -110,6 +110,38 @@ def test_a_batch_is_what_its_images_are_alone() -> None:
     assert np.array_equal(labels, alone.argmax(1))
 
 
+@pytest.mark.parametrize("trainable", [False, True])  # compiled, and plain torch
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_pixels_keep_the_classes_that_are_given_and_others_follow(trainable: bool, dtype: Any) -> None:
+    crf = DenseCRF(KERNELS, iterations=8, trainable=trainable)
+    image, unary = make_image(), np.zeros((3, 10, 12), dtype)
+    strokes = np.full((10, 12), 255)
+    strokes[4, 1:3], strokes[5, 9:11] = 2, 0
+    q = crf(image, unary, fixed=strokes)
+    assert q.dtype == dtype
+    assert (q[2, 4, 1:3] == 1).all()
+    assert (q[0, 5, 9:11] == 1).all()
+    labels = crf.labels(image, unary, fixed=torch.from_numpy(strokes))
+    assert (labels[:, :4] == 2).mean() > 0.9
+    assert (labels[:, 9:] == 0).mean() > 0.9
+    two = crf.labels(np.stack([image] * 2), np.stack([unary] * 2), fixed=np.stack([strokes, np.full((10, 12), 1)]))
+    assert np.array_equal(two[0], labels)
+    assert (two[1] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("fixed", "message"),
+    [
+        (np.zeros((12, 10), int), r"fixed must be integers \(10, 12\), not torch.int64 \(12, 10\)"),
+        (np.zeros((10, 12)), "fixed must be integers"),
+        (np.full((10, 12), 3), "fixed has the class 3; there are 0 to 2, and 255 for none"),
+    ],
+)
+def test_fixed_classes_that_do_not_fit_are_errors(fixed: NDArray[Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        DenseCRF(KERNELS).labels(make_image(), energies(), fixed=fixed)
+
+
 def test_numpy_or_torch_in_is_numpy_or_torch_out() -> None:
     crf = DenseCRF(KERNELS)
     q = crf(make_image(), energies())

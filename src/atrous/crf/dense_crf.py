@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from atrous.crf.fused import fused_mean_field
-from atrous.crf.inputs import LARGEST, Array, check_finite, like, read_images, read_unary
+from atrous.crf.inputs import LARGEST, Array, check_finite, fix_labels, like, read_images, read_unary
 from atrous.crf.mean_field import Messages, Normalization, Pairwise, mean_field, tracked_mean_field
 from atrous.crf.pairwise import Kernel, Order
 from atrous.crf.published import PUBLISHED
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from atrous.crf.gpu import mean_field as gpu
 
 Image = NDArray[Any] | Tensor | None
+Labels = NDArray[Any] | Tensor | None
 _HALF = (torch.float16, torch.bfloat16)
 
 
@@ -128,7 +129,7 @@ class DenseCRF(nn.Module):
         kernels, iterations, normalization = PUBLISHED[name]
         return cls(kernels, iterations, normalization=normalization)
 
-    def forward(self, image: Image, unary: Array) -> Array:
+    def forward(self, image: Image, unary: Array, *, fixed: Labels = None) -> Array:
         """The mean field: the probability of each class at each pixel.
 
         Args:
@@ -136,26 +137,29 @@ class DenseCRF(nn.Module):
                 same units (0–255 for the published widths). None if all kernels are Gaussian.
             unary: energies ``(C, H, W)`` or ``(B, C, H, W)``, floating, up to ±10³⁰, lower is likelier: see
                 :func:`unary_from_probabilities`, :func:`unary_from_logits` and :func:`unary_from_labels`.
+            fixed: integers ``(H, W)`` or ``(B, H, W)``: the class of each pixel that keeps it, such as one under a
+                stroke of the user's, and 255 for the others. (Of a stroke whose label may be wrong,
+                :func:`unary_from_labels` takes the confidence.)
 
         Returns:
             Probabilities of the kind (numpy or torch), shape, dtype and device of ``unary``.
 
         Raises:
             InputError: shapes do not match each other or the CRF, there is a single class, a value is not finite or
-                beyond ±10³⁰, or a width is too small.
+                beyond ±10³⁰, a width is too small, or a fixed class does not exist.
         """
-        energies, images = self._read(image, unary)
+        energies, images = self._read(image, unary, fixed)
         fields = [self._mean_field(one, e) for one, e in zip(images, energies, strict=True)]
         q = torch.stack(fields) if len(fields) > 1 else fields[0]  # one large image is not held twice
         return like(unary, q.reshape(unary.shape))
 
-    def labels(self, image: Image, unary: Array) -> Array:
+    def labels(self, image: Image, unary: Array, *, fixed: Labels = None) -> Array:
         """The most likely class of each pixel, with the arguments of :meth:`forward`.
 
         Returns:
             uint8 ``(H, W)`` or ``(B, H, W)`` (int64 above 255 classes), numpy or torch like ``unary``.
         """
-        energies, images = self._read(image, unary)
+        energies, images = self._read(image, unary, fixed)
         dtype = torch.uint8 if energies.shape[1] <= 255 else torch.int64
         labels = torch.empty(len(energies), *energies.shape[2:], dtype=dtype, device=energies.device)
         with torch.no_grad():
@@ -163,14 +167,15 @@ class DenseCRF(nn.Module):
                 labels[i] = self._labels(one, e)
         return like(unary, labels if unary.ndim == energies.ndim else labels[0])
 
-    def track(self, image: Image, unary: Array) -> Tracked[Array]:
+    def track(self, image: Image, unary: Array, *, fixed: Labels = None) -> Tracked[Array]:
         """The mean field of one image, in plain torch, with the free energy of each step.
 
         Args:
             image: as in :meth:`forward`, of one image.
             unary: ``(C, H, W)``.
+            fixed: as in :meth:`forward`.
         """
-        energies, images = self._read(image, unary)
+        energies, images = self._read(image, unary, fixed)
         if unary.ndim != 1 + self.spatial_dims:
             raise InputError(f"track takes the unary of one image, (C, H, W), not {tuple(unary.shape)}")
         messages = Messages(self._pairwise(images[0], energies[0]))
@@ -182,9 +187,11 @@ class DenseCRF(nn.Module):
     def extra_repr(self) -> str:
         return f"{list(self.kernels)}, iterations={self.iterations}, normalization={self.normalization!r}"
 
-    def _read(self, image: Image, unary: NDArray[Any] | Tensor) -> tuple[Tensor, list[Tensor | None]]:
+    def _read(self, image: Image, unary: NDArray[Any] | Tensor, fixed: Labels) -> tuple[Tensor, list[Tensor | None]]:
         """Energies ``(B, C, *size)`` and one image ``(*size, channels)`` for each."""
         energies = read_unary(unary, self.spatial_dims)
+        if fixed is not None:
+            energies = fix_labels(energies, fixed, batched=unary.ndim == energies.ndim)
         classes = energies.shape[1]
         for parameter in [*self.weights, *self.compatibilities.values()]:
             if parameter.ndim and len(parameter) != classes:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atrous.errors import InputError, InputTypeError
+from atrous.labels import IGNORE
 
 Array = TypeVar("Array", NDArray[Any], Tensor)
 
@@ -38,7 +39,7 @@ def as_tensor(values: NDArray[Any] | Tensor) -> Tensor:
 
 def like(given: Array, result: Tensor) -> Array:
     """A result as a tensor if the input was one, else as an array."""
-    return result if isinstance(given, Tensor) else result.numpy()
+    return result if isinstance(given, Tensor) else result.detach().numpy()
 
 
 def check_finite(name: str, values: Tensor) -> None:
@@ -97,6 +98,32 @@ def read_unary(unary: NDArray[Any] | Tensor, spatial_dims: int) -> Tensor:
     check_finite("unary", energies)
     _warn_of_probabilities(energies)
     return energies
+
+
+def fix_labels(energies: Tensor, fixed: NDArray[Any] | Tensor, *, batched: bool) -> Tensor:
+    """Energies that leave the pixels of given labels no other class.
+
+    Args:
+        energies: ``(B, C, *size)``.
+        fixed: integers ``(*size)``, with a batch axis in front if ``batched``; 255 where nothing is given.
+        batched: whether the unary was given as a batch.
+
+    Raises:
+        InputError: they have another shape or dtype, or there is no such class.
+    """
+    labels = as_tensor(fixed).to(energies.device)
+    shape = (*energies.shape[:1], *energies.shape[2:]) if batched else tuple(energies.shape[2:])
+    if tuple(labels.shape) != shape or labels.is_floating_point() or labels.dtype == torch.bool:
+        raise InputError(f"fixed must be integers {shape}, not {labels.dtype} {tuple(labels.shape)}")
+    labels = labels.long().reshape(len(energies), 1, *energies.shape[2:])
+    given = labels != IGNORE
+    strays = labels[given & ((labels < 0) | (labels >= energies.shape[1]))]
+    if len(strays):
+        last = energies.shape[1] - 1
+        raise InputError(f"fixed has the class {int(strays[0])}; there are 0 to {last}, and {IGNORE} for none")
+    classes = torch.arange(energies.shape[1], device=energies.device).view(-1, *[1] * (energies.ndim - 2))
+    never = energies.new_tensor(min(LARGEST, torch.finfo(energies.dtype).max))
+    return energies.where(~given, never).masked_fill(given & (labels == classes), 0)
 
 
 def read_images(image: NDArray[Any] | Tensor | None, unary: Tensor, *, batched: bool) -> list[Tensor | None]:
