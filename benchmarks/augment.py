@@ -19,7 +19,8 @@ from torchvision.transforms import v2
 
 from atrous.data.augment import Augmentation
 from atrous.data.dataset import PairedDataset, Sample
-from atrous.data.files.masks import MaskFile, MaskForm
+from atrous.data.files.mask_form import MaskForm
+from atrous.data.files.masks import MaskFile
 from atrous.label_sets import VOC
 from benchmarks._compare import compare, write_comparisons
 from benchmarks._images import SEED, image_and_mask

@@ -49,7 +49,7 @@ SURFACE = {
     "convert pytorch": "--as --classes --data --inputs --layout --out --overwrite --rates --scales FILE",
     "convert tensorflow": "--as --classes --data --out --overwrite --rates PREFIX",
     "convert tflite-arrays": "--classes --data --out --overwrite FILE",
-    "data check": "--classes --enlarge-masks --fix --json --overlap --split SPEC",
+    "data check": "--classes --enlarge-masks --fix --json --overlap --split --tolerance SPEC",
     "data convert": "--classes --link --out --overlap --split --to SPEC",
     "data find-errors": "--data --device --model --out --precision --split",
     "data split": "--classes --folds --group --out --overlap --seed --split --test --val SPEC",

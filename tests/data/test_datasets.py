@@ -9,7 +9,8 @@ from PIL import Image
 
 from atrous.data.dataset import PairedDataset, subset
 from atrous.data.files.images import ImageError
-from atrous.data.files.masks import MaskError, MaskFile, MaskForm
+from atrous.data.files.mask_form import MaskForm
+from atrous.data.files.masks import MaskError, MaskFile
 from atrous.data.opening import open_dataset
 from atrous.errors import DatasetError
 from atrous.label_sets import CAMVID, VOC

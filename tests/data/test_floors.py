@@ -8,7 +8,7 @@ import pytest
 ROOM = Path(__file__).resolve().parents[2] / "src" / "atrous" / "data"
 FLOORS = [
     {"files"},
-    {"extras", "finding_kinds", "findings", "alike"},
+    {"extras", "finding_kinds", "finding_rules", "findings", "alike"},
     {"dataset"},
     {"wrap"},
     {"sources", "class_tables"},

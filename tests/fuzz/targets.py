@@ -28,7 +28,8 @@ from atrous.convert.to_pytorch import export_pytorch
 from atrous.crf import Bilateral, DenseCRF
 from atrous.data.doctor.check import check
 from atrous.data.files.images import open_image
-from atrous.data.files.masks import MaskFile, MaskForm, read_mask
+from atrous.data.files.mask_form import MaskForm
+from atrous.data.files.masks import MaskFile, read_mask
 from atrous.data.files.matlab import MatlabMask
 from atrous.data.opening import open_dataset
 from atrous.data.sources.nyud import read_log_depth

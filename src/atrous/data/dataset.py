@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from atrous.data.extras import Extras, Layer
 from atrous.data.files.exif import Pixels, turn
 from atrous.data.files.images import DecodedImage, open_image
-from atrous.data.files.masks import MaskForm, MaskRef, read_mask
+from atrous.data.files.mask_form import MaskForm
+from atrous.data.files.masks import MaskRef, read_mask
 from atrous.data.files.orientation import agreement, disagreement, shown, size_of
 from atrous.errors import DatasetError, kind_of
 from atrous.labels import LabelSet, Mask

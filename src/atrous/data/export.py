@@ -13,7 +13,8 @@ from PIL import Image
 from atrous.data.dataset import PairedDataset
 from atrous.data.doctor.list_rules import absent_files, read_lists
 from atrous.data.extras import Extras
-from atrous.data.files.masks import MaskFile, MaskForm, read_mask
+from atrous.data.files.mask_form import MaskForm
+from atrous.data.files.masks import MaskFile, read_mask
 from atrous.data.files.threads import Progress
 from atrous.data.findings import errors_of, number
 from atrous.data.folder_writer import check_target, put_image, write_as, write_folder

@@ -9,7 +9,7 @@ from typing import Literal
 
 from atrous.data.files.exif import Pixels
 from atrous.data.files.images import read_image
-from atrous.data.files.masks import MaskForm
+from atrous.data.files.mask_form import MaskForm
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from atrous.data.finding_kinds import SEVERITIES, FindingKind, Severity
+from atrous.data.finding_rules import RULES
 
 SHOWN = 10
 """How many files of a finding are listed in text; JSON has all."""
@@ -85,7 +86,7 @@ def make_finding(
         command: that writes a repaired copy; if empty, the copy is not mentioned.
         fields: values of the fields in the table's words.
     """
-    rule, items = kind.rule, tuple(items)
+    rule, items = RULES[kind], tuple(items)
     found = number(len(items), rule.one, rule.many).format(**fields)
     if fix is None:
         fix = with_copy(rule.fix.format(**fields), kind, command)
@@ -94,7 +95,7 @@ def make_finding(
 
 def with_copy(fix: str, kind: FindingKind, command: str) -> str:
     """A fix, and what the command that writes a repaired copy does about this kind."""
-    return f"{fix}; {command} {kind.rule.copy}" if command and kind.rule.copy else fix
+    return f"{fix}; {command} {RULES[kind].copy}" if command and RULES[kind].copy else fix
 
 
 def errors_of(findings: Iterable[Finding]) -> list[Finding]:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from atrous.data.files.masks import MaskForm
+from atrous.data.files.mask_form import MaskForm
 from atrous.data.files.threads import Progress, read_all
 from atrous.data.sources.base import Listed
 from atrous.data.sources.labels_toml import toml_of

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from atrous.data.alike import nearly_the_same
 from atrous.data.doctor.inspect import ImageFacts, MaskFacts, PairFacts, look
 from atrous.data.files.find import is_file
-from atrous.data.files.masks import MaskForm
+from atrous.data.files.mask_form import MaskForm
 from atrous.data.files.threads import Progress, read_all
 from atrous.data.findings import number
 from atrous.data.sources.base import DatasetSource, Listed

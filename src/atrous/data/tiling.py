@@ -13,7 +13,7 @@ from PIL import Image
 from atrous.data.dataset import PairedDataset, Sample
 from atrous.data.doctor.list_rules import absent_files, read_lists
 from atrous.data.extras import Extras
-from atrous.data.files.masks import MaskForm
+from atrous.data.files.mask_form import MaskForm
 from atrous.data.files.world import WORLD_SUFFIX, World, world_of
 from atrous.data.findings import errors_of, number
 from atrous.data.folder_writer import check_target

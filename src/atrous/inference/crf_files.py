@@ -11,7 +11,7 @@ import torch
 from atrous.crf.dense_crf import DenseCRF
 from atrous.data.files.find import FoundImage
 from atrous.data.files.images import DecodedImage
-from atrous.data.files.masks import Orientation
+from atrous.data.files.mask_form import Orientation
 from atrous.errors import InputError
 from atrous.inference.batch import Report, label_files, torch_processors
 from atrous.inference.prediction_files import Kind, PredictionError, PredictionReader

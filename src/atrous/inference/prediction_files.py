@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from atrous.crf.unary import unary_from_labels, unary_from_logits, unary_from_probabilities
 from atrous.data.files.exif import turn_array
 from atrous.data.files.limits import read_arrays, read_file
-from atrous.data.files.masks import Orientation
+from atrous.data.files.mask_form import Orientation
 from atrous.data.files.orientation import Size, agreement
 from atrous.data.files.pillow import open_with_pillow
 from atrous.errors import AtrousError, InputError

@@ -337,7 +337,7 @@ def test_a_lossless_mask_of_another_format_is_read(make_folder: MakeFolder) -> N
     [
         (lambda root: (root / "images").rename(root / "Images"), "no 'images' folder; did you mean Images/?"),
         (lambda root: (root / "images").rename(root / "photos"), "did you mean photos/? `mv .*photos .*images`"),
-        (lambda root: (root / "masks").rename(root / "labels"), "no 'masks' folder; did you mean labels/?"),
+        (lambda root: (root / "masks").rename(root / "mask"), "no 'masks' folder; did you mean mask/?"),
         (
             lambda root: root.rename(root.with_name("mien")),
             r"folder .*mine does not exist \(did you mean 'mien'?\)",
@@ -348,6 +348,16 @@ def test_misspelt_folders_are_guessed(make_folder: MakeFolder, spoil, said: str)
     root = make_folder()
     spoil(root)
     with pytest.raises(DatasetError, match=said.replace("?", r"\?")):
+        check(f"folder:{root}")
+
+
+def test_a_folder_labels_of_images_is_a_folder_of_masks(make_folder: MakeFolder) -> None:
+    root = make_folder()
+    (root / "masks").rename(root / "labels")
+    assert kinds(root) == []
+    for mask in (root / "labels").iterdir():  # as YOLO's
+        mask.rename(mask.with_suffix(".txt"))
+    with pytest.raises(DatasetError, match=r"no 'masks' folder; did you mean labels/"):
         check(f"folder:{root}")
 
 

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from atrous.data.doctor.inspect import ImageFacts, MaskFacts, glance, look
-from atrous.data.files.masks import MaskFile, MaskForm
+from atrous.data.files.mask_form import MaskForm
+from atrous.data.files.masks import MaskFile
 
 from ..conftest import LABELS, draw
 

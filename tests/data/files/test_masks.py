@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from atrous.data.doctor.inspect import glance
-from atrous.data.files.masks import MaskError, MaskFile, MaskForm, read_mask, resorted
+from atrous.data.files.mask_form import MaskForm
+from atrous.data.files.masks import MaskError, MaskFile, read_mask
+from atrous.data.files.palettes import resorted
 from atrous.label_sets import VOC
 from atrous.labels import IGNORE, VOID_COLOR, LabelSet, encode_mask
 

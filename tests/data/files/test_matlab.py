@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import scipy.io
 
-from atrous.data.files.masks import MaskError, MaskForm, read_mask
+from atrous.data.files.mask_form import MaskForm
+from atrous.data.files.masks import MaskError, read_mask
 from atrous.data.files.matlab import MatlabMask
 from atrous.data.files.matlab_structure import checked_file, variables
 from atrous.data.sources.person_part import merge_parts
@@ -127,7 +128,8 @@ def test_a_variable_of_something_else_than_numbers_says_so(content: object, tmp_
 MUTATE = """
 import random, sys
 from pathlib import Path
-from atrous.data.files.masks import MaskError, MaskForm, read_mask
+from atrous.data.files.masks import MaskError, read_mask
+from atrous.data.files.mask_form import MaskForm
 from atrous.data.files.matlab import MatlabMask
 from atrous.data.sources.person_part import merge_parts
 from atrous.label_sets import PERSON_PART

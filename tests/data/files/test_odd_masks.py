@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atrous.data.files.masks import MaskError, MaskFile, MaskForm, read_mask
+from atrous.data.files.mask_form import MaskForm
+from atrous.data.files.masks import MaskError, MaskFile, read_mask
 from atrous.labels import LabelSet
 
 LABELS = LabelSet(("a", "b", "c"), ((0, 0, 0), (255, 0, 0), (0, 255, 0)))

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from atrous.data.files.images import ImageError, decode_image
-from atrous.data.files.masks import MaskError, MaskFile, MaskForm, read_mask
+from atrous.data.files.mask_form import MaskForm
+from atrous.data.files.masks import MaskError, MaskFile, read_mask
 from atrous.data.files.png import check_png
 from atrous.errors import InputError
 from atrous.labels import LabelSet

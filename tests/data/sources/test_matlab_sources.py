@@ -11,7 +11,8 @@ from PIL import Image
 from atrous.data.doctor.check import check, quick_check
 from atrous.data.doctor.repair import repair
 from atrous.data.files.images import ImageError
-from atrous.data.files.masks import MaskError, MaskForm, read_mask
+from atrous.data.files.mask_form import MaskForm
+from atrous.data.files.masks import MaskError, read_mask
 from atrous.data.files.matlab import MatlabMask
 from atrous.data.opening import open_dataset
 from atrous.data.sources.nyud import LOG_DEPTH_MEAN, read_log_depth

@@ -63,6 +63,7 @@ def test_shapes_without_an_area_are_named(formats: Path) -> None:
         ("panoptic:coco_dataset/coco", "val", ("a", "b"), [0, 255]),
         ("roboflow:roboflow_dataset/coco", "train", ("background", "label_0", "label_1"), [0, 255]),
         ("cityscapes:cityscapes_dataset/train_dataset", "val", None, None),
+        ("cityscapes:cityscapes_dataset/dataset", "val", None, None),
     ],
 )
 def test_samples_of_datumaro(

@@ -26,6 +26,15 @@ def check(
         bool,
         typer.Option("--enlarge-masks", help="In the copy, enlarge masks of half (a third, ...) their images' size."),
     ] = False,
+    tolerance: Annotated[
+        int | None,
+        typer.Option(
+            "--tolerance",
+            min=1,
+            max=127,
+            help="In the copy, take masks smeared by JPEG by the nearest class, each channel within this; never exact.",
+        ),
+    ] = None,
     classes: DataClasses = None,
     overlap: DataOverlap = None,
     json: JsonFile = None,
@@ -40,7 +49,10 @@ def check(
     from atrous.data.folder_writer import check_target
     from atrous.data.sources.registry import find_source
     from atrous.data.sources.spec import with_options
+    from atrous.errors import InputError
 
+    if (enlarge_masks or tolerance) and not fix:
+        raise InputError("--enlarge-masks and --tolerance are about the copy that --fix FOLDER writes; add it")
     spec = with_options(spec, overlap=overlap, classes=classes)
     check_writable(json)
     if fix:
@@ -51,7 +63,7 @@ def check(
     facts = checkup.to_dict()
     if fix:
         with progress_bar("fixing") as progress:
-            repaired = repair(checkup, fix, progress, enlarge_masks=enlarge_masks)
+            repaired = repair(checkup, fix, progress, enlarge_masks=enlarge_masks, tolerance=tolerance)
         typer.echo(f"\n{repaired.text()}\n")
         with progress_bar("checking") as progress:
             checkup = check(f"folder:{fix}", list(repaired.splits) if split else (), progress)

@@ -59,7 +59,7 @@ def check(spec: str, splits: Sequence[str] = (), progress: Progress | None = Non
         *unclear,
         *absent_files(source, lists),
         *unused_files(source),
-        *findings_about(source, form, seen.facts),
+        *_more_than(unclear, findings_about(source, form, seen.facts)),
         *repeated_images(source, lists, seen.facts),
         *neighbouring_frames(lists, seen.facts),
         *near_duplicates(lists, seen.facts),
@@ -86,7 +86,8 @@ def quick_check(spec: str, splits: Sequence[str]) -> list[Finding]:
     for pair, mask in zip(sample, read_all(lambda pair: look_at_mask(pair.mask, form), sample), strict=True):
         facts[pair] = PairFacts(facts[pair].image, mask)
     form = with_known_colors(form, facts)
-    findings += [*unclear, *absent_files(source, lists), *unused_files(source), *findings_about(source, form, facts)]
+    about = _more_than(unclear, findings_about(source, form, facts))
+    findings += [*unclear, *absent_files(source, lists), *unused_files(source), *about]
     return worst_first([*findings, *repeated_images(source, lists, facts)])
 
 
@@ -113,6 +114,12 @@ def require_healthy(spec: str, splits: Sequence[str]) -> list[Finding]:
             f"`atrous data check {spec} {options}` looks at every pixel"
         )
     return findings
+
+
+def _more_than(known: Sequence[Finding], findings: Sequence[Finding]) -> list[Finding]:
+    """The findings that name a file which none of the same kind that is known names."""
+    named = {(finding.kind, item.name) for finding in known for item in finding.items}
+    return [found for found in findings if any((found.kind, item.name) not in named for item in found.items)]
 
 
 def _check_registered(

@@ -8,7 +8,7 @@ from itertools import combinations
 from atrous.data.doctor.inspect import ImageFacts
 from atrous.data.doctor.list_rules import Lists, repair_command
 from atrous.data.doctor.pair_rules import Facts
-from atrous.data.files.masks import MaskForm
+from atrous.data.files.mask_form import MaskForm
 from atrous.data.finding_kinds import FindingKind
 from atrous.data.findings import Finding, Item, make_finding, number
 from atrous.data.sources.base import Described, Listed

@@ -13,7 +13,8 @@ from atrous.data.doctor.dataset_rules import missing_classes, repeated_images
 from atrous.data.doctor.inspect import PairFacts, look_at_arrays
 from atrous.data.doctor.remedies import findings_about
 from atrous.data.doctor.report import Checkup
-from atrous.data.files.masks import DecodedMask, MaskForm, MaskHeader, MaskRef
+from atrous.data.files.mask_form import MaskForm
+from atrous.data.files.masks import DecodedMask, MaskHeader, MaskRef
 from atrous.data.files.threads import Progress, read_all
 from atrous.data.finding_kinds import FindingKind
 from atrous.data.findings import Finding, Item, make_finding, worst_first

@@ -14,10 +14,11 @@ from PIL import ImageMode
 
 from atrous.data.files.exif import Pixels, orientation_of, upright_size
 from atrous.data.files.images import DecodedImage, ImageError, open_image
-from atrous.data.files.masks import MaskError, MaskForm, MaskRef
+from atrous.data.files.mask_form import MaskForm
+from atrous.data.files.masks import MaskError, MaskRef
 from atrous.data.files.orientation import Size, agreement, size_of, upright_fit
 from atrous.data.files.pillow import open_with_pillow
-from atrous.data.sources.guess import NO_VOID, Void, void_in
+from atrous.data.sources.seen_masks import NO_VOID, Void, void_in
 from atrous.labels import Color, Mask
 
 MOST_COLORS = 1000
@@ -158,7 +159,7 @@ def _look_at_mask(ref: MaskRef, form: MaskForm) -> tuple[MaskFacts | str, NDArra
     seen = MaskFacts((mask.image.height, mask.image.width), mask.image.mode, mask.lossy)
     if seen.lossy:
         return seen, None
-    if seen.coloured or form.encoding == "rgb":
+    if form.encoding == "rgb" or (seen.coloured and form.encoding == "index"):
         pixels = mask.colors()
         alpha = np.asarray(mask.image.convert("RGBA"))[..., 3] if mask.image.has_transparency_data else None
         opaque = alpha is None or bool(alpha.min() == 255)
@@ -168,7 +169,7 @@ def _look_at_mask(ref: MaskRef, form: MaskForm) -> tuple[MaskFacts | str, NDArra
     except MaskError as error:
         return replace(seen, problem=_reason(error, ref)), None
     counts = _count_values(values)
-    palette, void = mask.palette(counts), void_in(values)
+    palette, void = mask.palette(counts) if form.encoding == "index" else {}, void_in(values)
     return replace(seen, values=counts, palette=palette, void=void, digest=_digest(values)), values
 
 

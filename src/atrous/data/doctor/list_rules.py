@@ -12,6 +12,7 @@ from pathlib import Path
 from atrous.data.files.find import is_file
 from atrous.data.files.masks import MaskRef
 from atrous.data.finding_kinds import FindingKind
+from atrous.data.finding_rules import RULES
 from atrous.data.findings import SHOWN, Finding, Item, make_finding, number
 from atrous.data.sources.base import DatasetSource, Described, Listed, list_pairs
 from atrous.data.sources.names import closest
@@ -139,7 +140,7 @@ def _shared_masks(source: DatasetSource, pairs: Mapping[Listed, str]) -> Finding
         return None
     items = [Item(str(image), f"would share {mask}") for mask, sharing in shared.items() for image in sharing]
     finding = make_finding(FindingKind.SHARED_MASK, items, command=repair_command(source))
-    rule = finding.kind.rule
+    rule = RULES[finding.kind]
     return replace(finding, found=number(len(shared), rule.one, rule.many))  # masks are counted, images are listed
 
 

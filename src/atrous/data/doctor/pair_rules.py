@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atrous.data.doctor.inspect import MOST_COLORS, ImageFacts, MaskFacts, PairFacts
-from atrous.data.files.masks import MaskForm, describe_sorted, resorted
+from atrous.data.files.mask_form import MaskForm
 from atrous.data.files.orientation import agreement, shown
+from atrous.data.files.palettes import describe_sorted, resorted
+from atrous.data.files.smeared import is_smeared
 from atrous.data.finding_kinds import FindingKind
 from atrous.data.findings import Item, number
 from atrous.data.sources.base import Listed
@@ -56,6 +58,9 @@ def _mask_complaints(pair: Listed, mask: MaskFacts, form: MaskForm) -> Iterator[
         yield Complaint(FindingKind.LOSSY_MASK, Item(file, f"{mask.lossy} ({mask.mode})"))
     elif mask.problem:
         yield Complaint(FindingKind.OUTSIDE_CLASSES, Item(file, mask.problem))
+    elif is_smeared(_shown_colors(mask), form):
+        many = f"{len(_shown_colors(mask))} {'colours' if mask.coloured else 'values'}"
+        yield Complaint(FindingKind.LOSSY_MASK, Item(file, f"{many} near those of the classes, as JPEG leaves them"))
     elif mask.coloured and form.encoding == "index":
         yield Complaint(FindingKind.RGB_MASK, Item(file, _describe_colors(mask, form)))
     elif mask.colors is not None:
@@ -189,6 +194,13 @@ def _by_label(on_disk: Mapping[K, int] | None, meanings: Mapping[K, int]) -> NDA
     for key, pixels in on_disk.items():
         counts[meanings[key]] += pixels
     return counts
+
+
+def _shown_colors(mask: MaskFacts) -> Mapping[Color, int]:
+    """The pixels of each colour of a mask without a palette, its values as greys."""
+    if mask.colors is not None:
+        return mask.colors
+    return {} if mask.palette else {(value, value, value): pixels for value, pixels in (mask.values or {}).items()}
 
 
 def _describe_colors(mask: MaskFacts, form: MaskForm) -> str:

@@ -9,11 +9,13 @@ from typing import NamedTuple
 from atrous.data.doctor.inspect import MaskFacts
 from atrous.data.doctor.list_rules import repair_command
 from atrous.data.doctor.pair_rules import Facts, color_form, complaints, drawn_upright, foreground, nothing_but_void
-from atrous.data.files.masks import MaskForm
-from atrous.data.finding_kinds import RULES, FindingKind
+from atrous.data.files.mask_form import MaskForm
+from atrous.data.finding_kinds import FindingKind
+from atrous.data.finding_rules import RULES
 from atrous.data.findings import Finding, Item, make_finding, with_copy
 from atrous.data.sources.base import Described
-from atrous.data.sources.guess import NO_VOID, declare_colors, palettes_disagree
+from atrous.data.sources.guess import declare_colors, palettes_disagree
+from atrous.data.sources.seen_masks import NO_VOID
 from atrous.labels import IGNORE, VOID_COLOR
 
 
@@ -95,7 +97,7 @@ def _rgb_mask(context: _Context) -> str:
     if (known := sum(form is not None for form in certain)) and context.command:
         rest = "" if known == len(coloured) else ", and leaves the others out"
         return f"{context.command} writes {known} of them as values{rest}"
-    return with_copy(FindingKind.RGB_MASK.rule.fix, FindingKind.RGB_MASK, context.command)
+    return with_copy(RULES[FindingKind.RGB_MASK].fix, FindingKind.RGB_MASK, context.command)
 
 
 def _binary_mask(context: _Context) -> str:
@@ -117,7 +119,7 @@ def _binary_mask(context: _Context) -> str:
 
 def _palette_order(context: _Context) -> str:
     if context.form.known_colors or not context.toml:
-        return with_copy(FindingKind.PALETTE_ORDER.rule.fix, FindingKind.PALETTE_ORDER, context.command)
+        return with_copy(RULES[FindingKind.PALETTE_ORDER].fix, FindingKind.PALETTE_ORDER, context.command)
     found = sorted({color for mask in context.masks for color in mask.palette.values()} - {VOID_COLOR})
     return declare_colors(context.toml, found)
 
@@ -131,7 +133,7 @@ def _unclear_orientation(context: _Context) -> str:
     seen = [drawn_upright(pair.upright_fit) for pair in context.facts.values() if pair.upright_fit is not None]
     upright, stored = seen.count(True), seen.count(False)
     if not context.toml:
-        return with_copy(FindingKind.UNCLEAR_ORIENTATION.rule.fix, FindingKind.UNCLEAR_ORIENTATION, context.command)
+        return with_copy(RULES[FindingKind.UNCLEAR_ORIENTATION].fix, FindingKind.UNCLEAR_ORIENTATION, context.command)
     if upright or stored:
         word = "upright" if upright >= stored else "stored"
         fix = f'set orientation = "{word}" in {context.toml} (by outlines: {upright} upright, {stored} as stored)'

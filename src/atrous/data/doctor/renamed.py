@@ -11,7 +11,8 @@ from atrous.data.doctor.report import Checkup
 from atrous.data.files.find import is_file
 from atrous.data.files.masks import MaskFile
 from atrous.data.sources.base import Listed
-from atrous.data.sources.guess import guess_form, masks_seen
+from atrous.data.sources.guess import guess_form
+from atrous.data.sources.seen_masks import masks_seen
 
 
 def with_renamed_masks(checkup: Checkup) -> tuple[Checkup, list[str]]:

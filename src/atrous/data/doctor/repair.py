@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from math import ceil, floor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -28,14 +28,18 @@ from atrous.data.doctor.report import Checkup
 from atrous.data.files.exif import turn
 from atrous.data.files.find import is_file
 from atrous.data.files.images import open_image
-from atrous.data.files.masks import MaskForm, MaskRef, read_mask, resorted
+from atrous.data.files.mask_form import MaskForm
+from atrous.data.files.masks import MaskRef, read_mask
 from atrous.data.files.orientation import agreement, size_of
+from atrous.data.files.palettes import resorted
+from atrous.data.files.smeared import nearest_labels
 from atrous.data.files.threads import Progress
 from atrous.data.finding_kinds import FindingKind
+from atrous.data.finding_rules import RULES
 from atrous.data.findings import SHOWN, Item, errors_of, number
 from atrous.data.folder_writer import check_target, write_folder
 from atrous.data.sources.base import Listed
-from atrous.errors import DatasetError
+from atrous.errors import DatasetError, InputError
 from atrous.labels import IGNORE, LabelSet, encode_mask
 
 
@@ -48,12 +52,16 @@ class Plan:
         steps: what is repaired, as messages; empty if nothing is.
         turn_mask: whether the mask must be turned as its image is.
         enlarge: whether the mask must be enlarged to the size of its image.
+        tolerance: how far the colour of a pixel may be from that of its class in a mask that was compressed with loss.
+        note: about the mask, behind its name.
     """
 
     form: MaskForm
     steps: tuple[str, ...] = ()
     turn_mask: bool = False
     enlarge: bool = False
+    tolerance: int | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,7 +105,12 @@ def _listed(files: list[str]) -> list[str]:
 
 
 def repair(
-    checkup: Checkup, folder: Path, progress: Progress | None = None, *, enlarge_masks: bool = False
+    checkup: Checkup,
+    folder: Path,
+    progress: Progress | None = None,
+    *,
+    enlarge_masks: bool = False,
+    tolerance: int | None = None,
 ) -> RepairedCopy:
     """Write a copy of a dataset as a folder of images, palette masks, ``labels.toml`` and lists.
 
@@ -110,6 +123,8 @@ def repair(
         folder: where to write; new or empty.
         progress: called with the number of pairs written and their total.
         enlarge_masks: enlarge masks of a half, a third, … of the size of their images, without smoothing.
+        tolerance: take masks that were compressed with loss by the nearest colour of a class, if each channel is within
+            this of it, and ignore other pixels; None to leave such masks out.
 
     Raises:
         DatasetError: ``folder`` exists and is not empty, ``labels.toml`` must be corrected first, nothing is left to
@@ -132,7 +147,7 @@ def repair(
             f"255 may be a class or mark ignored pixels in {checkup.source.spec}; declare which in labels.toml first, "
             "as its finding shows, since ignoring a class can't be undone in a copy"
         )
-    plans, left_out = _plan_all(checkup, enlarge_masks)
+    plans, left_out = _plan_all(checkup, _Wishes(enlarge_masks, tolerance))
     lists = {split: [pair for pair in pairs if pair in plans] for split, pairs in checkup.lists.items()}
     done = _take_out_of_train(lists, checkup.facts)
     done |= {"mask: found by its image's name with an addition": renamed} if renamed else {}
@@ -147,11 +162,19 @@ def repair(
     splits = write_folder(folder, lists, MaskForm(labels), write, progress)
     for pair in pairs:
         for step in plans[pair].steps:
-            done.setdefault(step, []).append(str(pair.image if step.startswith("image") else pair.mask))
+            mask = f"{pair.mask}{plans[pair].note}"
+            done.setdefault(step, []).append(str(pair.image) if step.startswith("image") else mask)
     return RepairedCopy(folder, splits, done, tuple(left_out))
 
 
-def _plan_all(checkup: Checkup, enlarge_masks: bool) -> tuple[dict[Listed, Plan], list[Item]]:
+class _Wishes(NamedTuple):
+    """What is repaired on request alone, as in :func:`repair`."""
+
+    enlarge_masks: bool
+    tolerance: int | None
+
+
+def _plan_all(checkup: Checkup, wishes: _Wishes) -> tuple[dict[Listed, Plan], list[Item]]:
     """What to do with each pair that can be in the copy, and why the others can't."""
     form = checkup.form
     if nothing_but_void(form, checkup.facts) and len(form.label_set) == 2:
@@ -168,7 +191,7 @@ def _plan_all(checkup: Checkup, enlarge_masks: bool) -> tuple[dict[Listed, Plan]
         elif len(images[pair.mask]) > 1:
             plan = f"shares {pair.mask} with another image"
         else:
-            plan = _plan(pair, seen, form, enlarge_masks)
+            plan = _plan(pair, seen, form, wishes)
         if isinstance(plan, Plan):
             plans[pair] = plan
         else:
@@ -176,24 +199,35 @@ def _plan_all(checkup: Checkup, enlarge_masks: bool) -> tuple[dict[Listed, Plan]
     return plans, list(left_out)
 
 
-def _plan(pair: Listed, seen: PairFacts, form: MaskForm, enlarge_masks: bool) -> Plan | str:
+def _plan(pair: Listed, seen: PairFacts, form: MaskForm, wishes: _Wishes) -> Plan | str:
     """What to do with a pair, or why nothing can be done."""
     image, mask = seen.image, seen.mask
     if isinstance(image, str) or isinstance(mask, str):
         return image if isinstance(image, str) else f"mask: {mask}"
     plan = Plan(form, turn_mask=agreement(mask.size, image.size, image.orientation, form.orientation) == "turn it")
     for kind, item in complaints(pair, seen, form):
-        if kind.rule.repair == "keep":
+        if RULES[kind].repair == "keep":
             continue
-        if kind == FindingKind.SIZE_MISMATCH and enlarge_masks and _is_fraction(mask, image):
+        if kind == FindingKind.SIZE_MISMATCH and wishes.enlarge_masks and _is_fraction(mask, image):
             plan = replace(plan, enlarge=True, steps=(*plan.steps, "mask: enlarged to the size of its image"))
             continue
-        repaired = _repaired(plan, kind, image, mask, seen.upright_fit) if kind.rule.repair == "repair" else None
+        if kind == FindingKind.LOSSY_MASK and wishes.tolerance is not None:
+            try:
+                labels = nearest_labels(pair.mask.open(), form, wishes.tolerance)
+            except InputError as error:
+                return str(Item(kind, str(error)))
+            step = f"mask: APPROXIMATED by the nearest class within {wishes.tolerance}, other pixels ignored"
+            note = f" ({(labels == IGNORE).mean():.1%} of its pixels ignored)"
+            plan = replace(plan, tolerance=wishes.tolerance, steps=(*plan.steps, step), note=note)
+            if (labels == IGNORE).all():
+                return str(FindingKind.ALL_IGNORED)
+            continue
+        repaired = _repaired(plan, kind, image, mask, seen.upright_fit) if RULES[kind].repair == "repair" else None
         if repaired is None:
             return str(Item(kind, item.detail))
         plan = repaired
     counts = label_counts(mask, plan.form)
-    if counts is None or not counts[:IGNORE].any():
+    if plan.tolerance is None and (counts is None or not counts[:IGNORE].any()):
         return str(FindingKind.ALL_IGNORED)
     steps = plan.steps + (("mask: turned as its image is",) if plan.turn_mask else ())
     return replace(plan, steps=steps + (("image: turned upright",) if image.orientation != 1 else ()))
@@ -243,7 +277,11 @@ def _take_out_of_train(lists: dict[str, list[Listed]], facts: Mapping[Listed, Pa
 
 
 def _write(pair: Listed, plan: Plan, label_set: LabelSet, image_target: Path, mask: Path) -> None:
-    image, drawn = open_image(pair.image), read_mask(pair.mask, plan.form)
+    image = open_image(pair.image)
+    if plan.tolerance is None:
+        drawn = read_mask(pair.mask, plan.form)
+    else:
+        drawn = nearest_labels(pair.mask.open(), plan.form, plan.tolerance)
     if plan.enlarge:
         height, width = size_of(image.pixels)
         drawn = drawn[np.arange(height) * drawn.shape[0] // height][:, np.arange(width) * drawn.shape[1] // width]

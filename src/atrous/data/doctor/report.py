@@ -9,8 +9,9 @@ from typing import Any
 from atrous.data.doctor.inspect import ImageFacts, MaskFacts, PairFacts
 from atrous.data.doctor.list_rules import repair_command
 from atrous.data.doctor.pair_rules import complaints, label_counts
-from atrous.data.files.masks import MaskForm
+from atrous.data.files.mask_form import MaskForm
 from atrous.data.files.orientation import Size, shown
+from atrous.data.finding_rules import RULES
 from atrous.data.findings import Finding, errors_of, tally
 from atrous.data.sources.base import Described, Listed
 from atrous.data.stats import ClassCounts, add_up
@@ -47,7 +48,7 @@ class Checkup:
 
     def _errors(self, pair: Listed) -> bool:
         return any(
-            complaint.kind.rule.severity == "error" for complaint in complaints(pair, self.facts[pair], self.form)
+            RULES[complaint.kind].severity == "error" for complaint in complaints(pair, self.facts[pair], self.form)
         )
 
     def counts(self, split: str) -> ClassCounts:

@@ -135,3 +135,8 @@ def as_written(path: Path) -> Path:
 def composed(name: str) -> str:
     """A name with each letter and its accents in one character (Unicode's NFC), so that names can be compared."""
     return unicodedata.normalize("NFC", name)
+
+
+def has_images(folder: Path) -> bool:
+    """Whether a folder, or one in it, has a file that is called like an image."""
+    return any(file.suffix.lower() in SUFFIXES and not file.name.startswith(".") for file in folder.rglob("*"))

@@ -1,14 +1,13 @@
-"""Masks: where one is kept (:class:`MaskRef`), how it is written (:class:`MaskForm`), and reading it as labels."""
+"""Masks: where one is kept (:class:`MaskRef`), and reading it as labels."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self
 
 import cv2
 import numpy as np
@@ -18,69 +17,15 @@ from PIL import Image
 from atrous.data.files.codecs import grey_levels, lossy_codec
 from atrous.data.files.find import is_file
 from atrous.data.files.limits import read_file
+from atrous.data.files.mask_form import MaskForm
+from atrous.data.files.palettes import describe_sorted, resorted
 from atrous.data.files.pillow import open_with_pillow
 from atrous.errors import InputError
-from atrous.labels import IGNORE, VOID_COLOR, Color, LabelSet, Mask, labels_from_colors
-
-Encoding = Literal["index", "rgb"]
-Orientation = Literal["upright", "stored"]
+from atrous.labels import IGNORE, Color, Mask, labels_from_colors
 
 
 class MaskError(InputError):
     """A mask that can't be read as labels; the message names the file, what was found and how to fix it."""
-
-
-@dataclass(frozen=True)
-class MaskForm:
-    """How the masks of a dataset are written.
-
-    Args:
-        label_set: the classes.
-        encoding: ``index`` (palette and grey images: the value is the class) or ``rgb`` (the colour is the class, by
-            the label set's colours; VOC's cream is void).
-        values: the value on disk of each class; 0, 1, 2, … when left out.
-        ignore: values on disk, or colours of RGB masks, of ignored pixels. 255 is one unless it is a class.
-        orientation: for images that EXIF turns, whether masks were drawn on the image as it is shown (``upright``) or
-            on its pixels as they are stored (``stored``); None if only sizes can tell.
-        known_colors: whether palette masks have the label set's colours, so that a palette in another order shows.
-    """
-
-    label_set: LabelSet
-    encoding: Encoding = "index"
-    values: tuple[int, ...] = ()
-    ignore: tuple[int | Color, ...] = ()
-    orientation: Orientation | None = None
-    known_colors: bool = False
-
-    def values_on_disk(self) -> dict[int, int]:
-        """What each value of an index mask means: a class, or 255."""
-        meanings = {IGNORE: IGNORE}
-        meanings |= {value: label for label, value in enumerate(self.values or range(len(self.label_set)))}
-        return meanings | {value: IGNORE for value in self.ignore if isinstance(value, int)}
-
-    @cached_property
-    def tables(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """For each value of an index mask ``(256,)`` its label, and 1 if it has no meaning, else 0."""
-        table, unknown = np.arange(256, dtype=np.uint8), np.ones(256, np.uint8)
-        for value, label in self.values_on_disk().items():
-            table[value], unknown[value] = label, 0
-        return table, unknown
-
-    def colors_on_disk(self) -> dict[Color, int]:
-        """What each colour of an RGB mask means: a class, or 255."""
-        meanings = {VOID_COLOR: IGNORE} | {color: label for label, color in enumerate(self.label_set.colors)}
-        return meanings | {color: IGNORE for color in self.ignore if isinstance(color, tuple)}
-
-    def by_color(self) -> MaskForm:
-        """The same classes, written as the label set's colours."""
-        return replace(self, encoding="rgb", values=(), ignore=tuple(c for c in self.ignore if isinstance(c, tuple)))
-
-    def by_grey(self) -> MaskForm:
-        """The same classes, written as grey colours of their values."""
-        grey = {value: (value, value, value) for value in range(256)}
-        greys = tuple(grey[value] for value in self.values or range(len(self.label_set)))
-        void = tuple(grey[value] for value, label in self.values_on_disk().items() if label == IGNORE)
-        return replace(self.by_color(), label_set=LabelSet(self.label_set.names, greys), ignore=void)
 
 
 class MaskHeader(NamedTuple):
@@ -121,9 +66,14 @@ class DecodedMask:
         """
         self._refuse_lossy()
         values, mode = np.asarray(self.image), self.image.mode
+        if form is not None and form.encoding == "objects":
+            return self._classes_of_objects(form)
         if values.ndim != 2:
             colors = self.colors()
-            remedy = 'if its colours are the classes, declare encoding = "rgb" and colors = [...] in labels.toml'
+            remedy = (
+                'if its colours are the classes, declare encoding = "rgb" and colors = [...] in labels.toml; if they '
+                'number objects, encoding = "objects"'
+            )
             if colors.any() and (colors == colors[..., :1]).all():
                 remedy = "its colours are greys: `atrous data check SPEC --fix NEW_FOLDER` writes them as values"
             raise MaskError(
@@ -143,8 +93,32 @@ class DecodedMask:
         raise MaskError(
             f"{self.name}: an image of mode {mode} with values from {low} to {high}, expected integers, classes or "
             f"{IGNORE}; save it again as an 8-bit PNG of class numbers, void as {IGNORE}. If they number objects, as "
-            "Cityscapes' instanceIds do (class × 1000 + object), use the masks of classes (labelIds) instead"
+            "Cityscapes' instanceIds do (class × 1000 + object), use the masks of classes (labelIds), or declare "
+            'encoding = "objects" in labels.toml, and divisor = 1000 if they are class × 1000 + object'
         )
+
+    def _classes_of_objects(self, form: MaskForm) -> Mask:
+        """The class of each pixel of a mask that numbers objects, by its values or its colours."""
+        objects = np.asarray(self.image)
+        if objects.ndim == 3:
+            if form.divisor:
+                raise MaskError(
+                    f"{self.name}: colours, of which a divisor gives no classes; leave it out of labels.toml"
+                )
+            objects = self.colors().astype(np.int64) @ np.array([65536, 256, 1])
+        if objects.size and (objects.min() < 0 or (objects != np.rint(objects)).any()):
+            raise MaskError(f"{self.name}: negative or broken values, expected numbers of objects, 0 for none")
+        if form.divisor:
+            classes = np.where(objects < form.divisor, objects, objects // form.divisor)
+            if classes.size and classes.max() > IGNORE:
+                raise MaskError(
+                    f"{self.name}: the value {objects.max()} by the divisor {form.divisor} is class {classes.max()}, "
+                    f"expected at most {IGNORE}; correct divisor in labels.toml"
+                )
+            return np.asarray(classes, np.uint8)
+        labels: Mask = (objects != 0).astype(np.uint8)
+        labels[np.isin(objects, [value for value in form.ignore if isinstance(value, int)])] = IGNORE
+        return labels
 
     def _few_bits(self, shown: NDArray[np.generic], form: MaskForm | None) -> Mask:
         shown = shown.astype(np.uint8) * (255 if self.image.mode == "1" else 1)
@@ -295,38 +269,9 @@ def _from_values(mask: DecodedMask, form: MaskForm) -> Mask:
     return np.asarray(cv2.LUT(values, table), np.uint8)
 
 
-def resorted(palette: Mapping[int, Color], form: MaskForm) -> MaskForm | None:
-    """How to read a palette mask by its colours, if its palette is not in the order of the classes.
-
-    GIF, and programs that make PNGs smaller, number the colours of each file anew: classes 0, 2 and 5 become values 0,
-    1 and 2, and their colours stay. That is certain if every colour is that of a class (or its value as a grey), and
-    some value is not that of its colour's class.
-
-    Args:
-        palette: the colour of each value that occurs in the mask.
-        form: how index masks of the dataset are written.
-    """
-    if form.encoding == "rgb" or len(set(palette.values())) < len(palette):
-        return None
-    known = form.known_colors and len(set(form.label_set.colors)) == len(form.label_set)
-    if known and (moved := _moved(palette, form, form.by_color())):
-        return form.by_color()
-    moved = _moved(palette, form, form.by_grey())
-    return form.by_grey() if any(label != IGNORE for label in moved.values()) else None  # white is the usual class 1
-
-
-def _moved(palette: Mapping[int, Color], form: MaskForm, colors: MaskForm) -> dict[int, int]:
-    """The values whose colour is that of another label, which is given; empty if not all colours are known."""
-    labels, meanings = colors.colors_on_disk(), form.values_on_disk()
-    if not all(color in labels for color in palette.values()):
-        return {}
-    pairs = ((value, labels[color]) for value, color in palette.items() if value != IGNORE)
-    return {value: label for value, label in pairs if label != meanings.get(value)}
-
-
 def _suspicious_palette(mask: DecodedMask, values: Mask, form: MaskForm) -> dict[int, Color]:
     """The palette of the values that occur, unless its order is that of the label set."""
-    if mask.image.mode != "P":
+    if mask.image.mode != "P" or form.encoding == "objects":
         return {}
     table = mask.palette(range(256))
     usual = form.label_set.palette()
@@ -343,13 +288,6 @@ def _refuse_sorted(name: str, palette: Mapping[int, Color], form: MaskForm) -> N
             f'{name}: {describe_sorted(palette, form, colors)}; declare encoding = "rgb" and colors = [...] in '
             "labels.toml, or let `atrous data check SPEC --fix NEW_FOLDER` write class numbers"
         )
-
-
-def describe_sorted(palette: Mapping[int, Color], form: MaskForm, colors: MaskForm) -> str:
-    """What shows that a palette is not in the order of the classes, as :func:`resorted` found."""
-    value, label = next(iter(_moved(palette, form, colors).items()))
-    whose = "ignored pixels" if label == IGNORE else f"class {label} ({form.label_set.names[label]})"
-    return f"its palette gives value {value} the colour of {whose}: the order of its colours is not that of the classes"
 
 
 def _in_ranges(values: Iterable[int]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atrous.data.files.exif import Pixels, turn
-from atrous.data.files.masks import Orientation
+from atrous.data.files.mask_form import Orientation
 
 Size = tuple[int, int]
 """Height and width."""

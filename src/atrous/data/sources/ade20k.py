@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from atrous.data.files.masks import MaskFile, MaskForm
+from atrous.data.files.mask_form import MaskForm
+from atrous.data.files.masks import MaskFile
 from atrous.data.sources.base import Listed, PublishedSource
 from atrous.data.sources.names import folders_in, require_split, visible
 from atrous.errors import DatasetError

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from atrous.data.files.drawn import DrawnMask
 from atrous.data.files.find import FoundImage, composed, find_images
 from atrous.data.files.images import ImageError
-from atrous.data.files.masks import MaskForm
+from atrous.data.files.mask_form import MaskForm
 from atrous.data.files.shapes import Overlap, Scene
 from atrous.data.sources.base import Listed, PublishedSource
 from atrous.data.sources.names import did_you_mean, drawn_for_validation

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from atrous.data.files.documents import read_json
+from atrous.data.files.find import has_images
 from atrous.data.sources.coco import ROBOFLOW
 from atrous.data.sources.names import folders_in, visible
 from atrous.data.sources.roboflow import TABLE
@@ -90,6 +91,7 @@ def _has_yolo(root: Path) -> bool:
 
 _RULES: tuple[tuple[str, Callable[[Path], bool]], ...] = (
     ("folder", _has("images", "masks")),
+    ("folder", lambda root: _has("images")(root) and not (root / "masks").exists() and has_images(root / "labels")),
     ("cvat", _has("labelmap.txt", "SegmentationClass")),
     ("cvat", lambda root: _is_cvat(root)),
     ("voc", lambda root: _has("JPEGImages", "SegmentationClass")(root) and not (root / "labelmap.txt").is_file()),

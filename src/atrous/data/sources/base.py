@@ -7,7 +7,8 @@ from typing import NamedTuple, Protocol
 
 from atrous.data.extras import Extras
 from atrous.data.files.find import as_written, is_file
-from atrous.data.files.masks import MaskFile, MaskForm, MaskRef
+from atrous.data.files.mask_form import MaskForm
+from atrous.data.files.masks import MaskFile, MaskRef
 from atrous.data.files.matlab import MatlabMask, MatrixError, scipy_io
 from atrous.data.findings import Finding
 from atrous.data.sources.names import lists_in, read_lines

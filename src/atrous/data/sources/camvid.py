@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from atrous.data.files.find import SUFFIXES, as_written
-from atrous.data.files.masks import MaskFile, MaskForm
+from atrous.data.files.mask_form import MaskForm
+from atrous.data.files.masks import MaskFile
 from atrous.data.sources.base import Listed, PublishedSource
 from atrous.data.sources.names import lists_in, read_lines, visible
 from atrous.label_sets import CAMVID

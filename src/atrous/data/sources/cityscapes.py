@@ -1,4 +1,4 @@
-"""Cityscapes (Cordts et al., CVPR 2016): 19 classes, from label ids, train ids or polygons."""
+"""Cityscapes (Cordts et al., CVPR 2016): 19 classes, from ids of labels, training or instances, or polygons."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from atrous.data.files.drawn import DrawnMask
-from atrous.data.files.masks import MaskFile, MaskForm, MaskRef
+from atrous.data.files.mask_form import MaskForm
+from atrous.data.files.masks import MaskFile, MaskRef
 from atrous.data.files.shapes import Scene
 from atrous.data.sources import mapillary
 from atrous.data.sources.base import Listed, PublishedSource
@@ -25,7 +26,7 @@ NAMES = (
 ).split(", ")
 """The name of each label id, from 0 on, as in polygons."""
 PLATE = "license plate"
-ENDINGS = ("labelIds.png", "labelTrainIds.png", "polygons.json")
+ENDINGS = ("labelIds.png", "labelTrainIds.png", "polygons.json", "instanceIds.png")
 """Of masks, of which the first that there is counts."""
 
 
@@ -47,7 +48,8 @@ def read_polygons(file: Path, image: str) -> Scene:
 
 class Cityscapes(PublishedSource):
     """Cityscapes with 19 classes: ``leftImg8bit/train/aachen/NAME_leftImg8bit.png`` and
-    ``gtFine/train/aachen/NAME_gtFine_labelIds.png``, or ``_labelTrainIds.png``, or ``_polygons.json``. The masks of
+    ``gtFine/train/aachen/NAME_gtFine_labelIds.png``, or ``_labelTrainIds.png``, ``_polygons.json`` or
+    ``_instanceIds.png``. The masks of
     ``train_extra`` are in ``gtCoarse``.
     """
 
@@ -62,6 +64,8 @@ class Cityscapes(PublishedSource):
         others = tuple(value for value in range(LAST_LABEL_ID + 1) if value not in LABEL_IDS)
         by_ids = MaskForm(CITYSCAPES, values=LABEL_IDS, ignore=others)
         self.mask_form = MaskForm(CITYSCAPES) if self.ending == ENDINGS[1] else by_ids
+        if self.ending == ENDINGS[3]:
+            self.mask_form = replace(by_ids, encoding="objects", divisor=1000)
 
     def splits(self) -> list[str]:
         return [split for split in folders_in(self.images) if split != "test"]  # which has no labels

@@ -12,7 +12,7 @@ import numpy as np
 from atrous.data.files.coco_json import CocoMask, read_annotations
 from atrous.data.files.coco_shapes import Annotations
 from atrous.data.files.find import as_written
-from atrous.data.files.masks import MaskForm
+from atrous.data.files.mask_form import MaskForm
 from atrous.data.files.shapes import Overlap
 from atrous.data.sources.annotated import BACKGROUND, UNNAMED, drawn_names, label_classes
 from atrous.data.sources.base import Listed, PublishedSource

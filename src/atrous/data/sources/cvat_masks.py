@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import cached_property
 from pathlib import Path
 
-from atrous.data.files.masks import MaskFile, MaskForm
+from atrous.data.files.mask_form import MaskForm
+from atrous.data.files.masks import MaskFile
 from atrous.data.sources.annotated import BACKGROUND, UNNAMED, VOID, ImageFinder, drawn_names
 from atrous.data.sources.base import Listed, PublishedSource
 from atrous.data.sources.names import lists_in, read_lines, usual_split

@@ -7,22 +7,17 @@ from functools import cached_property
 from pathlib import Path
 
 from atrous.data.extras import Extras
-from atrous.data.files.find import SUFFIXES, FoundImage, composed, find_images
+from atrous.data.files.find import SUFFIXES, FoundImage, composed, find_images, has_images
 from atrous.data.files.images import ImageError
-from atrous.data.files.masks import MaskError, MaskFile, MaskForm
+from atrous.data.files.mask_form import MaskForm
+from atrous.data.files.masks import MaskError, MaskFile
 from atrous.data.finding_kinds import FindingKind
 from atrous.data.findings import Finding, Item
 from atrous.data.sources.base import Listed
-from atrous.data.sources.guess import (
-    SeenMask,
-    every_value,
-    guess_form,
-    indented,
-    masks_seen,
-    refuse_sorted_palettes,
-)
+from atrous.data.sources.guess import guess_form, indented, refuse_sorted_palettes
 from atrous.data.sources.labels_toml import read_form, toml_of, with_background
 from atrous.data.sources.names import closest, did_you_mean, drawn_for_validation, folders_in, lists_in, read_lines
+from atrous.data.sources.seen_masks import SeenMask, every_value, masks_seen
 from atrous.errors import DatasetError
 
 _OTHER_NAMES = {
@@ -33,7 +28,8 @@ _OTHER_NAMES = {
 
 
 class Folder:
-    """A user's own images: ``images/`` and ``masks/`` of the same names; optional ``labels.toml``, ``splits/NAME.txt``.
+    """A user's own images: ``images/`` and ``masks/`` (or ``labels/``) of the same names; optional ``labels.toml``,
+    ``splits/NAME.txt``.
 
     Without ``splits/``, subfolders ``images/train`` and ``masks/train`` are splits; without these, ``val`` is the fifth
     of the images whose names hash lowest, ``train`` the others, and ``all`` every image: adding images never moves
@@ -46,8 +42,8 @@ class Folder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        for needed in ("images", "masks"):
-            if not (root / needed).is_dir():
+        for needed, there in (("images", root / "images"), ("masks", self._masks)):
+            if not there.is_dir():
                 raise DatasetError(
                     f"{root} is not a folder dataset: it has no '{needed}' folder{self._instead(needed)} "
                     "(expected images/ and masks/ inside)"
@@ -79,9 +75,11 @@ class Folder:
             return {}
         return dict(sorted(found, key=lambda named: named[1].suffix.lower() == ".png"))
 
-    @property
+    @cached_property
     def _masks(self) -> Path:
-        return self.root / "masks"
+        """The folder of the masks: ``masks``, or ``labels`` if images are in it and not the text files of YOLO."""
+        named, other = self.root / "masks", self.root / "labels"
+        return other if not named.is_dir() and has_images(other) else named
 
     def splits(self) -> list[str]:
         if (self.root / "splits").is_dir():
@@ -94,7 +92,7 @@ class Folder:
 
     def listed(self, split: str) -> list[Listed]:
         return [
-            Listed(name, image, MaskFile(self.masks.get(name, self.root / "masks" / f"{name}.png")))
+            Listed(name, image, MaskFile(self.masks.get(name, self._masks / f"{name}.png")))
             for name in self._names(split)
             for image in self.images.get(name, [self.root / "images" / name])
         ]

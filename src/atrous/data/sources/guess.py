@@ -4,125 +4,26 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import shlex
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-import cv2
-import numpy as np
-
-from atrous.data.files.masks import DecodedMask, MaskError, MaskFile, MaskForm
+from atrous.data.files.mask_form import MaskForm
 from atrous.data.files.pillow import open_with_pillow
 from atrous.data.files.threads import read_all
 from atrous.data.finding_kinds import FindingKind
 from atrous.data.findings import Finding, Item, number
 from atrous.data.sources.labels_toml import toml_of
+from atrous.data.sources.seen_masks import APART, NO_VOID, Seen, SeenMask, Void, every_value, masks_seen
 from atrous.errors import DatasetError
-from atrous.labels import IGNORE, VOID_COLOR, Color, LabelSet, Mask, voc_color
+from atrous.labels import IGNORE, VOID_COLOR, Color, LabelSet, voc_color
 
 GAP = 8
 """Without ``labels.toml``, values are not class numbers if this many below the largest, and most, are unused."""
-THIN = 11
-"""A border of ignored pixels is narrower than this; VOC's is about 5 pixels wide."""
 LARGE_SHARE = 0.1
 """From this share of all pixels on, regions of 255 are remarkable even beside proper class numbers."""
-
-LARGE_BORDER = 0.05
-"""Up to this share of all pixels, thin borders of 255 beside values that are not class numbers are taken as void."""
-
-
-class Void(NamedTuple):
-    """The pixels of value 255 in masks: their number, how many of them are in regions, and that of all pixels.
-
-    A pixel is in a region if a square of :data:`THIN` pixels fits around it; otherwise it is in a thin border.
-    """
-
-    pixels: int = 0
-    in_regions: int = 0
-    total: int = 0
-
-    def __add__(self, other: tuple[int, ...]) -> Void:  # type: ignore[override]
-        return Void(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
-
-    @property
-    def is_regions(self) -> bool:
-        """Whether most of them are in regions, as those of a class are."""
-        return 2 * self.in_regions > self.pixels
-
-    @property
-    def may_be_a_class(self) -> bool:
-        """Whether they are more than the thin borders that usually are to be ignored."""
-        return self.is_regions or self.pixels > LARGE_BORDER * self.total
-
-    def __str__(self) -> str:
-        share = 100 * self.pixels / max(self.total, 1)
-        shape = "in regions, as a class is" if self.is_regions else "in thin borders, as ignored pixels usually are"
-        return f"{share:.2g} % of all pixels, most of them {shape}"
-
-
-NO_VOID = Void()
-
-
-def void_in(values: Mask) -> Void:
-    """Measure the pixels of value 255 in a mask ``(H, W)``."""
-    void = (values == IGNORE).astype(np.uint8)
-    if not void.any():
-        return Void(total=values.size)
-    square = np.ones((THIN, THIN), np.uint8)
-    core = cv2.erode(void, square, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    regions = cv2.dilate(core, square)
-    return Void(int(void.sum()), int((regions & void).sum()), values.size)
-
-
-class SeenMask(NamedTuple):
-    """What an index mask contains.
-
-    Args:
-        values: those that occur.
-        levels: the largest grey value that it can have on disk.
-        void: its pixels of value 255.
-        palette: the colours of its values, if it has a palette.
-    """
-
-    values: frozenset[int]
-    levels: int = 255
-    void: Void = NO_VOID
-    palette: tuple[tuple[int, Color], ...] = ()
-
-
-Seen = Mapping[Path, SeenMask | MaskError]
-
-
-def masks_seen(masks: Sequence[Path]) -> dict[Path, SeenMask | MaskError]:
-    """What is in each index mask, or why it can't be read; an unchanged file is read once per process."""
-    return dict(zip(masks, read_all(_seen_in, masks), strict=True))
-
-
-def _seen_in(mask: Path) -> SeenMask | MaskError:
-    try:
-        status = mask.stat()
-    except OSError:
-        return MaskError(f"{mask}: there is no such mask")
-    return _read((mask, status.st_mtime_ns, status.st_size))
-
-
-@functools.cache
-def _read(version: tuple[Path, int, int]) -> SeenMask | MaskError:
-    try:
-        mask = MaskFile(version[0]).open()
-        return _summary(mask, mask.values())
-    except MaskError as error:
-        return error
-
-
-def _summary(mask: DecodedMask, values: Mask) -> SeenMask:
-    there = np.flatnonzero(np.bincount(values.reshape(-1))).tolist()
-    return SeenMask(frozenset(there), mask.levels, void_in(values), tuple(mask.palette(there).items()))
-
-
-def every_value(seen: Seen) -> frozenset[int]:
-    """All values that occur in readable masks."""
-    return frozenset[int]().union(*(mask.values for mask in seen.values() if isinstance(mask, SeenMask)))
+MANY_OBJECTS = 8
+"""Masks that number their contents from 1 on are remarkable if one of them has so many numbers."""
 
 
 def palettes_disagree(palettes: Iterable[Mapping[int, Color]]) -> bool:
@@ -203,6 +104,8 @@ def guess_form(root: Path, seen: Seen) -> tuple[MaskForm, Finding | None]:
     palettes = [dict(mask.palette) for mask in good.values() if mask.palette]
     if palettes_disagree(palettes):
         return _by_colors(root, good, palettes)
+    if 2 * sum(bool(mask.peaks) for mask in good.values()) > len(good):
+        return _smeared(root, good)
     values = {path: mask.values for path, mask in good.items()}
     void = sum((mask.void for mask in good.values()), NO_VOID)
     if _are_black_and_white(good):
@@ -216,8 +119,49 @@ def guess_form(root: Path, seen: Seen) -> tuple[MaskForm, Finding | None]:
     if unused >= GAP and unused > len(classes):
         return _values_far_apart(root, classes, values, void)
     form = MaskForm(LabelSet.numbered(count))
+    if _number_objects(values.values()):
+        return form, _numbered_objects(root, values)
     large = void.is_regions and void.in_regions > LARGE_SHARE * void.total
     return form, _large_void(root, count, good, void) if large else None
+
+
+def _smeared(root: Path, masks: Mapping[Path, SeenMask]) -> tuple[MaskForm, Finding]:
+    peaks = sorted(frozenset[int]().union(*(mask.peaks for mask in masks.values())))
+    drawn = [value for place, value in enumerate(peaks) if not place or value - peaks[place - 1] >= APART]
+    form = _of_values(drawn if len(drawn) > 1 else [*drawn, IGNORE - drawn[0]])
+    labels = root / "labels.toml"
+    return form, Finding(
+        FindingKind.LOSSY_MASK,
+        "error",
+        f"the masks in {root} have {len(every_value(masks))} values, of which most pixels have "
+        f"{' or '.join(map(str, drawn))}: they were saved as JPEG once, which smears values along every edge",
+        "lossless PNG masks",
+        f"export them again as PNG where they were drawn; or write {labels}, with names of your own:\n"
+        f"{indented(toml_of(form))}\nand let `atrous data check folder:{shlex.quote(str(root))} --fix NEW_FOLDER "
+        "--tolerance 32` take the nearest of these values, which is never exact",
+        tuple(Item(str(path)) for path, mask in masks.items() if mask.values - set(drawn)),
+    )
+
+
+def _number_objects(values: Collection[frozenset[int]]) -> bool:
+    """Whether each mask has the numbers from 1 on, as many as its own objects are."""
+    numbers = [len(each - {0, IGNORE}) for each in values]
+    counted = all(each - {0, IGNORE} == set(range(1, 1 + n)) for each, n in zip(values, numbers, strict=True))
+    return counted and len(set(numbers)) > 1 and max(numbers) >= MANY_OBJECTS
+
+
+def _numbered_objects(root: Path, masks: Mapping[Path, frozenset[int]]) -> Finding:
+    declared = 'names = ["background", "object"]\nencoding = "objects"'
+    return Finding(
+        FindingKind.NUMBERED_OBJECTS,
+        "warning",
+        f"the masks in {root} have the values from 1 on, each up to another one: read as class numbers they "
+        f"make {max(map(max, masks.values())) + 1} classes, and probably they number objects",
+        "the number of a class for each pixel",
+        f"write {root / 'labels.toml'}, with a name of your own, if they number objects:\n{indented(declared)}\n"
+        "nothing, if these are classes",
+        tuple(Item(str(path), f"values up to {max(values)}") for path, values in masks.items() if max(values)),
+    )
 
 
 def _are_black_and_white(masks: Mapping[Path, SeenMask]) -> bool:
@@ -244,7 +188,7 @@ def _by_colors(
     return form, Finding(
         FindingKind.PALETTE_ORDER,
         "error",
-        f"the palettes of the masks in {root / 'masks'} have the same colours in another order in each file, so that "
+        f"the palettes of the masks in {root} have the same colours in another order in each file, so that "
         "one value is another class in each; they were sorted anew when they were saved, as GIF and programs that make "
         "PNGs smaller do",
         "masks whose values are the classes, or a labels.toml that says that their colours are",
@@ -258,7 +202,7 @@ def _only_0_and_255(root: Path, masks: Iterable[Path]) -> tuple[MaskForm, Findin
     return form, Finding(
         FindingKind.BINARY_MASK,
         "error",
-        f"the masks in {root / 'masks'} contain only 0 and {IGNORE}, but {IGNORE} is ignored everywhere, so there is "
+        f"the masks in {root} contain only 0 and {IGNORE}, but {IGNORE} is ignored everywhere, so there is "
         "nothing to learn",
         f"a value of its own for each class, {IGNORE} only for pixels to ignore",
         f"declare in {root / 'labels.toml'} that {IGNORE} is a class:\n" + indented(toml_of(form)),
@@ -287,7 +231,7 @@ def _values_far_apart(
     return form, Finding(
         FindingKind.UNCLEAR_255 if void.may_be_a_class else kind,
         "error",
-        f"the masks in {root / 'masks'} contain the values {shown}; read as class numbers they would make "
+        f"the masks in {root} contain the values {shown}; read as class numbers they would make "
         f"{classes[-1] + 1} classes, of which {number(len(classes), 'occurs', 'occur')}{asked}",
         "classes numbered 0, 1, 2, …, or a labels.toml that declares what the values mean",
         fix,
@@ -309,7 +253,7 @@ def _large_void(root: Path, count: int, masks: Mapping[Path, SeenMask], void: Vo
     return Finding(
         FindingKind.UNCLEAR_255,
         "warning",
-        f"the masks in {root / 'masks'} contain {IGNORE} in large regions: it is {void}",
+        f"the masks in {root} contain {IGNORE} in large regions: it is {void}",
         f"{IGNORE} only for pixels to ignore",
         f"nothing, if it marks ignored pixels; if it is a class, write {root / 'labels.toml'}, with your own names:\n"
         + indented(toml_of(declared)),

@@ -6,7 +6,8 @@ from functools import cached_property
 from pathlib import Path
 
 from atrous.data.files.documents import form_of, parsed, read_json
-from atrous.data.files.masks import MaskFile, MaskForm
+from atrous.data.files.mask_form import MaskForm
+from atrous.data.files.masks import MaskFile
 from atrous.data.sources.annotated import BACKGROUND, VOID, ImageFinder, drawn_names, hex_color
 from atrous.data.sources.base import Listed, PublishedSource
 from atrous.data.sources.names import visible

@@ -11,7 +11,7 @@ from typing import Any
 
 from atrous.data.dataset import Dataset
 from atrous.data.files.documents import form_of, parsed, read_json
-from atrous.data.files.masks import MaskForm
+from atrous.data.files.mask_form import MaskForm
 from atrous.data.sources.labels_toml import read_form
 from atrous.data.sources.names import did_you_mean, drawn_for_validation, usual_split
 from atrous.data.wrap import wrap

@@ -7,14 +7,14 @@ import json
 import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from atrous.data.files.masks import Encoding, MaskForm
+from atrous.data.files.mask_form import Encoding, MaskForm
 from atrous.errors import DatasetError, InputError
 from atrous.label_sets import VOC
 from atrous.labels import IGNORE, Color, LabelSet
 
-KEYS = ("names", "colors", "encoding", "values", "ignore", "orientation")
+KEYS = ("names", "colors", "encoding", "values", "ignore", "orientation", "divisor")
 
 
 def read_form(file: Path) -> MaskForm:
@@ -28,8 +28,8 @@ def read_form(file: Path) -> MaskForm:
     except (OverflowError, RecursionError, TypeError, ValueError) as error:  # TOML's own errors are ValueErrors
         raise DatasetError(
             f'{file}: {error}; expected names = ["background", ...], and if wanted colors = [[r, g, b], ...], '
-            'encoding = "index" or "rgb", values = [the value on disk of each class], ignore = [values, or colours of '
-            'RGB masks], orientation = "upright" or "stored"'
+            'encoding = "index", "rgb" or "objects", values = [the value on disk of each class], ignore = [values, or '
+            'colours of RGB masks], orientation = "upright" or "stored", divisor = what class × divisor + object has'
         ) from error
 
 
@@ -59,7 +59,7 @@ def _form(table: Mapping[str, Any]) -> MaskForm:
     if "names" not in table:
         raise InputError("names is missing")
     encoding, orientation = table.get("encoding", "index"), table.get("orientation")
-    if encoding not in ("index", "rgb"):
+    if encoding not in get_args(Encoding):
         raise InputError(f"encoding is {encoding!r}")
     if orientation not in (None, "upright", "stored"):
         raise InputError(f"orientation is {orientation!r}")
@@ -67,9 +67,10 @@ def _form(table: Mapping[str, Any]) -> MaskForm:
     if encoding == "rgb":
         _check_colors(labels, declared="colors" in table)
     values = _values(table.get("values", []), labels, encoding)
-    ignore = tuple(_ignored(value, encoding) for value in table.get("ignore", ()))
+    divisor = _divisor(table.get("divisor", 0), encoding, labels, values)
+    ignore = tuple(_ignored(value, encoding, divisor) for value in table.get("ignore", ()))
     known_colors = "colors" in table and encoding == "index"
-    return MaskForm(labels, encoding, values, ignore, orientation, known_colors)
+    return MaskForm(labels, encoding, values, ignore, orientation, divisor, known_colors)
 
 
 def with_background(file: Path, values_seen: Collection[int]) -> MaskForm | None:
@@ -121,13 +122,28 @@ def _values(values: list[Any], label_set: LabelSet, encoding: Encoding) -> tuple
     return tuple(_value(value, "values") for value in values)
 
 
-def _ignored(value: Any, encoding: Encoding) -> int | Color:
+def _divisor(divisor: Any, encoding: Encoding, label_set: LabelSet, values: tuple[int, ...]) -> int:
+    if not isinstance(divisor, int) or divisor < 0:
+        raise InputError(f"divisor is {divisor!r}, expected a whole number, such as 1000")
+    if divisor and encoding != "objects":
+        raise InputError('divisor is for encoding = "objects": class × divisor + object')
+    if encoding == "objects" and not divisor and (len(label_set) != 2 or values):
+        raise InputError(
+            f"{len(label_set)} class names{' with values' * bool(values)}, where masks that number objects have two, "
+            'a background and what the objects are: names = ["background", "cell"]; for more they need a divisor'
+        )
+    return divisor
+
+
+def _ignored(value: Any, encoding: Encoding, divisor: int) -> int | Color:
     if encoding == "rgb":
         if not isinstance(value, list) or len(value) != 3:
             raise InputError(
                 f"ignore contains {value!r}, which is not a colour; RGB masks need ignore = [[r, g, b], ...]"
             )
         return value[0], value[1], value[2]
+    if encoding == "objects" and not divisor and isinstance(value, int) and value > 0:
+        return value
     return _value(value, "ignore")
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from atrous.data.files.documents import form_of, parsed, read_json
 from atrous.data.files.drawn import DrawnMask
 from atrous.data.files.find import SUFFIXES
-from atrous.data.files.masks import MaskFile, MaskForm, MaskRef
+from atrous.data.files.mask_form import MaskForm
+from atrous.data.files.masks import MaskFile, MaskRef
 from atrous.data.files.shapes import Overlap, Polygon, Scene, Shape
 from atrous.data.sources.base import Listed, PublishedSource
 from atrous.data.sources.names import did_you_mean, folders_in, usual_split, visible

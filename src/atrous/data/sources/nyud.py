@@ -12,7 +12,7 @@ from atrous.data.extras import Extras, Layer
 from atrous.data.files.exif import Pixels
 from atrous.data.files.images import ImageError
 from atrous.data.files.limits import read_file
-from atrous.data.files.masks import MaskForm
+from atrous.data.files.mask_form import MaskForm
 from atrous.data.files.pillow import open_with_pillow
 from atrous.data.sources.base import MatlabSource
 from atrous.errors import DatasetError

@@ -13,7 +13,8 @@ from PIL import Image
 
 from atrous.data.files.documents import form_of, parsed, read_json
 from atrous.data.files.find import as_written, is_file
-from atrous.data.files.masks import DecodedMask, MaskFile, MaskForm, MaskHeader, MaskRef
+from atrous.data.files.mask_form import MaskForm
+from atrous.data.files.masks import DecodedMask, MaskFile, MaskHeader, MaskRef
 from atrous.data.sources.base import Listed, PublishedSource
 from atrous.data.sources.names import did_you_mean, visible
 from atrous.errors import DatasetError, InputError

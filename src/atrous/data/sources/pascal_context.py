@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.data.files.masks import MaskFile, MaskForm
+from atrous.data.files.mask_form import MaskForm
+from atrous.data.files.masks import MaskFile
 from atrous.data.files.matlab import MatlabMask, whole_numbers
 from atrous.data.sources.base import MatlabSource, voc_2010_folders
 from atrous.errors import DatasetError

@@ -15,7 +15,8 @@ from PIL import Image
 from atrous.data.class_tables import ClassMap, read_class_table
 from atrous.data.dataset import Dataset, Sample, dataset_extras, dataset_name
 from atrous.data.extras import Extras
-from atrous.data.files.masks import DecodedMask, MaskForm, MaskHeader, MaskRef, read_mask
+from atrous.data.files.mask_form import MaskForm
+from atrous.data.files.masks import DecodedMask, MaskHeader, MaskRef, read_mask
 from atrous.data.findings import Finding
 from atrous.data.sources.base import DatasetSource, Listed
 from atrous.data.sources.spec import with_options

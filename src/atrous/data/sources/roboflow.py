@@ -7,7 +7,8 @@ from functools import cached_property
 from pathlib import Path
 
 from atrous.data.files.find import SUFFIXES
-from atrous.data.files.masks import MaskFile, MaskForm
+from atrous.data.files.mask_form import MaskForm
+from atrous.data.files.masks import MaskFile
 from atrous.data.files.shapes import Overlap
 from atrous.data.sources.annotated import VOID
 from atrous.data.sources.base import DatasetSource, Listed, PublishedSource

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from atrous.data.extras import Extras, FurtherMasks
-from atrous.data.files.masks import MaskForm
+from atrous.data.files.mask_form import MaskForm
 from atrous.data.sources.base import MatlabSource
 from atrous.errors import DatasetError
 from atrous.label_sets import GEOMETRIC, SIFT_FLOW
