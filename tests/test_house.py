@@ -18,7 +18,7 @@ FLOORS = [  # from the ground up; an import points to the same room or to a lowe
     {"inference", "compat"},
     {"training", "evaluation", "convert", "export"},
     {"opening"},
-    {"serve", "bench"},
+    {"serve", "bench", "environment"},
     {"cli"},
 ]
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -38,6 +38,7 @@ SURFACE = {
         "--allow-origin --device --host --label-studio --model --port --queue --runtime --timeout --token --workers"
     ),
     "models": "",
+    "env": "--json",
     "crf refine": (
         "--classes --confidence --iterations --kind --orientation --out --overlay --overwrite --predictions "
         "--published --smoothness --smoothness-sxy --srgb --sxy --weight INPUT"

@@ -15,6 +15,7 @@ from atrous.cli.convert import convert_app
 from atrous.cli.crf import crf_app
 from atrous.cli.data import data_app
 from atrous.cli.demo import demo
+from atrous.cli.env import env
 from atrous.cli.evaluate import evaluate
 from atrous.cli.export import export
 from atrous.cli.models import models
@@ -27,7 +28,7 @@ from atrous.cli.train import train
 app = typer.Typer(
     cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
 )
-add_commands(app, demo, predict, evaluate, compare, report, sweep, train, bench, export, serve, models)
+add_commands(app, demo, predict, evaluate, compare, report, sweep, train, bench, export, serve, models, env)
 app.add_typer(data_app, name="data")
 app.add_typer(crf_app, name="crf")
 app.add_typer(convert_app, name="convert")

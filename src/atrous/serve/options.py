@@ -154,4 +154,4 @@ def make_large(options: SegmentOptions, size: tuple[int, int]) -> Large | None:
             f"a tile of {side} pixels at scale {max(scales):g} does not fit the memory that a request may take: use "
             "smaller scales, or a smaller tile"
         )
-    return Large(Tiling(side, min(Tiling.overlap, side // 4)))
+    return Large(Tiling(side))
