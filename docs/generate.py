@@ -2,6 +2,7 @@
 
 python -m docs.generate            all pages
 python -m docs.generate recipes    docs/recipes.md, from the descriptions in ``training/sections.py``
+python -m docs.generate sources    docs/sources.md, from the registry of sources and their tests
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pydantic_core import PydanticUndefined
 
 import atrous
 from atrous.training.recipe import Recipe
+from docs.source_table import sources
 
 DOCS = Path(__file__).resolve().parent
 RECIPES_INTRO = """# Recipes
@@ -145,7 +147,7 @@ def _markdown(docstring: str) -> str:
     return "\n".join(lines + ["```"] * code).rstrip()
 
 
-PAGES: dict[str, Callable[[], str]] = {"api": api, "recipes": recipes}
+PAGES: dict[str, Callable[[], str]] = {"api": api, "recipes": recipes, "sources": sources}
 """Each page by its name, without ``.md``."""
 
 

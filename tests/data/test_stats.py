@@ -14,6 +14,7 @@ from atrous.data.extras import Extras
 from atrous.data.stats import ClassCounts, count_classes, inverse_log, measure, median_frequency
 from atrous.errors import DatasetError
 from atrous.labels import LabelSet
+from atrous.training.recipe_file import load_recipe
 
 
 @dataclass
@@ -88,6 +89,17 @@ def test_stats_go_on_past_a_pair_that_cannot_be_read() -> None:
     facts = stats.to_dict()
     assert facts["sizes"] == [[1, 4, 2], [3, 2, 1]]
     assert facts["classes"][0]["median_frequency"] == pytest.approx(median_frequency(stats.counts)[0])
+
+
+def test_small_and_rare_classes_are_named_with_a_setting_to_try() -> None:
+    crack = np.zeros((10, 10), np.uint8)
+    crack[0, 0] = 1
+    said = measure(Masks([crack] + [0 * crack] * 9)).text()
+    assert "few pixels: b (0.1 %); worth a trial: --set 'loss.name={cross_entropy=1.0,dice=1.0}'" in said
+    assert "in few images: b (1); worth a trial: --set data.sampling=balanced" in said
+    assert "worth a trial" not in measure(Masks([np.uint8([[0, 1]])])).text()
+    setting = load_recipe("folder_deeplabv3plus_lite0", ["loss.name={cross_entropy=1.0,dice=1.0}"]).loss.name
+    assert setting == {"cross_entropy": 1.0, "dice": 1.0}
 
 
 def test_stats_of_nothing_that_can_be_read() -> None:

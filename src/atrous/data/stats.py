@@ -15,6 +15,11 @@ from atrous.data.files.orientation import shown
 from atrous.data.files.threads import Progress, read_all
 from atrous.labels import IGNORE, LabelSet
 
+SMALL = 0.1
+"""Below this share of the labelled pixels, a loss that adds up pixels sees little of a class."""
+RARE = 0.15
+"""Below this share of the images, a class is rare: ``data.rare_below`` of a recipe."""
+
 
 @dataclass(frozen=True, eq=False)
 class ClassCounts:
@@ -131,7 +136,24 @@ class Stats:
         absent = [name for name, pixels in zip(self.label_set.names, counts.pixels, strict=True) if not pixels]
         if absent:
             lines.append(f"  weight 0, since they never occur: {', '.join(absent)}")
-        return "\n".join([*lines, *self._sizes()])
+        return "\n".join([*lines, *self._sizes(), *self._suggestions()])
+
+    def _suggestions(self) -> list[str]:
+        """What a training may need for classes that are small in the images, or in few of them."""
+        shares = self.counts.pixels / max(int(self.counts.pixels.sum()), 1)
+        frequencies = self.counts.images / max(len(self.sizes), 1)
+        there = [place for place, pixels in enumerate(self.counts.pixels) if pixels]
+        names = self.label_set.names
+        small = [f"{names[place]} ({100 * shares[place]:.2g} %)" for place in there if shares[place] < SMALL]
+        rare = [f"{names[place]} ({self.counts.images[place]})" for place in there if frequencies[place] < RARE]
+        lines = []
+        if small and len(there) > 1:
+            lines.append(
+                f"  few pixels: {_some(small)}; worth a trial: --set 'loss.name={{cross_entropy=1.0,dice=1.0}}'"
+            )
+        if rare:
+            lines.append(f"  in few images: {_some(rare)}; worth a trial: --set data.sampling=balanced")
+        return lines
 
     def _sizes(self) -> list[str]:
         if not self.sizes:
@@ -162,6 +184,11 @@ class Stats:
             "sizes": [[*size, count] for size, count in Counter(self.sizes).most_common()],
             "broken": list(self.broken),
         }
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
 
 
 def measure(dataset: Dataset, progress: Progress | None = None) -> Stats:

@@ -4,6 +4,8 @@ import base64
 import io
 import json
 import pickle
+import re
+import shlex
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from atrous.cli import app
 from atrous.data.doctor.check import check
 from atrous.data.files.masks import MaskError
 from atrous.data.files.rle import brush_of, rows_of
@@ -430,3 +434,32 @@ def test_a_yolo_line_that_is_a_box_or_in_pixels_is_refused(tmp_path: Path) -> No
         write(tmp_path / "labels/train/a.txt", line)
         with pytest.raises(MaskError, match=says):
             open_dataset(f"yolo:{tmp_path}", "train")[0]
+
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "coming-from.md"
+SECTIONS = {
+    title: re.findall(r"^atrous (.*)$", block, re.MULTILINE)
+    for title, block in re.findall(
+        r"^## (.+?)\n\n```bash\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+}
+
+
+@pytest.mark.parametrize("title", SECTIONS)
+def test_the_commands_for_who_comes_from_a_tool_work(
+    title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = SECTIONS[title]
+    (kind,) = {found for command in commands for found in re.findall(r"([\w-]+):my-export", command)}
+    monkeypatch.chdir(tmp_path)
+    next(make for named, make in WRITERS.values() if named == kind)(tmp_path / "my-export")
+    split = split_of(f"{kind}:my-export")  # one image is not enough to draw from
+    for command in commands:
+        result = CliRunner().invoke(app, [*shlex.split(command), "--split", split])
+        assert result.exit_code == 0, result.output
+    assert len(open_dataset("folder:my-images", split)) >= 1
+
+
+def test_each_tool_has_a_section() -> None:
+    kinds = {kind for commands in SECTIONS.values() for kind in re.findall(r"([\w-]+):my-export", " ".join(commands))}
+    assert kinds == {kind for kind, _ in WRITERS.values()} - {"panoptic"}  # COCO's section
