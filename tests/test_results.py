@@ -15,7 +15,7 @@ def test_every_page_is_listed_once() -> None:
 def test_budget_machine_and_commit_are_read_from_a_page(tmp_path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
-        "# Title\n\n- Budget of each row: 2.5 epochs over\n  train, batch 8.\n- Command `x`, commit 0123456789ab, seed 0.\n"
+        "# Title\n\n- Budget of each row: 2.5 epochs over\n  train, batch 8.\n- Command `x`, commit 0123456789ab.\n"
         "- Intel(R) Xeon(R) Processor @ 2.50GHz, 2 cores.\n"
     )
     entry = Entry.read(page)
