@@ -33,9 +33,9 @@ def models() -> None:
         size = (folder / "model.safetensors").stat().st_size / 1e6
         typer.echo(f"\n{name}{default}: {card['architecture']} on {card['backbone']}, {size:.1f} MB")
         typer.echo(f"  classes: {', '.join(card['label_set']['names'])}")
-        metrics = card.get("metrics", {})
-        for key, label in (("pixel_accuracy", "pixel accuracy"), ("mean_iou", "mean IoU")):
-            if key in metrics:
-                typer.echo(f"  {label} on {metrics['data']}: {100 * metrics[key]:.2f} %")
+        for metrics in (card.get("metrics", {}), *card.get("further_metrics", ())):
+            for key, label in (("pixel_accuracy", "pixel accuracy"), ("mean_iou", "mean IoU")):
+                if key in metrics:
+                    typer.echo(f"  {label} on {metrics['data']}: {100 * metrics[key]:.2f} %")
         typer.echo(f"  trained on {card.get('training_data', 'data that its card does not name')}")
         typer.echo(f"  card: {folder / 'README.md'}")
