@@ -15,7 +15,7 @@ MASKS = frozenset({"panoptic"})
 """Sources of annotation tools that have masks alone."""
 READS = {
     "cvat": ("CVAT for images 1.1: polygons, masks, ellipses; Segmentation mask 1.1", "masks"),
-    "labelme": ("polygons, rectangles, circles, masks; images inside the JSON", "masks"),
+    "labelme": ("polygons, rectangles, circles, masks; images inside the JSON; its export in VOC's folders", "masks"),
     "labelstudio": ("JSON and JSON-MIN: brushes, bitmasks, polygons, rectangles, ellipses", "brushes"),
     "coco": ("outlines; run lengths, compressed or not", "run lengths"),
     "coco-voc": ("the same, of VOC's 20 classes", "run lengths"),

@@ -38,6 +38,8 @@ def test_a_divisor_tells_the_class_of_each_object(tmp_path: Path) -> None:
     numbers = np.array([[0, 1, 2000, 2999], [1, 1003, 9, 9]], np.uint16)
     spec = folder(tmp_path, numbers, f"{names}ignore = [9]\ndivisor = 1000")
     assert open_dataset(spec, "all")[0].mask.tolist() == [[0, 1, 2, 2], [1, 1, 255, 255]]
+    small = np.array([[0, 1, 2, 9]] * 2, np.uint8)
+    assert open_dataset(folder(tmp_path, small), "all")[0].mask[0].tolist() == [0, 1, 2, 255]
     with pytest.raises(MaskError, match="the value 2999 by the divisor 10 is class 299, expected at most 255"):
         open_dataset(folder(tmp_path, numbers, f"{names}divisor = 10"), "all")[0]
     with pytest.raises(DatasetError, match="3 class names, where masks that number objects have two"):

@@ -63,7 +63,6 @@ def test_shapes_without_an_area_are_named(formats: Path) -> None:
         ("panoptic:coco_dataset/coco", "val", ("a", "b"), [0, 255]),
         ("roboflow:roboflow_dataset/coco", "train", ("background", "label_0", "label_1"), [0, 255]),
         ("cityscapes:cityscapes_dataset/train_dataset", "val", None, None),
-        ("cityscapes:cityscapes_dataset/dataset", "val", None, None),
     ],
 )
 def test_samples_of_datumaro(
@@ -78,6 +77,26 @@ def test_samples_of_datumaro(
         assert data.label_set.names == names
     if values is not None:
         assert np.unique(data[0].mask).tolist() == values
+
+
+def test_instance_ids_of_cityscapes_are_its_classes(formats: Path) -> None:
+    data = open_dataset(f"cityscapes:{formats}/datumaro/cityscapes_dataset/dataset", "val")
+    assert set(np.unique(data[0].mask).tolist()) <= {*range(19), 255}
+
+
+def test_labelmes_export_in_vocs_folders_is_read(formats: Path) -> None:
+    exported = formats / "labelme/semantic_segmentation/data_dataset_voc"
+    data = open_dataset(f"auto:{exported}", "all")
+    assert (len(data), data.label_set.names[:3]) == (3, ("background", "aeroplane", "bicycle"))
+    mask = np.asarray(Image.open(exported / "SegmentationClass/2011_000003.png"))
+    np.testing.assert_array_equal(data[0].mask, mask)
+
+
+def test_a_folder_of_exports_names_those_in_it(formats: Path) -> None:
+    with pytest.raises(
+        DatasetError, match=r"in it are auto:.*roboflow_dataset/coco \(roboflow\), auto:.*/yolo \(yolo\)"
+    ):
+        open_dataset(f"auto:{formats}/datumaro/roboflow_dataset", "train")
 
 
 def test_cvats_samples_are_of_boxes_lines_and_tracks(formats: Path) -> None:

@@ -108,6 +108,7 @@ class DecodedMask:
             objects = self.colors().astype(np.int64) @ np.array([65536, 256, 1])
         if objects.size and (objects.min() < 0 or (objects != np.rint(objects)).any()):
             raise MaskError(f"{self.name}: negative or broken values, expected numbers of objects, 0 for none")
+        objects = objects.astype(np.int64)  # a divisor may be more than 8 or 16 bits hold
         if form.divisor:
             classes = np.where(objects < form.divisor, objects, objects // form.divisor)
             if classes.size and classes.max() > IGNORE:

@@ -158,6 +158,27 @@ class AnnotatedSource(PublishedSource, ABC):
         )
 
 
+class UnsplitMasks(PublishedSource, ABC):
+    """Base of the exports of masks without splits: ``train``, ``val`` and ``all`` are drawn from them."""
+
+    @property
+    @abstractmethod
+    def pairs(self) -> list[Listed]:
+        """All pairs, in order."""
+
+    def splits(self) -> list[str]:
+        return ["train", "val"]
+
+    def list_file(self, split: str) -> Path:  # noqa: ARG002 - there are no lists
+        return self.root
+
+    def listed(self, split: str) -> list[Listed]:
+        if split == "all":
+            return self.pairs
+        names = set(drawn_names(self.spec, [pair.name for pair in self.pairs], split))
+        return [pair for pair in self.pairs if pair.name in names]
+
+
 def drawn_names(spec: str, names: Sequence[str], split: str) -> list[str]:
     """The names that ``train`` or ``val`` gets of a dataset without splits.
 

@@ -40,7 +40,19 @@ def _why_not(root: Path) -> str:
             "and read it as voc:PATH or cvat:PATH"
         )
     there = ", ".join([*(f"{name}/" for name in folders_in(root)[:6]), *(file.name for file in _files(root)[:6])])
-    return f": it has {there or 'nothing'}; docs/data.md lists the forms that can be read"
+    inside = ", ".join(f"auto:{root / name} ({kind})" for name, kind in _inside(root))
+    known = f"in it are {inside}" if inside else "docs/sources.md lists the forms that can be read"
+    return f": it has {there or 'nothing'}; {known}"
+
+
+def _inside(root: Path) -> list[tuple[str, str]]:
+    """The folders in a folder that are recognised, and what they are."""
+    found = []
+    for name in folders_in(root)[:20]:
+        kinds = list(dict.fromkeys(kind for kind, fits in _RULES if fits(root / name)))
+        if len(kinds) == 1:
+            found.append((name, kinds[0]))
+    return found[:6]
 
 
 def _files(root: Path) -> list[Path]:
@@ -84,6 +96,11 @@ def _has(*names: str) -> Callable[[Path], bool]:
     return lambda root: root.is_dir() and all(next(root.glob(name), None) for name in names)
 
 
+def _names_classes(root: Path) -> bool:
+    """Whether one of the files is there with which CVAT and labelme name the classes of masks in VOC's folders."""
+    return any((root / name).is_file() for name in ("labelmap.txt", "class_names.txt"))
+
+
 def _has_yolo(root: Path) -> bool:
     yaml = root.suffix in (".yaml", ".yml")
     return yaml if root.is_file() else (root / "data.yaml").is_file()
@@ -94,7 +111,8 @@ _RULES: tuple[tuple[str, Callable[[Path], bool]], ...] = (
     ("folder", lambda root: _has("images")(root) and not (root / "masks").exists() and has_images(root / "labels")),
     ("cvat", _has("labelmap.txt", "SegmentationClass")),
     ("cvat", lambda root: _is_cvat(root)),
-    ("voc", lambda root: _has("JPEGImages", "SegmentationClass")(root) and not (root / "labelmap.txt").is_file()),
+    ("labelme", _has("class_names.txt", "SegmentationClass")),
+    ("voc", lambda root: _has("JPEGImages", "SegmentationClass")(root) and not _names_classes(root)),
     ("coco", _has("annotations/instances_*.json")),
     ("coco-stuff", lambda root: _has("annotations/stuff_*.json")(root) and not _has("annotations/instances_*")(root)),
     ("panoptic", lambda root: _has("annotations/panoptic_*.json")(root) and not _has("annotations/instances_*")(root)),

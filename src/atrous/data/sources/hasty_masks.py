@@ -8,8 +8,8 @@ from pathlib import Path
 from atrous.data.files.documents import form_of, parsed, read_json
 from atrous.data.files.mask_form import MaskForm
 from atrous.data.files.masks import MaskFile
-from atrous.data.sources.annotated import BACKGROUND, VOID, ImageFinder, drawn_names, hex_color
-from atrous.data.sources.base import Listed, PublishedSource
+from atrous.data.sources.annotated import BACKGROUND, VOID, ImageFinder, UnsplitMasks, hex_color
+from atrous.data.sources.base import Listed
 from atrous.data.sources.names import visible
 from atrous.errors import DatasetError, InputError
 from atrous.labels import LabelSet
@@ -18,7 +18,7 @@ CLASSES = "label_classes.json"
 FORM = "Hasty's label_classes.json: a list of classes, each with png_index, class_name and color"
 
 
-class HastyMasks(PublishedSource):
+class HastyMasks(UnsplitMasks):
     """``label_classes.json`` and ``DATASET/NAME.png``, grey masks in which 0 is the background. The export has no
     images: they are put into ``images/DATASET``, or into ``images``.
     """
@@ -35,7 +35,7 @@ class HastyMasks(PublishedSource):
         self.mask_form = parsed(root / CLASSES, read_classes)
 
     @cached_property
-    def _pairs(self) -> list[Listed]:
+    def pairs(self) -> list[Listed]:
         finder = ImageFinder(self.root / "images")
         masks = [mask for mask in visible(self.root.glob("**/*.png")) if self.root / "images" not in mask.parents]
         return [self._pair(mask, finder) for mask in masks]
@@ -48,20 +48,8 @@ class HastyMasks(PublishedSource):
             raise DatasetError(f"{mask} may belong to any of {', '.join(map(str, found[:3]))}; put them into folders")
         return Listed(name, found[0] if found else self.root / "images" / f"{name}.jpg", MaskFile(mask))
 
-    def splits(self) -> list[str]:
-        return ["train", "val"]
-
-    def list_file(self, split: str) -> Path:  # noqa: ARG002 - Hasty has no splits
-        return self.root / CLASSES
-
-    def listed(self, split: str) -> list[Listed]:
-        if split == "all":
-            return self._pairs
-        names = set(drawn_names(self.spec, [pair.name for pair in self._pairs], split))
-        return [pair for pair in self._pairs if pair.name in names]
-
     def unlisted_images(self) -> list[Path]:
-        listed = {pair.image for pair in self._pairs}
+        listed = {pair.image for pair in self.pairs}
         return [image for image in ImageFinder(self.root / "images").every() if image not in listed]
 
 

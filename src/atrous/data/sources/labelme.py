@@ -15,10 +15,11 @@ from atrous.data.files.documents import form_of, read_json
 from atrous.data.files.embedded import extracted
 from atrous.data.files.find import is_file
 from atrous.data.files.pillow import open_with_pillow
-from atrous.data.files.shapes import Bitmap, Ellipse, Geometry, Polygon, Scene, Shape
+from atrous.data.files.shapes import Bitmap, Ellipse, Geometry, Overlap, Polygon, Scene, Shape
 from atrous.data.files.threads import read_all
 from atrous.data.sources.annotated import UNNAMED, AnnotatedSource
-from atrous.data.sources.base import Listed
+from atrous.data.sources.base import DatasetSource, Listed
+from atrous.data.sources.labelme_masks import CLASSES, LabelmeMasks
 from atrous.data.sources.names import read_lines, usual_split
 from atrous.errors import DatasetError, InputError
 
@@ -144,3 +145,13 @@ def _image_inside(file: Path) -> bytes:
     data = base64.b64decode(read_json(file)["imageData"])
     open_with_pillow(data).close()  # a damaged one fails here, by the name of the file
     return data
+
+
+def open_labelme(root: Path, overlap: Overlap | None = None) -> DatasetSource:
+    """Open the JSON files that labelme saves, or its export in VOC's folders.
+
+    Raises:
+        DatasetError: neither is there.
+    """
+    exported = (root / CLASSES).is_file() and (root / "SegmentationClass").is_dir()
+    return LabelmeMasks(root) if exported else Labelme(root, overlap)

@@ -19,7 +19,7 @@ from atrous.data.sources.folder import Folder
 from atrous.data.sources.geojson import GeoJson
 from atrous.data.sources.hasty import open_hasty
 from atrous.data.sources.huggingface import open_huggingface
-from atrous.data.sources.labelme import Labelme
+from atrous.data.sources.labelme import open_labelme
 from atrous.data.sources.labelstudio import LabelStudio
 from atrous.data.sources.mapillary import Mapillary
 from atrous.data.sources.names import closest, did_you_mean, folders_in
@@ -51,7 +51,7 @@ SOURCES: dict[str, Callable[..., DatasetSource]] = {
     "panoptic": CocoPanoptic,
     **{kind: partial(coco.Coco, kind=kind) for kind in coco.KINDS},
     "cvat": open_cvat,
-    "labelme": Labelme,
+    "labelme": open_labelme,
     "labelstudio": LabelStudio,
     "yolo": Yolo,
     "roboflow": open_roboflow,
