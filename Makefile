@@ -2,9 +2,9 @@
 PYTHON ?= python
 MINUTES ?= 120
 
-.PHONY: check lint types test bench zoo demo
+.PHONY: check lint types test bench zoo demo site
 
-check: lint types test
+check: lint types site test
 
 lint:
 	$(PYTHON) -m ruff format --check .
@@ -15,6 +15,9 @@ types:
 
 test:
 	$(PYTHON) -m pytest -q -n logical --maxprocesses 4 --dist worksteal
+
+site:
+	$(PYTHON) -m docs.site
 
 bench:
 	$(PYTHON) -m benchmarks.kernels
