@@ -1,6 +1,9 @@
 """A server in the tests' own process, with a model that goes by color."""
 
+import socket
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -16,6 +19,7 @@ pytest.importorskip("prometheus_client", reason="needs atrous[serve]")
 
 from starlette.testclient import TestClient
 
+from atrous.bundle import DEFAULT
 from atrous.grid import Grid
 from atrous.labels import LabelSet
 from atrous.models.base import Output
@@ -80,6 +84,26 @@ def served(name: str = "colors") -> ServedModel:
 def client_of(*models: ServedModel, settings: ServeSettings | None = None) -> TestClient:
     app = make_app(models or [served()], settings or ServeSettings(), cores=2)
     return TestClient(app, "http://server", raise_server_exceptions=False)
+
+
+def bundled() -> ServedModel:
+    """The bundled model."""
+    import atrous
+
+    return ServedModel(DEFAULT, DEFAULT, atrous.load(DEFAULT))
+
+
+@contextmanager
+def in_thread(*models: ServedModel) -> Iterator[str]:
+    """A server in a thread, on a port of its own: its address."""
+    uvicorn = pytest.importorskip("uvicorn", reason="needs atrous[serve]")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(make_app(models, ServeSettings()), log_config=None, ws="none"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        thread.join()
 
 
 def limited(**limits: Any) -> ServeSettings:

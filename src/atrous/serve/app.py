@@ -127,7 +127,7 @@ def _page_routes() -> list[BaseRoute]:
         return JSONResponse({"samples": listed})
 
     return [
-        Route("/", partial(send, PAGE / "docs.html")),
+        Route("/", partial(send, PAGE / "index.html")),
         Route("/docs", partial(send, PAGE / "docs.html")),
         Route("/page/samples.json", list_samples),
         Route("/page/samples/{name}", sample),

@@ -23,10 +23,9 @@ from atrous.grid import Grid
 from atrous.labels import LabelSet, encode_mask
 from atrous.models import loading
 from atrous.models.base import Output
+from tests.browser import chromium, open_page, serious_findings
 
 THINGS = LabelSet(("background", "red", "<b>green & co"))
-ROOT = Path(__file__).resolve().parents[3]
-AXE = ROOT / "node_modules/axe-core/axe.min.js"
 
 
 class ByColor(nn.Module):
@@ -169,26 +168,14 @@ def test_the_metrics_of_a_run_folder_are_read(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def browse() -> Iterator[Callable[[Path], Any]]:
+def browse() -> Iterator[Callable[..., Any]]:
     """Opens a page in headless Chromium without a network, on a phone or a desktop; notes what the console says."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install playwright)")
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if not chromium:
-        pytest.skip("needs an installed Chromium")
-    with sync_api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+    with chromium() as browser:
 
-        def open_page(file: Path, width: int = 1200, scheme: str = "light") -> Any:
-            page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme, offline=True)
-            page.set_default_timeout(120_000)
-            page.said = []
-            page.on("console", lambda message: page.said.append(message.text))
-            page.on("pageerror", lambda error: page.said.append(str(error)))
-            page.goto(file.as_uri())
-            return page
+        def open_file(file: Path, width: int = 1200, scheme: str = "light") -> Any:
+            return open_page(browser, file.as_uri(), width, scheme, offline=True)
 
-        yield open_page
-        browser.close()
+        yield open_file
 
 
 @pytest.mark.slow
@@ -221,8 +208,4 @@ def test_axe_finds_nothing_serious_and_nothing_is_wider_than_the_screen(
 ) -> None:
     page = browse(report / "report.html", width, scheme)
     assert page.evaluate("document.documentElement.scrollWidth") == width
-    if not AXE.is_file():
-        pytest.skip("needs axe-core in the checkout (npm install --no-save axe-core)")
-    page.evaluate(AXE.read_text(encoding="utf-8"))
-    found = page.evaluate("axe.run().then(result => result.violations.map(v => [v.impact, v.id, v.nodes[0].html]))")
-    assert [violation for violation in found if violation[0] in ("serious", "critical")] == []
+    assert serious_findings(page) == []
