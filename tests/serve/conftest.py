@@ -36,7 +36,7 @@ class ByColor(nn.Module):
     label_set, name = COLORS, "by_color"
     settings: ClassVar[dict[str, Any]] = {}
     backbone = SimpleNamespace(in_channels=3)
-    merges = ()
+    merges, scales = (), (1.0,)
 
     def __init__(self) -> None:
         super().__init__()

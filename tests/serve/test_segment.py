@@ -9,8 +9,12 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from atrous.data.files.images import open_image
 from atrous.data.files.rle import inside_runs, unpack_runs
-from tests.serve.conftest import client_of, limited, picture, served
+from atrous.inference.demo import find_demo_images
+from atrous.inference.large import Large
+from atrous.inference.tiles import Tiling
+from tests.serve.conftest import bundled, client_of, limited, picture, served
 
 
 def mask_of(content: bytes) -> np.ndarray:
@@ -171,6 +175,15 @@ def test_work_is_bounded(client: TestClient) -> None:
     assert "as much work as an image of" in many.json()["detail"]
     tiles = client.post("/segment?scales=4&tile=2049", content=large)
     assert "use smaller scales, or a smaller tile" in tiles.json()["detail"]
+
+
+def test_tiles_are_those_of_predict() -> None:
+    model, photo = bundled(), find_demo_images()[0]
+    with client_of(model) as client:
+        found = client.post("/segment?tile=513", content=photo.read_bytes()).json()
+    tiled = model.predictor().segment(open_image(photo), large=Large(Tiling(513)))
+    assert "labelled in tiles of 513 pixels" in found["notes"][0]
+    assert (mask_of(base64.b64decode(found["mask"])) == tiled.labels).all()
 
 
 def test_a_request_of_too_many_bytes_is_refused_before_it_is_read() -> None:

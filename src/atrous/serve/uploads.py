@@ -175,22 +175,29 @@ class _InMemory(MultiPartParser):
 
     spool_max_size = 2**40
 
+    def close(self) -> None:
+        """Close the files of the form, also those whose end is missing."""
+        for file in self._files_to_close_on_error:
+            file.close()
+
 
 async def _from_form(request: Request, body: bytes) -> Upload:
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 
+    parser = _InMemory(request.headers, stream(), max_files=2, max_fields=32)
     try:
-        form = await _InMemory(request.headers, stream(), max_files=2, max_fields=32).parse()
-    except (MultiPartException, KeyError, ValueError) as error:
-        reason = getattr(error, "message", "") or str(error)
-        raise Problem(400, f"the form can't be read ({reason}): send one as a browser or curl -F does") from None
-    try:
+        form = await parser.parse()
         files = [(name, value) for name, value in form.multi_items() if isinstance(value, UploadFile)]
         if [name for name, _ in files] not in ([FIELDS[0]], [FIELDS[1]]):
             found = ", ".join(f"'{name[:40]}'" for name, _ in files) or "none"
             raise Problem(400, f"the form's files are {found}; expected one, in the field 'image'")
         options = {name: value for name, value in form.items() if isinstance(value, str)}
         return Upload(await files[0][1].read(), options)
+    except Problem:
+        raise
+    except (MultiPartException, KeyError, ValueError) as error:
+        reason = getattr(error, "message", "") or str(error)
+        raise Problem(400, f"the form can't be read ({reason}): send one as a browser or curl -F does") from None
     finally:
-        await form.close()
+        parser.close()
