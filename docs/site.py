@@ -29,13 +29,16 @@ _CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
 
 def main(out: Annotated[Path, typer.Option(help="Folder for the site.")] = ROOT / "site") -> None:
     """Build the site; a broken link or reference fails."""
+    if out.exists() and not (out / "search.json").is_file():  # else it is an earlier site, which is replaced
+        raise SystemExit(f"{out} exists and is not a site of this command: name a new folder")
     stage()
     shutil.copyfile(ROOT / "docs" / "zensical.toml", BUILD / "zensical.toml")
     done = subprocess.run([sys.executable, "-m", "zensical", "build", "--clean", "--strict"], cwd=BUILD, check=False)
     if done.returncode:
         raise typer.Exit(done.returncode)
     keep_inside(BUILD / "site")
-    shutil.rmtree(out, ignore_errors=True)
+    if out.exists():
+        shutil.rmtree(out)
     shutil.move(BUILD / "site", out)
     typer.echo(f"open {out / 'index.html'}")
 

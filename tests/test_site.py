@@ -29,6 +29,13 @@ def test_pages_load_our_script_and_nothing_from_elsewhere(tmp_path: Path) -> Non
         site.keep_inside(tmp_path)
 
 
+def test_no_folder_but_an_earlier_site_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(SystemExit, match="is not a site of this command"):
+        site.main(tmp_path)
+    assert (tmp_path / "thesis.txt").exists()
+
+
 def test_every_page_has_a_place_in_the_menu() -> None:
     menu = (site.ROOT / "docs" / "zensical.toml").read_text(encoding="utf-8")
     pages = [path.relative_to(site.ROOT).as_posix() for path in [*site.ROOT.glob("*.md"), *site.ROOT.glob("docs/*.md")]]
