@@ -25,9 +25,10 @@ import atrous
 from atrous.data.files.images import read_image
 from atrous.data.files.rasters import open_dataset
 from atrous.inference.large import tiled_labels
+from atrous.inference.memory import model_context
 from atrous.inference.prepare import PreparedModel
 from atrous.inference.test_time import Inference
-from atrous.inference.tiles import Tiling
+from atrous.inference.tiles import ALIGNMENT, Tiling, image_tensor
 from atrous.models.base import SegmentationModel
 from studies.results import RESULTS, Result, Section, origin_of
 
@@ -36,6 +37,8 @@ BUNDLED = "deeplabv3plus_lite0_voc"
 ROW, COLUMN = 375, 500
 """Size of a photo in the mosaic."""
 SEAM_SIZE = (1500, 2000)
+STRIP_SIZE = (257, 4001)
+"""For tiles that overlap by twice a network's context: they are wide."""
 TILINGS = (Tiling(513, 256), Tiling(1025, 128), Tiling(1025, 256), Tiling(1025, 512))
 NOTES = (
     "Memory is the largest resident set of the whole process (`atrous predict`), torch and the model included.",
@@ -92,7 +95,7 @@ def measure(path: Path, out: Path, tiled: bool) -> dict[str, float]:
         "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
         "print(json.dumps({'seconds': time.perf_counter() - begin, 'bytes': peak}))"
     )
-    options = ["--tile", "1025", "--overlap", "128"] if tiled else ["--tile", "100001", "--overlap", "0"]
+    options = ["--tile", str(Tiling.tile)] if tiled else ["--tile", "100001", "--overlap", "0"]
     command = [sys.executable, "-c", code, "predict", str(path), "--model", BUNDLED, "--out", str(out), *options]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -108,12 +111,19 @@ def memory(images: list[np.ndarray], sizes: list[int]) -> Section:
             write_mosaic(path, images, side)
             for tiled in (True, False):
                 if tiled or side <= 4000:  # beyond, the whole image does not fit into an ordinary machine
-                    facts.append({"side": side, "tiled": tiled, **measure(path, Path(folder, f"out{tiled}"), tiled)})
+                    facts.append(
+                        {
+                            "side": side,
+                            "tiled": tiled,
+                            "tile": Tiling.tile,
+                            **measure(path, Path(folder, f"out{tiled}"), tiled),
+                        }
+                    )
                     typer.echo(str(facts[-1]))
     rows = [
         (
             f"{fact['side']:,}²",
-            "tiles of 1025, overlap 128" if fact["tiled"] else "whole",
+            f"tiles of {fact.get('tile', 1025)}" if fact["tiled"] else "whole",
             f"{fact['bytes'] / 1e9:.2f}",
             f"{fact['seconds']:.0f}",
             f"{fact['side'] ** 2 / 1e6 / fact['seconds']:.2f}",
@@ -177,28 +187,56 @@ def seams(images: list[np.ndarray]) -> Section:
     return Section("Seams", "", [header, *rows], "", facts, origin_of(" ".join([COMMAND, *sys.argv[2:]]), seed=0))
 
 
+def exact_overlap(images: list[np.ndarray]) -> Section:
+    """What tiles change that overlap by twice the network's context."""
+    image = np.concatenate([make() for make in mosaic_rows(images, *STRIP_SIZE)])
+    rows, facts = [], {}
+    for name, make in MODELS.items():
+        network = PreparedModel(make(), precision="float32")
+        context = model_context(network.model)
+        tiling = Tiling(-(-4 * context.pixels // ALIGNMENT) * ALIGNMENT + 65, 2 * context.pixels, context.pixels)
+        with network.running():
+            whole = Inference()(network, image_tensor(image, network.device))[0].numpy()
+        share = _difference(network, image, whole, tiling)
+        sees = f"{context.pixels} px" + (" and the whole image" if context.whole else "")
+        facts[name] = {"context": context.pixels, "whole": context.whole, "difference": share, "tile": tiling.tile}
+        rows.append((name, sees, f"{tiling.tile}, {tiling.overlap}", f"{share:.4%}"))
+        typer.echo(str(rows[-1]))
+    header = ("network", "sees to each side", "tile, overlap", "labels that differ")
+    return Section(
+        "Seams at twice the context",
+        "",
+        [header, *rows],
+        "",
+        facts,
+        origin_of(" ".join([COMMAND, *sys.argv[2:]]), seed=0),
+    )
+
+
 def _difference(network: PreparedModel, image: np.ndarray, whole: np.ndarray, tiling: Tiling) -> float:
     def read(rows: tuple[int, int], columns: tuple[int, int]) -> np.ndarray:
         return np.ascontiguousarray(image[slice(*rows), slice(*columns)])
 
     with network.running():
-        strips = tiled_labels(network, read, SEAM_SIZE, Inference(), tiling)
+        strips = tiled_labels(network, read, (image.shape[0], image.shape[1]), Inference(), tiling)
         return float((np.concatenate([strip for _, strip in strips]) != whole).mean())
 
 
 def main(
     voc: Path,
     sizes: Annotated[str, typer.Option(help="Sides of the mosaics.")] = "2000,4000,8000,20000",
-    part: Annotated[str, typer.Option(help="memory, seams or both.")] = "both",
+    part: Annotated[str, typer.Option(help="memory, seams, context or all.")] = "all",
 ) -> None:
     """Measure, and write the page."""
     begin, images = time.perf_counter(), photos(voc)
     sections: dict[str, Section] = {}
-    if part != "seams":
+    if part in ("memory", "all"):
         sections["memory"] = memory(images, [int(side) for side in sizes.split(",")])
         plot(sections["memory"].facts, RESULTS / "large.png")
-    if part != "memory":
+    if part in ("seams", "all"):
         sections["seams"] = seams(images)
+    if part in ("context", "all"):
+        sections["context"] = exact_overlap(images)
     Result("Large images", COMMAND, NOTES, sections).write(RESULTS / "large")
     typer.echo(f"{time.perf_counter() - begin:.0f} s")
 

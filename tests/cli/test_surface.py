@@ -17,9 +17,9 @@ Run = Callable[..., Result]
 SURFACE = {
     "demo": "--device --model --out",
     "predict": (
-        "--attention-maps --bands --batch --crf --device --every --flip --json --merge --model --out --output-stride "
-        "--overlap --overlay --overwrite --polygons --precision --probabilities --resize --resume --runtime --scales "
-        "--simplify --tile INPUT"
+        "--attention-maps --bands --batch --crf --device --engine --every --flip --json --longest-side --merge "
+        "--model --out --output-stride --overlap --overlay --overwrite --polygons --precision --probabilities "
+        "--resize --resume --runtime --scales --simplify --tile --workers INPUT"
     ),
     "evaluate": (
         "--classes --crf --data --device --flip --json --merge --model --model-classes --output-stride --overlap "

@@ -4,7 +4,9 @@ alone.
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from PIL import Image
 
 import atrous.inference.large as large_module
 from atrous.data.files.images import DecodedImage
+from atrous.data.files.rasters import open_dataset
 from atrous.inference.batch import predict_files
 from atrous.inference.large import Large
 from atrous.inference.predictor import Predictor
@@ -156,3 +159,82 @@ def test_outlines_replace_no_other_file(model: SegmentationModel, tmp_path: Path
     assert len(report.failed) == 2
     assert all("exists and is not a result of this image" in failed.reason for failed in report.failed)
     assert {file.read_text() for file in (tmp_path / "out").iterdir()} == {"mine"}
+
+
+def test_a_longest_side_shrinks_for_the_network_and_masks_stay_large(model: SegmentationModel, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8).repeat(16, 0).repeat(16, 1)
+    predictor = Predictor(model)
+    found = predictor.segment(DecodedImage(pixels), large=Large(longest_side=320))
+    assert found.labels.shape == (480, 640)
+    small = predictor.labels(cv2.resize(pixels, (320, 240), interpolation=cv2.INTER_AREA)[None])[0]
+    agree = (found.labels.reshape(240, 2, 320, 2) == small[:, None, :, None]).mean()
+    assert len(np.unique(small)) > 1
+    assert agree > 0.97  # labels change between the small image's pixels
+    whole = predictor.segment(DecodedImage(pixels)).labels
+    np.testing.assert_array_equal(predictor.segment(DecodedImage(pixels), large=Large(longest_side=640)).labels, whole)
+    report = predict_files(model, [write_raster(tmp_path / "a.tif")], tmp_path / "o", large=Large(longest_side=9))
+    assert "are not shrunk (--longest-side)" in report.failed[0].reason
+
+
+def test_networks_of_other_channels_read_files(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    options = {"rates": [1], "channels": 16, "low_level_channels": 8, "image_pooling": False}
+    four, one = (
+        Predictor(create_model("deeplabv3plus", backbone="test_resnet", num_classes=3, in_channels=n, **options))
+        for n in (4, 1)
+    )
+    values = np.random.default_rng(0).integers(0, 256, (64, 96, 4), np.uint8)
+    form = {"driver": "GTiff", "height": 64, "width": 96, "count": 4, "dtype": "uint8"}
+    with open_dataset(tmp_path / "a.tif", "w", **form) as file:
+        file.write(np.moveaxis(values, -1, 0))
+    np.save(tmp_path / "b.npy", values)
+    Image.fromarray(values[..., 0]).save(tmp_path / "grey.png")
+    Image.fromarray(values[..., :3]).save(tmp_path / "colour.png")
+    files = [tmp_path / name for name in ("a.tif", "b.npy", "colour.png")]
+    report = predict_files(four.network.model, files, tmp_path / "four")
+    expected = four.labels(values[None])[0]
+    assert len(np.unique(expected)) > 1
+    for name in "ab":
+        with Image.open(tmp_path / f"four/{name}.png") as mask:
+            np.testing.assert_array_equal(np.asarray(mask), expected)
+    assert "3 bands, expected band 4 for a network of 4 channels" in report.failed[0].reason
+    report = predict_files(one.network.model, [tmp_path / "grey.png", files[2]], tmp_path / "one")
+    with Image.open(tmp_path / "one/grey.png") as mask:
+        np.testing.assert_array_equal(np.asarray(mask), one.labels(values[None, ..., :1])[0])
+    assert "an image in colour, and the network takes 1 channel" in report.failed[0].reason
+
+
+def test_a_full_disk_fails_that_image_alone(
+    model: SegmentationModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, other = (write_raster(tmp_path / f"{name}.tif") for name in "ab")
+    append = large_module.LabelStore.append
+
+    def full(self: large_module.LabelStore, labels: np.ndarray) -> None:
+        if self.folder.name == ".b.labels" and self.rows:
+            raise OSError(28, "No space left on device")
+        append(self, labels)
+
+    monkeypatch.setattr(large_module.LabelStore, "append", full)
+    report = predict_files(model, [good, other], tmp_path / "out", large=TILES)
+    assert [done.path for done in report.done] == [good]
+    assert "No space left on device" in report.failed[0].reason
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["a.tif"]
+    monkeypatch.setattr(large_module.shutil, "disk_usage", lambda _: SimpleNamespace(free=60_000))
+    report = predict_files(model, [good], tmp_path / "more", large=TILES)
+    assert "200 × 330 pixels, whose labels need 0.0 GB on the disk" in report.failed[0].reason
+    assert list((tmp_path / "more").iterdir()) == []
+
+
+def test_a_turned_place_without_a_reference_system_is_kept(model: SegmentationModel, tmp_path: Path) -> None:
+    place = rasterio.Affine(0.2, 0.1, 400000.0, 0.1, -0.2, 5600000.0)
+    form = {"driver": "GTiff", "height": 40, "width": 60, "count": 3, "dtype": "uint8"}
+    with rasterio.open(tmp_path / "a.tif", "w", **form, transform=place) as file:
+        file.write(np.random.default_rng(0).integers(0, 256, (3, 40, 60), np.uint8))
+    report = predict_files(model, [tmp_path / "a.tif"], tmp_path / "out", outputs=OutputOptions(polygons="geojson"))
+    assert report.failed == ()
+    assert "it names no coordinate reference system" in report.notes[0]
+    with rasterio.open(tmp_path / "out/a.tif") as file:
+        assert (file.transform, file.crs) == (place, None)
+    outlines = json.loads((tmp_path / "out/a.geojson").read_text())["features"]
+    assert sum(f["properties"]["area"] for f in outlines) == pytest.approx(40 * 60 * 0.05)

@@ -256,7 +256,7 @@ def describe_evaluation(model: str, evaluation: Evaluation) -> str:
     return f"{model} ({evaluation.model}) on {evaluation.data}: {images}"
 
 
-def print_report(report: Report, out: Path) -> None:
+def print_report(report: Report, out: Path | str) -> None:
     """Print what was segmented and what failed; exit code 1 if something did."""
     for done in report.done[:LISTED]:
         typer.echo(f"{done.path} → {done.mask}: {format_fractions(done.fractions)}")

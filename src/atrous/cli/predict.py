@@ -20,7 +20,6 @@ from atrous.cli.options import (
     OverwriteResults,
     Precision,
     Resize,
-    ResultFolder,
     Runtime,
     Scales,
 )
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 
 def predict(
     inputs: Inputs,
-    out: ResultFolder,
+    out: Annotated[str, typer.Option("--out", help="Folder for the results; of URLs with --engine ray, its URL.")],
     model: OptionalModel = None,
     runtime: Runtime = None,
     device: Device = None,
@@ -73,6 +72,10 @@ def predict(
         ),
     ] = None,
     batch: Annotated[int | None, typer.Option("--batch", min=1, help="Tiles that run together; 1 by default.")] = None,
+    longest_side: Annotated[
+        int | None,
+        typer.Option("--longest-side", min=1, help="Shrink larger images to this for the network; masks stay large."),
+    ] = None,
     bands: Annotated[
         str | None, typer.Option("--bands", help="Of an image, the bands that the network reads: 4,3,2, from 1.")
     ] = None,
@@ -83,19 +86,41 @@ def predict(
     simplify: Annotated[
         float, typer.Option("--simplify", min=0, help="How far outlines may move, in the raster's units, or pixels.")
     ] = 0.0,
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option("--engine", help="Run here, or in workers on a Ray cluster.")
+    ] = "local",
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Of --engine ray; one per GPU or processor by default.")
+    ] = None,
 ) -> None:
     """Segment images and videos: a mask (palette PNG) for each image or frame; exit code 1 if something failed."""
+    if engine != "ray" and (urls := [place for place in (*inputs, out) if "://" in place]):
+        raise InputError(f"{urls[0]}: images and results in object stores are for --engine ray")
+    if workers is not None and engine != "ray":
+        raise InputError("--workers is for --engine ray; several images run side by side anyway")
     from atrous.inference.batch import predict_files
     from atrous.inference.results import OutputOptions
     from atrous.inference.video import split_videos
 
-    large = _large(tile, overlap, batch, bands)
+    large = _large(tile, overlap, batch, longest_side, bands)
     videos, images = split_videos(inputs)
     if videos and large:
-        raise InputError(f"--tile, --overlap, --batch and --bands are for images; {videos[0]} is a video")
+        raise InputError(
+            f"--tile, --overlap, --batch, --longest-side and --bands are for images; {videos[0]} is a video"
+        )
     if every is not None and not videos:
         raise InputError("--every is the distance between frames of a video, and there is no video among the inputs")
-    network = load_model(model, device, runtime, output_stride=output_stride, probabilities=probabilities or crf)
+    if videos and engine == "ray":
+        raise InputError(f"--engine ray is for images; {videos[0]} is a video")
+    if device and engine == "ray":
+        raise InputError("--engine ray picks the device of each worker: leave out --device")
+    network = load_model(
+        model,
+        "cpu" if engine == "ray" else device,
+        runtime,
+        output_stride=output_stride,
+        probabilities=probabilities or crf,
+    )
     set_resize(network, resize)
     options: dict[str, Any] = {
         "outputs": OutputOptions(overlay, json, probabilities, attention_maps, overwrite, polygons, simplify),
@@ -104,17 +129,26 @@ def predict(
         "inference": make_inference(network, scales, flip, merge, crf),
         "resume": resume,
     }
-    bad = [video for video in videos if not _predict_video(network, video, out, every or 1, options)]
+    bad = [video for video in videos if not _predict_video(network, video, Path(out), every or 1, options)]
     if images:
         with progress_bar("segmenting") as progress:
-            report = predict_files(network, images, out, large=large, progress=progress, **options)
+            if engine == "ray":
+                from atrous.inference.ray_engine import predict_on_ray
+
+                report = predict_on_ray(
+                    network, images, out, workers=workers, large=large, progress=progress, **options
+                )
+            else:
+                report = predict_files(network, images, out, large=large, progress=progress, **options)
         print_report(report, out)
     if bad:
         raise typer.Exit(1)
 
 
-def _large(tile: int | None, overlap: int | None, batch: int | None, bands: str | None) -> Large | None:
-    if (tile, overlap, batch, bands) == (None, None, None, None):
+def _large(
+    tile: int | None, overlap: int | None, batch: int | None, longest_side: int | None, bands: str | None
+) -> Large | None:
+    if (tile, overlap, batch, longest_side, bands) == (None, None, None, None, None):
         return None  # an exported model needs no torch
     from atrous.inference.large import Large
     from atrous.inference.tiles import Tiling
@@ -123,7 +157,7 @@ def _large(tile: int | None, overlap: int | None, batch: int | None, bands: str 
     if (tile, overlap, batch) != (None, None, None):
         tiling = Tiling(tile or Tiling.tile, overlap, batch=batch or 1)
     chosen = tuple(parse_integers("--bands", bands)) or None
-    return Large(tiling, chosen)
+    return Large(tiling, chosen, longest_side)
 
 
 def _predict_video(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from atrous.data.files.find import FoundImage, find_images
-from atrous.data.files.images import DecodedImage, open_image
+from atrous.data.files.images import DecodedImage, ImageError, open_image
 from atrous.data.files.rasters import choose_bands, is_windowed
 from atrous.errors import InputError
 from atrous.inference.exported import ExportedPredictor, check_inference, check_outputs
@@ -34,6 +34,8 @@ if TYPE_CHECKING:  # files can be labelled without torch
     from atrous.models.base import SegmentationModel
 
 
+Label = Callable[[FoundImage, DecodedImage], Segmentation]
+"""Finds the labels of an image."""
 SegmentWindowed = Callable[[FoundImage, Path, Writer], tuple[Done | Failed, tuple[str, ...]]]
 """Segments an image that is read in windows, and writes its results below a stem."""
 
@@ -106,8 +108,31 @@ def predict_files(
             (another ``merge``, or more than one view); nothing has been done then.
     """
     outputs = outputs or OutputOptions()
-    _check_supported(model, inference, outputs)
+    check_supported(model, inference, outputs)
     predictor = predictor_of(model, device=device, output_stride=output_stride, precision=precision)
+    label, label_raster = labelling(predictor, inference, outputs, large)
+    with computing(predictor, inference, precision, large, outputs) as (made_with, processors):
+        return label_files(
+            inputs,
+            out,
+            label,
+            label_raster,
+            outputs=outputs,
+            made_with=made_with,
+            resume=resume,
+            processors=processors,
+            progress=progress,
+            channels=predictor.in_channels,
+        )
+
+
+def labelling(
+    predictor: Predictor | ExportedPredictor,
+    inference: Inference | None,
+    outputs: OutputOptions,
+    large: Large | None,
+) -> tuple[Label, SegmentWindowed]:
+    """What labels a decoded image, and what segments one that is read in windows."""
 
     def label_raster(image: FoundImage, stem: Path, writer: Writer) -> tuple[Done | Failed, tuple[str, ...]]:
         if isinstance(predictor, ExportedPredictor):
@@ -118,24 +143,21 @@ def predict_files(
         return segment_raster(image, stem, writer, predictor.network, inference or Inference(), large or Large())
 
     def label(image: FoundImage, decoded: DecodedImage) -> Segmentation:
-        if large and large.bands:
-            there = decoded.pixels.shape[2]
-            chosen = choose_bands(there, predictor.in_channels, large.bands, str(image.path))
+        bands, channels = large.bands if large else None, predictor.in_channels
+        if bands or decoded.pixels.shape[2] != channels:
+            chosen = _bands_of(decoded, channels, bands, str(image.path))
             decoded = replace(decoded, pixels=np.ascontiguousarray(decoded.pixels[..., chosen]))
         return predictor.segment(decoded, inference, outputs.probabilities, large)
 
-    with computing(predictor, inference, precision, large) as (made_with, processors):
-        return label_files(
-            inputs,
-            out,
-            label,
-            label_raster,
-            outputs=outputs,
-            made_with=f"{made_with}-{outputs.simplify:g}" if outputs.polygons and outputs.simplify else made_with,
-            resume=resume,
-            processors=processors,
-            progress=progress,
-        )
+    return label, label_raster
+
+
+def _bands_of(decoded: DecodedImage, channels: int, bands: tuple[int, ...] | None, name: str) -> list[int]:
+    """The bands of a decoded image that become a network's channels."""
+    pixels = decoded.pixels
+    if channels == 1 and bands is None and (pixels != pixels[..., :1]).any():
+        raise ImageError(f"{name}: an image in colour, and the network takes 1 channel; choose a band (--bands 2)")
+    return choose_bands(pixels.shape[2], channels, bands, name)
 
 
 @contextmanager
@@ -144,17 +166,20 @@ def computing(
     inference: Inference | None,
     precision: Precision,
     large: Large | None = None,
+    outputs: OutputOptions | None = None,
 ) -> Iterator[tuple[str, Processors]]:
-    """A hash of what the labels depend on besides the image, and the processors that compute them."""
+    """A hash of what the results depend on besides the image, and the processors that compute them."""
+    outlines = f"-{outputs.simplify:g}" if outputs and outputs.polygons and outputs.simplify else ""
     if isinstance(predictor, ExportedPredictor):
-        yield predictor.settings_hash(inference, large.bands if large else None), Processors()
+        yield predictor.settings_hash(inference, large.bands if large else None) + outlines, Processors()
         return
     from atrous.inference.large import Large
     from atrous.inference.settings_hash import settings_hash
     from atrous.inference.test_time import Inference
 
     with torch_processors(predictor.network.device) as processors:
-        yield settings_hash(predictor.network, inference or Inference(), precision, large or Large()), processors
+        found = settings_hash(predictor.network, inference or Inference(), precision, large or Large())
+        yield found + outlines, processors
 
 
 @contextmanager
@@ -169,7 +194,7 @@ def torch_processors(device: torch.device) -> Iterator[Processors]:
         torch.set_num_threads(total)
 
 
-def _check_supported(
+def check_supported(
     model: SegmentationModel | ExportedModel, inference: Inference | None, outputs: OutputOptions
 ) -> None:
     """Refuse options that would fail at every image."""
@@ -202,7 +227,7 @@ def _check_attention(model: SegmentationModel, inference: Inference | None) -> N
 def label_files(
     inputs: Sequence[str | Path],
     out: str | Path,
-    label: Callable[[FoundImage, DecodedImage], Segmentation],
+    label: Label,
     segment_windowed: SegmentWindowed | None = None,
     *,
     outputs: OutputOptions,
@@ -210,6 +235,7 @@ def label_files(
     resume: bool = False,
     processors: Processors | None = None,
     progress: Callable[[int, int], None] | None = None,
+    channels: int = 3,
 ) -> Report:
     """Label files in any way, with the file handling of :func:`predict_files`.
 
@@ -226,7 +252,59 @@ def label_files(
         resume: see there.
         processors: what ``label`` computes with.
         progress: see there.
+        channels: that the images are to have.
     """
+    plan = plan_files(inputs, out, outputs, made_with, resume)
+    places = Places(processors or Processors(), len(plan.jobs))
+
+    def work(job: Job) -> Result:
+        return segment_file(job, plan.writer, label, segment_windowed, places, channels)
+
+    return plan.report(in_order(work, plan.jobs, places.count + FILE_THREADS), progress)
+
+
+Job = tuple[FoundImage, Path]
+"""An image, and where its results go below the folder of results, without ending."""
+Result = tuple[Done | Failed, tuple[str, ...]]
+"""What became of an image, and notes on it."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done: the jobs of a call, what writes their results, and what is known before.
+
+    Args:
+        jobs: in input order.
+        writer: of the results.
+        notes: for the user.
+        kept: how many images have complete results, which are kept.
+        begin: when it was made.
+    """
+
+    jobs: tuple[Job, ...]
+    writer: Writer
+    notes: tuple[str, ...]
+    kept: int
+    begin: float
+
+    def report(self, results: Iterable[Result], progress: Callable[[int, int], None] | None) -> Report:
+        """Gather the results of the jobs, in their order."""
+        finished: list[Done | Failed] = []
+        notes = list(self.notes)
+        for result, said in results:
+            finished.append(result)
+            notes += [f"{result.path}: {note}" for note in said]
+            if progress:
+                progress(len(finished), len(self.jobs))
+        done = tuple(result for result in finished if isinstance(result, Done))
+        failed = tuple(result for result in finished if isinstance(result, Failed))
+        return Report(done, failed, tuple(notes), time.perf_counter() - self.begin, self.kept)
+
+
+def plan_files(
+    inputs: Sequence[str | Path], out: str | Path, outputs: OutputOptions, made_with: str, resume: bool
+) -> Plan:
+    """Find the images, and choose where the results of each go; arguments as for :func:`label_files`."""
     begin = time.perf_counter()
     out = Path(out)
     if out.exists() and not out.is_dir():
@@ -238,27 +316,26 @@ def label_files(
     if resume:
         todo, remade = writer.without_complete(todo)
         notes += remade
-    places = Places(processors or Processors(), len(todo))
+    return Plan(tuple(todo), writer, tuple(notes), len(found) - len(todo), begin)
 
-    def work(job: tuple[FoundImage, Path]) -> tuple[Done | Failed, tuple[str, ...]]:
-        image, stem = job
-        if segment_windowed and is_windowed(image.path):
-            with places.taken(PIXELS_AT_ONCE):
-                return segment_windowed(image, stem, writer)
-        try:
-            decoded = open_image(image.path)
-            with places.taken(decoded.pixels.shape[0] * decoded.pixels.shape[1]):
-                segmentation = label(image, decoded)
-        except (ValueError, OSError, MemoryError, RuntimeError) as error:
-            return failure(image, error), ()
-        return writer.write(image, stem, segmentation), segmentation.notes
 
-    finished: list[Done | Failed] = []
-    for result, said in in_order(work, todo, places.count + FILE_THREADS):
-        finished.append(result)
-        notes += [f"{result.path}: {note}" for note in said]
-        if progress:
-            progress(len(finished), len(todo))
-    done = tuple(result for result in finished if isinstance(result, Done))
-    failed = tuple(result for result in finished if isinstance(result, Failed))
-    return Report(done, failed, tuple(notes), time.perf_counter() - begin, len(found) - len(todo))
+def segment_file(
+    job: Job,
+    writer: Writer,
+    label: Label,
+    segment_windowed: SegmentWindowed | None,
+    places: Places,
+    channels: int = 3,
+) -> Result:
+    """Read an image, segment it and write the results."""
+    image, stem = job
+    if segment_windowed and is_windowed(image.path, channels):
+        with places.taken(PIXELS_AT_ONCE):
+            return segment_windowed(image, stem, writer)
+    try:
+        decoded = open_image(image.path)
+        with places.taken(decoded.pixels.shape[0] * decoded.pixels.shape[1]):
+            segmentation = label(image, decoded)
+    except (ValueError, OSError, MemoryError, RuntimeError) as error:
+        return failure(image, error), ()
+    return writer.write(image, stem, segmentation), segmentation.notes

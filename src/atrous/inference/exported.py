@@ -62,10 +62,10 @@ class ExportedPredictor:
         return key_of(file_hash(self.model.file), self.model.runtime, described, bands)[:16]
 
     def no_tiles(self) -> InputError:
-        """Why large rasters are not labelled."""
+        """Why large rasters are not labelled, nor images shrunk."""
         return InputError(
-            f"{self.model.file} gives no logits to blend over tiles, which this image is labelled in: use the model's "
-            "own folder"
+            f"{self.model.file} gives labels and no logits, which tiles are blended from and labels of shrunk images "
+            "drawn from: use the model's own folder"
         )
 
     def labels(self, images: NDArray[np.uint8], inference: Inference | None = None) -> NDArray[np.uint8]:
@@ -93,12 +93,12 @@ class ExportedPredictor:
             decoded: the image, uint8 ``(H, W, C)``.
             inference: a single view, with or without a CRF.
             keep_probabilities: keep the class probabilities, at the image's size and before any CRF.
-            large: tiles are refused; an exported file labels an image as a whole.
+            large: tiles and a longest side are refused; an exported file labels an image as a whole, as it is.
 
         Raises:
             InputError: scales or mirror images, or a CRF or probabilities of a file that computes labels alone.
         """
-        if large and large.tiling:
+        if large and (large.tiling or large.longest_side):
             raise self.no_tiles()
         check_inference(self.model, inference)
         crf = inference.crf if inference else None

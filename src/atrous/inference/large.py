@@ -23,6 +23,7 @@ from atrous.data.files.mask_rows import write_geotiff_rows, write_png_rows
 from atrous.data.files.rasters import EightBits, Raster, import_rasterio, open_raster
 from atrous.errors import InputError
 from atrous.files import write_atomically
+from atrous.inference.fast import give_back_freed_memory
 from atrous.inference.memory import fits, model_context
 from atrous.inference.origin import Origin
 from atrous.inference.pooling import with_image_means
@@ -49,10 +50,20 @@ class Large:
         tiling: the tiles; by default one of the whole image if the memory suffices for it, else those of
             :class:`~atrous.inference.tiles.Tiling`, which overlap by what the network sees.
         bands: which bands of an image become the network's channels, counted from 1; by default the first ones.
+        longest_side: pixels that the longest side of an image has in the network at most: a larger one is shrunk, and
+            its labels are found at its own size. For images that are decoded whole.
+
+    Raises:
+        InputError: a longest side below 1.
     """
 
     tiling: Tiling | None = None
     bands: tuple[int, ...] | None = None
+    longest_side: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.longest_side is not None and self.longest_side < 1:
+            raise InputError(f"the longest side is at least 1 pixel, not {self.longest_side}")
 
     def tiles(self, network: PreparedModel, size: tuple[int, int], inference: Inference) -> Tiling:
         """The tiles of an image of this size."""
@@ -103,6 +114,11 @@ def _segment_raster(
 ) -> tuple[Done, tuple[str, ...]]:
     if writer.options.probabilities or writer.options.attention_maps:
         raise InputError("probabilities and attention maps are not written for images that are read in windows")
+    if large.longest_side:
+        raise InputError(
+            "images that are read in windows are not shrunk (--longest-side): leave it out, or shrink the image, for "
+            "example with gdal_translate -outsize 4000 0"
+        )
     path, base, label_set = image.path, writer.out / stem, network.model.label_set
     with open_raster(path) as raster:
         tiff = raster.georeference is not None or raster.height * raster.width > LARGEST_PNG
@@ -115,6 +131,7 @@ def _segment_raster(
         tiling = large.tiles(network, size, inference)
         key = f"{writer.made_with} {_identity(path)} {tiling} {large.bands}"
         store = LabelStore(base.with_name(f".{base.name}.labels"), key, raster.width)
+        _check_room(store, size)
         notes = list(values.notes)
         if max(len(tiling.spans(side)) for side in size) > 1:
             notes.append(seam_note(network, tiling))
@@ -145,6 +162,21 @@ def _segment_raster(
     return Done(path, target, {name: count / total for name, count in found.items()}), tuple(notes)
 
 
+def _check_room(store: LabelStore, size: tuple[int, int]) -> None:
+    """Refuse an image whose labels the disk has no room for, before hours of work: a byte a pixel while it runs.
+
+    Raises:
+        InputError: too little is free.
+    """
+    needed, free = (size[0] - store.rows) * size[1], shutil.disk_usage(store.folder).free
+    if needed > free:
+        store.remove()
+        raise InputError(
+            f"{size[0]:,} × {size[1]:,} pixels, whose labels need {needed / 1e9:,.1f} GB on the disk of the results, "
+            f"where {free / 1e9:,.1f} GB are free; choose another --out, or cut the image"
+        )
+
+
 def _fill(
     store: LabelStore, raster: Raster, values: EightBits, network: PreparedModel, inference: Inference, tiling: Tiling
 ) -> None:
@@ -158,6 +190,7 @@ def _fill(
                 absent = raster.absent(raster.read((top, top + len(labels)), (0, raster.width)))
                 labels = np.where(absent, np.uint8(IGNORE), labels)
             store.append(labels)
+            give_back_freed_memory()
 
 
 def tiled_labels(

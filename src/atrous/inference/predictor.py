@@ -8,6 +8,7 @@ from threading import Lock
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -16,13 +17,13 @@ from atrous.data.files.exif import Pixels
 from atrous.data.files.images import DecodedImage
 from atrous.data.files.rasters import Span
 from atrous.errors import InputError
-from atrous.grid import PIXELS, by_side, resample
+from atrous.grid import PIXELS, Grid, by_side, resample
 from atrous.inference.large import Large, seam_note, tiled_labels
 from atrous.inference.prepare import Precision, PreparedModel, fingerprint, require_model
 from atrous.inference.segmentation import ClassProbabilities, Segmentation, shown_pixels
 from atrous.inference.sources import check_pixels
 from atrous.inference.test_time import Inference, View
-from atrous.inference.tiles import Tiling
+from atrous.inference.tiles import Tiling, image_tensor
 from atrous.models.base import SegmentationModel
 from atrous.models.layers import full_precision
 
@@ -109,14 +110,14 @@ class Predictor:
             large: how the image is cut into tiles, which by default is done where the memory does not suffice for it
                 whole. Probabilities and attention are of whole images alone.
         """
-        size = decoded.pixels.shape[:2]
+        size, inference, large = decoded.pixels.shape[:2], inference or Inference(), large or Large()
         with self.network.running():
-            tiling = (
-                None if keep_probabilities else (large or Large()).tiles(self.network, size, inference or Inference())
-            )
+            if large.longest_side and max(size) > large.longest_side:
+                return _segment(self.network, decoded, inference, keep_probabilities, large.longest_side)
+            tiling = None if keep_probabilities else large.tiles(self.network, size, inference)
             if tiling and max(len(tiling.spans(side)) for side in size) > 1:
-                return _segment_in_tiles(self.network, decoded, inference or Inference(), tiling)
-            return _segment(self.network, decoded, inference or Inference(), keep_probabilities)
+                return _segment_in_tiles(self.network, decoded, inference, tiling)
+            return _segment(self.network, decoded, inference, keep_probabilities)
 
 
 _KEPT: WeakKeyDictionary[SegmentationModel, dict[Any, tuple[Any, Predictor]]] = WeakKeyDictionary()
@@ -166,10 +167,18 @@ def _segment_in_tiles(
 
 
 def _segment(
-    network: PreparedModel, decoded: DecodedImage, inference: Inference, keep_probabilities: bool
+    network: PreparedModel,
+    decoded: DecodedImage,
+    inference: Inference,
+    keep_probabilities: bool,
+    longest_side: int | None = None,
 ) -> Segmentation:
-    image = torch.from_numpy(decoded.pixels).permute(2, 0, 1)[None].to(network.device)  # (1, 3, H, W)
-    labels, views = inference(network, image)
+    image = image_tensor(decoded.pixels, network.device)  # (1, C, H, W)
+    if longest_side is None:
+        labels, views = inference(network, image)
+    else:
+        views = _views_of_smaller(network, decoded.pixels, inference, longest_side)
+        labels = inference.labels(views, image)
     probabilities = _probabilities(inference, views, decoded.pixels.shape[1]) if keep_probabilities else None
     shown = shown_pixels(decoded.pixels)
     found = Segmentation(labels.cpu().numpy(), shown, network.model.label_set, decoded.notes, probabilities)
@@ -179,6 +188,25 @@ def _segment(
     with full_precision(image):
         weights = resample(views[0].attention.float(), views[0].grid, PIXELS, size)[0].cpu().numpy()
     return replace(found, attention=weights, scales=network.model.scales)
+
+
+def _views_of_smaller(network: PreparedModel, pixels: Pixels, inference: Inference, longest_side: int) -> list[View]:
+    """What the network sees of an image that is shrunk to a longest side, placed in the image itself."""
+    height, width = pixels.shape[:2]
+    factor = longest_side / max(height, width)
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).reshape(*size[::-1], -1)
+    views = inference.views(network, network.preprocess(image_tensor(small, network.device)))
+    across, down = width / size[0], height / size[1]
+
+    def enlarged(grid: Grid, scale: float) -> Grid:
+        return Grid(grid.stride * scale, grid.offset * scale + (scale - 1) / 2)
+
+    placed = []
+    for view in views:
+        rows, columns = by_side(view.grid)
+        placed.append(replace(view, grid=(enlarged(rows, down), enlarged(columns, across))))
+    return placed
 
 
 def _probabilities(inference: Inference, views: Sequence[View], width: int) -> ClassProbabilities:

@@ -86,18 +86,18 @@ class OutputOptions:
 
 @dataclass(frozen=True)
 class Done:
-    """An image that was segmented: its path, its mask, and the fraction of each class in it."""
+    """An image that was segmented: its path, its mask (or the URL of either), and the fraction of each class in it."""
 
-    path: Path
-    mask: Path
+    path: Path | str
+    mask: Path | str
     fractions: dict[str, float]
 
 
 @dataclass(frozen=True)
 class Failed:
-    """An image that was not segmented, and why."""
+    """An image that was not segmented, by its path or URL, and why."""
 
-    path: Path
+    path: Path | str
     reason: str
 
 

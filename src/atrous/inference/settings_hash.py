@@ -21,14 +21,14 @@ def settings_hash(
         network: its name, classes, settings and weights count, wherever it is stored.
         inference: views, their merge, and the CRF.
         precision: that was asked for; what it became on this machine counts too.
-        large: how images are cut into tiles, and which bands are read.
+        large: how images are cut into tiles or shrunk, and which bands are read.
     """
     model, crf = network.model, inference.crf
     described = {
         "model": [model.name, model.label_set.to_dict(), model.settings],
         "precision": [precision, network.precision],
         "views": [inference.scales, inference.flip, inference.merge],
-        "tiles": large and [repr(large.tiling), large.bands],
+        "tiles": large and [repr(large.tiling), large.bands, large.longest_side],
         "crf": crf and [repr(crf.kernels), crf.iterations, crf.normalization, crf.order, crf.tolerance],
     }
     found = blake2b(dumps(described, sort_keys=True).encode(errors="backslashreplace"), digest_size=8)

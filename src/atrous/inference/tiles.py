@@ -59,7 +59,7 @@ class Tiling:
         [(0, 481), (352, 833), (704, 1000)]
     """
 
-    tile: int = 1025
+    tile: int = 769
     overlap: int | None = None
     context: int = 0
     batch: int = 1

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from atrous.data.files.images import ImageError, open_image
+from atrous.data.files.images import ImageError, open_image, read_image
 from atrous.data.files.mask_rows import write_geotiff_rows, write_png_rows
 from atrous.data.files.rasters import EightBits, Georeference, open_raster
 from atrous.labels import LabelSet
@@ -113,3 +113,13 @@ def test_masks_are_written_row_by_row(tmp_path: Path) -> None:
         assert tiff.overviews(1)
         assert tiff.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "a.tif"]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_windows_of_turned_tiffs_are_upright(orientation: int, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.tif", tiffinfo={274: orientation})
+    upright = read_image(tmp_path / "a.tif")
+    with open_raster(tmp_path / "a.tif") as raster:
+        assert (raster.height, raster.width) == upright.shape[:2]
+        np.testing.assert_array_equal(raster.read((5, 33), (2, 39)), upright[5:33, 2:39])

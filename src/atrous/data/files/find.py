@@ -25,11 +25,18 @@ class FoundImage:
         path: of the file.
         relative: below the folder, or below the fixed part of the pattern; only the name if the file itself was given.
         explicit: whether the file itself was given, and not found in a folder or by a pattern.
+        url: of an image in an object store, whose path is then its name alone.
     """
 
     path: Path
     relative: Path
     explicit: bool
+    url: str = ""
+
+    @property
+    def place(self) -> Path | str:
+        """Where it is, for messages."""
+        return self.url or self.path
 
 
 def find_images(inputs: Sequence[str | Path]) -> list[FoundImage]:

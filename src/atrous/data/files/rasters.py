@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from atrous.data.files.eight_bits import dark_note
 from atrous.data.files.exif import Pixels
 from atrous.data.files.images import ImageError, open_image
+from atrous.data.files.turned import TurnedRaster, tiff_orientation
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 ARRAY_SUFFIXES = (".npy", ".zarr")
@@ -133,6 +134,10 @@ class TiffRaster:
         lost = self.georeference is not None and not dataset.crs
         self.notes: tuple[str, ...] = ("it names no coordinate reference system",) if lost else ()
 
+    def read_alpha_as_values(self) -> None:
+        """Take the alpha band for one of measurements: many programs declare the fourth of any four bands as alpha."""
+        self.alpha, self.tells_absent = None, self.nodata is not None
+
     def read(self, rows: Span, columns: Span) -> NDArray[Any]:
         try:
             values = self.dataset.read(window=(rows, columns))
@@ -183,12 +188,16 @@ def open_raster(path: str | Path) -> Iterator[Raster]:
                     f"{path}: bands of different types ({', '.join(dataset.dtypes)}), expected one; convert them with "
                     "gdal_translate -ot"
                 )
-            yield TiffRaster(dataset, path)
+            raster, orientation = TiffRaster(dataset, path), tiff_orientation(path)
+            if orientation == 1 or raster.georeference is not None:  # a transform speaks of the stored pixels
+                yield raster
+            else:
+                yield TurnedRaster(raster, orientation)
 
 
-def is_windowed(path: Path) -> bool:
-    """Whether an image is worth reading in windows: an array, or a TIFF that knows its place on the earth or is large,
-    if rasterio is installed.
+def is_windowed(path: Path, channels: int = 3) -> bool:
+    """Whether an image is read in windows: an array, or a TIFF that knows its place on the earth, is large, or is for a
+    network of other channels than red, green and blue, which decoding would make of it; if rasterio is installed.
     """
     suffix = path.suffix.lower()
     if suffix in ARRAY_SUFFIXES:
@@ -197,7 +206,7 @@ def is_windowed(path: Path) -> bool:
         return False
     try:
         with open_raster(path) as raster:
-            return raster.georeference is not None or raster.height * raster.width > WHOLE
+            return channels != 3 or raster.georeference is not None or raster.height * raster.width > WHOLE
     except ImageError:  # reading it as an ordinary image says what is wrong
         return False
 
@@ -269,6 +278,8 @@ class EightBits:
         self.raster = raster
         self.chosen = choose_bands(raster.bands, channels, bands, name)
         self.notes = raster.notes
+        if isinstance(raster, TiffRaster) and raster.alpha in self.chosen:
+            raster.read_alpha_as_values()
         self.low, self.high = (0.0, 255.0) if raster.dtype == np.uint8 else self._range()
         self.shift = 0 if raster.dtype == np.uint8 else None
         if raster.dtype in (np.uint16, np.int16) and self.low >= 0:
