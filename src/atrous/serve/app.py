@@ -97,7 +97,7 @@ def _own_routes(segmenter: Segmenter, metrics: Metrics) -> list[BaseRoute]:
         return Response(metrics.text(), headers={"Content-Type": TYPE})
 
     async def api(_: Request) -> Response:
-        return JSONResponse(describe_api())
+        return JSONResponse(describe_api(tuple(segmenter.models)))
 
     return [
         Route("/segment", segment, methods=["POST"]),

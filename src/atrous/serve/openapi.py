@@ -29,8 +29,8 @@ _PROBLEMS = {
 
 
 @cache
-def describe_api() -> Json:
-    """The description."""
+def describe_api(models: tuple[str, ...]) -> Json:
+    """The description of a server with models of these names."""
     kinds = [(Answer, "serialization"), (InferRequest, "validation"), (SegmentOptions, "validation")]
     _, schemas = models_json_schema(kinds, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
     schemas = schemas["$defs"]
@@ -43,7 +43,7 @@ def describe_api() -> Json:
             "version": version("atrous"),
             "description": "Semantic segmentation: an image in, the class of each of its pixels out.",
         },
-        "paths": _paths(options),
+        "paths": _paths(options, list(models)),
         "components": {
             "schemas": schemas,
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
@@ -52,7 +52,7 @@ def describe_api() -> Json:
     }
 
 
-def _paths(options: Json) -> Json:
+def _paths(options: Json, models: list[str]) -> Json:
     form = {"type": "object", "required": ["image"], "properties": {"image": _IMAGE["schema"]}}
     segment = {
         "summary": "Segment an image.",
@@ -73,7 +73,7 @@ def _paths(options: Json) -> Json:
             **_errors(400, 401, 404, 406, 408, 413, 415, 422, 429, 503),
         },
     }
-    name = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
+    name = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "enum": models}}
     infer = {
         "summary": "KServe V2: infer from a tensor 'image' (UINT8 [N, H, W, 3]) or 'file' (BYTES [1]).",
         "parameters": [name],
