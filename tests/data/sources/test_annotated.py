@@ -306,6 +306,28 @@ def test_a_folder_of_something_else_says_what_is_missing(tmp_path: Path, kind: s
         open_dataset(f"{kind}:{tmp_path}", "train")
 
 
+def test_a_drawn_background_of_hasty_is_refused_unless_its_value_is_0(tmp_path: Path) -> None:
+    hasty_masks(tmp_path)
+    file = tmp_path / "label_classes.json"
+    rows = json.loads(file.read_text())
+    for value in (0, 5):
+        write(file, [*rows, {"png_index": value, "class_name": "Background", "color": "#102030"}])
+        if value:
+            with pytest.raises(DatasetError, match=r"label_classes.json.* Background has png_index 5, expected 0"):
+                open_dataset(f"hasty:{tmp_path}", "all")
+        else:
+            assert open_dataset(f"hasty:{tmp_path}", "all").label_set.names == ("background", "leaf")
+
+
+def test_masks_of_hasty_find_the_image_of_their_folder_among_those_of_one_name(tmp_path: Path) -> None:
+    hasty_masks(tmp_path)
+    photo(tmp_path / "images/other/a.jpg")
+    assert find_source(f"hasty:{tmp_path}").listed("all")[0].image == tmp_path / "images/set/a.jpg"
+    (tmp_path / "images/set/a.jpg").rename(tmp_path / "images/a.jpg")
+    with pytest.raises(DatasetError, match=r"a.png may belong to any of .*; put them into folders"):
+        open_dataset(f"hasty:{tmp_path}", "all")
+
+
 def test_segmentation_of_objects_is_refused_with_the_right_name(tmp_path: Path) -> None:
     for name in ("JPEGImages", "SegmentationObject", "ImageSets/Segmentation"):
         (tmp_path / name).mkdir(parents=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -36,15 +37,17 @@ class HastyMasks(UnsplitMasks):
 
     @cached_property
     def pairs(self) -> list[Listed]:
-        finder = ImageFinder(self.root / "images")
+        images: dict[str, list[Path]] = {}
+        for image in ImageFinder(self.root / "images").every():
+            images.setdefault(image.stem, []).append(image)
         masks = [mask for mask in visible(self.root.glob("**/*.png")) if self.root / "images" not in mask.parents]
-        return [self._pair(mask, finder) for mask in masks]
+        return [self._pair(mask, images.get(mask.stem, [])) for mask in masks]
 
-    def _pair(self, mask: Path, finder: ImageFinder) -> Listed:
+    def _pair(self, mask: Path, images: Sequence[Path]) -> Listed:
+        """A mask with its image, one of those that have its name, beside others of the same folder."""
         name = mask.relative_to(self.root).with_suffix("").as_posix()
-        images = [image for image in finder.every() if image.stem == mask.stem]
-        beside = [image for image in images if image.parent.name == mask.parent.name]
-        if len(found := beside or images) > 1:
+        found = [image for image in images if image.parent.name == mask.parent.name] or images
+        if len(found) > 1:
             raise DatasetError(f"{mask} may belong to any of {', '.join(map(str, found[:3]))}; put them into folders")
         return Listed(name, found[0] if found else self.root / "images" / f"{name}.jpg", MaskFile(mask))
 
@@ -63,7 +66,13 @@ def read_classes(file: Path) -> MaskForm:
         rows = {int(row["png_index"]): row for row in read_json(file)}
         kept = {0: ("background", (0, 0, 0))}
         for value, row in sorted(rows.items()):
-            if row["class_name"].lower() not in BACKGROUND | VOID:
+            called = row["class_name"].lower()
+            if called in BACKGROUND and value != 0:
+                raise InputError(
+                    f"{row['class_name']} has png_index {value}, expected 0, the value of pixels without a class; give "
+                    "it 0 in Hasty, or another name here, to merge both with a class table (--classes)"
+                )
+            if called not in BACKGROUND | VOID:
                 kept[value] = row["class_name"], hex_color((row.get("color") or "#808080")[:7])
         if len(kept) < 2 or not 0 <= min(rows) <= max(rows) <= 255:
             raise InputError(f"{len(kept) - 1} classes with values {', '.join(map(str, sorted(rows)))}")
