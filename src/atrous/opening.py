@@ -72,7 +72,7 @@ def open_model(
     if is_exported(source):
         return _open_file(Path(source), runtime, told)
     if runtime in RUNTIMES:
-        return open_exported(_exported_copy(source, output_stride, probabilities, told), runtime)
+        return open_exported(exported_copy(source, output_stride, probabilities, told), runtime)
     if runtime == "auto" and (picked := _pick(source, output_stride, probabilities, told)):
         return picked
     from atrous.models import loading
@@ -104,7 +104,7 @@ def _pick(
         tell(f"runtime: torch (no other is installed: {INSTALL})")
         return None
     try:
-        file = _exported_copy(source, output_stride, probabilities, told)
+        file = exported_copy(source, output_stride, probabilities, told)
     except AtrousError as error:
         tell(f"runtime: torch ({error})")
         return None
@@ -130,8 +130,11 @@ def _describe(found: Mapping[str, Verdict], picked: str) -> str:
     return f"runtime: {picked} ({'; '.join([why, *others] if why else others)})"
 
 
-def _exported_copy(
-    source: str | Path, output_stride: int | None, probabilities: bool, told: Callable[[str], None] | None
+def exported_copy(
+    source: str | Path,
+    output_stride: int | None = None,
+    probabilities: bool = False,
+    told: Callable[[str], None] | None = None,
 ) -> Path:
     """A model as an ``.onnx`` file in the user's cache, exported unless it is there."""
     folder = _find_folder(source)

@@ -1,23 +1,23 @@
 """`atrous bench`: what is measured, what is proven, and what crashes."""
 
 import json
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 import atrous
-from atrous.bench import child, run
-from atrous.bench.child import Measured, Task, measure_in_child
+from atrous.bench import run
 from atrous.bench.machine import Machine
-from atrous.bench.run import Bench, bench, describe_bottleneck, network_shares
+from atrous.bench.opened import OPENER
+from atrous.bench.run import Bench, Setting, bench, describe_bottleneck, network_shares
 from atrous.bench.stages import Split
 from atrous.cli import app
 from atrous.errors import InputError
+from atrous.runtime.trial import Trial, TrialError, run_in_child
 
 SPLIT = Split({"decode": 0.01, "network": 0.08, "upsample": 0.01, "crf": 9.0}, 40_000, 800, 5)
 
@@ -29,20 +29,20 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-def pretend(task: Task) -> Measured | str:
+def pretend(_: str, runtime: str, batches: Sequence[np.ndarray], *, options: dict[str, Any], **__: Any) -> Trial:
     """Every runtime works but for one: OpenVINO gives other labels, and bfloat16 crashes."""
-    if task.precision == "bfloat16":
-        return "crashed: the process was ended by signal 4"
-    images = np.load(task.images)
-    np.save(task.labels, np.full(images.shape[:3], task.runtime == "openvino", np.uint8))
-    return Measured(1.0, {"torch": 0.3, "onnxruntime": 0.2, "openvino": 0.1}[task.runtime], 5.0, 10**8)
+    if options.get("precision") == "bfloat16":
+        raise TrialError(f"{runtime} was killed by SIGILL")
+    labels = [np.full(batch.shape[:3], runtime == "openvino", np.uint8) for batch in batches]
+    seconds = {"torch": 0.3, "onnxruntime": 0.2, "openvino": 0.1}[runtime]
+    return Trial([], labels, [], [seconds] * len(batches), 1.0, {"throughput": 5.0, "memory": 1e8})
 
 
 @pytest.fixture(scope="module")
 def found(model: str) -> Iterator[Bench]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "measure_in_child", pretend)
-        patch.setattr(run, "export_model", lambda _, file: Path(file).touch())
+        patch.setattr(run, "run_in_child", pretend)
+        patch.setattr(run, "exported_copy", lambda *_, **__: Path("model.onnx"))
         patch.setattr(run, "is_installed", lambda _: True)
         patch.setattr(run, "measure_machine", lambda _: Machine(1e9, 1e9))
         patch.setattr(run, "_TRIALS", 1)
@@ -78,7 +78,7 @@ def test_the_command_prints_a_line_for_each_setting(
     file = tmp_path / "bench.json"
     result = CliRunner().invoke(app, ["bench", "--model", found.model, "--size", "33x41", "--json", str(file)])
     assert result.exit_code == 0, result.output
-    assert "crashed: the process was ended by signal 4" in result.stdout
+    assert "was killed by SIGILL" in result.stdout
     assert "0.00%: not proven" in result.stdout
     assert "fastest proven setting: onnxruntime float32" in result.stdout
     assert "bottleneck: " in result.stdout
@@ -90,10 +90,12 @@ def test_the_command_prints_a_line_for_each_setting(
 def test_a_model_that_cannot_be_exported_is_measured_in_torch_alone(
     found: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise InputError("a size is fixed")
 
-    monkeypatch.setattr(run, "export_model", refuse)
+    monkeypatch.setattr(run, "run_in_child", pretend)
+    monkeypatch.setattr(run, "exported_copy", refuse)
+    monkeypatch.setattr(run, "measure_machine", lambda _: Machine(1e9, 1e9))
     monkeypatch.setattr(run, "measure_split", lambda *_: SPLIT)
     again = bench(found.model, size=(33, 41))
     assert {setting.runtime for setting in again.settings} == {"torch"}
@@ -103,7 +105,7 @@ def test_a_model_that_cannot_be_exported_is_measured_in_torch_alone(
 def test_an_exported_file_is_measured_in_the_runtimes_that_read_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "measure_in_child", pretend)
+    monkeypatch.setattr(run, "run_in_child", pretend)
     monkeypatch.setattr(run, "is_installed", lambda _: True)
     monkeypatch.setattr(run, "measure_machine", lambda _: Machine(1e9, 1e9))
     file = str(tmp_path / "model.onnx")
@@ -113,7 +115,7 @@ def test_an_exported_file_is_measured_in_the_runtimes_that_read_it(
     assert (found.split, json.loads(json.dumps(found.to_dict()))["split"]) == (None, None)
     result = CliRunner().invoke(app, ["bench", "--model", file, "--size", "33x41"])
     assert result.exit_code == 0, result.output
-    assert "fastest proven setting: onnxruntime float32" in result.stdout
+    assert "fastest proven setting: onnxruntime as exported" in result.stdout
 
 
 def test_the_bottleneck_is_named_with_what_the_network_waits_for() -> None:
@@ -126,30 +128,21 @@ def test_the_bottleneck_is_named_with_what_the_network_waits_for() -> None:
     assert describe_bottleneck(slow, Machine(1, 1)) == "decode takes 85% of an image's time"
 
 
-def test_a_process_that_dies_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    task = Task("m", "torch", "float32", "images.npy", "labels.npy", 1)
-    for code, line in ((-9, "ended by signal 9"), (1, "failed: ValueError: no"), (3, "failed: exit code 3")):
-        done = SimpleNamespace(returncode=code, stdout="", stderr="ValueError: no\n" if code == 1 else "")
-        monkeypatch.setattr(subprocess, "run", lambda *_, done=done, **__: done)
-        assert line in measure_in_child(task)
-
-    def hang(*_: object, **__: object) -> None:
-        raise subprocess.TimeoutExpired("", 1)
-
-    monkeypatch.setattr(subprocess, "run", hang)
-    assert measure_in_child(task) == f"no result after {child.TIME_LIMIT} s"
+def test_int8_is_proven_by_its_mean_iou(found: Bench) -> None:
+    cost = found.settings[0].measured
+    assert Setting("onnxruntime", "int8", cost, agreement=0.9, lost=0.4).proven
+    assert not Setting("onnxruntime", "int8", cost, agreement=1.0, lost=0.6).proven
+    assert not Setting("onnxruntime", "int8", cost, agreement=1.0).proven
 
 
 @pytest.mark.slow
-def test_a_setting_is_measured_in_a_process_of_its_own(model: str, tmp_path: Path) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (2, 33, 41, 3), np.uint8)
-    np.save(tmp_path / "images.npy", images)
-    task = Task(model, "torch", "float32", str(tmp_path / "images.npy"), str(tmp_path / "labels.npy"), 2)
-    found = measure_in_child(task)
-    assert isinstance(found, Measured), found
-    assert found.latency > 0
-    assert found.start > found.latency
-    assert found.memory > 10**7
-    labels = np.load(tmp_path / "labels.npy")
-    expected = [atrous.predict(atrous.load(model), image, precision="float32").labels for image in images]
-    assert np.array_equal(labels, expected)
+def test_a_setting_is_measured_in_a_process_of_its_own(model: str) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 1, 33, 41, 3), np.uint8)
+    options = {"precision": "float32", "output_stride": 8}
+    trial = run_in_child(model, "torch", list(images), opener=OPENER, options=options, repeats=2)
+    assert trial.start > max(trial.seconds) > 0
+    assert trial.facts["throughput"] > 0
+    assert trial.facts["memory"] > 10**7
+    network = atrous.load(model)
+    expected = [atrous.predict(network, image[0], precision="float32", output_stride=8).labels for image in images]
+    assert np.array_equal(np.concatenate(trial.labels), np.stack(expected))

@@ -33,7 +33,7 @@ SURFACE = {
     ),
     "train": "--dry-run --out --resume --set RECIPE",
     "export": "--calibrate --format --int8 --model --out --output-stride --probabilities --split",
-    "bench": "--device --json --model --output-stride --size",
+    "bench": "--calibrate --device --json --model --output-stride --size --split",
     "serve": (
         "--allow-origin --device --host --label-studio --model --port --queue --runtime --timeout --token --workers"
     ),

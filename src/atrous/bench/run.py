@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, get_args
@@ -13,22 +14,44 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from atrous.bench.child import Measured, Task, measure_in_child
 from atrous.bench.machine import Machine, measure_machine
+from atrous.bench.opened import OPENER
 from atrous.bench.stages import Split, measure_split
+from atrous.data.dataset import Dataset
 from atrous.data.files.images import read_image
 from atrous.errors import InputError
 from atrous.export.model import export_model
+from atrous.export.quantize import TOLERATED
 from atrous.inference.demo import find_demo_images
 from atrous.inference.prepare import Precision
 from atrous.models import loading
+from atrous.models.base import SegmentationModel
+from atrous.opening import exported_copy
 from atrous.provenance import provenance
 from atrous.runtime.engines import READS, is_exported, is_installed
+from atrous.runtime.proof import AGREEMENT, equal_shares
+from atrous.runtime.trial import TrialError, run_in_child
 
-AGREEMENT = 0.995
-"""The least share of labels equal to the reference's of a setting that is proven."""
 _BUSY = 0.5  # of the machine's matrix rate or memory bandwidth
 _TRIALS = 10
+_REPEATS = 3  # of each image
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a setting costs.
+
+    Args:
+        start: seconds from the start of the process to the first labels, imports included.
+        latency: seconds of an image, one at a time in all threads: the median.
+        throughput: images per second, several at a time where that is how folders are predicted.
+        memory: peak resident bytes of the process, on a GPU those allocated there; 0 where nothing tells.
+    """
+
+    start: float
+    latency: float
+    throughput: float
+    memory: int
 
 
 @dataclass(frozen=True)
@@ -37,9 +60,10 @@ class Setting:
 
     Args:
         runtime: torch, onnxruntime or openvino.
-        precision: of the network.
+        precision: of the network; of an exported file "as exported", whichever that is.
         measured: what it costs; None if it failed.
-        agreement: share of labels equal to those of the first setting that ran.
+        agreement: least share of an image's labels that are those of the first setting that ran.
+        lost: points of mean IoU, 0 to 100, that int8 loses on images it was not calibrated with.
         failure: why it could not be measured.
     """
 
@@ -47,12 +71,38 @@ class Setting:
     precision: str
     measured: Measured | None
     agreement: float = 0.0
+    lost: float | None = None
     failure: str = ""
 
     @property
     def proven(self) -> bool:
-        """Whether it ran here, and gave the reference's labels."""
-        return self.measured is not None and self.agreement >= AGREEMENT
+        """Whether it ran here, and gave the reference's labels, or in int8 nearly its mean IoU."""
+        if self.measured is None:
+            return False
+        return self.agreement >= AGREEMENT if self.precision != "int8" else _is_small(self.lost)
+
+
+def _is_small(lost: float | None) -> bool:
+    return lost is not None and lost <= TOLERATED
+
+
+@dataclass(frozen=True)
+class Task:
+    """A setting to measure.
+
+    Args:
+        source: a name or path, as :func:`atrous.load` takes it.
+        runtime: torch, onnxruntime or openvino.
+        precision: of the network.
+        options: of :class:`~atrous.bench.opened.Opened`.
+        lost: as in :class:`Setting`.
+    """
+
+    source: str
+    runtime: str
+    precision: str
+    options: dict[str, Any] = field(default_factory=dict)
+    lost: float | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +151,7 @@ def bench(
     size: tuple[int, int] = (512, 512),
     device: torch.device | None = None,
     output_stride: int | None = None,
+    calibrate: Dataset | None = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Bench:
     """Measure a model on this machine.
@@ -112,6 +163,8 @@ def bench(
         size: height and width of the images.
         device: of the torch settings; the CPU by default.
         output_stride: instead of the model's own.
+        calibrate: images and masks for int8, which is measured too then: half of them give the ranges, the others tell
+            what it loses.
         tell: called with a line before each measurement.
 
     Raises:
@@ -121,24 +174,25 @@ def bench(
         raise InputError(f"--size is height and width in pixels, such as 512x512, not {size[0]}x{size[1]}")
     device = device or torch.device("cpu")
     images = sample_images(size)
+    if is_exported(model):
+        if calibrate is not None:
+            raise InputError(f"{model} is exported already: int8 is made from a model's own folder")
+        settings = _measure_all(_exported_tasks(model, "as exported"), images, tell)
+        return Bench(model, size, settings, None, measure_machine(device))
+    network = loading.load(model).to(device)
+    if output_stride is not None:
+        network.output_stride = output_stride
+    tasks, notes = _torch_tasks(model, device, output_stride), list[str]()
     with TemporaryDirectory() as folder:
-        np.save(Path(folder, "images.npy"), images)
-        if is_exported(model):
-            settings = _measure_all(_exported_tasks(model, Path(folder)), tell)
-            return Bench(model, size, settings, None, measure_machine(device))
-        network = loading.load(model).to(device)
-        if output_stride is not None:
-            network.output_stride = output_stride
-        tasks, notes = _torch_tasks(model, Path(folder), device, output_stride), list[str]()
         if device.type == "cpu":
-            tell("exporting")
-            exported = Path(folder, "model.onnx")
             try:
-                export_model(network, exported)
-                tasks += _exported_tasks(str(exported), Path(folder))
+                tasks += _exported_tasks(str(exported_copy(model, output_stride, told=tell)))
+                if calibrate is not None:
+                    tell("exporting in int8")
+                    tasks += _int8_tasks(network, Path(folder, "int8.onnx"), calibrate)
             except InputError as error:
                 notes.append(f"not exported: {error}")
-        settings = _measure_all(tasks, tell)
+        settings = _measure_all(tasks, images, tell)
     tell("measuring where the time goes")
     best = _fastest([setting for setting in settings if setting.runtime == "torch"])
     precision: Any = best.precision if best else "float32"
@@ -155,33 +209,48 @@ def sample_images(size: tuple[int, int]) -> NDArray[np.uint8]:
     return np.stack([turned for image in images for turned in (image, image[:, ::-1])]).astype(np.uint8)
 
 
-def _torch_tasks(model: str, folder: Path, device: torch.device, output_stride: int | None) -> list[Task]:
+def _torch_tasks(model: str, device: torch.device, output_stride: int | None) -> list[Task]:
     """Torch in each precision, the reference first."""
     precisions = sorted(get_args(Precision), key=lambda precision: precision != "float32")
-    task = Task(model, "torch", "", str(folder / "images.npy"), "", _TRIALS, str(device), output_stride)
-    return [replace(task, precision=name, labels=str(folder / f"torch-{name}.npy")) for name in precisions]
+    options = {"device": str(device), "output_stride": output_stride}
+    return [Task(model, "torch", name, options | {"precision": name}) for name in precisions]
 
 
-def _exported_tasks(file: str, folder: Path) -> list[Task]:
+def _exported_tasks(file: str, precision: str = "float32") -> list[Task]:
     """An exported file in each installed runtime that reads it."""
-    runtimes = [runtime for runtime in READS[Path(file).suffix.lower()] if is_installed(runtime)]
-    task = Task(file, "", "float32", str(folder / "images.npy"), "", _TRIALS)
-    return [replace(task, runtime=name, labels=str(folder / f"{name}.npy")) for name in runtimes]
+    return [Task(file, runtime, precision) for runtime in READS[Path(file).suffix.lower()] if is_installed(runtime)]
 
 
-def _measure_all(tasks: Sequence[Task], tell: Callable[[str], None]) -> tuple[Setting, ...]:
+def _int8_tasks(network: SegmentationModel, file: Path, calibrate: Dataset) -> list[Task]:
+    """A network in int8, in each runtime in which its proof has a mean IoU."""
+    lost = {seen.runtime: seen.lost for seen in export_model(network, file, calibrate=calibrate).int8}
+    return [replace(task, lost=lost.get(task.runtime)) for task in _exported_tasks(str(file), "int8")]
+
+
+def _measure_all(tasks: Sequence[Task], images: NDArray[np.uint8], tell: Callable[[str], None]) -> tuple[Setting, ...]:
     """Measure settings; the labels of the first that runs are the reference of the others."""
-    reference: NDArray[np.uint8] | None = None
+    reference: list[NDArray[np.uint8]] | None = None
     settings = []
     for task in tasks:
         tell(f"measuring {task.runtime} {task.precision}")
-        measured = measure_in_child(task)
-        if isinstance(measured, str):
-            settings.append(Setting(task.runtime, task.precision, None, failure=measured))
+        try:
+            trial = run_in_child(
+                task.source,
+                task.runtime,
+                [image[None] for image in images],
+                opener=OPENER,
+                options=task.options,
+                repeats=_REPEATS,
+            )
+        except TrialError as error:
+            failure = str(error).removeprefix(f"{task.runtime} ")
+            settings.append(Setting(task.runtime, task.precision, None, failure=failure))
             continue
-        labels = np.load(task.labels)
-        reference = labels if reference is None else reference
-        settings.append(Setting(task.runtime, task.precision, measured, float((labels == reference).mean())))
+        reference = reference or trial.labels
+        facts = trial.facts
+        cost = Measured(trial.start, statistics.median(trial.seconds), facts["throughput"], int(facts["memory"]))
+        agreement = min(equal_shares(trial.labels, reference))
+        settings.append(Setting(task.runtime, task.precision, cost, agreement, task.lost))
     return tuple(settings)
 
 

@@ -22,13 +22,25 @@ def bench(
     json: JsonFile = None,
     device: Device = "cpu",
     output_stride: OutputStride = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option("--calibrate", help="Measure int8 too, with ranges of this dataset: folder:PATH, voc:PATH, ..."),
+    ] = None,
+    split: Annotated[str, typer.Option("--split", help="Split of that dataset.")] = "val",
 ) -> None:
     """Measure a model on this machine: each runtime and precision, where the time goes, and the fastest proven one."""
     from atrous.bench.run import bench
+    from atrous.data.opening import open_dataset
 
     check_writable(json)
-    where = find_device(device)
-    found = bench(model, size=_parse_size(size), device=where, output_stride=output_stride, tell=print_note)
+    found = bench(
+        model,
+        size=_parse_size(size),
+        device=find_device(device),
+        output_stride=output_stride,
+        calibrate=open_dataset(calibrate, split) if calibrate else None,
+        tell=print_note,
+    )
     typer.echo(f"{model}, images of {found.size[0]}×{found.size[1]}\n")
     _print_settings(found)
     for note in found.notes:
@@ -47,9 +59,9 @@ def _parse_size(text: str) -> tuple[int, int]:
 
 
 def _print_settings(found: Bench) -> None:
-    typer.echo(f"{'runtime':12}{'precision':11}{'latency':>10}{'images/s':>10}{'start':>8}{'memory':>9}  equal labels")
+    typer.echo(f"{'runtime':12}{'precision':12}{'latency':>10}{'images/s':>10}{'start':>8}{'memory':>9}  equal labels")
     for setting in found.settings:
-        typer.echo(f"{setting.runtime:12}{setting.precision:11}{_describe(setting)}")
+        typer.echo(f"{setting.runtime:12}{setting.precision:12}{_describe(setting)}")
     if found.fastest:
         typer.echo(f"\nfastest proven setting: {found.fastest.runtime} {found.fastest.precision}")
     else:
@@ -60,9 +72,10 @@ def _describe(setting: Setting) -> str:
     cost = setting.measured
     if cost is None:
         return setting.failure
+    lost = "" if setting.lost is None else f", {setting.lost:.2f} points of mean IoU lost"
     return (
         f"{1000 * cost.latency:7.0f} ms{cost.throughput:10.2f}{cost.start:6.1f} s{cost.memory / 1e6:6.0f} MB  "
-        f"{setting.agreement:.2%}{'' if setting.proven else ': not proven'}"
+        f"{setting.agreement:.2%}{lost}{'' if setting.proven else ': not proven'}"
     )
 
 

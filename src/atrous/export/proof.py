@@ -22,8 +22,8 @@ from atrous.ops.labelmap.op import logits_to_labels
 from atrous.runtime.engines import READS, is_installed
 from atrous.runtime.examples import example_batches
 from atrous.runtime.machine import file_hash, processor, versions
-from atrous.runtime.proof import AGREEMENT
-from atrous.runtime.trial import Trial, TrialError, run_in_child
+from atrous.runtime.proof import AGREEMENT, equal_shares
+from atrous.runtime.trial import OPENER, TrialError, run_in_child
 
 REPEATS = 3
 """Timed runs of each batch, after a first one; the median counts."""
@@ -148,21 +148,23 @@ def prove(
     batches = example_batches(model.backbone.in_channels)
     truths = [_truth(model, batch) for batch in batches]
     before = [_time(partial(_labels, model, batch)) for batch in batches]
+    opener = OPENER if file.suffix in READS else "atrous.export.torch_file:TorchProgram"
     comparisons, failures = [], {}
     for runtime in runtimes or [name for name in READS.get(file.suffix, ("torch",)) if _installed(name)]:
         try:
-            timed = _run(file, runtime, batches, REPEATS)
-            full = timed if twin == file else _run(twin, runtime, batches, 0)
+            timed = run_in_child(file, runtime, batches, opener=opener, repeats=REPEATS)
+            full = timed if twin == file else run_in_child(twin, runtime, batches, opener=opener, repeats=0)
         except TrialError as error:
             failures[runtime] = str(error)
             continue
         after = [_time(partial(_labels, model, batch)) for batch in batches]
-        for number, (labels, probabilities) in enumerate(truths):
+        shares = equal_shares(timed.labels, [labels for labels, _ in truths])
+        for number, (_, probabilities) in enumerate(truths):
             comparisons.append(
                 Comparison(
                     runtime,
                     timed.labels[number].shape,
-                    float((timed.labels[number] == labels).mean()),
+                    shares[number],
                     float(np.abs(full.probabilities[number] - probabilities).max()),
                     timed.seconds[number],
                     (before[number] + after[number]) / 2,
@@ -184,24 +186,6 @@ def prove(
 
 def _installed(runtime: str) -> bool:
     return runtime == "torch" or is_installed(runtime)  # type: ignore[arg-type]
-
-
-def _run(file: Path, runtime: str, batches: Sequence[Images], repeats: int) -> Trial:
-    return (
-        _run_program(file, batches, repeats)
-        if runtime == "torch"
-        else run_in_child(file, runtime, batches, repeats=repeats)
-    )
-
-
-def _run_program(file: Path, batches: Sequence[Images], repeats: int) -> Trial:
-    """A ``.pt2`` file, in this process, which has torch already."""
-    network = torch.export.load(file).module()
-    with torch.inference_mode():
-        results = [network(torch.from_numpy(batch)) for batch in batches]
-        seconds = [_time(partial(network, torch.from_numpy(batch)), repeats) for batch in batches]
-    arrays = [[output.numpy() for output in outputs] for outputs in results]
-    return Trial(list(batches), [a[0] for a in arrays], [a[1] for a in arrays if len(a) > 1], seconds, 0.0)
 
 
 def _truth(model: SegmentationModel, batch: Images) -> tuple[Images, NDArray[np.float32]]:

@@ -170,16 +170,26 @@ def computing(
 ) -> Iterator[tuple[str, Processors]]:
     """A hash of what the results depend on besides the image, and the processors that compute them."""
     outlines = f"-{outputs.simplify:g}" if outputs and outputs.polygons and outputs.simplify else ""
-    if isinstance(predictor, ExportedPredictor):
-        yield predictor.settings_hash(inference, large.bands if large else None) + outlines, Processors()
-        return
-    from atrous.inference.large import Large
-    from atrous.inference.settings_hash import settings_hash
-    from atrous.inference.test_time import Inference
+    with processors_of(predictor) as processors:
+        if isinstance(predictor, ExportedPredictor):
+            yield predictor.settings_hash(inference, large.bands if large else None) + outlines, processors
+            return
+        from atrous.inference.large import Large
+        from atrous.inference.settings_hash import settings_hash
+        from atrous.inference.test_time import Inference
 
-    with torch_processors(predictor.network.device) as processors:
         found = settings_hash(predictor.network, inference or Inference(), precision, large or Large())
         yield found + outlines, processors
+
+
+@contextmanager
+def processors_of(predictor: Predictor | ExportedPredictor) -> Iterator[Processors]:
+    """The processors that compute a predictor's labels."""
+    if isinstance(predictor, ExportedPredictor):
+        yield Processors(2)  # its own threads compute; a second image fills the gaps between the layers of the first
+        return
+    with torch_processors(predictor.network.device) as processors:
+        yield processors
 
 
 @contextmanager

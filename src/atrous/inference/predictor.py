@@ -35,6 +35,10 @@ class Predictor:
     mode, on a device, in channels-last memory, at an output stride, in the fastest precision. The model itself may be
     trained or changed meanwhile; weights that have changed need a new predictor. Several threads may share one.
 
+    The first fast run on a CPU changes one thing in the whole process: with glibc it keeps up to 256 MB of the memory
+    that it frees, which large feature maps take again at once, unless the environment sets how memory is freed
+    (:func:`~atrous.inference.fast.keep_freed_memory`).
+
     Args:
         model: any model of this package.
         device: where to compute, and where the model is moved; its current device by default.

@@ -57,6 +57,11 @@ class Reference:
     seconds: Sequence[float]
 
 
+def equal_shares(found: Sequence[NDArray[np.uint8]], right: Sequence[NDArray[np.uint8]]) -> list[float]:
+    """The share of the labels of each batch that are right."""
+    return [float((labels == truth).mean()) for labels, truth in zip(found, right, strict=True)]
+
+
 def judge(file: Path, runtime: str, reference: Reference, *, repeats: int = 3) -> Verdict:
     """Try a runtime in a child process, and compare its labels with the reference's.
 
@@ -70,8 +75,7 @@ def judge(file: Path, runtime: str, reference: Reference, *, repeats: int = 3) -
         trial = run_in_child(file, runtime, reference.batches, repeats=repeats)
     except TrialError as error:
         return Verdict(False, str(error).removeprefix(f"{runtime} "))
-    shares = [float((found == right).mean()) for found, right in zip(trial.labels, reference.labels, strict=True)]
-    agreement, seconds = min(shares), tuple(trial.seconds)
+    agreement, seconds = min(equal_shares(trial.labels, reference.labels)), tuple(trial.seconds)
     passed = agreement >= AGREEMENT
     share = f"{'' if passed else 'only '}{agreement:.2%} of its labels are those of {reference.name}"
     return Verdict(passed, share, agreement, seconds)

@@ -1,17 +1,20 @@
-"""Running an exported model in a child process: a runtime that ends its process ends the child, not the caller.
+"""Running a model in a child process: a runtime that ends its process ends the child, not the caller.
 
 That happens: a processor announces instructions that its virtual machine does not carry out, and the runtime is killed.
+Proofs, verdicts and ``atrous bench`` all try their models here.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -20,14 +23,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.runtime.engines import ExportedModelError, Runtime
+from atrous.runtime.engines import ExportedModelError
 from atrous.runtime.examples import example_batches
-from atrous.runtime.exported import ExportedModel, open_exported
 
 _MODULE = "atrous.runtime.trial"
 _GROUPS = ("batches", "labels", "probabilities")
 _LONGEST = 600
 """Seconds after which a child is ended."""
+OPENER = "atrous.runtime.exported:open_exported"
+"""What opens an exported file."""
 
 
 class TrialError(ExportedModelError):
@@ -36,38 +40,46 @@ class TrialError(ExportedModelError):
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """What an exported model computed in a child process.
+    """What a model computed in a child process.
 
     Args:
         batches: the images, uint8 ``(N, H, W, C)`` each.
         labels: uint8 ``(N, H, W)`` for each batch.
         probabilities: float32 ``(N, C, H, W)`` for each batch; empty if the file computes none.
         seconds: of each batch, the median of the repetitions after a first run.
-        opening: seconds that opening the file took.
+        start: seconds from the start of the process to the first labels.
+        facts: what else the opened model measured, by name.
     """
 
     batches: list[NDArray[np.uint8]]
     labels: list[NDArray[np.uint8]]
     probabilities: list[NDArray[np.float32]]
     seconds: list[float]
-    opening: float
+    start: float
+    facts: dict[str, float] = field(default_factory=dict)
 
 
 def run_in_child(
-    file: Path,
+    source: str | Path,
     runtime: str,
     batches: Sequence[NDArray[np.uint8]] | None = None,
     *,
+    opener: str = OPENER,
+    options: Mapping[str, Any] | None = None,
     repeats: int = 3,
     timeout: float = _LONGEST,
 ) -> Trial:
-    """Run an exported model on batches of images in a process of its own.
+    """Run a model on batches of images in a process of its own.
 
     Args:
-        file: the exported model.
+        source: the model: an exported file, or whatever ``opener`` opens.
         runtime: what runs it.
         batches: uint8 ``(N, H, W, C)`` each, of any sizes; by default those of
             :func:`~atrous.runtime.examples.example_batches`.
+        opener: ``"module:function"``, called in the child with the source, the runtime and the options. It returns an
+            object with ``in_channels`` and ``labels(images)``; if ``has_probabilities`` of it is true, also with
+            ``labels_and_probabilities(images)``. Its ``measure(batches)``, if there is one, gives the facts.
+        options: more arguments of the opener, by name; JSON values.
         repeats: timed runs of each batch, after a first one; without any, ``seconds`` are NaN.
         timeout: seconds after which the child is ended.
 
@@ -75,11 +87,13 @@ def run_in_child(
         TrialError: the child failed, was killed, or took too long.
     """
     with TemporaryDirectory(prefix="atrous-trial-") as folder:
-        images, results = Path(folder, "images.npz"), Path(folder, "results.npz")
+        task, images, results = (Path(folder, name) for name in ("task.json", "images.npz", "results.npz"))
         if batches is not None:
             np.savez(images, *batches)
-        command = [sys.executable, "-m", _MODULE, str(file), runtime, str(images), str(results), str(repeats)]
+        facts = {"source": str(source), "runtime": runtime, "opener": opener, "options": dict(options or {})}
+        task.write_text(json.dumps(facts | {"repeats": repeats, "began": time.time()}), encoding="utf-8")
         try:
+            command = [sys.executable, "-m", _MODULE, folder]
             done = subprocess.run(command, capture_output=True, timeout=timeout, check=False)
         except subprocess.TimeoutExpired:
             raise TrialError(f"{runtime} took longer than {timeout:g} s") from None
@@ -87,7 +101,8 @@ def run_in_child(
             raise TrialError(f"{runtime} {_describe_end(done)}")
         with np.load(results) as stored:
             groups = {name: [stored[key] for key in stored if key.startswith(f"{name}_")] for name in _GROUPS}
-            return Trial(**groups, seconds=stored["seconds"].tolist(), opening=float(stored["opening"]))
+            measured: dict[str, Any] = {**groups, **json.loads(str(stored["measured"]))}
+            return Trial(**measured)
 
 
 def _describe_end(done: subprocess.CompletedProcess[bytes]) -> str:
@@ -99,36 +114,40 @@ def _describe_end(done: subprocess.CompletedProcess[bytes]) -> str:
     return f"ended with exit code {done.returncode}" + (f": {lines[-1][:300]}" if lines else "")
 
 
-def _run(file: str, runtime: Runtime, images: str, results: str, repeats: str) -> None:
+def _run(folder: Path) -> None:
     """The child: run every batch, and write what came out of it."""
-    begin = time.perf_counter()
-    model = open_exported(file, runtime)
-    opening = time.perf_counter() - begin
+    task = json.loads((folder / "task.json").read_text(encoding="utf-8"))
+    module, _, name = task["opener"].partition(":")
+    model = getattr(import_module(module), name)(task["source"], task["runtime"], **task["options"])
+    batches = _batches(folder / "images.npz", model.in_channels)
     outputs: dict[str, NDArray[Any]] = {}
-    seconds = []
-    for number, batch in enumerate(_batches(images, model.in_channels)):
+    seconds, start = [], 0.0
+    for number, batch in enumerate(batches):
         outputs[f"batches_{number}"] = batch
-        if model.has_probabilities:
+        if getattr(model, "has_probabilities", False):
             outputs[f"labels_{number}"], outputs[f"probabilities_{number}"] = model.labels_and_probabilities(batch)
         else:
             outputs[f"labels_{number}"] = model.labels(batch)
-        times = [_time(model, batch) for _ in range(int(repeats))]
+        start = start or time.time() - task["began"]
+        times = [_time(model, batch) for _ in range(task["repeats"])]
         seconds.append(median(times) if times else math.nan)
-    np.savez(results, **outputs | {"seconds": np.array(seconds), "opening": np.array(opening)})  # type: ignore[arg-type]
+    facts = model.measure(batches) if hasattr(model, "measure") else {}
+    measured = json.dumps({"seconds": seconds, "start": start, "facts": facts})
+    np.savez(folder / "results.npz", **outputs, measured=np.array(measured))  # type: ignore[arg-type]
 
 
-def _batches(images: str, channels: int) -> list[NDArray[np.uint8]]:
-    if not Path(images).is_file():
+def _batches(images: Path, channels: int) -> list[NDArray[np.uint8]]:
+    if not images.is_file():
         return example_batches(channels)
     with np.load(images) as stored:
         return list(stored.values())
 
 
-def _time(model: ExportedModel, batch: NDArray[np.uint8]) -> float:
+def _time(model: Any, batch: NDArray[np.uint8]) -> float:
     begin = time.perf_counter()
     model.labels(batch)
     return time.perf_counter() - begin
 
 
 if __name__ == "__main__":
-    _run(*sys.argv[1:])  # type: ignore[arg-type]
+    _run(Path(sys.argv[1]))
