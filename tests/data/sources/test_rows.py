@@ -100,7 +100,10 @@ def test_a_name_of_the_hub_is_loaded_with_the_classes_that_its_repository_names(
     monkeypatch.setattr(datasets, "load_dataset", lambda name: {"train": rows} if name == "someone/scenes" else None)
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_, **__: None)
 
-    def download(name: str, file: str, repo_type: str) -> str:
+    monkeypatch.setattr(datasets, "get_dataset_split_names", lambda _: ["train"])
+
+    def download(name: str, file: str, repo_type: str, *, local_files_only: bool) -> str:
+        assert not local_files_only
         if file not in written:
             raise EntryNotFoundError(f"{name} {repo_type}")
         (tmp_path / file).write_text(written[file])
@@ -131,6 +134,58 @@ def test_without_a_network_a_name_of_the_hub_is_refused_with_what_to_do(monkeypa
         DatasetError, match=r"Name or service not known\); correct the name, or .*save_to_disk\('FOLDER'"
     ):
         open_dataset("hf:someone/scenes", "train")
+
+
+def test_a_wrong_split_or_a_dataset_without_classes_downloads_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets", reason="needs atrous[hf]")
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError
+
+    def download(_: str, file: str, **__: object) -> str:
+        if not (tmp_path / file).is_file():
+            raise EntryNotFoundError(file)
+        return str(tmp_path / file)
+
+    monkeypatch.setattr(datasets, "load_dataset", lambda _: pytest.fail("it was downloaded"))
+    monkeypatch.setattr(datasets, "get_dataset_split_names", lambda _: ["train", "validation"])
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_, **__: None)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    with pytest.raises(DatasetError, match=r"no labels.toml or id2label.json on the hub"):
+        open_dataset("hf:someone/scenes", "train")
+    (tmp_path / "labels.toml").write_text(NAMES)
+    with pytest.raises(DatasetError, match=r"no split 'vall' \(did you mean 'val'\?\); available splits: train, val"):
+        open_dataset("hf:someone/scenes", "vall")
+
+
+def test_without_a_network_the_cache_is_used_where_it_has_the_classes_and_the_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets", reason="needs atrous[hf]")
+    import huggingface_hub
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("[Errno -2] Name or service not known")
+
+    features = datasets.Features({"image": datasets.Image(), "mask": datasets.Image()})
+    image, mask = pair(1)
+    rows = datasets.Dataset.from_dict({"image": [image], "mask": [mask]}, features=features)
+    monkeypatch.setattr(datasets, "load_dataset", lambda _: {"train": rows})
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", unreachable)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    cache, commit = tmp_path / "datasets--someone--scenes", "a" * 40
+    for file, text in (
+        ("refs/main", commit),
+        (f"snapshots/{commit}/id2label.json", '["ground", "plant"]'),
+        (f".no_exist/{commit}/labels.toml", ""),
+    ):
+        (cache / file).parent.mkdir(parents=True, exist_ok=True)
+        (cache / file).write_text(text)
+    assert open_dataset("hf:someone/scenes", "all").label_set.names == ("ground", "plant")
+    (cache / f".no_exist/{commit}/labels.toml").unlink()  # there may be one, with other names
+    with pytest.raises(DatasetError, match="Name or service not known"):
+        open_dataset("hf:someone/scenes", "all")
 
 
 def test_images_in_tars_are_turned_upright_with_their_masks(tmp_path: Path) -> None:

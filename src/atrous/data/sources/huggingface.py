@@ -5,7 +5,7 @@ a name of the hub.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,13 @@ def open_huggingface(path: str, split: str) -> Dataset:
             or class is missing.
     """
     root = Path(path).expanduser()
-    hub = not root.exists() and _HUB_NAME.fullmatch(path) is not None
-    rows = _split(_download(path) if hub else _load(root), split, path)
+    if not root.exists() and _HUB_NAME.fullmatch(path):
+        outage = _outage(path)
+        form, found = _form_on_hub(path, outage), _download(path, split, outage)
+    else:
+        found = _load(root)
+        form = _form_in(root, path)
+    rows = _split(found, split, path)
     columns = {name: feature for name, feature in rows.features.items() if type(feature).__name__ == "Image"}
     image = next((name for name in IMAGES if name in columns), None)
     mask = next((name for name in MASKS if name in columns), None)
@@ -43,7 +48,6 @@ def open_huggingface(path: str, split: str) -> Dataset:
             f"hf:{path} has the columns {', '.join(rows.features)}; expected two of images, called one of "
             f"{', '.join(IMAGES)} and one of {', '.join(MASKS)}: rename_column and save_to_disk"
         )
-    form = _form_on_hub(path) if hub else _form_in(root, path)
     if form.encoding != "index" or form.values:
         raise DatasetError(
             f"the labels.toml of hf:{path} has an encoding or values, which can't be used here; the values are the "
@@ -60,17 +64,45 @@ def _form_in(root: Path, path: str) -> MaskForm:
     return read_form(labels)
 
 
-def _form_on_hub(name: str) -> MaskForm:
-    """The classes that a repository of the hub names."""
+def _outage(name: str) -> Exception | None:
+    """Why the hub can't be asked, if so: what is in the cache is used then, without the many tries of other requests.
+
+    Raises:
+        DatasetError: the hub has no such dataset.
+    """
+    _require_datasets(name)
     import huggingface_hub
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    try:
+        huggingface_hub.HfApi().dataset_info(name, timeout=10)
+    except RepositoryNotFoundError as error:
+        raise _not_from_hub(name, error) from error
+    except Exception as error:  # of the name or of the network: httpx and huggingface_hub have many
+        return error
+    return None
+
+
+def _form_on_hub(name: str, outage: Exception | None) -> MaskForm:
+    """The classes that a repository of the hub names, which are read before any image."""
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     for file in ("labels.toml", "id2label.json"):
         try:
-            found = Path(huggingface_hub.hf_hub_download(name, file, repo_type="dataset"))
+            found = huggingface_hub.hf_hub_download(
+                name, file, repo_type="dataset", local_files_only=outage is not None
+            )
+        except LocalEntryNotFoundError as error:  # it isn't in the cache, which may know that there is none
+            known = huggingface_hub.try_to_load_from_cache(name, file, repo_type="dataset")
+            if known is not huggingface_hub._CACHED_NO_EXIST:
+                raise _not_from_hub(name, outage or error) from error
+            continue
         except EntryNotFoundError:
             continue
-        return read_form(found) if file == "labels.toml" else parsed(found, _read_names)
+        except Exception as error:
+            raise _not_from_hub(name, error) from error
+        return read_form(Path(found)) if file == "labels.toml" else parsed(Path(found), _read_names)
     raise DatasetError(
         f"hf:{name} has no labels.toml or id2label.json on the hub, so its classes have no names; {_store(name)}, and "
         'write FOLDER/labels.toml: names = ["background", …]'
@@ -86,24 +118,31 @@ def _read_names(file: Path) -> MaskForm:
         return MaskForm(LabelSet(tuple(names[number] for number in sorted(names))))
 
 
-def _download(name: str) -> Mapping[str, Any]:
-    """The splits of a dataset of the hub, from the cache of ``datasets`` once they are there."""
+def _download(name: str, split: str, outage: Exception | None) -> Mapping[str, Any]:
+    """The splits of a dataset of the hub, from the cache of ``datasets`` once they are there. The hub is asked for
+    their names first, so that a wrong one downloads nothing.
+    """
     datasets = _require_datasets(name)
-    import huggingface_hub
-
     try:
-        huggingface_hub.HfApi().dataset_info(name, timeout=10)
-    except Exception as error:  # of the name, of permissions or of the network: httpx and huggingface_hub have many
-        raise DatasetError(
-            f"hf:{name}: there is no such folder, and the hub gives no dataset of this name "
-            f"({' '.join(str(error).split())}); correct the name, or where there is no network, store it with another "
-            f"machine: {_store(name)}"
-        ) from error
-    try:
+        if outage is None:
+            there = map(usual_split, datasets.get_dataset_split_names(name))
+            _require_split(list(there), split, name)
         found = datasets.load_dataset(name)
+    except DatasetError:
+        raise
     except Exception as error:  # of pyarrow, or of datasets, which has errors of many kinds
+        if outage is not None:
+            raise _not_from_hub(name, outage) from error
         raise DatasetError(f"hf:{name} can't be loaded ({error}); {_store(name)} may show why") from error
     return found if isinstance(found, Mapping) else {"": found}
+
+
+def _not_from_hub(name: str, error: Exception) -> DatasetError:
+    return DatasetError(
+        f"hf:{name}: there is no such folder, and the hub gives no dataset of this name "
+        f"({' '.join(str(error).split())}); correct the name, or where there is no network, store it with another "
+        f"machine: {_store(name)}"
+    )
 
 
 def _store(name: str) -> str:
@@ -137,14 +176,18 @@ def _load(root: Path) -> Mapping[str, Any]:
 
 def _split(found: Mapping[str, Any], split: str, path: str) -> Any:
     there = {usual_split(name): rows for name, rows in found.items()}
+    _require_split(list(there), split, path)
     if split in there:
         return there[split]
-    if len(there) == 1 and split in ("train", "val", "all"):
-        (rows,) = there.values()
-        chosen = [
-            row for row in range(len(rows)) if split == "all" or drawn_for_validation(str(row)) == (split == "val")
-        ]
-        return rows.select(chosen)
+    (rows,) = there.values()
+    chosen = [row for row in range(len(rows)) if split == "all" or drawn_for_validation(str(row)) == (split == "val")]
+    return rows.select(chosen)
+
+
+def _require_split(there: Sequence[str], split: str, path: str) -> None:
+    """Refuse a split that there is not; of a single one, ``train``, ``val`` and ``all`` are drawn."""
+    if split in there or (len(there) == 1 and split in ("train", "val", "all")):
+        return
     raise DatasetError(
         f"hf:{path} has no split '{split}'{did_you_mean(split, there)}; available splits: {', '.join(there)}"
     )
