@@ -26,9 +26,8 @@ def running(*options: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """A server of the bundled model on a free port."""
     command = [sys.executable, "-m", "atrous", "serve", "--port", "0", *options]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    ) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, env=environment, start_new_session=True, **pipes) as process:
         try:
             line = process.stdout.readline()
             found = re.search(r"serving deeplabv3plus_lite0_voc on http://127\.0\.0\.1:(\d+)", line)
@@ -78,12 +77,20 @@ def test_workers_hold_through_slow_connections_and_a_kill_and_stop_when_asked() 
             time.sleep(0.05)
         assert [segment(port).status for _ in range(4)] == [200] * 4
 
-        process.send_signal(signal.SIGTERM)
+        found = metrics(port)
+        assert b'atrous_requests_total{route="/segment",status="200"}' in found
+        assert b"atrous_running_images" in found
+
+        os.kill(children(process)[0], signal.SIGKILL)
+        process.send_signal(signal.SIGTERM)  # while another one is about to be started
         assert process.wait(60) == 0
 
 
-def test_one_process_answers_what_is_under_way_before_it_stops() -> None:
-    with running() as (process, port):
+@pytest.mark.parametrize("options", [(), ("--workers", "2")])
+def test_what_is_under_way_is_answered_before_a_server_stops_by_ctrl_c(options: tuple[str, ...]) -> None:
+    if options and not Path("/proc/self/task").is_dir():
+        pytest.skip("forks of a process, on Linux")
+    with running(*options) as (process, port):
         assert segment(port).status == 200
         statuses: list[int] = []
         threads = [threading.Thread(target=lambda: statuses.append(segment(port).status)) for _ in range(4)]
@@ -93,7 +100,7 @@ def test_one_process_answers_what_is_under_way_before_it_stops() -> None:
             time.sleep(0.005)
             if not any(thread.is_alive() for thread in threads):
                 break
-        process.send_signal(signal.SIGTERM)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         assert process.wait(60) == 0
         for thread in threads:
             thread.join()

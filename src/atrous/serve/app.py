@@ -50,7 +50,9 @@ def make_app(models: Sequence[ServedModel], settings: ServeSettings, cores: int 
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        watching = asyncio.create_task(_watch(segmenter, metrics))
         yield
+        watching.cancel()
         await asyncio.to_thread(segmenter.queue.close)
 
     routes = [
@@ -107,6 +109,13 @@ def _own_routes(segmenter: Segmenter, metrics: Metrics) -> list[BaseRoute]:
         Route("/metrics", measured),
         Route("/openapi.json", api),
     ]
+
+
+async def _watch(segmenter: Segmenter, metrics: Metrics) -> None:
+    """Note the state of the queue all the time: where there are several processes, another one is asked for it."""
+    while True:
+        metrics.watch(segmenter.queue.waiting, segmenter.queue.running)
+        await asyncio.sleep(0.5)
 
 
 def _page_routes() -> list[BaseRoute]:

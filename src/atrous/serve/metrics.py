@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
-
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Metrics:
-    """Requests, seconds and the queue; those of all processes where there are several."""
+    """Requests, seconds and the queue; those of all processes where there are several.
+
+    The library decides when it is imported whether there are several: so it is imported here, when the server knows.
+    """
 
     def __init__(self) -> None:
+        from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
         self._registry = registry = CollectorRegistry()
         self._requests = Counter("atrous_requests", "Requests.", ["route", "status"], registry=registry)
         self._took = Histogram(
@@ -63,6 +65,9 @@ class Metrics:
 
     def text(self) -> bytes:
         """All of it, in Prometheus's text format."""
+        from prometheus_client import CollectorRegistry, generate_latest
+        from prometheus_client.multiprocess import MultiProcessCollector
+
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return generate_latest(self._registry)
         registry = CollectorRegistry()

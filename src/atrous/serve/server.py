@@ -33,7 +33,8 @@ DECODE_LIMIT_GB = "0.5"
 GRACE = 30
 """Seconds that a stopping server waits for the answers that are under way."""
 _AGAIN = 1.0
-"""Seconds between two starts of a process that ends at once."""
+"""Seconds between two starts of a process that ends at once, and between two signals that are not one."""
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def serve(models: Sequence[ServedModel], settings: ServeSettings, ready: Callable[[str], None]) -> None:
@@ -110,15 +111,21 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, gate: Gate) -> None:
         super().__init__(config)
         self._gate = gate
+        self._told = 0.0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's interface
         """The first signal lets requests finish, the second one does not."""
-        if self._gate.closing:
+        if sig == signal.SIGINT and multiprocessing.parent_process():
+            return  # Ctrl-C reaches all processes, and the first of them passes it on
+        now = time.monotonic()
+        if not self._gate.closing:
+            self._gate.closing, self._told = True, now
+            asyncio.get_event_loop().call_later(GRACE, self._stop)
+        elif now > self._told + _AGAIN:  # systemd signals all processes too
             self.should_exit = self.force_exit = True
-        self._gate.closing = True
-        asyncio.get_event_loop().call_later(GRACE, self._stop)
 
     def _stop(self) -> None:
+        self.config.timeout_graceful_shutdown = 0  # the time is up: uvicorn cancels what is under way
         self.should_exit = True
 
     async def on_tick(self, counter: int) -> bool:
@@ -195,10 +202,11 @@ class _Workers:
             served.warm_up()
         gc.collect()
         gc.freeze()  # so that counting references in the children's collections copies no pages
-        for sig in (signal.SIGTERM, signal.SIGINT):
+        for sig in _SIGNALS:
             signal.signal(sig, self._stop)
         began = time.monotonic()
-        self._processes = [self._start() for _ in range(self._settings.workers)]
+        for _ in range(self._settings.workers):
+            self._start()
         ready()
         while self._processes:
             wait([process.sentinel for process in self._processes])
@@ -209,20 +217,34 @@ class _Workers:
                 if not self._stopping:
                     time.sleep(max(0.0, began + _AGAIN - time.monotonic()))
                     began = time.monotonic()
-                    self._processes.append(self._start())
+                    self._start()
 
-    def _start(self) -> BaseProcess:
-        process = self._fork.Process(target=self._work, name="atrous-serve")
-        process.start()
-        return process
+    def _start(self) -> None:
+        """Start a process unless they are told to stop; a signal meanwhile waits, so that it reaches the new one."""
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            if not self._stopping:
+                process = self._fork.Process(target=self._work, args=(mask,), name="atrous-serve")
+                process.start()
+                self._processes.append(process)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if self._stopping:  # by a signal that another thread took
+            self._end()
 
-    def _work(self) -> None:
+    def _work(self, mask: set[int]) -> None:
         import torch
 
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         torch.set_num_threads(self._cores)
         _run(self._models, self._settings, self._listener, self._cores)
 
     def _stop(self, *_: object) -> None:
         self._stopping = True
+        self._end()
+
+    def _end(self) -> None:
         for process in self._processes:
             process.terminate()
