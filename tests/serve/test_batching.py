@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from atrous.inference.side_by_side import PIXELS_AT_ONCE, Processors
-from atrous.serve.batching import BusyError, Job, LateError, Queue
+from atrous.serve.batching import WAITING_PIXELS, BusyError, Job, LateError, Queue
 
 
 class Door:
@@ -30,8 +30,10 @@ def door() -> Door:
     return Door()
 
 
-def job(door: Door, payload: int, pixels: int = 100, group: object = None, seconds: float = 20) -> Job:
-    return Job(payload, door.run, pixels, time.monotonic() + seconds, group)
+def job(
+    door: Door, payload: int, pixels: int = 100, group: object = None, seconds: float = 20, decoded: int = 100
+) -> Job:
+    return Job(payload, door.run, pixels, decoded, time.monotonic() + seconds, group)
 
 
 @pytest.fixture
@@ -93,6 +95,16 @@ def test_a_full_queue_says_when_to_try_again(make: Callable[..., Queue], door: D
     assert queue.waiting == 2
 
 
+def test_images_that_wait_count_as_they_are_decoded_not_as_their_tiles(make: Callable[..., Queue], door: Door) -> None:
+    queue = make(1)
+    queue.add(job(door, 0))
+    assert door.begun.acquire(timeout=20)
+    queue.add(job(door, 1, decoded=WAITING_PIXELS))
+    with pytest.raises(BusyError):
+        queue.add(job(door, 2, decoded=1))
+    assert queue.waiting == 1
+
+
 def test_a_late_job_and_one_nobody_waits_for_are_dropped(make: Callable[..., Queue], door: Door) -> None:
     queue = make(1)
     queue.add(job(door, 0))
@@ -116,7 +128,7 @@ def test_an_error_belongs_to_who_waits_and_ends_no_thread(make: Callable[..., Qu
     def fail(_: list[Any]) -> list[Any]:
         raise ValueError("a bad image")
 
-    bad, good = Job(0, fail, 1, time.monotonic() + 20), job(door, 4)
+    bad, good = Job(0, fail, 1, 1, time.monotonic() + 20), job(door, 4)
     door.open.set()
     queue.add(bad)
     queue.add(good)

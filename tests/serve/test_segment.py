@@ -14,7 +14,9 @@ from atrous.data.files.rle import inside_runs, unpack_runs
 from atrous.inference.demo import find_demo_images
 from atrous.inference.large import Large
 from atrous.inference.tiles import Tiling
-from tests.serve.conftest import bundled, client_of, limited, picture, served
+from atrous.serve import options
+from atrous.serve.served import ServedModel
+from tests.serve.conftest import ByColor, bundled, client_of, limited, picture, served
 
 
 def mask_of(content: bytes) -> np.ndarray:
@@ -223,3 +225,12 @@ def test_json_is_what_the_description_says(client: TestClient) -> None:
     found = client.post("/segment", content=picture()).json()
     assert set(answer["required"]) <= set(found) <= set(answer["properties"])
     assert json.dumps(described)
+
+
+def test_the_work_of_a_request_counts_at_the_models_own_output_stride(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(options, "MOST_WORK", 2000)
+    for stride, status in ((16, 200), (8, 422)):
+        network = ByColor()
+        network.stride = stride
+        with client_of(ServedModel("colors", "colors", network)) as client:  # type: ignore[arg-type]
+            assert client.post("/segment", content=picture()).status_code == status

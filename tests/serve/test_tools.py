@@ -15,7 +15,9 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from atrous.data.files.rle import inside_brush
-from atrous.serve.settings import ServeSettings
+from atrous.serve import kserve
+from atrous.serve.batching import Job, Queue
+from atrous.serve.settings import Limits, ServeSettings
 from tests.serve.conftest import client_of, picture
 
 RIGHT = np.repeat([[0] * 20 + [2] * 20], 30, axis=0)
@@ -102,6 +104,35 @@ def test_kserve_says_what_it_expected(client: TestClient, tensor: Any, more: Any
     assert words in answer.json()["error"]
 
 
+def test_kserve_wants_the_length_of_json_and_of_a_file_to_be_true(client: TestClient) -> None:
+    head = json.dumps({"inputs": [{"name": "file", "datatype": "BYTES", "shape": [1]}]}).encode()
+    for length, tail, words in (
+        ("9" * 5000, b"", "expected the length of the JSON"),
+        (str(len(head)), struct.pack("<I", 3) + picture(), "which says 3"),
+        (str(len(head)), b"\1", "has 1 bytes behind the JSON"),
+    ):
+        headers = {"Inference-Header-Content-Length": length}
+        answer = client.post("/v2/models/colors/infer", content=head + tail, headers=headers)
+        assert (answer.status_code, words in answer.json()["error"]) == (400, True), answer.text
+
+
+def test_kserve_bounds_the_images_of_a_request_and_the_numbers_of_an_answer(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = {"name": "image", "datatype": "UINT8", "shape": [65, 1, 1, 3], "data": [0] * 195}
+    assert "has 65 images, expected at most 64" in infer(client, many).json()["error"]
+    monkeypatch.setattr(kserve, "MOST_NUMBERS", 1000)
+    one = {"name": "image", "datatype": "UINT8", "shape": [1, *PIXELS.shape], "data": PIXELS.ravel().tolist()}
+    assert "1,200 numbers in JSON, expected at most 1,000" in infer(client, one).json()["error"]
+    for asked in (
+        {"parameters": {"binary_data_output": True}},
+        {"outputs": [{"name": "labels", "parameters": {"binary_data": True}}] * 2},
+    ):
+        answer = infer(client, one, **asked)
+        length = int(answer.headers["inference-header-content-length"])
+        assert answer.content[length:] == RIGHT.astype(np.uint8).tobytes()
+
+
 def test_hugging_face_gets_a_mask_for_each_class(client: TestClient) -> None:
     for answer in (
         client.post("/huggingface", content=picture(), headers={"Content-Type": "image/png"}),
@@ -119,6 +150,25 @@ def task(image: str) -> dict[str, Any]:
     return {"tasks": [{"id": 1, "data": {"photo": image}}], "label_config": CONFIG}
 
 
+def test_all_images_of_a_request_have_one_deadline(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    deadlines: list[float] = []
+    add = Queue.add
+
+    def noted(queue: Queue, job: Job) -> None:
+        deadlines.append(job.deadline)
+        add(queue, job)
+
+    monkeypatch.setattr(Queue, "add", noted)
+    batch = np.stack([PIXELS, PIXELS])
+    infer(client, {"name": "image", "datatype": "UINT8", "shape": list(batch.shape), "data": batch.ravel().tolist()})
+    image = "data:image/png;base64," + base64.b64encode(picture()).decode()
+    asked = task(image)
+    assert len(client.post("/predict", json={**asked, "tasks": asked["tasks"] * 3}).json()["results"]) == 3
+    assert [deadlines.count(deadline) for deadline in dict.fromkeys(deadlines)] == [2, 3]
+    refused = client.post("/predict", json={**asked, "tasks": asked["tasks"] * 65})
+    assert (refused.status_code, "65 tasks, expected at most 64" in refused.text) == (400, True)
+
+
 def test_label_studio_gets_brushes_under_its_own_labels(client: TestClient) -> None:
     assert client.get("/health").json()["status"] == "UP"
     assert client.post("/setup", json={"project": "1.2", "schema": CONFIG}).json() == {"model_version": "colors"}
@@ -132,6 +182,9 @@ def test_label_studio_gets_brushes_under_its_own_labels(client: TestClient) -> N
         assert (inside_brush(region["value"]["rle"], 30, 40) == (label == RIGHT)).all()
 
 
+IMAGES = ("/data/upload/1/a.png", "/data/local-files/?d=my%20photo%20%C3%BC.png")
+
+
 @pytest.fixture
 def studio() -> Iterator[str]:
     """A Label Studio that has one image, for those who carry its token."""
@@ -143,7 +196,10 @@ def studio() -> Iterator[str]:
                 self.send_header("Location", "http://127.0.0.1:9/secret")
                 self.end_headers()
                 return
-            right = self.headers["Authorization"] == "Token abc" and self.path == "/data/upload/1/a.png"
+            if self.path == "/data/upload/nonsense":
+                self.wfile.write(b"no status line\r\n\r\n")
+                return
+            right = self.headers["Authorization"] == "Token abc" and self.path in IMAGES
             self.send_response(200 if right else 404)
             self.end_headers()
             self.wfile.write(picture() if right else b"")
@@ -160,12 +216,14 @@ def studio() -> Iterator[str]:
 def test_label_studio_keeps_the_images_and_no_other_address_is_called(studio: str) -> None:
     settings = ServeSettings(label_studio=studio, label_studio_token="abc")
     with client_of(settings=settings) as client:
-        for place in ("/data/upload/1/a.png", f"{studio}/data/upload/1/a.png"):
+        for place in (*IMAGES, f"{studio}/data/upload/1/a.png", "/data/local-files/?d=my photo ü.png"):
             assert len(client.post("/predict", json=task(place)).json()["results"][0]["result"]) == 2
         for place, words in (
             ("http://169.254.169.254/latest", "images elsewhere are not fetched"),
             (f"{studio}@127.0.0.1:9/data/upload/1/a.png", "images elsewhere are not fetched"),
             ("/data/upload/../../api/users", "images elsewhere are not fetched"),
+            ("/data/upload/%2e%2e/%2e%2e/api/users", "images elsewhere are not fetched"),
+            ("/data/upload/nonsense", "can't be reached"),
             ("/etc/passwd", "images elsewhere are not fetched"),
             ("file:///etc/passwd", "images elsewhere are not fetched"),
             ("/data/upload/1/b.png", "answered 404"),
@@ -174,6 +232,15 @@ def test_label_studio_keeps_the_images_and_no_other_address_is_called(studio: st
             found = client.post("/predict", json=task(place)).json()["results"][0]
             assert found["result"] == []
             assert words in found["error"]
+
+
+def test_images_that_are_fetched_count_beside_the_request(studio: str) -> None:
+    asked = json.dumps(task("/data/upload/1/a.png")).encode()
+    for room, status in ((len(picture()), 200), (len(picture()) - 1, 429)):
+        limits = Limits(bodies=len(asked) + room)
+        settings = ServeSettings(label_studio=studio, label_studio_token="abc", limits=limits)
+        with client_of(settings=settings) as client:
+            assert [client.post("/predict", content=asked).status_code for _ in range(2)] == [status] * 2
 
 
 def test_label_studio_is_told_what_is_missing(client: TestClient) -> None:

@@ -46,7 +46,8 @@ class Job:
     Args:
         payload: of the job.
         run: payloads → results; of one group's jobs, that of the first is called with all of them.
-        pixels: that the network sees.
+        pixels: that the network sees at once.
+        decoded: pixels of the image, which are in memory while it waits.
         deadline: on the monotonic clock; the job is dropped if it has not begun by then.
         group: jobs of the same group run together; one without a group runs alone.
 
@@ -59,6 +60,7 @@ class Job:
     payload: Any
     run: Callable[[list[Any]], Sequence[Any]]
     pixels: int
+    decoded: int
     deadline: float
     group: Hashable | None = None
     future: Future[Any] = field(default_factory=Future)
@@ -116,7 +118,7 @@ class Queue:
         """
         self.check_room()
         with self._changed:
-            if self._jobs and sum(other.pixels for other in self._jobs) + job.pixels > WAITING_PIXELS:
+            if self._jobs and sum(other.decoded for other in self._jobs) + job.decoded > WAITING_PIXELS:
                 raise BusyError((len(self._jobs) + 1) * self._seconds / len(self._threads))
             self._jobs.append(job)
             self._changed.notify_all()

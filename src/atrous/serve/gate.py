@@ -75,6 +75,7 @@ class Gate:
                 self._add_headers(MutableHeaders(scope=message), request_id)
             await send(message)
 
+        scope["arrived"] = begin
         self.under_way += 1
         try:
             if problem := self._refusal(scope, headers):

@@ -14,7 +14,7 @@ from atrous.inference.segmentation import Segmentation
 from atrous.serve.answers import as_text, confidence, encode_grey, present
 from atrous.serve.options import read_options
 from atrous.serve.segmenting import Segmenter
-from atrous.serve.uploads import decode_text, parse_json, read_upload
+from atrous.serve.uploads import decode_text, read_json, read_upload
 
 
 def routes(segmenter: Segmenter) -> list[BaseRoute]:
@@ -24,9 +24,8 @@ def routes(segmenter: Segmenter) -> list[BaseRoute]:
         served = segmenter.model(request.path_params.get("model"))
         with segmenter.bodies.held() as share:
             if request.headers.get("content-type", "").startswith("application/json"):
-                content = decode_text(
-                    parse_json(await segmenter.bodies.read(request, share)).get("inputs"), "the member 'inputs'"
-                )
+                found = await read_json(request, segmenter.bodies, share)
+                content = await asyncio.to_thread(decode_text, found.get("inputs"), "the member 'inputs'")
             else:
                 content = (await read_upload(request, segmenter.bodies, share)).content
             include = "confidence" if served.has_probabilities else ""

@@ -20,12 +20,15 @@ from atrous.serve.options import SegmentOptions, read_options
 from atrous.serve.problems import Problem
 from atrous.serve.segmenting import Segmenter
 from atrous.serve.served import ServedModel
-from atrous.serve.uploads import parse_json
+from atrous.serve.settings import MOST_IMAGES
+from atrous.serve.uploads import decode_text, parse_json
 
 HEADER = "inference-header-content-length"
 IMAGE, FILE, LABELS, PROBABILITIES = "image", "file", "labels", "probabilities"
 MOST_BYTES = 2**28
 """Of the probabilities of an answer."""
+MOST_NUMBERS = 2**22
+"""Of an answer in JSON, where each takes up to a hundred bytes while it is written."""
 
 
 class Tensor(BaseModel):
@@ -74,7 +77,8 @@ def routes(segmenter: Segmenter) -> list[BaseRoute]:
     async def infer(request: Request) -> Response:
         served = segmenter.model(request.path_params["model"])
         with segmenter.bodies.held() as share:
-            wanted, tail = _read(await segmenter.bodies.read(request, share), request.headers.get(HEADER))
+            body = await segmenter.bodies.read(request, share)
+            wanted, tail = await asyncio.to_thread(_read, body, request.headers.get(HEADER))
             return await _infer(segmenter, request, served, wanted, tail)
 
     return [
@@ -108,7 +112,7 @@ def _read(body: bytes, header: str | None) -> tuple[InferRequest, bytes]:
     """The JSON of a request, and the binary tensors behind it."""
     length = len(body)
     if header is not None:
-        length = int(header) if header.isdecimal() else -1
+        length = int(header) if header.isdecimal() and len(header) < 20 else -1
         if not 0 <= length <= len(body):
             raise Problem(400, f"{HEADER} is {header[:40]!r}, expected the length of the JSON in bytes")
     try:
@@ -121,13 +125,14 @@ def _read(body: bytes, header: str | None) -> tuple[InferRequest, bytes]:
 async def _infer(
     segmenter: Segmenter, request: Request, served: ServedModel, wanted: InferRequest, tail: bytes
 ) -> Response:
-    names = [output.name for output in wanted.outputs] or [LABELS]
+    names = list(dict.fromkeys(output.name for output in wanted.outputs)) or [LABELS]
     if unknown := sorted(set(names) - {LABELS, PROBABILITIES}):
         raise Problem(400, f"there is no output '{unknown[0][:40]}'; there are {LABELS} and {PROBABILITIES}")
     given = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in _options(wanted)}
     include = {"include": PROBABILITIES} if PROBABILITIES in names else {}
     options = read_options(given, include, {"model": served.name})
     images = await asyncio.to_thread(_images, wanted.inputs[0], tail)
+    _check_answer(served, wanted, names, images)
     found = []
     for image in images:
         found.append(await _label(segmenter, request, image, options))
@@ -158,6 +163,8 @@ def _images(tensor: Tensor, tail: bytes) -> list[DecodedImage]:
             f"the input is '{tensor.name[:40]}' of {tensor.datatype[:10] or 'no type'} {list(shape)[:8]}; expected "
             f"'{IMAGE}' of UINT8 [N, H, W, 3], or '{FILE}' of BYTES [1], an image file",
         )
+    if shape[0] > MOST_IMAGES:
+        raise Problem(400, f"the input has {shape[0]} images, expected at most {MOST_IMAGES}: send several requests")
     if tensor.data is None:
         values: NDArray[Any] = np.frombuffer(tail, np.uint8)
     else:
@@ -175,10 +182,44 @@ def _images(tensor: Tensor, tail: bytes) -> list[DecodedImage]:
 
 def _file(tensor: Tensor, tail: bytes) -> bytes:
     if tensor.data is None:  # each element is its length in four bytes, and itself
-        return tail[4 : 4 + int.from_bytes(tail[:4], "little")]
-    from atrous.serve.uploads import decode_text
-
+        length = int.from_bytes(tail[:4], "little")
+        if len(tail) != 4 + length:
+            raise Problem(
+                400,
+                f"the input has {len(tail)} bytes behind the JSON, expected one element: its length in 4 bytes, little-"
+                f"endian, which says {length}, and that many bytes",
+            )
+        return tail[4:]
     return decode_text(tensor.data[0] if len(tensor.data) == 1 else None, "the input's one element")
+
+
+def _check_answer(served: ServedModel, wanted: InferRequest, names: list[str], images: list[DecodedImage]) -> None:
+    """Fail before anything is computed for an answer that would be too large.
+
+    Raises:
+        InputError: too many bytes, or too many numbers in JSON.
+    """
+    height, width = images[0].pixels.shape[:2]
+    values = {LABELS: len(images) * height * width, PROBABILITIES: len(images) * len(served.label_set) * height * width}
+    size = 4 * values[PROBABILITIES]
+    if PROBABILITIES in names and size > MOST_BYTES:
+        raise InputError(
+            f"the probabilities take {size / 1e6:.0f} MB, expected at most {MOST_BYTES / 1e6:.0f}: send fewer or "
+            "smaller images, or ask /segment for them at network resolution (include=probabilities)"
+        )
+    numbers = sum(values[name] for name in names if not _in_binary(wanted, name))
+    if numbers > MOST_NUMBERS:
+        raise InputError(
+            f"the answer has {numbers:,} numbers in JSON, expected at most {MOST_NUMBERS:,}: ask for binary tensors "
+            "(the parameter binary_data_output, true), or send fewer or smaller images"
+        )
+
+
+def _in_binary(wanted: InferRequest, name: str) -> bool:
+    """Whether an output is asked for as a binary tensor."""
+    by_default = wanted.parameters.get("binary_data_output")
+    asked = {output.name: output.parameters.get("binary_data", by_default) for output in wanted.outputs}
+    return bool(asked.get(name, by_default))
 
 
 def _outputs(found: list[Segmentation], names: list[str]) -> dict[str, NDArray[Any]]:
@@ -186,19 +227,11 @@ def _outputs(found: list[Segmentation], names: list[str]) -> dict[str, NDArray[A
     if LABELS in names:
         arrays[LABELS] = np.stack([one.labels for one in found])
     if PROBABILITIES in names:
-        size = 4 * len(found) * len(found[0].label_set) * found[0].labels.size
-        if size > MOST_BYTES:
-            raise InputError(
-                f"the probabilities take {size / 1e6:.0f} MB, expected at most {MOST_BYTES / 1e6:.0f}: send fewer or "
-                "smaller images, or ask /segment for them at network resolution (include=probabilities)"
-            )
         arrays[PROBABILITIES] = np.stack([one.probabilities(full_size=True) for one in found])
     return arrays
 
 
 def _answer(served: ServedModel, wanted: InferRequest, names: list[str], arrays: dict[str, NDArray[Any]]) -> Response:
-    binary_by_default = bool(wanted.parameters.get("binary_data_output"))
-    asked = {output.name: output.parameters.get("binary_data", binary_by_default) for output in wanted.outputs}
     outputs, tail = [], b""
     for name in names:
         values = arrays[name]
@@ -207,7 +240,7 @@ def _answer(served: ServedModel, wanted: InferRequest, names: list[str], arrays:
             "shape": list(values.shape),
             "datatype": "UINT8" if name == LABELS else "FP32",
         }
-        if asked.get(name, binary_by_default):
+        if _in_binary(wanted, name):
             content = values.tobytes()
             output["parameters"] = {"binary_data_size": len(content)}
             tail += content

@@ -8,9 +8,10 @@ import re
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -24,10 +25,9 @@ from atrous.serve.options import read_options
 from atrous.serve.problems import Problem, problem_of
 from atrous.serve.segmenting import Segmenter
 from atrous.serve.served import ServedModel
-from atrous.serve.settings import ServeSettings
-from atrous.serve.uploads import decode_text, read_json
+from atrous.serve.settings import MB, MOST_IMAGES, ServeSettings
+from atrous.serve.uploads import Share, decode_text, read_json
 
-MOST_TASKS = 64
 _PLACES = re.compile(r"/(data/(upload|local-files|media)/?|tasks/\d+/(resolve|presign)/|storage-data/uploaded/)[^#\\]*")
 """Where Label Studio keeps images; what else a task names is not fetched."""
 
@@ -42,19 +42,23 @@ def routes(segmenter: Segmenter, settings: ServeSettings) -> list[BaseRoute]:
         served = segmenter.model(request.path_params.get("model"))
         with segmenter.bodies.held() as share:
             content = await read_json(request, segmenter.bodies, share)
-        if schema := content.get("schema"):
-            _Control.read(schema, served)
+            if schema := content.get("schema"):
+                await asyncio.to_thread(_Control.read, schema, served)
         return JSONResponse({"model_version": served.name})
 
     async def predict(request: Request) -> Response:
         served = segmenter.model(request.path_params.get("model"))
         with segmenter.bodies.held() as share:
             content = await read_json(request, segmenter.bodies, share)
-        control = _Control.read(content.get("label_config"), served)
-        tasks = content.get("tasks")
-        if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks) or len(tasks) > MOST_TASKS:
-            raise Problem(400, f"'tasks' is a list of up to {MOST_TASKS} tasks of Label Studio")
-        results = [await _annotate(segmenter, request, served, control, task, settings) for task in tasks]
+            control = await asyncio.to_thread(_Control.read, content.get("label_config"), served)
+            tasks = content.get("tasks")
+            if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
+                raise Problem(400, "'tasks' is not a list of Label Studio's tasks")
+            if len(tasks) > MOST_IMAGES:
+                raise Problem(
+                    400, f"there are {len(tasks)} tasks, expected at most {MOST_IMAGES}: send several requests"
+                )
+            results = [await _annotate(segmenter, request, served, control, task, settings) for task in tasks]
         return JSONResponse({"results": results, "model_version": served.name})
 
     endpoints = [("health", health, "GET"), ("setup", setup, "POST"), ("predict", predict, "POST")]
@@ -123,8 +127,9 @@ async def _annotate(
     image = data.get(control.variable) if isinstance(data, dict) else None
     include = "confidence" if served.has_probabilities else ""
     try:
-        content = await _fetch(image, settings)
-        done = await segmenter.segment(request, content, read_options({"model": served.name, "include": include}))
+        with segmenter.bodies.held() as share:
+            content = await _fetch(image, settings, share)
+            done = await segmenter.segment(request, content, read_options({"model": served.name, "include": include}))
     except Exception as error:
         problem = problem_of(error)
         if problem.status >= 429:
@@ -149,14 +154,14 @@ def _regions(found: Segmentation, control: _Control) -> list[dict[str, Any]]:
     return regions
 
 
-async def _fetch(image: object, settings: ServeSettings) -> bytes:
+async def _fetch(image: object, settings: ServeSettings, share: Share) -> bytes:
     """The image of a task: in the task itself, or from the one Label Studio that the server was told of.
 
     Raises:
         Problem: 422, somewhere else.
     """
     if isinstance(image, str) and image.startswith("data:"):
-        return decode_text(image, "the task's image")
+        return await asyncio.to_thread(decode_text, image, "the task's image")
     if not settings.label_studio:
         raise Problem(
             422,
@@ -164,28 +169,34 @@ async def _fetch(image: object, settings: ServeSettings) -> bytes:
             "http://HOST:PORT",
         )
     place = str(image).removeprefix(settings.label_studio.rstrip("/"))
-    if not _PLACES.fullmatch(place) or ".." in place:
+    if not _PLACES.fullmatch(place) or ".." in unquote(place):
         raise Problem(
             422, f"the task's image is not one that {settings.label_studio} keeps; images elsewhere are not fetched"
         )
-    return await asyncio.to_thread(_download, settings, place)
+    return await asyncio.to_thread(_download, settings, place, share)
 
 
-def _download(settings: ServeSettings, place: str) -> bytes:
-    address = f"{str(settings.label_studio).rstrip('/')}{place}"
-    limit = settings.limits.body
+def _download(settings: ServeSettings, place: str, share: Share) -> bytes:
+    address = str(settings.label_studio).rstrip("/") + quote(place, safe="/?&=%+:;,@~!$'()*")
+    parts: list[bytes] = []
     try:
         call = urllib.request.Request(address, headers=_authorization(settings))
         with _OPENER.open(call, timeout=settings.limits.reading) as answer:
-            content: bytes = answer.read(limit + 1)
+            while part := answer.read(MB):
+                share.take(len(part))
+                if share.bytes > settings.limits.body:
+                    raise Problem(
+                        413, f"the task's image has more than {settings.limits.body:,} bytes: use a smaller one"
+                    )
+                parts.append(part)
+    except Problem:
+        raise
     except HTTPError as error:
         error.close()
         raise Problem(422, f"Label Studio answered {error.code} for the task's image: check its access token") from None
-    except (URLError, OSError) as error:
+    except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
         raise Problem(422, f"Label Studio can't be reached ({error}): check --label-studio") from None
-    if len(content) > limit:
-        raise Problem(413, f"the task's image has more than {limit:,} bytes: use a smaller one")
-    return content
+    return b"".join(parts)
 
 
 def _authorization(settings: ServeSettings) -> dict[str, str]:

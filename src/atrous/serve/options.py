@@ -123,14 +123,20 @@ def make_inference(served: ServedModel, options: SegmentOptions) -> Inference | 
     return inference
 
 
-def make_large(options: SegmentOptions, size: tuple[int, int]) -> Large | None:
+def make_large(options: SegmentOptions, size: tuple[int, int], own_stride: int | None = None) -> Large | None:
     """How an image of a size is cut into tiles; None where the predictor decides.
+
+    Args:
+        options: of the request.
+        size: of the image, height and width.
+        own_stride: the model's output stride, at which it runs unless the options say otherwise.
 
     Raises:
         InputError: views that would take too much memory or time.
     """
     pixels, scales = size[0] * size[1], parse_scales(options.scales, "scales") or (1.0,)
-    finer = {4: 4.0, 8: 2.0}.get(options.output_stride or 16, 1.0)  # an image at output stride 4 costs several at 16
+    stride = options.output_stride or own_stride or 16
+    finer = {4: 4.0, 8: 2.0}.get(stride, 1.0)  # an image at output stride 4 costs several at 16
     work = sum(scale**2 for scale in scales) * (1 + options.flip) * pixels * finer
     if work > MOST_WORK:
         raise InputError(

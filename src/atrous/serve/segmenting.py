@@ -115,7 +115,8 @@ class Segmenter:
         """Segment decoded pixels; errors as :meth:`segment`."""
         served = self.model(options.model)
         size = (decoded.pixels.shape[0], decoded.pixels.shape[1])
-        job = await asyncio.to_thread(self._job, served, decoded, options, size)
+        deadline = request.scope["arrived"] + self.limits.seconds
+        job = await asyncio.to_thread(self._job, served, decoded, options, size, deadline)
         begin = time.monotonic()
         try:
             self.queue.add(job)
@@ -145,7 +146,14 @@ class Segmenter:
     def _busy(self, error: BusyError) -> Problem:
         return Problem(429, "all places in the queue are taken: try again later", retry_after=error.seconds)
 
-    def _job(self, served: ServedModel, decoded: DecodedImage, options: SegmentOptions, size: tuple[int, int]) -> Job:
+    def _job(
+        self,
+        served: ServedModel,
+        decoded: DecodedImage,
+        options: SegmentOptions,
+        size: tuple[int, int],
+        deadline: float,
+    ) -> Job:
         """What is to be computed; makes the predictor of an output stride, which takes a while."""
         try:
             inference = make_inference(served, options)
@@ -153,14 +161,15 @@ class Segmenter:
         except InputError as error:
             raise Problem(400, str(error)) from error
         check_pixels(decoded.pixels, "H, W", predictor.in_channels)
-        large = make_large(options, size)
+        large = make_large(options, size, served.model.output_stride)
         keep = bool({"probabilities", "confidence"} & set(options.include))
         plain = inference is None and large is None and not keep and not served.attends
         group = (served.name, options.output_stride, size) if plain and predictor.batches_pay else None
         work = _Work(predictor, decoded, inference, keep, large)
-        pixels = large.tiling.tile**2 if large and large.tiling else size[0] * size[1]
+        whole = size[0] * size[1]
+        pixels = large.tiling.tile**2 if large and large.tiling else whole
         seen = int(pixels * max(inference.scales if inference else (1.0,)) ** 2)
-        return Job(work, _run, seen, time.monotonic() + self.limits.seconds, group)
+        return Job(work, _run, seen, whole, deadline, group)
 
     async def _result(self, job: Job) -> Segmentation:
         left = max(0.0, job.deadline - time.monotonic())

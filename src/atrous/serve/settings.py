@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 MB = 2**20
+MOST_IMAGES = 64
+"""Of a request, where it may have several."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
 from starlette.datastructures import UploadFile
@@ -50,7 +51,7 @@ class Bodies:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._bytes = 0
+        self._bytes, self._counting = 0, Lock()
 
     @contextmanager
     def held(self) -> Iterator[Share]:
@@ -59,12 +60,14 @@ class Bodies:
         try:
             yield share
         finally:
-            self._bytes -= share.bytes
+            with self._counting:
+                self._bytes -= share.bytes
 
     def _take(self, count: int) -> None:
-        if self._bytes + count > self._limits.bodies:
-            raise Problem(429, "too many uploads at the same time: try again", retry_after=1)
-        self._bytes += count
+        with self._counting:
+            if self._bytes + count > self._limits.bodies:
+                raise Problem(429, "too many uploads at the same time: try again", retry_after=1)
+            self._bytes += count
 
     async def read(self, request: Request, share: Share) -> bytes:
         """Read the body of a request.
@@ -94,7 +97,7 @@ class Bodies:
 
 
 class Share:
-    """The bytes of one request's body that are in memory."""
+    """The bytes of one request's body, or of an image that was fetched for it, that are in memory."""
 
     def __init__(self, bodies: Bodies) -> None:
         self._bodies, self.bytes = bodies, 0
@@ -135,7 +138,7 @@ async def read_json(request: Request, bodies: Bodies, share: Share) -> dict[str,
         Problem: 400, something else, or whatever :meth:`Bodies.read` has to say.
         GoneError: the client has gone.
     """
-    return parse_json(await bodies.read(request, share))
+    return await asyncio.to_thread(parse_json, await bodies.read(request, share))
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
