@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from starlette.testclient import TestClient
 
+from atrous.errors import InputError
 from atrous.serve.gate import JsonLines
 from atrous.serve.settings import ServeSettings
 from tests.serve.conftest import FastTogether, client_of, limited, picture, served
@@ -32,7 +33,7 @@ def test_a_token_is_asked_for_where_work_is_done() -> None:
 
 
 def test_pages_of_other_sites_are_refused_unless_listed() -> None:
-    with client_of(settings=ServeSettings(origins=("https://friend.example",))) as client:
+    with client_of(settings=ServeSettings(host="0.0.0.0", origins=("https://friend.example",))) as client:
         own = client.post("/segment", content=picture(), headers={"Origin": "http://server"})
         friend = client.post("/segment", content=picture(), headers={"Origin": "https://friend.example"})
         other = client.post("/segment", content=picture(), headers={"Origin": "https://other.example"})
@@ -41,6 +42,33 @@ def test_pages_of_other_sites_are_refused_unless_listed() -> None:
     with client_of() as client:
         answer = client.get("/models", headers={"Origin": "https://friend.example"})
         assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "status"),
+    [
+        ("http://localhost:8000", "localhost:8000", 200),
+        ("http://[::1]:8000", "[::1]:8000", 200),
+        ("http://evil.example:8000", "evil.example:8000", 403),  # whose name points here
+        ("http://localhost:9000", "localhost:8000", 403),
+        ("http://[", "[", 403),
+        ("null", "localhost:8000", 403),
+    ],
+)
+def test_a_server_for_this_machine_knows_its_own_pages_by_its_names(
+    client: TestClient, origin: str, host: str, status: int
+) -> None:
+    answer = client.post("/segment", content=picture(), headers={"Origin": origin, "Host": host})
+    assert answer.status_code == status
+
+
+def test_a_token_is_one_that_a_header_can_carry() -> None:
+    with client_of(settings=ServeSettings(token="s3cret\n")) as client:
+        headers = {"Authorization": "Bearer s3cret"}
+        assert client.post("/segment", content=picture(), headers=headers).status_code == 200
+    for token in ("", " \n", "schlüssel", "a\nb"):
+        with pytest.raises(InputError, match="printable ASCII"):
+            ServeSettings(token=token)
 
 
 def test_answers_carry_an_id_and_may_not_be_sniffed_or_kept(client: TestClient) -> None:

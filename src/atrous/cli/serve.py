@@ -63,7 +63,7 @@ def serve(
         host=host,
         port=port,
         workers=workers,
-        token=token or None,
+        token=token,
         origins=tuple(allow_origin or ()),
         label_studio=label_studio,
         label_studio_token=os.environ.get("LABEL_STUDIO_API_KEY"),

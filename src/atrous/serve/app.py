@@ -74,7 +74,6 @@ def make_app(models: Sequence[ServedModel], settings: ServeSettings, cores: int 
             allow_headers=("authorization", "content-type", "x-request-id"),
             expose_headers=("retry-after", "server-timing", "x-request-id"),
         )
-    app.routes.append(Route("/readyz", partial(_readyz, gate)))
     return gate
 
 
@@ -94,6 +93,9 @@ def _own_routes(segmenter: Segmenter, metrics: Metrics) -> list[BaseRoute]:
     async def healthz(_: Request) -> Response:
         return JSONResponse({"status": "ok"})
 
+    async def readyz(_: Request) -> Response:
+        return JSONResponse({"status": "ready"})  # the gate says when it is not
+
     async def measured(_: Request) -> Response:
         metrics.watch(segmenter.queue.waiting, segmenter.queue.running)
         return Response(metrics.text(), headers={"Content-Type": TYPE})
@@ -106,6 +108,7 @@ def _own_routes(segmenter: Segmenter, metrics: Metrics) -> list[BaseRoute]:
         Route("/models", models),
         Route("/models/{model}/card", card),
         Route("/healthz", healthz),
+        Route("/readyz", readyz),
         Route("/metrics", measured),
         Route("/openapi.json", api),
     ]
@@ -142,10 +145,6 @@ def _page_routes() -> list[BaseRoute]:
         Route("/page/samples/{name}", sample),
         *(Route(f"/page/{file.name}", partial(send, file)) for file in sorted(PAGE.iterdir()) if file.is_file()),
     ]
-
-
-async def _readyz(gate: Gate, _: Request) -> Response:
-    return JSONResponse({"status": "stopping" if gate.closing else "ready"}, 503 if gate.closing else 200)
 
 
 def describe_model(served: ServedModel) -> dict[str, Any]:

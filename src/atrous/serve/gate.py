@@ -33,6 +33,7 @@ OPEN = (
     "/page/",
 )
 """Paths that need no token; the last one with all below it."""
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _POLICY = (
     "default-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'; "
@@ -101,7 +102,17 @@ class Gate:
         return None
 
     def _knows(self, origin: str, headers: Headers) -> bool:
-        return origin in self._settings.origins or urlsplit(origin).netloc == headers.get("host")
+        """Whether a page is a listed site's, or the server's own. A site can point its name at this machine (DNS
+        rebinding): a server that listens to this machine alone is not called by other names.
+        """
+        if origin in self._settings.origins:
+            return True
+        try:
+            parts = urlsplit(origin)
+        except ValueError:
+            return False
+        local = self._settings.host not in _LOOPBACK or parts.hostname in _LOOPBACK
+        return local and parts.netloc == headers.get("host")
 
     def _add_headers(self, headers: MutableHeaders, request_id: str) -> None:
         headers["X-Request-Id"] = request_id

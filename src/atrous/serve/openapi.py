@@ -53,7 +53,8 @@ def describe_api(models: tuple[str, ...]) -> Json:
 
 
 def _paths(options: Json, models: list[str]) -> Json:
-    form = {"type": "object", "required": ["image"], "properties": {"image": _IMAGE["schema"]}}
+    fields = {name: _parameter(name, schema)["schema"] for name, schema in options.items()}
+    form = {"type": "object", "required": ["image"], "properties": {"image": _IMAGE["schema"], **fields}}
     segment = {
         "summary": "Segment an image.",
         "parameters": [_parameter(name, schema) for name, schema in options.items()],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from atrous.errors import InputError
+
 MB = 2**20
 MOST_IMAGES = 64
 """Of a request, where it may have several."""
@@ -43,6 +45,9 @@ class ServeSettings:
         label_studio: the address of a Label Studio whose images are fetched, as ``http://localhost:8080``.
         label_studio_token: an access token of that Label Studio.
         limits: what it accepts.
+
+    Raises:
+        InputError: a token that no request can carry.
     """
 
     host: str = "127.0.0.1"
@@ -53,3 +58,13 @@ class ServeSettings:
     label_studio: str | None = None
     label_studio_token: str | None = None
     limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        if self.token is None:
+            return
+        object.__setattr__(self, "token", self.token.strip())  # a file's last newline
+        if not (self.token and self.token.isascii() and self.token.isprintable()):
+            raise InputError(
+                "the token is empty, or has characters other than printable ASCII, which headers can't carry: choose "
+                "one of letters and digits (--token, ATROUS_TOKEN)"
+            )
