@@ -139,8 +139,7 @@ RULES: Mapping[FindingKind, Rule] = {
         many="masks are compressed with loss, which changes values along every edge",
         expected="lossless PNG masks",
         fix="export them again as PNG where they were drawn (what was lost can't be restored with certainty)",
-        copy="leaves them out; with --tolerance 32, it takes the class whose colour a pixel is near, and ignores those "
-        "near none, which is never exact",
+        copy="leaves them out",
         repair="leave out",
     ),
     FindingKind.RGB_MASK: Rule(

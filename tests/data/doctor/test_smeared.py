@@ -66,6 +66,30 @@ def test_colours_too_near_to_each_other_are_left_out_with_the_reason(tmp_path: P
     assert repair(checkup, tmp_path / "less", tolerance=16).splits == {"all": 3}
 
 
+@pytest.mark.parametrize(("suffix", "declared"), [(".jpg", True), (".png", True), (".png", False)])
+def test_the_tolerance_that_is_suggested_tells_near_classes_apart(tmp_path: Path, suffix: str, declared: bool) -> None:
+    values = [0, 40, 80]
+    toml = f"{TOML}values = {values}" if declared else ""
+    checkup = check(folder(tmp_path / "in", suffix, np.array(values, np.uint8), toml), ["all"])
+    (finding,) = [found for found in checkup.findings if found.kind == "lossy-mask"]
+    assert "--tolerance 19" in finding.fix
+    assert repair(checkup, tmp_path / "out", tolerance=19).splits == {"all": 3}
+    sample = open_dataset(f"folder:{tmp_path}/out", "all")[0]
+    known = sample.mask != 255
+    assert known.mean() > 0.9
+    assert (sample.mask == truth(0))[known].mean() > 0.98
+
+
+def test_many_numbers_of_no_class_are_not_taken_for_smeared(tmp_path: Path) -> None:
+    """They are all within the tolerance of black, the usual colour of class 0."""
+    folder(tmp_path, ".png", np.array([0, 120, 240], np.uint8), TOML)
+    for place in range(3):
+        numbers = np.random.default_rng(place).integers(0, 32, (64, 80), dtype=np.uint8)
+        Image.fromarray(numbers).save(tmp_path / f"masks/{place}.png")
+    kinds = [found.kind for found in check(f"folder:{tmp_path}", ["all"]).findings if found.severity == "error"]
+    assert kinds == ["outside-classes"]
+
+
 def test_undeclared_values_are_recognised_as_smeared(tmp_path: Path) -> None:
     checkup = check(folder(tmp_path / "in", ".png", np.array([0, 120, 240], np.uint8)), ["all"])
     (found,) = [finding for finding in checkup.findings if finding.severity == "error"]

@@ -10,6 +10,7 @@ from atrous.data.doctor.inspect import MaskFacts
 from atrous.data.doctor.list_rules import repair_command
 from atrous.data.doctor.pair_rules import Facts, color_form, complaints, drawn_upright, foreground, nothing_but_void
 from atrous.data.files.mask_form import MaskForm
+from atrous.data.files.smeared import safe_tolerance
 from atrous.data.finding_kinds import FindingKind
 from atrous.data.finding_rules import RULES
 from atrous.data.findings import Finding, Item, make_finding, with_copy
@@ -75,6 +76,16 @@ def _outside_classes(context: _Context) -> str:
     fix = "redraw these pixels"
     fix += f", or in {toml} name more classes, or declare ignore = [...] to ignore them" if toml else ""
     return with_copy(fix, FindingKind.OUTSIDE_CLASSES, context.command)
+
+
+def _lossy_mask(context: _Context) -> str:
+    fix = with_copy(RULES[FindingKind.LOSSY_MASK].fix, FindingKind.LOSSY_MASK, context.command)
+    if not context.command or not (tolerance := safe_tolerance(context.form)):
+        return fix
+    return (
+        f"{fix}; with --tolerance {tolerance}, it takes the class whose colour a pixel is near, and ignores those near "
+        "none, which is never exact"
+    )
 
 
 def _turned_mask(context: _Context) -> str:
@@ -144,6 +155,7 @@ def _unclear_orientation(context: _Context) -> str:
 
 _FIXES: dict[FindingKind, Callable[[_Context], str]] = {
     FindingKind.OUTSIDE_CLASSES: _outside_classes,
+    FindingKind.LOSSY_MASK: _lossy_mask,
     FindingKind.TURNED_MASK: _turned_mask,
     FindingKind.RGB_MASK: _rgb_mask,
     FindingKind.BINARY_MASK: _binary_mask,

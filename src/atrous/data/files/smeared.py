@@ -15,6 +15,8 @@ from atrous.labels import IGNORE, Color, Mask
 
 TOLERANCE = 32
 """What JPEG of usual quality changes at most, but for single pixels along edges."""
+APART = 24
+"""Colours of classes that are nearer to each other can't be recognised in a smeared mask."""
 _STRANGERS = 8
 """From this number of colours of no class on, a mask may be smeared; fewer were chosen by someone."""
 _NEAR = 0.9
@@ -33,10 +35,19 @@ def is_smeared(colors: Mapping[Color, int], form: MaskForm) -> bool:
     pixels = np.array(list(colors.values()))
     for known in _candidates(form):
         strangers = sum(color not in known for color in colors)
-        if strangers >= _STRANGERS and _apart(known)[0] > 2 * TOLERANCE:
-            distance, _ = _nearest(found, known)
-            return bool(pixels[distance <= TOLERANCE].sum() >= _NEAR * pixels.sum())
+        if strangers >= _STRANGERS and _apart(known)[0] >= APART:
+            distance, label = _nearest(found, known)
+            near = distance <= _largest_tolerance(known)
+            if len(np.unique(label[near])) > 1 and pixels[near].sum() >= _NEAR * pixels.sum():
+                return True  # numbers that are all near the colour of one class, as black, were not smeared
     return False
+
+
+def safe_tolerance(form: MaskForm) -> int:
+    """The tolerance for :func:`nearest_labels` that tells the classes apart, whether masks have their values or their
+    colours: at most :data:`TOLERANCE`, and 0 if there is none.
+    """
+    return min((tolerance for known in _candidates(form) if (tolerance := _largest_tolerance(known))), default=0)
 
 
 def nearest_labels(mask: DecodedMask, form: MaskForm, tolerance: int) -> Mask:
@@ -92,6 +103,10 @@ def _apart(known: Mapping[Color, int]) -> tuple[int, tuple[Color, Color]]:
         if known[one] != known[other]
     ]
     return min(pairs)
+
+
+def _largest_tolerance(known: Mapping[Color, int]) -> int:
+    return min(TOLERANCE, (_apart(known)[0] - 1) // 2)
 
 
 def _nearest(colors: NDArray[np.int64], known: Mapping[Color, int]) -> tuple[NDArray[np.int64], Mask]:

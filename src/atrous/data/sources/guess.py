@@ -10,11 +10,12 @@ from pathlib import Path
 
 from atrous.data.files.mask_form import MaskForm
 from atrous.data.files.pillow import open_with_pillow
+from atrous.data.files.smeared import APART, safe_tolerance
 from atrous.data.files.threads import read_all
 from atrous.data.finding_kinds import FindingKind
 from atrous.data.findings import Finding, Item, number
 from atrous.data.sources.labels_toml import toml_of
-from atrous.data.sources.seen_masks import APART, NO_VOID, Seen, SeenMask, Void, every_value, masks_seen
+from atrous.data.sources.seen_masks import NO_VOID, Seen, SeenMask, Void, every_value, masks_seen
 from atrous.errors import DatasetError
 from atrous.labels import IGNORE, VOID_COLOR, Color, LabelSet, voc_color
 
@@ -128,7 +129,7 @@ def guess_form(root: Path, seen: Seen) -> tuple[MaskForm, Finding | None]:
 def _smeared(root: Path, masks: Mapping[Path, SeenMask]) -> tuple[MaskForm, Finding]:
     peaks = sorted(frozenset[int]().union(*(mask.peaks for mask in masks.values())))
     drawn = [value for place, value in enumerate(peaks) if not place or value - peaks[place - 1] >= APART]
-    form = _of_values(drawn if len(drawn) > 1 else [*drawn, IGNORE - drawn[0]])
+    form = _of_values(drawn if len(drawn) > 1 else [*drawn, 0 if drawn[0] > IGNORE // 2 else IGNORE])
     labels = root / "labels.toml"
     return form, Finding(
         FindingKind.LOSSY_MASK,
@@ -138,7 +139,7 @@ def _smeared(root: Path, masks: Mapping[Path, SeenMask]) -> tuple[MaskForm, Find
         "lossless PNG masks",
         f"export them again as PNG where they were drawn; or write {labels}, with names of your own:\n"
         f"{indented(toml_of(form))}\nand let `atrous data check folder:{shlex.quote(str(root))} --fix NEW_FOLDER "
-        "--tolerance 32` take the nearest of these values, which is never exact",
+        f"--tolerance {safe_tolerance(form)}` take the nearest of these values, which is never exact",
         tuple(Item(str(path)) for path, mask in masks.items() if mask.values - set(drawn)),
     )
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atrous.data.files.masks import DecodedMask, MaskError, MaskFile
+from atrous.data.files.smeared import APART
 from atrous.data.files.threads import read_all
 from atrous.labels import IGNORE, Color, Mask
 
@@ -19,10 +20,8 @@ THIN = 11
 """A border of ignored pixels is narrower than this; VOC's is about 5 pixels wide."""
 LARGE_BORDER = 0.05
 """Up to this share of all pixels, thin borders of 255 beside values that are not class numbers are taken as void."""
-PEAK, APART, MANY_VALUES = 0.03, 24, 24
-"""Of a mask that JPEG smeared: the least share of a value that was drawn, how far two such values are apart, and how
-many values there are beside them.
-"""
+PEAK, MANY_VALUES = 0.03, 24
+"""Of a mask that JPEG smeared: the least share of a value that was drawn, and how many values there are beside them."""
 
 
 class Void(NamedTuple):
