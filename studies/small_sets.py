@@ -127,7 +127,7 @@ def train_recipe(folder: Path, small: Small, settings: tuple[str, ...], minutes:
 
 def train_plain(folder: Path, small: Small, minutes: float) -> Row:
     """The loop of segmentation_models_pytorch's examples: Dice loss, Adam, cosine schedule, crops and flips."""
-    import segmentation_models_pytorch as smp  # type: ignore[import-untyped]
+    import segmentation_models_pytorch as smp
 
     torch.manual_seed(0)
     random = np.random.default_rng(0)
