@@ -2,8 +2,7 @@
 
 Zensical (``pip install -e ".[docs]"``) makes it: the successor of Material for MkDocs, by the same authors, fast and
 strict; Material itself is at its end. The pages keep the places they have in the repository, so that their links work
-on both; what is linked and is no page (a folder, a source file) is not part of the site, and its link becomes plain
-text.
+on both. A folder or a source file is not part of the site, and a link to it becomes plain text.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ def main(out: Annotated[Path, typer.Option(help="Folder for the site.")] = ROOT 
 
 
 def stage() -> None:
-    """Lay the pages and their pictures out below ``build/pages``."""
+    """Copy the pages and their images to ``build/pages``."""
     folder = BUILD / "pages"
     shutil.rmtree(folder, ignore_errors=True)
     pages = sorted({path for pattern in PAGES for path in ROOT.glob(pattern)})

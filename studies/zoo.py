@@ -207,7 +207,7 @@ def card_page(
     ]
     if recipe.distillation.teacher:
         notes.insert(3, f"{100 * recipe.distillation.share:.0f} % of the loss is a teacher's (see the recipe).")
-    if entry.history:
+    if entry.history and recipe.model.start_from:
         notes.insert(3, f"Before this run: {entry.history}.")
     text = "\n".join([*map(markdown, evaluations), ""])
     text = f"{text}\n{STORED if entry.bundle else 'The weights are not bundled.'}\n{PURPOSE}"

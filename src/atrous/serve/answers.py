@@ -1,4 +1,4 @@
-"""What a request gets: masks, areas, run lengths, outlines and pictures of a segmentation."""
+"""What a request gets: masks, areas, run lengths, outlines and images of a segmentation."""
 
 from __future__ import annotations
 
