@@ -238,6 +238,17 @@ def test_masks_that_ignore_everything_give_no_loss_and_change_no_weight(
     assert all(torch.equal(p, after[key]) for key, p in fresh.named_parameters())
 
 
+@pytest.mark.parametrize(("has", "precision"), [(True, "bfloat16"), (False, "float32")])
+def test_auto_is_bfloat16_where_the_device_computes_in_it(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has: bool, precision: str
+) -> None:
+    monkeypatch.setattr("atrous.training.gradients.computes_bfloat16", lambda _: has)
+    lines: list[str] = []
+    recipe = make_recipe(training__precision="auto", training__steps=1)
+    train(recipe, tmp_path / "run", on_message=lines.append)
+    assert any(f"{precision} on cpu" in line for line in lines)
+
+
 def test_one_process_can_train_in_one_precision_and_then_in_another(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     runs = {}
     for number, precision in enumerate(("bfloat16", "float32", "bfloat16")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from typing import Literal
 
 import torch
 from accelerate import Accelerator
@@ -11,11 +12,19 @@ from torch import Tensor, nn
 from atrous.data.loading import Batch
 from atrous.labels import IGNORE
 from atrous.models.base import Output, SegmentationModel
+from atrous.ops.devices import computes_bfloat16
 from atrous.training.distillation import Teacher
 from atrous.training.losses import PixelSum
 from atrous.training.objective import MAIN, SegmentationLoss
 from atrous.training.parallel import SynchronisedBatchNorm
 from atrous.training.recipe import Recipe, RecipeError
+
+
+def precision_on(device: torch.device, recipe: Recipe) -> Literal["float32", "bfloat16"]:
+    """What a network is trained in on a device, by the recipe's ``training.precision``."""
+    if recipe.training.precision == "auto":
+        return "bfloat16" if computes_bfloat16(device) else "float32"
+    return recipe.training.precision
 
 
 class _AllOutputs(nn.Module):
@@ -45,6 +54,7 @@ class Gradients:
 
     Attributes:
         network: the model in train mode as Accelerate has prepared it; its forward gives all outputs.
+        precision: what it computes in.
     """
 
     def __init__(
@@ -58,6 +68,7 @@ class Gradients:
         self.recipe, self.model, self.optimizer, self.loss = recipe, model, optimizer, loss
         self.accelerator = accelerator
         self.device, self.world = accelerator.device, accelerator.num_processes
+        self.precision = precision_on(self.device, recipe)
         self.network: nn.Module = accelerator.prepare_model(_AllOutputs(model))
         self.teacher: Teacher | None = None
         if recipe.distillation.teacher:
@@ -109,7 +120,7 @@ class Gradients:
         masks = {MAIN: part.masks, **part.auxiliary_masks}
         labels = {name: mask.to(self.device, non_blocking=True) for name, mask in masks.items()}
         images = self.model.preprocess(raw).contiguous(memory_format=torch.channels_last)
-        low = self.recipe.training.precision == "bfloat16"
+        low = self.precision == "bfloat16"
         together = self.world > 1 and self.recipe.training.batch_norm == "synchronised"
         with (
             torch.autocast(self.device.type, torch.bfloat16, enabled=low),

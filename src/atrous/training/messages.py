@@ -15,6 +15,7 @@ from atrous.files import write_atomically
 from atrous.labels import LabelSet
 from atrous.models.base import SegmentationModel
 from atrous.training.ema import warmup_steps
+from atrous.training.gradients import precision_on
 from atrous.training.recipe import Recipe
 from atrous.training.validation import Validation
 from atrous.viz import encode_jpeg, overlay
@@ -65,7 +66,7 @@ def introduction(
     where = f"{device}{f', {world} processes' if world > 1 else ''}, {_cores()} cores"
     yield (
         f"{_count(steps, 'step')} of {_count(training.batch_size, 'image')} at {input_size} "
-        f"({_count(epochs, 'epoch')}), {training.precision} on {where}, "
+        f"({_count(epochs, 'epoch')}), {precision_on(device, recipe)} on {where}, "
         f"{_count(recipe.data.workers, 'worker')}"
     )
     if recipe.data.workers * world > _cores():

@@ -237,8 +237,9 @@ class TrainingSection(Section):
     """Images per step, over all processes and accumulated parts."""
     accumulate: int = Field(default=1, ge=1)
     """Parts in which a batch goes through the network, to save memory."""
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
-    """Type of the network's arithmetic; weights and losses are float32."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of the network's arithmetic; weights and losses are float32. `auto` is bfloat16 where the device has
+    instructions for it, else float32: a processor without them takes eight times as long in bfloat16."""
     ema: float | None = Field(default=None, gt=0, lt=1)
     """Decay of an exponential moving average of the weights, which is then what is validated and saved."""
     batch_norm: Literal["synchronised", "local", "frozen", "all_frozen"] = "synchronised"

@@ -397,7 +397,7 @@ class Trainer:
         if self.val_set is None:
             return None
         weights: Weights = "ema" if self.ema else "trained"
-        precision, loss = self.recipe.training.precision, self.gradients.loss
+        precision, loss = self.gradients.precision, self.gradients.loss
         return validate(self.validated_model, self.val_set, self.accelerator, precision, loss, weights)
 
 
