@@ -18,7 +18,7 @@ import typer
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build"
-PAGES = ("*.md", "docs/*.md", "results/**/*.md")
+PAGES = ("*.md", "docs/**/*.md", "results/**/*.md")
 BESIDE = ("docs/images/*", "results/**/*.png", "results/**/*.jpg")
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)#\s]+)((?:#[^)\s]*)?)\)")
 _SHIM = re.compile(r'<script src="https://unpkg\.com/iframe-worker/shim"[^>]*>')

@@ -38,5 +38,7 @@ def test_no_folder_but_an_earlier_site_is_replaced(tmp_path: Path) -> None:
 
 def test_every_page_has_a_place_in_the_menu() -> None:
     menu = (site.ROOT / "docs" / "zensical.toml").read_text(encoding="utf-8")
-    pages = [path.relative_to(site.ROOT).as_posix() for path in [*site.ROOT.glob("*.md"), *site.ROOT.glob("docs/*.md")]]
+    pages = [
+        path.relative_to(site.ROOT).as_posix() for path in [*site.ROOT.glob("*.md"), *site.ROOT.glob("docs/**/*.md")]
+    ]
     assert [page for page in pages if f'"{page}"' not in menu] == []

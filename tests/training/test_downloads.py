@@ -53,7 +53,7 @@ def test_the_root_is_set_on_the_command_line() -> None:
 
 
 def test_the_page_of_the_papers_names_each_papers_recipe() -> None:
-    page = (DOCS / "papers.md").read_text(encoding="utf-8")
+    page = "".join(path.read_text(encoding="utf-8") for path in DOCS.glob("papers/*.md"))
     assert SHIPPED
     assert [name for name in shipped() if "lite0" not in name and f"`{name}`" not in page] == []
     assert [kind for kind in ("voc", "camvid", "siftflow", "pascalcontext") if kind not in DOWNLOADS] == []
