@@ -162,6 +162,13 @@ def test_one_output_becomes_two_classes(thin: None, write_caffemodel: Write, arc
     assert change == "its one output, the logit of a sigmoid, became two classes with the logits 0 and that output"
 
 
+def test_a_bias_of_another_size_beside_one_output_is_reported(thin: None, write_caffemodel: Write) -> None:
+    blobs = vgg16() | scorers("fcn32s", 1)
+    blobs["score_fr"][1] = np.zeros(3, np.float32)
+    with pytest.raises(ConversionError, match=r"of another shape: score_fr\.bias is 3, expected 2"):
+        convert_caffe(write_caffemodel(blobs), "fcn32s")
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_values_that_are_not_finite_are_refused(thin: None, write_caffemodel: Write, value: float) -> None:
     blobs = vgg16() | scorers("fcn32s", 21)

@@ -116,12 +116,13 @@ class FileTensors:
         over them is the sigmoid of the output. Others stay as they are.
         """
         for layer in layers:
-            if f"{layer}.weight" not in self or self.shape(f"{layer}.weight")[0] != 1:
+            if f"{layer}.weight" not in self or self.shape(f"{layer}.weight")[:1] != (1,):
                 continue
             self.binary = True
             weight = _float32(self._left[f"{layer}.weight"])
             self._left[f"{layer}.weight"] = torch.cat([torch.zeros_like(weight), weight])
-            if (bias := self._left.get(f"{layer}.bias")) is not None:
+            bias = self._left.get(f"{layer}.bias")
+            if bias is not None and math.prod(bias.shape) == 1:  # one of another shape is reported when it is taken
                 self._left[f"{layer}.bias"] = torch.cat([torch.zeros(1), _float32(bias).reshape(1)])
 
     def leave_out(self, names: Iterable[str]) -> None:
