@@ -34,7 +34,7 @@ def as_tensor(values: NDArray[Any] | Tensor) -> Tensor:
         raise InputTypeError(f"expected a NumPy array or a torch tensor of real numbers, not {what}")
     dtype = values.dtype.newbyteorder("=")  # PyTorch has neither the other byte order nor long doubles
     dtype = np.dtype(np.float64) if dtype.kind == "f" and dtype.itemsize > 8 else dtype
-    return torch.from_numpy(np.ascontiguousarray(values, dtype))
+    return torch.from_numpy(np.require(values, dtype, ["C", "W"]))  # a copy where it is read-only, as Pillow's are
 
 
 def like(given: Array, result: Tensor) -> Array:
