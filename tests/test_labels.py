@@ -27,9 +27,9 @@ def test_colours_of_a_mask_lead_back_to_it() -> None:
 @pytest.mark.parametrize(
     ("names", "colors", "says"),
     [
-        ((), (), "2 to 255 classes, not 0"),
+        ((), (), "2 to 65535 classes, not 0"),
         (("dog",), (), r"name the background too: names = \[\"background\", \"dog\"\]"),
-        (tuple(map(str, range(256))), (), "not 256"),
+        (tuple(map(str, range(65536))), (), "not 65536"),
         (("a", "b", "a"), (), "more than once: a"),
         ((1, 2), (), "must be strings"),
         (("a", "b"), ((1, 2, 3),), "2 class names but 1 colours"),

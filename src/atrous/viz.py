@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from atrous.errors import InputError
-from atrous.labels import IGNORE, LabelSet, Mask
+from atrous.labels import LabelSet, Mask
 
 Pixels = NDArray[np.uint8]
 
@@ -27,21 +27,21 @@ def areas(mask: Mask, label_set: LabelSet) -> dict[str, int]:
     """Count the pixels of each class that is present, largest first; ignored pixels are not counted.
 
     Args:
-        mask: uint8 ``(H, W)``.
+        mask: ``(H, W)``.
         label_set: the classes of the mask.
 
     Raises:
-        InputError: the mask contains a label that is neither a class nor 255.
+        InputError: the mask contains a label that is neither a class nor ignored.
     """
     rows = max(1, _ROWS_AT_ONCE // max(1, mask.shape[1]))
-    counts = np.zeros(256, np.int64)
+    counts = np.zeros(np.iinfo(mask.dtype).max + 1, np.int64)
     for start in range(0, len(mask), rows):
-        counts += np.bincount(mask[start : start + rows].reshape(-1), minlength=256)
-    unknown = [label for label in np.flatnonzero(counts).tolist() if len(label_set) <= label != IGNORE]
+        counts += np.bincount(mask[start : start + rows].reshape(-1), minlength=len(counts))
+    unknown = [label for label in np.flatnonzero(counts).tolist() if len(label_set) <= label != label_set.ignore]
     if unknown:
         raise InputError(
             f"the mask contains the labels {unknown}, but the label set has the classes 0 to {len(label_set) - 1} "
-            f"(and {IGNORE} for ignored pixels); pass the label set the mask was made with"
+            f"(and {label_set.ignore} for ignored pixels); pass the label set the mask was made with"
         )
     order = np.argsort(-counts[: len(label_set)], kind="stable").tolist()
     return {label_set.names[label]: int(counts[label]) for label in order if counts[label]}
@@ -76,7 +76,7 @@ def overlay(
 
     Args:
         image: uint8 RGB ``(H, W, 3)``.
-        mask: uint8 ``(H, W)``; 255 is ignored.
+        mask: ``(H, W)``; 255 is ignored (65535 for more than 255 classes).
         label_set: the classes of the mask.
         alpha: opacity of the colours, 0 to 1.
         legend: add the colour, name and fraction of each class present, largest first.
@@ -103,7 +103,7 @@ def side_by_side(image: Pixels, mask: Mask, label_set: LabelSet) -> Pixels:
 
     Args:
         image: uint8 RGB ``(H, W, 3)``.
-        mask: uint8 ``(H, W)``.
+        mask: ``(H, W)``.
         label_set: the classes of the mask.
 
     Returns:
@@ -148,7 +148,7 @@ def attention_figure(
 
     Args:
         image: uint8 RGB ``(H, W, 3)``.
-        mask: uint8 ``(H, W)``.
+        mask: ``(H, W)``.
         label_set: the classes of the mask.
         weights: floating ``(S, H, W)``, 0 to 1.
         scales: the factor of each scale.
@@ -195,10 +195,10 @@ def _check(image: Pixels, mask: Mask) -> None:
 
 def _paint(image: Pixels, mask: Mask, label_set: LabelSet, alpha: float) -> Pixels:
     mixed = cv2.addWeighted(image, 1 - alpha, label_set.colorize(mask), alpha, 0)
-    bare = np.zeros(256, np.uint8)
-    bare[IGNORE] = 1
+    bare = np.zeros(label_set.ignore + 1, np.uint8)
+    bare[label_set.ignore] = 1
     bare[[label for label, color in enumerate(label_set.colors) if color == (0, 0, 0)]] = 1
-    cv2.copyTo(image, cv2.LUT(mask, bare), mixed)
+    cv2.copyTo(image, cv2.LUT(mask, bare) if mask.dtype == np.uint8 else bare[mask], mixed)
     return np.asarray(mixed, np.uint8)
 
 

@@ -13,10 +13,11 @@ from atrous.ops.confusion import confusion_matrix, confusion_matrix_reference
 @st.composite
 def pairs(draw):
     """Truth (with ignored pixels) and prediction of any shape, in short and long runs, and the number of classes."""
-    classes = draw(st.integers(1, 255))
+    classes = draw(st.one_of(st.integers(1, 255), st.integers(256, 1000)))
+    dtype, ignore = (np.uint8, 255) if classes < 256 else (np.uint16, 65535)
     shape = draw(array_shapes(min_dims=1, max_dims=3, max_side=12))
-    truth = draw(arrays(np.uint8, shape, elements=st.one_of(st.integers(0, classes - 1), st.just(255))))
-    prediction = draw(arrays(np.uint8, shape, elements=st.integers(0, classes - 1)))
+    truth = draw(arrays(dtype, shape, elements=st.one_of(st.integers(0, classes - 1), st.just(ignore))))
+    prediction = draw(arrays(dtype, shape, elements=st.integers(0, classes - 1)))
     repeat = draw(st.integers(1, 9))
     return truth.repeat(repeat, axis=-1), prediction.repeat(repeat, axis=-1), classes
 
@@ -79,8 +80,8 @@ def test_wrong_inputs_are_refused():
         confusion_matrix(mask.astype(np.int64), mask, 2)
     with pytest.raises(ValueError, match="differ in shape"):
         confusion_matrix(mask, mask.T, 2)
-    with pytest.raises(ValueError, match="num_classes must be 1 to 255, not 256"):
-        confusion_matrix(mask, mask, 256)
+    with pytest.raises(ValueError, match="num_classes must be 1 to 65535, not 65536"):
+        confusion_matrix(mask, mask, 65536)
 
 
 @pytest.mark.slow  # it imports torch once more

@@ -103,6 +103,14 @@ def test_all_255_classes_can_win():
     assert (labels_of(logits, 1, 0, (15, 17)).ravel() == np.arange(255)).all()
 
 
+@pytest.mark.parametrize("convert", [logits_to_labels, logits_to_labels_reference])
+def test_more_classes_give_labels_of_16_bits(convert):
+    logits = np.eye(900, dtype=np.float32).reshape(900, 30, 30)
+    labels = labels_of(logits, 1, 0, (30, 30), convert)
+    assert labels.dtype == np.uint16
+    assert (labels.ravel() == np.arange(900)).all()
+
+
 def test_memory_order_does_not_matter():
     logits = ramps(5, 8, 9)
     channels_last = np.ascontiguousarray(logits.transpose(1, 2, 0)).transpose(2, 0, 1)
@@ -113,8 +121,8 @@ def test_memory_order_does_not_matter():
 def test_wrong_logits_are_refused(convert):
     with pytest.raises(TypeError, match=r"floating, not torch\.int64"):
         convert(torch.zeros(1, 2, 3, 3, dtype=torch.int64), Grid(4, 0), (9, 9))
-    for shape in ((2, 3, 3), (1, 0, 3, 3), (1, 256, 3, 3), (1, 2, 0, 3)):
-        with pytest.raises(ValueError, match="1 to 255 classes"):
+    for shape in ((2, 3, 3), (1, 0, 3, 3), (1, 65536, 1, 1), (1, 2, 0, 3)):
+        with pytest.raises(ValueError, match="1 to 65535 classes"):
             convert(torch.zeros(shape), Grid(4, 0), (9, 9))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atrous.data.dataset import Sample
-from atrous.labels import IGNORE, Mask
+from atrous.labels import Mask, ignore_of
 
 Augment = Callable[[Sample, np.random.Generator], Sample]
 """Makes of a sample, with random numbers, the one that is trained on; :class:`Augmentation` is the usual one."""
@@ -64,7 +64,7 @@ class Augmentation:
 
         def warped(mask: Mask) -> Mask:
             labels = cv2.resize(mask[source], (width, height), interpolation=cv2.INTER_NEAREST_EXACT)[shown]
-            result = np.full((down, across), IGNORE, np.uint8)
+            result = np.full((down, across), ignore_of(mask))
             result[:bottom, :right] = labels[:, ::mirror]
             return result
 

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from atrous.data.augment import Augment
 from atrous.data.dataset import Dataset, Sample
 from atrous.data.files.threads import Progress, read_all
-from atrous.labels import IGNORE
 
 LEAST_SHARE = 0.002
 """Smallest share of an image's pixels that a class must have to count as present in it."""
@@ -31,7 +30,7 @@ def class_presence(dataset: Dataset, progress: Progress | None = None) -> NDArra
 
     def read(index: int) -> NDArray[np.bool_]:
         mask = dataset[index].mask
-        counts = np.bincount(mask.reshape(-1), minlength=IGNORE + 1)[:classes]
+        counts = np.bincount(mask.reshape(-1), minlength=classes)[:classes]
         return np.asarray(counts > LEAST_SHARE * mask.size)
 
     return np.stack(list(read_all(read, range(len(dataset)), progress)))

@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from atrous.data.sources.annotated import BACKGROUND, VOID
 from atrous.data.sources.labels_toml import read_text
 from atrous.data.sources.names import did_you_mean
 from atrous.errors import DatasetError, InputError
-from atrous.labels import IGNORE, LabelSet
+from atrous.labels import IGNORE, LabelSet, Mask, ignore_value
 
 SHIPPED = Path(__file__).parent / "tables"
 """Tables that can be named without a path: ``coco-to-voc``."""
@@ -56,7 +55,7 @@ class ClassTable:
             )
         entries = [self._entry(label, name) for label, name in enumerate(label_set.names)]
         names = self._new_names([entry for entry in entries if entry])
-        numbers = [IGNORE if entry is None else names.index(entry) for entry in entries]
+        numbers = [ignore_value(len(names)) if entry is None else names.index(entry) for entry in entries]
         first = {number: label for label, number in reversed(list(enumerate(numbers)))}
         colors = [label_set.colors[first[number]] if number in first else (0, 0, 0) for number in range(len(names))]
         try:
@@ -87,14 +86,16 @@ class ClassTable:
 
 @dataclass(frozen=True)
 class ClassMap:
-    """The classes after a table, and the new label of each class before it; 255 for those that are ignored."""
+    """The classes after a table, and the new label of each class before it; that of ignored pixels for
+    those that are ignored.
+    """
 
     label_set: LabelSet
     numbers: tuple[int, ...] = field(repr=False)
 
-    def lookup(self) -> NDArray[np.uint8]:
-        """The new label of each label, ``(256,)``."""
-        table = np.full(256, IGNORE, np.uint8)
+    def lookup(self) -> Mask:
+        """The new label of each label, ``(256,)``, or ``(65536,)`` for more than 255 classes before it."""
+        table = np.full(ignore_value(len(self.numbers)) + 1, self.label_set.ignore, self.label_set.dtype)
         table[: len(self.numbers)] = self.numbers
         return table
 

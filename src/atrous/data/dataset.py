@@ -28,7 +28,7 @@ class Sample:
 
     Args:
         image: uint8 ``(H, W, C)``: RGB, or other channels (:class:`atrous.data.Extras`).
-        mask: uint8 ``(H, W)``: the class of each pixel, 255 to ignore it.
+        mask: uint8 ``(H, W)``: the class of each pixel, 255 to ignore it. For more than 255 classes uint16, and 65535.
         name: for reports, for example that of the image's file.
         auxiliary_masks: masks of auxiliary label sets, like ``mask``, by the name of the head that learns them.
 
@@ -99,15 +99,16 @@ def check_sample(sample: object) -> None:
 
     Raises:
         DatasetError: not a :class:`Sample`, an image other than uint8 ``(H, W, C)``, or a mask other than uint8
-            ``(H, W)``.
+            or uint16 ``(H, W)``.
     """
     if not isinstance(sample, Sample):
         raise DatasetError(f"{kind_of(sample)}, expected atrous.data.Sample (atrous.data.wrap makes them)")
     for what, array, dimensions in (("image", sample.image, 3), ("mask", sample.mask, 2)):
         expected = "uint8 (H, W, C)" if dimensions == 3 else "uint8 (H, W)"
+        dtypes = (np.uint8,) if dimensions == 3 else (np.uint8, np.uint16)
         if not isinstance(array, np.ndarray):
             raise DatasetError(f"its {what} is {kind_of(array)}, expected a NumPy array {expected}")
-        if array.dtype != np.uint8 or array.ndim != dimensions or not array.size:
+        if array.dtype not in dtypes or array.ndim != dimensions or not array.size:
             raise DatasetError(f"its {what} is {array.dtype} {array.shape}, expected {expected}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -26,9 +26,9 @@ class Batch(NamedTuple):
 
     Args:
         images: uint8 ``(B, C, H, W)`` in channels-last memory.
-        masks: uint8 ``(B, H, W)``.
+        masks: uint8 ``(B, H, W)``; int32 for more than 255 classes, of which torch can do more than of uint16.
         names: of the images.
-        auxiliary_masks: uint8 ``(B, H, W)`` by name.
+        auxiliary_masks: the same by name.
     """
 
     images: Tensor
@@ -66,8 +66,9 @@ class _Examples(TorchDataset[Example | Exception]):
         return _tensor(augmented.image), _tensor(augmented.mask), augmented.name, auxiliary
 
 
-def _tensor(array: NDArray[np.uint8]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array))  # torch takes no negative strides: image[:, ::-1]
+def _tensor(array: NDArray[Any]) -> Tensor:
+    array = np.ascontiguousarray(array)  # torch takes no negative strides: image[:, ::-1]
+    return torch.from_numpy(array if array.dtype == np.uint8 else array.astype(np.int32))
 
 
 class _Order:

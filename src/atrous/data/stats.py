@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from atrous.data.dataset import Dataset, dataset_name
 from atrous.data.files.orientation import shown
 from atrous.data.files.threads import Progress, read_all
-from atrous.labels import IGNORE, LabelSet
+from atrous.labels import LabelSet, Mask, ignore_of, ignore_value
 
 SMALL = 0.1
 """Below this share of the labelled pixels, a loss that adds up pixels sees little of a class."""
@@ -50,20 +50,25 @@ def count_classes(dataset: Dataset, progress: Progress | None = None) -> ClassCo
     """
 
     def read(index: int) -> NDArray[np.int64]:
-        return np.bincount(dataset[index].mask.reshape(-1), minlength=256)
+        return histogram_of(dataset[index].mask)
 
     return add_up(read_all(read, range(len(dataset)), progress), len(dataset.label_set))
 
 
 def add_up(histograms: Iterable[NDArray[np.int64]], num_classes: int) -> ClassCounts:
-    """Add up the pixels ``(256,)`` of each label in each image, ignored ones at 255."""
-    pixels, images, surroundings = np.zeros((3, 256), np.int64)
+    """Add up the pixels of each label in each image, as :func:`histogram_of` counts them."""
+    pixels, images, surroundings = np.zeros((3, ignore_value(num_classes) + 1), np.int64)
     for found in histograms:
         pixels += found
         images += found > 0
-        surroundings += np.where(found > 0, found[:IGNORE].sum(), 0)
+        surroundings += np.where(found > 0, found[:-1].sum(), 0)
     classes = slice(num_classes)
-    return ClassCounts(pixels[classes], images[classes], surroundings[classes], int(pixels[IGNORE]))
+    return ClassCounts(pixels[classes], images[classes], surroundings[classes], int(pixels[-1]))
+
+
+def histogram_of(mask: Mask) -> NDArray[np.int64]:
+    """The pixels of each value of a mask, int64 ``(256,)`` or ``(65536,)``; the last are the ignored ones."""
+    return np.bincount(mask.reshape(-1), minlength=int(ignore_of(mask)) + 1)
 
 
 def median_frequency(counts: ClassCounts) -> NDArray[np.float64]:
@@ -204,7 +209,7 @@ def measure(dataset: Dataset, progress: Progress | None = None) -> Stats:
             mask = dataset[index].mask
         except (ValueError, OSError) as error:
             return str(error)
-        return np.bincount(mask.reshape(-1), minlength=256), (mask.shape[0], mask.shape[1])
+        return histogram_of(mask), (mask.shape[0], mask.shape[1])
 
     answers = list(read_all(read, range(len(dataset)), progress))
     good = {place: answer for place, answer in enumerate(answers) if not isinstance(answer, str)}
@@ -214,7 +219,7 @@ def measure(dataset: Dataset, progress: Progress | None = None) -> Stats:
         dataset_name(dataset),
         dataset.label_set,
         add_up(histograms, classes),
-        np.array(histograms, np.int64).reshape(-1, 256)[:, :classes],
+        np.array([found[:classes] for found in histograms], np.int64).reshape(-1, classes),
         tuple(good),
         tuple(size for _, size in good.values()),
         tuple(answer for answer in answers if isinstance(answer, str)),

@@ -22,7 +22,7 @@ from atrous.data.sources.labels_toml import toml_of
 from atrous.data.sources.registry import find_source
 from atrous.errors import DatasetError, InputError
 from atrous.files import replacing_folder
-from atrous.labels import IGNORE, LabelSet, encode_mask
+from atrous.labels import LabelSet, encode_mask, ignored
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def _write(
     for top, left in corners(sample.mask.shape, size, overlap):
         name = f"{pair.name}__y{top:06}_x{left:06}"
         mask = sample.mask[top : top + size, left : left + size]
-        if not ((mask != 0) & (mask != IGNORE)).any() and _share(name) >= keep_empty:
+        if not ((mask != 0) & ~ignored(mask)).any() and _share(name) >= keep_empty:
             empty += 1
             continue
         image, there = folder / "images" / f"{name}.png", folder / "masks" / f"{name}.png"

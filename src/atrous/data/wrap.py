@@ -15,7 +15,7 @@ from atrous.data.extras import Extras
 from atrous.data.files.exif import Pixels
 from atrous.data.files.images import to_rgb
 from atrous.errors import InputError, kind_of
-from atrous.labels import IGNORE, LabelSet, Mask
+from atrous.labels import LabelSet, Mask
 
 Key = int | str
 
@@ -61,18 +61,19 @@ class WrappedDataset:
         return Sample(image, mask, name)
 
     def _labels(self, values: NDArray[np.int64], where: str) -> Mask:
-        ignored = np.isin(values, (*self.ignore, IGNORE))
+        ignored = np.isin(values, (*self.ignore, self.label_set.ignore))
         labels = values - self.offset
         wrong = ~ignored & ((labels < 0) | (labels >= len(self.label_set)))
         if wrong.any():
             shown = ", ".join(map(str, np.unique(values[wrong])[:10]))
             last = self.offset + len(self.label_set) - 1
+            void = sorted({*self.ignore, self.label_set.ignore})
             raise InputError(
                 f"{where} has values outside the classes: {shown}; expected {self.offset} to {last}, or "
-                f"{', '.join(map(str, sorted({*self.ignore, IGNORE})))} to ignore. Name more classes, or pass "
+                f"{', '.join(map(str, void))} to ignore. Name more classes, or pass "
                 "ignore=(...)"
             )
-        return np.where(ignored, IGNORE, labels).astype(np.uint8)
+        return np.where(ignored, self.label_set.ignore, labels).astype(self.label_set.dtype)
 
 
 def wrap(
@@ -98,7 +99,7 @@ def wrap(
         image: where the image is: an index of a pair, or a column.
         mask: where the mask is.
         name: for reports; the name of the class of ``dataset`` when left out.
-        ignore: values of the masks to ignore, besides 255.
+        ignore: values of the masks to ignore, besides 255 (65535 for more than 255 classes).
         offset: value of the first class: 1 if 0 is in ``ignore``.
         extras: for images of other channels than RGB.
 

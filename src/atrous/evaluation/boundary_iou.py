@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atrous.evaluation.trimap import near_other_labels
-from atrous.labels import IGNORE, Mask
+from atrous.labels import Mask, ignore_of, ignored
 
 RATIO = 0.02
 """The width of a border in diagonals of the image, as published (§5)."""
@@ -20,22 +20,22 @@ def border_width(height: int, width: int) -> int:
 
 
 def borders(labels: Mask, width: int) -> Mask:
-    """Keep the labels within ``width`` pixels of another label or of the image's edge; everything else becomes 255.
+    """Keep the labels within ``width`` pixels of another label or of the image's edge; everything else is ignored.
 
     This is the published inner border of every class at once: a region minus its erosion, with nothing outside the
     image.
 
     Args:
-        labels: uint8 ``(H, W)``; 255 is another label too.
+        labels: ``(H, W)``; ignored pixels are another label too.
         width: in pixels, positive.
 
     Returns:
-        uint8 ``(H, W)``.
+        ``(H, W)`` in the same dtype.
     """
     kept = near_other_labels(labels, width)
     kept[:width] = kept[-width:] = True
     kept[:, :width] = kept[:, -width:] = True
-    return np.where(kept, labels, np.uint8(IGNORE))
+    return np.where(kept, labels, ignore_of(labels))
 
 
 def border_counts(ground_truth: Mask, prediction: Mask, num_classes: int) -> NDArray[np.int64]:
@@ -44,8 +44,8 @@ def border_counts(ground_truth: Mask, prediction: Mask, num_classes: int) -> NDA
     Ignored pixels are ignored in the prediction too, so that a perfect one has the borders of the ground truth.
 
     Args:
-        ground_truth: uint8 ``(H, W)``, classes or 255.
-        prediction: uint8 ``(H, W)``, classes.
+        ground_truth: ``(H, W)``, classes or ignored.
+        prediction: ``(H, W)``, classes.
         num_classes: number of classes C.
 
     Returns:
@@ -54,7 +54,7 @@ def border_counts(ground_truth: Mask, prediction: Mask, num_classes: int) -> NDA
     """
     width = border_width(*ground_truth.shape)
     true = borders(ground_truth, width)
-    predicted = borders(np.where(ground_truth == IGNORE, np.uint8(IGNORE), prediction), width)
+    predicted = borders(np.where(ignored(ground_truth), ground_truth, prediction), width)
     both = true[true == predicted]
-    counts = [np.bincount(part.reshape(-1), minlength=256)[:num_classes] for part in (both, true, predicted)]
+    counts = [np.bincount(part.reshape(-1), minlength=num_classes)[:num_classes] for part in (both, true, predicted)]
     return np.stack(counts, axis=1).astype(np.int64)

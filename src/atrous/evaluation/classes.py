@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from atrous.data.class_tables import read_class_table
 from atrous.errors import InputError
-from atrous.labels import IGNORE, LabelSet
+from atrous.labels import LabelSet
 
 
 def label_table(model: LabelSet, data: LabelSet, place: str | Path | None) -> Tensor | None:
-    """The data's label of each of the model's, uint8 ``(256,)``; None if they are the same.
+    """The data's label of each of the model's, in the dtype of the data's masks; None if they are the same.
 
     Args:
         model: the classes of the model.
@@ -29,12 +30,12 @@ def label_table(model: LabelSet, data: LabelSet, place: str | Path | None) -> Te
     mapped = read_class_table(place).applied(model)
     if missing := [name for name in mapped.label_set.names if name not in data.names]:
         raise InputError(f"{place}: the class '{missing[0]}' is not one of the data's: {', '.join(data.names)}")
-    if IGNORE in mapped.numbers:
-        ignored = model.names[mapped.numbers.index(IGNORE)]
+    if mapped.label_set.ignore in mapped.numbers:
+        ignored = model.names[mapped.numbers.index(mapped.label_set.ignore)]
         raise InputError(f"{place} ignores '{ignored}', and a prediction must be a class; let it become background")
     label = [data.names.index(name) for name in mapped.label_set.names]
     table = [label[number] for number in mapped.numbers]
-    return torch.tensor(table + [IGNORE] * (256 - len(table)), dtype=torch.uint8)
+    return torch.from_numpy(np.array(table, data.dtype))
 
 
 def check_classes(model: LabelSet, data: LabelSet) -> None:

@@ -16,7 +16,7 @@ from atrous.evaluation.metrics import ConfusionMatrix
 from atrous.evaluation.objects import ObjectCounts, count_objects
 from atrous.evaluation.per_image import PerImage
 from atrous.inference.test_time import Inference, View
-from atrous.labels import IGNORE, LabelSet, Mask
+from atrous.labels import LabelSet, Mask
 
 SEED = 0
 """Of the bootstrap."""
@@ -43,8 +43,8 @@ class Details:
 
         Args:
             name: of the image.
-            ground_truth: uint8 ``(H, W)``, classes or 255.
-            prediction: uint8 ``(H, W)``, classes.
+            ground_truth: ``(H, W)``, classes or ignored.
+            prediction: ``(H, W)``, classes.
             counted: the confusion matrix of this image.
         """
         objects = count_objects(ground_truth, prediction, self.label_set)
@@ -58,7 +58,7 @@ class Details:
         """Add the class probabilities of an image.
 
         Args:
-            ground_truth: uint8 ``(H, W)``, classes or 255.
+            ground_truth: ``(H, W)``, classes or ignored.
             inference: how the views were merged.
             views: what the network computed.
             table: the data's label of each of the model's, where they differ
@@ -66,11 +66,11 @@ class Details:
         """
         for first, probabilities in inference.probability_strips(views, ground_truth.shape):
             rows = ground_truth[first : first + probabilities.shape[1]]
-            true = torch.from_numpy(np.ascontiguousarray(rows)).to(probabilities.device)
+            true = torch.from_numpy(np.ascontiguousarray(rows)).to(probabilities.device).long()
             confidence, label = probabilities.max(0)
             if table is not None:
                 confidence, label = _mapped(probabilities, label, table.to(label.device).long())
-            known = true != IGNORE
+            known = true != self.label_set.ignore
             self.calibration.update(confidence[known], (label == true)[known])
 
     def to_dict(self) -> dict[str, Any]:
@@ -95,9 +95,8 @@ def _mapped(probabilities: Tensor, label: Tensor, table: Tensor) -> tuple[Tensor
     Args:
         probabilities: of the model's classes, ``(C, h, w)``.
         label: the chosen ones, ``(h, w)``.
-        table: the data's label of each of the model's, int64 ``(256,)``.
+        table: the data's label of each of the model's, int64, one each.
     """
-    table = table[: len(probabilities)]
     summed = probabilities.new_zeros((int(table.max()) + 1, *label.shape)).index_add_(0, table, probabilities)
     chosen = table[label]
     return summed.gather(0, chosen[None])[0], chosen

@@ -24,7 +24,7 @@ from atrous.evaluation.classes import check_classes
 from atrous.grid import Grid, Grids, by_side
 from atrous.inference.prepare import Precision, prepared, require_model
 from atrous.inference.test_time import Inference, Network
-from atrous.labels import IGNORE, LabelSet, Mask
+from atrous.labels import LabelSet, Mask, ignored
 from atrous.models.base import SegmentationModel
 
 STEP = 8
@@ -166,7 +166,7 @@ def compare_image(name: str, mask: Mask, likelihoods: NDArray[np.float32], grid:
 
     Args:
         name: of the image.
-        mask: uint8 ``(H, W)``, the ground truth.
+        mask: ``(H, W)``, the ground truth.
         likelihoods: float32 ``(C, h, w)``, log of the class probabilities.
         grid: where their positions sit in the image.
     """
@@ -174,7 +174,7 @@ def compare_image(name: str, mask: Mask, likelihoods: NDArray[np.float32], grid:
     places = [_places(grid, *size) for grid, size in zip(grids, sizes, strict=True)]
     likelihoods = likelihoods[:, : len(places[0]), : len(places[1])]
     given = mask[np.ix_(places[0], places[1])]
-    known = given != IGNORE
+    known = ~ignored(given)
     labels = np.where(known, given, 0).astype(np.int64)
     predicted = likelihoods.argmax(axis=0)
     evidence = likelihoods.max(axis=0) - np.take_along_axis(likelihoods, labels[None], 0)[0]

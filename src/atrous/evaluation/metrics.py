@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atrous.errors import InputError, InputTypeError
-from atrous.labels import IGNORE, LabelSet, Mask
+from atrous.labels import LabelSet, Mask, ignore_value, mask_dtype
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -48,7 +48,7 @@ class ConfusionMatrix:
     """Counts pixels by true and predicted class over any number of images.
 
     Args:
-        label_set: the classes; 255 in the ground truth is ignored.
+        label_set: the classes; 255 in the ground truth is ignored (65535 for more than 255 classes).
 
     ``matrix`` is int64 ``(C, C)``, rows true, columns predicted. ``images`` is int64 ``(C,)``: the number of images
     whose ground truth contains each class.
@@ -72,13 +72,15 @@ class ConfusionMatrix:
         """
         from atrous.ops.confusion import confusion_matrix  # numba is loaded when it is first needed
 
-        true, predicted = _bytes("ground truth", ground_truth), _bytes("prediction", prediction)
+        num_classes = len(self.label_set)
+        true = _values("ground truth", ground_truth, num_classes)
+        predicted = _values("prediction", prediction, num_classes)
         if true.ndim not in (2, 3) or true.shape != predicted.shape:
             raise InputError(
                 f"ground truth {true.shape} and prediction {predicted.shape} must have one size, (H, W) or (B, H, W)"
             )
         pairs = [(true, predicted)] if true.ndim == 2 else list(zip(true, predicted, strict=True))
-        counts = np.array([confusion_matrix(t, p, len(self.label_set)) for t, p in pairs], np.int64)
+        counts = np.array([confusion_matrix(t, p, num_classes) for t, p in pairs], np.int64)
         counts = counts.reshape(-1, *self.matrix.shape)  # also for an empty batch
         self.matrix += counts.sum(axis=0)
         self.images += (counts.sum(axis=2) > 0).sum(axis=0)
@@ -127,16 +129,17 @@ class ConfusionMatrix:
         return _mean(iou[~np.isnan(iou)])
 
 
-def _bytes(name: str, values: Mask | Tensor) -> Mask:
+def _values(name: str, values: Mask | Tensor, num_classes: int) -> Mask:
     array: NDArray[Any] = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-    if array.dtype == np.uint8:
+    dtype, ignore = mask_dtype(num_classes), ignore_value(num_classes)
+    if array.dtype == dtype:
         return array
     if array.dtype.kind not in "iu":
         raise InputTypeError(f"{name} must hold integers, not {array.dtype}")
-    if array.size and (array.min() < 0 or array.max() > IGNORE):
+    if array.size and (array.min() < 0 or array.max() > ignore):
         value = array.min() if array.min() < 0 else array.max()
-        raise InputError(f"{name} contains the value {value}; it must be a class, or {IGNORE} to be ignored")
-    return array.astype(np.uint8)
+        raise InputError(f"{name} contains the value {value}; it must be a class, or {ignore} to be ignored")
+    return array.astype(dtype)
 
 
 def _ratio(part: Any, whole: Any) -> Floats:

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.labels import IGNORE, LabelSet, Mask
+from atrous.labels import LabelSet, Mask, ignored
 
 MIN_PIXELS = 16
 """Smaller regions are specks, neither objects nor wrong predictions."""
@@ -91,13 +91,14 @@ def count_objects(ground_truth: Mask, prediction: Mask, label_set: LabelSet) -> 
     """Count the objects of an image.
 
     Args:
-        ground_truth: uint8 ``(H, W)``, classes or 255; ignored pixels belong to no region.
-        prediction: uint8 ``(H, W)``, classes.
+        ground_truth: ``(H, W)``, classes or ignored; ignored pixels belong to no region.
+        prediction: ``(H, W)``, classes.
         label_set: the classes.
     """
     counts = ObjectCounts.none(len(label_set))
-    predicted = np.where(ground_truth == IGNORE, np.uint8(IGNORE), prediction)
-    occurs = np.bincount(ground_truth.reshape(-1), minlength=256) + np.bincount(predicted.reshape(-1), minlength=256)
+    predicted = np.where(ignored(ground_truth), ground_truth, prediction)
+    occurs = np.zeros(label_set.ignore + 1, bool)
+    occurs[ground_truth] = occurs[predicted] = True
     for label in np.flatnonzero(occurs[: len(label_set)]).tolist():
         if is_object_class(label_set, label):
             _count_class(ground_truth == label, predicted == label, label, counts)

@@ -6,24 +6,24 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.labels import IGNORE, Mask
+from atrous.labels import Mask, ignore_of
 
 
 def trimap(ground_truth: Mask, width: int) -> Mask:
-    """Keep the ground truth in a band along its boundaries; everything else becomes 255.
+    """Keep the ground truth in a band along its boundaries; everything else is ignored.
 
     A pixel is in the band if the square of ``2 width + 1`` pixels around it contains a label other than its own,
-    including 255. Where a thin line of ignored pixels separates all classes, as in VOC's masks, this is the published
-    band: the ignored pixels dilated by that square, without themselves.
+    including ignored ones. Where a thin line of ignored pixels separates all classes, as in VOC's masks, this is the
+    published band: the ignored pixels dilated by that square, without themselves.
 
     Args:
-        ground_truth: uint8 ``(H, W)``.
+        ground_truth: ``(H, W)``.
         width: width of the band on either side of a boundary, in pixels; positive.
 
     Returns:
-        uint8 ``(H, W)``.
+        ``(H, W)`` in the same dtype.
     """
-    return np.where(near_other_labels(ground_truth, width), ground_truth, np.uint8(IGNORE))
+    return np.where(near_other_labels(ground_truth, width), ground_truth, ignore_of(ground_truth))
 
 
 def near_other_labels(labels: Mask, distance: int) -> NDArray[np.bool_]:

@@ -14,6 +14,7 @@ from atrous.export.graph import Deployed, deployed, resize_to_pixels, sample_pix
 from atrous.export.proof import ExportError, Proof, proof_file, prove
 from atrous.files import write_atomically
 from atrous.inference.prepare import require_model
+from atrous.labels import IGNORE
 from atrous.models.base import SegmentationModel
 
 Format = Literal["onnx", "openvino", "torch"]
@@ -61,7 +62,8 @@ def export_model(
     Raises:
         ExportError: a runtime gives other labels than torch, or none can run the file: it is not written.
         InputError: an ending that is not the format's, a package that is missing, an output stride that the network
-            does not support, a network that can't be exported for every size, or calibration data of other classes.
+            does not support, a network that can't be exported for every size, more than 255 classes, or calibration
+            data of other classes.
         InputTypeError: the name of a model instead of a model.
 
     Example:
@@ -73,6 +75,10 @@ def export_model(
     require_model(model)
     out = Path(out)
     kind = check_format(out, format)
+    if model.label_set.ignore != IGNORE:
+        raise InputError(
+            f"the model has {model.num_classes} classes, and labels of an exported file are uint8, of at most {IGNORE}"
+        )
     if calibrate is not None:
         _check_calibration(model, calibrate, kind)
     network = deployed(model, output_stride, True, sample_pixels if kind == "torch" else resize_to_pixels)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from atrous.crf.dense_crf import DenseCRF
@@ -82,7 +81,7 @@ def refine_files(
         except InputError as error:
             raise PredictionError(f"{file}: {error}") from error
         known = label_set or unary.label_set or LabelSet.numbered(len(unary.energies))
-        return Segmentation(labels.astype(np.uint8), decoded.pixels, known, (*decoded.notes, *unary.notes))
+        return Segmentation(labels.astype(known.dtype), decoded.pixels, known, (*decoded.notes, *unary.notes))
 
     with torch_processors(torch.device("cpu")) as processors:
         return label_files(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,7 @@ from atrous.inference.prepare import PreparedModel
 from atrous.inference.results import JSON, OVERLAY, Done, Failed, Writer, describe_areas, failure
 from atrous.inference.test_time import Inference
 from atrous.inference.tiles import ReadWindow, Tiling, label_strips
-from atrous.labels import IGNORE, LabelSet
+from atrous.labels import LabelSet, Mask, ignore_of
 from atrous.viz import encode_jpeg, overlay
 
 TRIED = 2**20
@@ -130,7 +131,7 @@ def _segment_raster(
         size = raster.height, raster.width
         tiling = large.tiles(network, size, inference)
         key = f"{writer.made_with} {_identity(path)} {tiling} {large.bands}"
-        store = LabelStore(base.with_name(f".{base.name}.labels"), key, raster.width)
+        store = LabelStore(base.with_name(f".{base.name}.labels"), key, raster.width, label_set.dtype)
         _check_room(store, size)
         notes = list(values.notes)
         if max(len(tiling.spans(side)) for side in size) > 1:
@@ -140,7 +141,7 @@ def _segment_raster(
         text = Origin.of(path, writer.made_with, writer.options.endings).text()
         try:
             _fill(store, raster, values, network, inference, tiling)
-            pixels = np.zeros(256, np.int64)
+            pixels = np.zeros(label_set.ignore + 1, np.int64)
             rows = _counted(store.strips(), pixels)
             if tiff:
                 write_geotiff_rows(target, rows, size, label_set, raster.georeference, text)
@@ -163,12 +164,12 @@ def _segment_raster(
 
 
 def _check_room(store: LabelStore, size: tuple[int, int]) -> None:
-    """Refuse an image whose labels the disk has no room for, before hours of work: a byte a pixel while it runs.
+    """Refuse an image whose labels the disk has no room for, before hours of work: a byte or two a pixel.
 
     Raises:
         InputError: too little is free.
     """
-    needed, free = (size[0] - store.rows) * size[1], shutil.disk_usage(store.folder).free
+    needed, free = (size[0] - store.rows) * size[1] * store.dtype.itemsize, shutil.disk_usage(store.folder).free
     if needed > free:
         store.remove()
         raise InputError(
@@ -188,7 +189,7 @@ def _fill(
         for top, labels in tiled_labels(network, values.read, size, inference, tiling, start=store.rows):
             if raster.tells_absent:
                 absent = raster.absent(raster.read((top, top + len(labels)), (0, raster.width)))
-                labels = np.where(absent, np.uint8(IGNORE), labels)
+                labels = np.where(absent, ignore_of(labels), labels)
             store.append(labels)
             give_back_freed_memory()
 
@@ -200,7 +201,7 @@ def tiled_labels(
     inference: Inference,
     tiling: Tiling,
     start: int = 0,
-) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+) -> Iterator[tuple[int, Mask]]:
     """Strips of labels as :func:`~atrous.inference.tiles.label_strips` gives them, with the image pooling of all tiles
     taken together.
     """
@@ -236,10 +237,10 @@ def _identity(path: Path) -> str:
     return f"{os.path.realpath(path)} {status.st_size} {status.st_mtime_ns}"
 
 
-def _counted(strips: Iterator[NDArray[np.uint8]], counts: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
+def _counted(strips: Iterator[Mask], counts: NDArray[np.int64]) -> Iterator[Mask]:
     """The same strips; the pixels of each label are added up."""
     for strip in strips:
-        counts += np.bincount(strip.reshape(-1), minlength=256)
+        counts += np.bincount(strip.reshape(-1), minlength=len(counts))
         yield strip
 
 
@@ -250,34 +251,36 @@ class LabelStore:
         folder: that holds them; one of another run is emptied.
         key: of the run.
         width: of a row in pixels.
+        dtype: of a label.
 
     Attributes:
         rows: how many there are.
     """
 
-    def __init__(self, folder: Path, key: str, width: int) -> None:
-        self.folder, self.width = folder, width
+    def __init__(self, folder: Path, key: str, width: int, dtype: type[np.unsignedinteger[Any]] = np.uint8) -> None:
+        self.folder, self.width, self.dtype = folder, width, np.dtype(dtype)
+        row = width * self.dtype.itemsize
         self.data, name = folder / "labels", folder / "key"
         digest = blake2b(key.encode(errors="surrogateescape"), digest_size=16).hexdigest()
         if not (name.is_file() and name.read_text(encoding="ascii") == digest):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             name.write_text(digest, encoding="ascii")
-        self.rows = self.data.stat().st_size // width if self.data.exists() else 0
+        self.rows = self.data.stat().st_size // row if self.data.exists() else 0
         with self.data.open("ab") as file:
-            file.truncate(self.rows * width)  # a row that was cut off
+            file.truncate(self.rows * row)  # a row that was cut off
 
-    def append(self, labels: NDArray[np.uint8]) -> None:
+    def append(self, labels: Mask) -> None:
         """Add rows ``(rows, W)``."""
         with self.data.open("ab") as file:
             file.write(np.ascontiguousarray(labels).tobytes())
         self.rows += len(labels)
 
-    def strips(self, rows: int = 512) -> Iterator[NDArray[np.uint8]]:
+    def strips(self, rows: int = 512) -> Iterator[Mask]:
         """All rows, some at a time."""
         with self.data.open("rb") as file:
-            while content := file.read(rows * self.width):
-                yield np.frombuffer(content, np.uint8).reshape(-1, self.width)
+            while content := file.read(rows * self.width * self.dtype.itemsize):
+                yield np.frombuffer(content, self.dtype).reshape(-1, self.width)
 
     def remove(self) -> None:
         """Delete them."""

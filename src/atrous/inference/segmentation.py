@@ -44,7 +44,7 @@ class Segmentation:
     """An image and its labels. A notebook shows it as an overlay with a legend.
 
     Args:
-        labels: uint8 ``(H, W)``, the class of each pixel.
+        labels: uint8 ``(H, W)``, the class of each pixel; uint16 for more than 255 classes.
         image: uint8 RGB ``(H, W, 3)``, upright; the first three channels if there are more.
         label_set: names and colours of the classes.
         notes: remarks on how the image was read, such as skipped frames.
@@ -109,7 +109,7 @@ class Segmentation:
         height, width = self.labels.shape
         size = max(1, round(width * factor)), max(1, round(height * factor))
         image = np.asarray(cv2.resize(self.image, size, interpolation=cv2.INTER_AREA), np.uint8)
-        labels = np.asarray(cv2.resize(self.labels, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
+        labels = np.asarray(cv2.resize(self.labels, size, interpolation=cv2.INTER_NEAREST_EXACT), self.labels.dtype)
         return replace(self, image=image, labels=labels)
 
     def save(self, target: str | Path | BinaryIO) -> None:

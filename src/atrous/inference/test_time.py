@@ -17,7 +17,7 @@ from atrous.errors import InputError
 from atrous.grid import PIXELS, Grid, Grids, resample, unscaled
 from atrous.models.base import Output, SegmentationModel
 from atrous.models.multi_scale import MultiScale, check_scales, scaled
-from atrous.ops.labelmap.op import labels_in_strips, logits_to_labels, strip_rows
+from atrous.ops.labelmap.op import label_dtype, labels_in_strips, logits_to_labels, strip_rows
 
 Merge = Literal["probabilities", "average", "max"]
 """How several views are merged: mean of the class probabilities, mean of the logits, or maximum of the logits. The
@@ -117,7 +117,7 @@ class Inference:
             image: uint8 ``(1, C, H, W)``, on the model's device.
 
         Returns:
-            Labels uint8 ``(H, W)``, and the views they were made from.
+            Labels ``(H, W)``, uint8 or uint16, and the views they were made from.
         """
         views = self.views(model, model.preprocess(image))
         return self.labels(views, image), views
@@ -132,7 +132,7 @@ class Inference:
                 refines ``main`` alone.
 
         Returns:
-            Labels uint8 ``(H, W)`` by the name of the head, ``main`` first.
+            Labels ``(H, W)``, uint8 or uint16 by the name of the head, ``main`` first.
         """
         views = self._views_by_head(model, model.preprocess(image), heads)
         size = (image.shape[-2], image.shape[-1])
@@ -147,7 +147,7 @@ class Inference:
             images: uint8 ``(B, C, H, W)``, on the model's device.
 
         Returns:
-            uint8 ``(B, H, W)``.
+            uint8 or uint16 ``(B, H, W)``.
         """
         if self.crf:
             return torch.stack([self(model, image[None])[0] for image in images])
@@ -181,7 +181,7 @@ class Inference:
             image: uint8 ``(1, C, H, W)``.
 
         Returns:
-            Labels uint8 ``(H, W)``.
+            Labels ``(H, W)``, uint8 or uint16.
 
         Raises:
             InputError: some logits are not finite.
@@ -194,7 +194,7 @@ class Inference:
         merged = self.merged(views, PIXELS, PIXELS, size, size[1])
         with torch.autocast(image.device.type, enabled=False):
             labels = self.crf.labels(image[0].permute(1, 2, 0), unary(merged[0]))
-        return labels.to(torch.uint8)
+        return labels.to(label_dtype(merged))
 
     def merged(self, views: Sequence[View], rows: Grid, columns: Grid, size: tuple[int, int], width: int) -> Tensor:
         """Merge views at positions of an image ``width`` pixels wide.

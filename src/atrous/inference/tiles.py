@@ -22,6 +22,7 @@ from atrous.data.files.rasters import Span
 from atrous.errors import InputError
 from atrous.grid import Grid
 from atrous.inference.test_time import Inference, Network, check_finite
+from atrous.labels import Mask
 from atrous.ops.labelmap.op import logits_to_labels
 
 ALIGNMENT = 32
@@ -145,7 +146,7 @@ def label_strips(
     device: torch.device,
     start: int = 0,
     on_tile: Callable[[], None] | None = None,
-) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+) -> Iterator[tuple[int, Mask]]:
     """Find the labels of an image of any size, from top to bottom.
 
     Args:
@@ -161,7 +162,7 @@ def label_strips(
         on_tile: called after each tile.
 
     Yields:
-        The first row of a strip, and its labels uint8 ``(rows, W)``; together they cover the rows from ``start`` on.
+        The first row of a strip, and its labels ``(rows, W)``; together they cover the rows from ``start`` on.
     """
     rows, columns = tiling.spans(size[0]), tiling.spans(size[1])
     if inference.crf:
@@ -265,7 +266,7 @@ class _Strips:
         self.row = self._known(top + logits.shape[1], grid)
         self._keep(logits, top, grid)
 
-    def add(self, logits: Tensor, top: int, grid: Grid, ends: bool) -> tuple[int, NDArray[np.uint8]]:
+    def add(self, logits: Tensor, top: int, grid: Grid, ends: bool) -> tuple[int, Mask]:
         """The next rows of logits ``(C, h, w)`` → the first row of pixels that they complete, and its labels."""
         if self.tail is not None:
             logits, top = torch.cat([self.tail, logits], dim=1), self.first
@@ -296,20 +297,19 @@ def _refined_strips(
     device: torch.device,
     start: int,
     on_tile: Callable[[], None] | None,
-) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+) -> Iterator[tuple[int, Mask]]:
     """Strips of labels that a CRF has refined tile by tile."""
-    width = columns[-1][1]
     inner_rows, inner_columns = _cores(rows), _cores(columns)
     for span, (top, bottom) in zip(rows, inner_rows, strict=True):
         if bottom <= start:
             continue
-        strip = np.empty((bottom - top, width), np.uint8)
+        parts = []
         for across, (left, right) in zip(columns, inner_columns, strict=True):
             labels = inference(model, image_tensor(read(span, across), device))[0].cpu().numpy()
-            strip[:, left:right] = labels[top - span[0] : bottom - span[0], left - across[0] : right - across[0]]
+            parts.append(labels[top - span[0] : bottom - span[0], left - across[0] : right - across[0]])
             if on_tile:
                 on_tile()
-        yield max(top, start), strip[max(0, start - top) :]
+        yield max(top, start), np.concatenate(parts, axis=1)[max(0, start - top) :]
 
 
 def _cores(spans: list[Span]) -> list[Span]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from atrous.errors import InputError
+from atrous.labels import WIDE_IGNORE
 
 FORMAT = 1
 """Version of the folder; a reader refuses a newer one."""
@@ -36,8 +37,8 @@ class _Part(BaseModel):
 
 
 class _LabelSet(_Part):
-    names: Annotated[list[str], Field(min_length=1, max_length=255)]
-    colors: Annotated[list[tuple[Annotated[int, Field(ge=0, le=255)], ...]], Field(max_length=255)] = []
+    names: Annotated[list[str], Field(min_length=1, max_length=WIDE_IGNORE)]
+    colors: Annotated[list[tuple[Annotated[int, Field(ge=0, le=255)], ...]], Field(max_length=WIDE_IGNORE)] = []
 
 
 class _Preprocessing(_Part):

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from atrous.errors import InputError
-from atrous.labels import LabelSet
+from atrous.labels import WIDE_IGNORE, LabelSet
 
 if TYPE_CHECKING:
     from atrous.models.base import SegmentationModel
 
-MOST_CLASSES = 255
 MENTIONED = 10
 """Maximum number of classes that a message lists."""
 
@@ -102,7 +101,7 @@ def _class_axes(model: SegmentationModel) -> Mapping[str, tuple[int, ...]]:
     """The axes of each tensor that grow with the number of classes, found on a copy with another number of them."""
     from atrous.models.create import build_on  # which imports the models
 
-    other = model.num_classes + (1 if model.num_classes < MOST_CLASSES else -1)
+    other = model.num_classes + (1 if model.num_classes < WIDE_IGNORE else -1)
     # On the meta device and on the same backbone: no memory is allocated, and no random number is drawn.
     with torch.device("meta"):
         copy = build_on(model.backbone, model.name, LabelSet.numbered(other), model.config["options"])

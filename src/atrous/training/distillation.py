@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from atrous.labels import IGNORE, LabelSet
+from atrous.labels import LabelSet, ignore_value
 from atrous.models.base import Output
 from atrous.models.loading import load
 from atrous.models.transfer import matched_classes
@@ -43,7 +43,7 @@ class Teacher:
             loss: of the student, compared with the ground truth.
             student: its main output.
             images: uint8 ``(B, C, H, W)``, as the student saw them.
-            labels: uint8 or int64 ``(B, H, W)``; the teacher isn't asked where they are 255.
+            labels: integers ``(B, H, W)``; the teacher isn't asked where they are ignored.
             low: whether the teacher computes in bfloat16.
 
         Returns:
@@ -57,7 +57,7 @@ class Teacher:
         with torch.no_grad():
             target = (taught.at(size)[:, self.places] / self.temperature).softmax(1)
         log_p = (student.at(size) / self.temperature).log_softmax(1)
-        labelled = labels != IGNORE
+        labelled = labels != ignore_value(len(self.places))
         entropy = torch.special.entr(target).sum(1)
         divergence = (-(target * log_p).sum(1) - entropy) * labelled
         mean = self.temperature**2 * divergence.sum() / labelled.sum().clamp(min=1)

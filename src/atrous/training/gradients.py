@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from atrous.data.loading import Batch
-from atrous.labels import IGNORE
+from atrous.labels import IGNORE, WIDE_IGNORE
 from atrous.models.base import Output, SegmentationModel
 from atrous.ops.devices import computes_bfloat16
 from atrous.training.distillation import Teacher
@@ -96,7 +96,7 @@ class Gradients:
             with self.accelerator.no_sync(self.network) if number < len(parts) else nullcontext():
                 loss, size = self._loss(part, easy)
                 self.accelerator.backward(loss)
-            labelled = any((mask != IGNORE).any() for mask in (part.masks, *part.auxiliary_masks.values()))
+            labelled = any((mask != _ignore_of(mask)).any() for mask in (part.masks, *part.auxiliary_masks.values()))
             sums += torch.stack([loss.detach(), size, torch.full_like(loss, labelled), torch.zeros_like(loss)])
         sums[3].fill_(stop)
         reduced: Tensor = self.accelerator.reduce(sums, "sum")
@@ -132,3 +132,8 @@ class Gradients:
 
     def _gradients(self) -> list[Tensor]:
         return [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+
+
+def _ignore_of(masks: Tensor) -> int:
+    """The value of ignored pixels in the masks of a batch."""
+    return IGNORE if masks.dtype == torch.uint8 else WIDE_IGNORE

@@ -1,6 +1,7 @@
 """Losses between logits and labels, and the registry that recipes find them in.
 
-Each takes float logits ``(B, C, H, W)`` and int64 labels ``(B, H, W)`` in which 255 is ignored, and returns a scalar
+Each takes float logits ``(B, C, H, W)`` and int64 labels ``(B, H, W)`` in which 255 is ignored (65535 beside
+more than 255 classes), and returns a scalar
 (the mean over what it was given) or a :class:`PixelSum`. Where every pixel is ignored, value and gradient are exactly
 zero.
 """
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from atrous.labels import IGNORE
+from atrous.labels import ignore_value
 from atrous.registry import Registry
 
 __all__ = ["PixelSum", "boundary", "cross_entropy", "dice", "focal", "lovasz_softmax", "register_loss"]
@@ -102,10 +103,11 @@ def cross_entropy(
         class_weights: ``(C,)``; the average is weighted too.
         label_smoothing: share of each pixel's target that is spread evenly over the classes.
     """
+    ignore = ignore_value(logits.shape[1])
     total = F.cross_entropy(
-        logits, labels, class_weights, ignore_index=IGNORE, reduction="sum", label_smoothing=label_smoothing
+        logits, labels, class_weights, ignore_index=ignore, reduction="sum", label_smoothing=label_smoothing
     )
-    return PixelSum(total, count_pixels(labels, class_weights))
+    return PixelSum(total, count_pixels(labels, class_weights, logits.shape[1]))
 
 
 @register_loss("focal")
@@ -119,14 +121,14 @@ def focal(logits: Tensor, labels: Tensor, *, class_weights: Tensor | None = None
         class_weights: ``(C,)``, the paper's α; the average is weighted too.
         gamma: focusing parameter; 0 is cross entropy.
     """
-    labelled = labels != IGNORE
+    labelled = labels != ignore_value(logits.shape[1])
     target = labels.masked_fill(~labelled, 0)
     log_p = logits.log_softmax(1).gather(1, target[:, None])[:, 0]
     # Clamped because a power below 1 has an infinite slope at 0.
     losses = -((-torch.expm1(log_p)).clamp(min=1e-12) ** gamma) * log_p * labelled
     if class_weights is not None:
         losses = losses * class_weights[target]
-    return PixelSum(losses.sum(), count_pixels(labels, class_weights))
+    return PixelSum(losses.sum(), count_pixels(labels, class_weights, logits.shape[1]))
 
 
 @register_loss("dice")
@@ -146,7 +148,7 @@ def dice(logits: Tensor, labels: Tensor, *, smooth: NotNegative = 1.0) -> Tensor
         Scalar, 0 to 1.
     """
     one_hot = labels[:, None] == torch.arange(logits.shape[1], device=labels.device)[:, None, None]
-    probabilities = logits.softmax(1) * (labels != IGNORE)[:, None]
+    probabilities = logits.softmax(1) * (labels != ignore_value(logits.shape[1]))[:, None]
     dims = (0, 2, 3)
     overlap, size = (probabilities * one_hot).sum(dims), probabilities.sum(dims) + one_hot.sum(dims)
     score = (2 * overlap + smooth) / (size + smooth).clamp(min=1e-12)
@@ -170,7 +172,7 @@ def lovasz_softmax(logits: Tensor, labels: Tensor) -> Tensor:
     Returns:
         Scalar, 0 to 1.
     """
-    labelled = labels != IGNORE
+    labelled = labels != ignore_value(logits.shape[1])
     probabilities, target = logits.softmax(1).movedim(1, -1)[labelled], labels[labelled]
     if not len(target):
         return probabilities.sum()
@@ -210,12 +212,12 @@ def boundary(logits: Tensor, labels: Tensor) -> PixelSum:
     """
     distances = np.stack([_signed_distances(mask, logits.shape[1]) for mask in labels.cpu().numpy()])
     weights = torch.from_numpy(distances).to(logits)
-    return PixelSum((logits.softmax(1) * weights).sum(), count_pixels(labels, None))
+    return PixelSum((logits.softmax(1) * weights).sum(), count_pixels(labels, None, logits.shape[1]))
 
 
 def _signed_distances(labels: NDArray[np.int64], num_classes: int) -> NDArray[np.float32]:
     """The signed distance to the boundary of each class, ``(C, H, W)``; 0 for ignored pixels."""
-    labelled = labels != IGNORE
+    labelled = labels != ignore_value(num_classes)
     distances = np.zeros((num_classes, *labels.shape), np.float32)
     for label in np.unique(labels[labelled]):
         inside = labels == label
@@ -230,9 +232,9 @@ def _distance_to(pixels: NDArray[np.bool_]) -> NDArray[np.float32]:
     return np.asarray(cv2.distanceTransform((~pixels).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE), np.float32)
 
 
-def count_pixels(labels: Tensor, class_weights: Tensor | None) -> Tensor:
+def count_pixels(labels: Tensor, class_weights: Tensor | None, num_classes: int) -> Tensor:
     """The number of pixels that are not ignored, or the sum of their class weights; a float32 scalar."""
-    labelled = labels != IGNORE
+    labelled = labels != ignore_value(num_classes)
     if class_weights is None:
         return labelled.sum().float()
     # Not class_weights[labels[labelled]]: to know how many they are, the host would wait for the GPU.

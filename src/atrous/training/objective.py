@@ -15,7 +15,7 @@ from torch import Tensor
 
 from atrous.errors import InputError, InputTypeError
 from atrous.grid import by_side
-from atrous.labels import IGNORE
+from atrous.labels import ignore_value
 from atrous.models.base import Output
 from atrous.training.functions import import_function
 from atrous.training.losses import LOSSES, Loss, PixelSum, count_pixels
@@ -54,7 +54,7 @@ class Term:
             raise InputTypeError(
                 f"the loss {self.function.__name__} returned {shape}; expected a scalar tensor or a PixelSum"
             )
-        pixels = count_pixels(labels, None)
+        pixels = count_pixels(labels, None, logits.shape[1])
         return PixelSum(found * pixels, pixels)
 
 
@@ -130,7 +130,7 @@ class SegmentationLoss:
 
         Args:
             outputs: of the network, the predicted one first; losses are computed in float32.
-            labels: uint8 or int64 ``(B, H, W)``, 255 ignored: ``main``, and auxiliary ones by name. An output is
+            labels: integers ``(B, H, W)``, 255 ignored: ``main``, and auxiliary ones by name. An output is
                 compared with the labels of its name, or with ``main`` if there are none; labels without an output are
                 not used. Which pixels are hard is decided, for each of the labels, by the first output compared.
             easy: moves the share of hard pixels towards all pixels: 0 leaves it, 1 takes every pixel.
@@ -146,11 +146,13 @@ class SegmentationLoss:
             compared = [output for output in outputs if (output.name if output.name in labels else MAIN) == name]
             if compared:
                 weights = self.class_weights if name == MAIN else None
+                num_classes = compared[0].logits.shape[1]
+                ignore = ignore_value(num_classes)
                 loss, pixels, used = self._compare(compared, ground_truth.long(), weights, share)
                 if seen is not None:  # pixels that other labels have counted are not counted again
-                    pixels = count_pixels(used.masked_fill(seen, IGNORE), weights)
+                    pixels = count_pixels(used.masked_fill(seen, ignore), weights, num_classes)
                 total, size = total + loss, size + pixels
-                seen = used != IGNORE if seen is None else seen | (used != IGNORE)
+                seen = used != ignore if seen is None else seen | (used != ignore)
         return PixelSum(total, size)
 
     def _compare(
@@ -163,7 +165,9 @@ class SegmentationLoss:
         else:
             maps = [output.at((labels.shape[-2], labels.shape[-1])) for output in outputs]
             if share < 1:
-                labels = labels.masked_fill(~self._hard(maps[0].detach(), labels, share), IGNORE)
+                labels = labels.masked_fill(
+                    ~self._hard(maps[0].detach(), labels, share), ignore_value(maps[0].shape[1])
+                )
             compared = [labels] * len(outputs)
         losses, divisor = [], None
         for output, logits, ground_truth in zip(outputs, maps, compared, strict=True):
@@ -180,8 +184,9 @@ class SegmentationLoss:
 
     def _hard(self, logits: Tensor, labels: Tensor, share: float) -> Tensor:
         """Bool ``(B, H, W)``: the pixels to learn from."""
-        surprise = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none").flatten(1)
-        labelled = (labels != IGNORE).flatten(1)
+        ignore = ignore_value(logits.shape[1])
+        surprise = F.cross_entropy(logits, labels, ignore_index=ignore, reduction="none").flatten(1)
+        labelled = (labels != ignore).flatten(1)
         hardest_first = surprise.masked_fill(~labelled, -1.0).argsort(dim=1, descending=True, stable=True)
         wanted = (share * labelled.sum(1, keepdim=True)).ceil()
         chosen = torch.zeros_like(labelled).scatter_(
@@ -212,4 +217,4 @@ def labels_at(output: Output, labels: Tensor) -> Tensor:
         places.append((nearest.clamp(0, pixels - 1), (nearest >= 0) & (nearest < pixels)))
     (rows, rows_inside), (columns, columns_inside) = places
     inside = rows_inside[:, None] & columns_inside
-    return labels[:, rows][:, :, columns].masked_fill(~inside, IGNORE)
+    return labels[:, rows][:, :, columns].masked_fill(~inside, ignore_value(output.logits.shape[1]))

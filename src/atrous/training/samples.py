@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from atrous.data.dataset import Dataset
 from atrous.inference.predict import predict
-from atrous.labels import IGNORE, Mask
+from atrous.labels import Mask, ignored
 from atrous.models.base import SegmentationModel
 from atrous.viz import Pixels, overlay
 
@@ -47,7 +47,7 @@ def sample_sheet(model: SegmentationModel, dataset: Dataset, count: int, predict
 
 
 def _accuracy(ground_truth: Mask, predicted: Mask) -> str:
-    labelled = ground_truth != IGNORE
+    labelled = ~ignored(ground_truth)
     if not labelled.any():
         return ""
     return f", {(ground_truth == predicted)[labelled].mean():.0%} of the pixels correct"

@@ -82,7 +82,7 @@ def _mask_complaints(pair: Listed, mask: MaskFacts, form: MaskForm) -> Iterator[
             outside = [f"value {value} in {mask.values[value]} pixels" for value in strangers]
             yield Complaint(FindingKind.OUTSIDE_CLASSES, Item(file, _first(outside)))
     counts = label_counts(mask, form)
-    if counts is not None and not counts[:IGNORE].any():
+    if counts is not None and not counts[:-1].any():
         yield Complaint(FindingKind.ALL_IGNORED, Item(file))
 
 
@@ -129,7 +129,7 @@ def drawn_upright(upright_fit: float | None) -> bool | None:
 
 def foreground(mask: MaskFacts, form: MaskForm) -> int | None:
     """The value of a mask of two values far apart, 0 and 255 or 0 and 128, that probably stands for a class."""
-    if mask.values is None or form.values or len(form.label_set) < 2:
+    if mask.values is None or form.values or form.label_set.ignore != IGNORE:
         return None
     meanings = form.values_on_disk()
     strangers = [value for value in mask.values if value not in meanings]
@@ -166,15 +166,15 @@ def nothing_but_void(form: MaskForm, facts: Facts) -> bool:
     """Whether some masks contain 0 and 255, and none contains a class but the first."""
     masks = [seen.mask for seen in facts.values() if isinstance(seen.mask, MaskFacts)]
     counts = [label_counts(mask, form) for mask in masks]
-    learned = any(count is not None and count[1:IGNORE].any() for count in counts)
+    learned = any(count is not None and count[1:-1].any() for count in counts)
     return not learned and any(foreground(mask, form) == IGNORE for mask in masks)
 
 
 def label_counts(mask: MaskFacts, form: MaskForm) -> NDArray[np.int64] | None:
-    """The pixels ``(256,)`` of each label, ignored ones at 255; None if the mask can't be read in this form."""
+    """The pixels of each label, the ignored ones last; None if the mask can't be read in this form."""
     if form.encoding == "rgb":
-        return _by_label(_colors_of(mask), form.colors_on_disk())
-    return _by_label(mask.values, form.values_on_disk())
+        return _by_label(_colors_of(mask), form.colors_on_disk(), form.label_set.ignore)
+    return _by_label(mask.values, form.values_on_disk(), form.label_set.ignore)
 
 
 def _colors_of(mask: MaskFacts) -> Mapping[Color, int] | None:
@@ -187,10 +187,10 @@ def _colors_of(mask: MaskFacts) -> Mapping[Color, int] | None:
     return counts
 
 
-def _by_label(on_disk: Mapping[K, int] | None, meanings: Mapping[K, int]) -> NDArray[np.int64] | None:
+def _by_label(on_disk: Mapping[K, int] | None, meanings: Mapping[K, int], ignore: int) -> NDArray[np.int64] | None:
     if on_disk is None or any(key not in meanings for key in on_disk):
         return None
-    counts = np.zeros(256, np.int64)
+    counts = np.zeros(ignore + 1, np.int64)
     for key, pixels in on_disk.items():
         counts[meanings[key]] += pixels
     return counts

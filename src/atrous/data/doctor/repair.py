@@ -40,7 +40,7 @@ from atrous.data.findings import SHOWN, Item, errors_of, number
 from atrous.data.folder_writer import check_target, write_folder
 from atrous.data.sources.base import Listed
 from atrous.errors import DatasetError, InputError
-from atrous.labels import IGNORE, LabelSet, encode_mask
+from atrous.labels import IGNORE, LabelSet, encode_mask, ignored
 
 
 @dataclass(frozen=True)
@@ -217,9 +217,9 @@ def _plan(pair: Listed, seen: PairFacts, form: MaskForm, wishes: _Wishes) -> Pla
             except InputError as error:
                 return str(Item(kind, str(error)))
             step = f"mask: APPROXIMATED by the nearest class within {wishes.tolerance}, other pixels ignored"
-            note = f" ({(labels == IGNORE).mean():.1%} of its pixels ignored)"
+            note = f" ({ignored(labels).mean():.1%} of its pixels ignored)"
             plan = replace(plan, tolerance=wishes.tolerance, steps=(*plan.steps, step), note=note)
-            if (labels == IGNORE).all():
+            if ignored(labels).all():
                 return str(FindingKind.ALL_IGNORED)
             continue
         repaired = _repaired(plan, kind, image, mask, seen.upright_fit) if RULES[kind].repair == "repair" else None
@@ -227,7 +227,7 @@ def _plan(pair: Listed, seen: PairFacts, form: MaskForm, wishes: _Wishes) -> Pla
             return str(Item(kind, item.detail))
         plan = repaired
     counts = label_counts(mask, plan.form)
-    if plan.tolerance is None and (counts is None or not counts[:IGNORE].any()):
+    if plan.tolerance is None and (counts is None or not counts[:-1].any()):
         return str(FindingKind.ALL_IGNORED)
     steps = plan.steps + (("mask: turned as its image is",) if plan.turn_mask else ())
     return replace(plan, steps=steps + (("image: turned upright",) if image.orientation != 1 else ()))

@@ -1,5 +1,5 @@
-"""Masks written row by row, so that memory does not grow with them: palette PNGs, and GeoTIFFs that keep the place of
-the image on the earth.
+"""Masks written row by row, so that memory does not grow with them: PNGs, and GeoTIFFs that keep the place of the image
+on the earth.
 """
 
 from __future__ import annotations
@@ -10,47 +10,50 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from atrous.data.files.png import SIGNATURE
 from atrous.data.files.rasters import CACHE_BYTES, Georeference, import_rasterio, open_dataset
 from atrous.errors import InputError
 from atrous.files import replacing_file
-from atrous.labels import IGNORE, LabelSet
+from atrous.labels import IGNORE, LabelSet, Mask
 
 _LEVEL = 1
 """Of zlib: labels are long runs, which higher levels make little smaller and take several times as long for."""
 
-Rows = Iterable[NDArray[np.uint8]]
+Rows = Iterable[Mask]
 """Strips of labels ``(rows, W)`` from top to bottom."""
 
 
 def write_png_rows(
     path: Path, rows: Rows, size: tuple[int, int], label_set: LabelSet, text: Mapping[str, str] | None = None
 ) -> None:
-    """Write labels as a palette PNG, like :func:`atrous.labels.encode_mask`, atomically.
+    """Write labels as a PNG, like :func:`atrous.labels.encode_mask`, atomically.
 
     Args:
         path: of the file.
         rows: of labels, ``size[0]`` in all.
         size: height and width.
-        label_set: gives the palette.
+        label_set: gives the palette; of more than 255 classes, a grey PNG of 16 bits is written.
         text: PNG text fields, ASCII.
 
     Raises:
         OSError: it can't be written; nothing has changed.
     """
     height, width = size
+    wide = label_set.ignore != IGNORE
+    depth, color = (16, 0) if wide else (8, 3)
     with replacing_file(path) as beside, beside.open("wb") as file:
         file.write(SIGNATURE)
-        file.write(_chunk(b"IHDR", width.to_bytes(4) + height.to_bytes(4) + bytes([8, 3, 0, 0, 0])))
+        file.write(_chunk(b"IHDR", width.to_bytes(4) + height.to_bytes(4) + bytes([depth, color, 0, 0, 0])))
         for key, value in (text or {}).items():
             file.write(_chunk(b"tEXt", f"{key}\0{value}".encode("latin-1")))
-        file.write(_chunk(b"PLTE", label_set.palette().tobytes()))
+        if not wide:
+            file.write(_chunk(b"PLTE", label_set.palette().tobytes()))
         packing = zlib.compressobj(_LEVEL)
         for strip in rows:
-            lines = np.zeros((len(strip), width + 1), np.uint8)  # each row begins with its filter: none
-            lines[:, 1:] = strip
+            values = np.ascontiguousarray(strip, ">u2" if wide else np.uint8).view(np.uint8)
+            lines = np.zeros((len(strip), values.shape[1] + 1), np.uint8)  # each row begins with its filter: none
+            lines[:, 1:] = values
             if packed := packing.compress(lines.tobytes()):
                 file.write(_chunk(b"IDAT", packed))
         file.write(_chunk(b"IDAT", packing.flush()))
@@ -66,7 +69,8 @@ def write_geotiff_rows(
     text: Mapping[str, str] | None = None,
 ) -> None:
     """Write labels as a cloud-optimised GeoTIFF with overviews, atomically: 255 is its nodata value, the classes'
-    colours are its colour table, and their names are in the metadata, as JSON under ``classes``.
+    colours are its colour table, and their names are in the metadata, as JSON under ``classes``. Of more than 255
+    classes it has 16 bits, 65535 as its nodata value, and no colour table.
 
     Args:
         path: of the file.
@@ -89,16 +93,17 @@ def write_geotiff_rows(
     place = {}
     if georeference:
         place = {"crs": georeference.crs, "transform": rasterio.Affine(*georeference.transform)}
-    palette = {label: (*map(int, color), 255) for label, color in enumerate(label_set.palette())}
-    palette[IGNORE] = (0, 0, 0, 0)
-    form = {"driver": "GTiff", "dtype": "uint8", "count": 1, "height": height, "width": width, "nodata": IGNORE}
+    dtype, nodata = np.dtype(label_set.dtype).name, label_set.ignore
+    form = {"driver": "GTiff", "dtype": dtype, "count": 1, "height": height, "width": width, "nodata": nodata}
     storage = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate", "bigtiff": "if_safer"}
     try:
         with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES), replacing_file(path) as beside:
             plain = beside.with_name(f"{beside.name}.tif")
             try:
                 with open_dataset(plain, "w", **form, **storage, **place) as file:
-                    file.write_colormap(1, palette)
+                    if nodata == IGNORE:
+                        palette = {label: (*map(int, color), 255) for label, color in enumerate(label_set.palette())}
+                        file.write_colormap(1, palette | {IGNORE: (0, 0, 0, 0)})
                     file.update_tags(classes=json.dumps(label_set.names), **(text or {}))
                     top = 0
                     for strip in rows:

@@ -9,7 +9,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import ClassVar, NamedTuple, Self
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -17,11 +16,11 @@ from PIL import Image
 from atrous.data.files.codecs import grey_levels, lossy_codec
 from atrous.data.files.find import is_file
 from atrous.data.files.limits import read_file
-from atrous.data.files.mask_form import MaskForm
+from atrous.data.files.mask_form import MaskForm, look_up
 from atrous.data.files.palettes import describe_sorted, resorted
 from atrous.data.files.pillow import open_with_pillow
 from atrous.errors import InputError
-from atrous.labels import IGNORE, Color, Mask, labels_from_colors
+from atrous.labels import IGNORE, WIDE_IGNORE, Color, Mask, ignore_of, labels_from_colors
 
 
 class MaskError(InputError):
@@ -53,7 +52,7 @@ class DecodedMask:
     levels: int = 255
 
     def values(self, form: MaskForm | None = None) -> Mask:
-        """The values of an index mask, uint8 ``(H, W)``.
+        """The values of an index mask, uint8 ``(H, W)``; uint16 where a form of more than 255 classes has such.
 
         Grey values of fewer bits than 8 are read as they are in the file, 0, 1, 2, …; if only the values that they are
         shown as have a meaning in the form (0 and 255 of 1 bit), these are given.
@@ -62,7 +61,7 @@ class DecodedMask:
             form: how it is written, where known.
 
         Raises:
-            MaskError: lossy, a coloured image, or values that are not uint8.
+            MaskError: lossy, a coloured image, or values that do not fit.
         """
         self._refuse_lossy()
         values, mode = np.asarray(self.image), self.image.mode
@@ -85,14 +84,17 @@ class DecodedMask:
         if values.dtype == np.uint8:
             return values
         low, high = values.min(), values.max()
-        if low >= 0 and high <= IGNORE and (values == values.astype(np.uint8)).all():
-            return values.astype(np.uint8)
+        wide = form is not None and form.label_set.ignore > IGNORE
+        for dtype in (np.uint8, np.uint16)[: 1 + wide]:
+            if low >= 0 and high <= np.iinfo(dtype).max and (values == values.astype(dtype)).all():
+                return values.astype(dtype)
         white = form is not None and IGNORE in form.values  # declared as a class
         if white and np.isin(values, (0, 65535)).all():  # black and white of 16 bits
             return (values > 0).astype(np.uint8) * 255
         raise MaskError(
             f"{self.name}: an image of mode {mode} with values from {low} to {high}, expected integers, classes or "
-            f"{IGNORE}; save it again as an 8-bit PNG of class numbers, void as {IGNORE}. If they number objects, as "
+            f"{IGNORE}; save it again as an 8-bit PNG of class numbers, void as {IGNORE}. If there are more than "
+            f"{IGNORE} classes, name them all in labels.toml; void is then {WIDE_IGNORE}. If they number objects, as "
             "Cityscapes' instanceIds do (class × 1000 + object), use the masks of classes (labelIds), or declare "
             'encoding = "objects" in labels.toml, and divisor = 1000 if they are class × 1000 + object'
         )
@@ -111,14 +113,14 @@ class DecodedMask:
         objects = objects.astype(np.int64)  # a divisor may be more than 8 or 16 bits hold
         if form.divisor:
             classes = np.where(objects < form.divisor, objects, objects // form.divisor)
-            if classes.size and classes.max() > IGNORE:
+            if classes.size and classes.max() > form.label_set.ignore:
                 raise MaskError(
                     f"{self.name}: the value {objects.max()} by the divisor {form.divisor} is class {classes.max()}, "
-                    f"expected at most {IGNORE}; correct divisor in labels.toml"
+                    f"expected at most {form.label_set.ignore}; correct divisor in labels.toml"
                 )
-            return np.asarray(classes, np.uint8)
+            return np.asarray(classes, form.label_set.dtype)
         labels: Mask = (objects != 0).astype(np.uint8)
-        labels[np.isin(objects, [value for value in form.ignore if isinstance(value, int)])] = IGNORE
+        labels[np.isin(objects, [value for value in form.ignore if isinstance(value, int)])] = ignore_of(labels)
         return labels
 
     def _few_bits(self, shown: NDArray[np.generic], form: MaskForm | None) -> Mask:
@@ -242,7 +244,8 @@ def decode_mask(data: bytes, name: str) -> DecodedMask:
 
 
 def read_mask(ref: MaskRef, form: MaskForm) -> Mask:
-    """Read a mask as labels: uint8 ``(H, W)``, values below ``len(form.label_set)`` or 255.
+    """Read a mask as labels ``(H, W)``: uint8, values below ``len(form.label_set)`` or 255; for more than 255 classes
+    uint16, or 65535.
 
     Args:
         ref: where it is kept.
@@ -261,18 +264,19 @@ def _from_values(mask: DecodedMask, form: MaskForm) -> Mask:
     table, unknown = form.tables
     if palette := _suspicious_palette(mask, values, form):
         _refuse_sorted(mask.name, palette, form)
-    if cv2.LUT(values, unknown).any():  # OpenCV's look-up is ten times quicker than indexing
+    if look_up(values, unknown).any():
         shown = ", ".join(str(value) for value in np.unique(values) if unknown[value])
         raise MaskError(
             f"{mask.name}: value(s) {shown} belong to no class; expected {_in_ranges(form.values_on_disk())}. "
             f"Correct the mask; in a folder dataset, labels.toml can name more classes, or declare ignore = [{shown}]"
         )
-    return np.asarray(cv2.LUT(values, table), np.uint8)
+    labels: Mask = look_up(values, table)
+    return labels
 
 
 def _suspicious_palette(mask: DecodedMask, values: Mask, form: MaskForm) -> dict[int, Color]:
     """The palette of the values that occur, unless its order is that of the label set."""
-    if mask.image.mode != "P" or form.encoding == "objects":
+    if mask.image.mode != "P" or form.encoding == "objects" or form.label_set.ignore > IGNORE:
         return {}
     table = mask.palette(range(256))
     usual = form.label_set.palette()

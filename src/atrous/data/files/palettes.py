@@ -19,7 +19,7 @@ def resorted(palette: Mapping[int, Color], form: MaskForm) -> MaskForm | None:
         palette: the colour of each value that occurs in the mask.
         form: how index masks of the dataset are written.
     """
-    if form.encoding == "rgb" or len(set(palette.values())) < len(palette):
+    if form.encoding == "rgb" or form.label_set.ignore != IGNORE or len(set(palette.values())) < len(palette):
         return None
     known = form.known_colors and len(set(form.label_set.colors)) == len(form.label_set)
     if known and (moved := _moved(palette, form, form.by_color())):

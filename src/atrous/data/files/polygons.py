@@ -15,7 +15,7 @@ import numpy as np
 from atrous.data.files.rasters import CACHE_BYTES, open_dataset
 from atrous.errors import InputError
 from atrous.files import replacing_file, write_atomically
-from atrous.labels import IGNORE, LabelSet
+from atrous.labels import LabelSet
 
 PolygonFormat = Literal["gpkg", "geojson"]
 FORMATS = tuple(f".{name}" for name in get_args(PolygonFormat))
@@ -48,7 +48,7 @@ def write_polygons(mask: Path, path: Path, label_set: LabelSet, *, tolerance: fl
     simplified, so that no gaps come between them.
 
     Args:
-        mask: a mask PNG or GeoTIFF; 255 is left out.
+        mask: a mask PNG or GeoTIFF; ignored pixels are left out.
         path: of the result, ``.gpkg`` or ``.geojson``. Coordinates are those of the mask's coordinate reference system
             (for GeoJSON too, which names it), or pixels if it has none.
         label_set: names of the classes.
@@ -72,7 +72,7 @@ def write_polygons(mask: Path, path: Path, label_set: LabelSet, *, tolerance: fl
         found = [
             (shapely.geometry.shape(shape), int(label))
             for shape, label in rasterio.features.shapes(rasterio.band(file, 1), transform=file.transform)
-            if label != IGNORE
+            if label != label_set.ignore
         ]
     shapes, labels = np.array([shape for shape, _ in found], object), np.array([label for _, label in found], int)
     if tolerance and len(shapes):

@@ -12,7 +12,7 @@ from typing import Any, get_args
 from atrous.data.files.mask_form import Encoding, MaskForm
 from atrous.errors import DatasetError, InputError
 from atrous.label_sets import VOC
-from atrous.labels import IGNORE, Color, LabelSet
+from atrous.labels import Color, LabelSet
 
 KEYS = ("names", "colors", "encoding", "values", "ignore", "orientation", "divisor")
 
@@ -66,9 +66,10 @@ def _form(table: Mapping[str, Any]) -> MaskForm:
     labels = LabelSet.from_dict(dict(table))
     if encoding == "rgb":
         _check_colors(labels, declared="colors" in table)
+    largest = labels.ignore
     values = _values(table.get("values", []), labels, encoding)
     divisor = _divisor(table.get("divisor", 0), encoding, labels, values)
-    ignore = tuple(_ignored(value, encoding, divisor) for value in table.get("ignore", ()))
+    ignore = tuple(_ignored(value, encoding, divisor, largest) for value in table.get("ignore", ()))
     known_colors = "colors" in table and encoding == "index"
     return MaskForm(labels, encoding, values, ignore, orientation, divisor, known_colors)
 
@@ -119,7 +120,7 @@ def _values(values: list[Any], label_set: LabelSet, encoding: Encoding) -> tuple
         raise InputError(f"{len(label_set)} class names but {len(values)} values")
     if len(set(values)) < len(values):
         raise InputError("two classes have the same value")
-    return tuple(_value(value, "values") for value in values)
+    return tuple(_value(value, "values", label_set.ignore) for value in values)
 
 
 def _divisor(divisor: Any, encoding: Encoding, label_set: LabelSet, values: tuple[int, ...]) -> int:
@@ -135,7 +136,7 @@ def _divisor(divisor: Any, encoding: Encoding, label_set: LabelSet, values: tupl
     return divisor
 
 
-def _ignored(value: Any, encoding: Encoding, divisor: int) -> int | Color:
+def _ignored(value: Any, encoding: Encoding, divisor: int, largest: int) -> int | Color:
     if encoding == "rgb":
         if not isinstance(value, list) or len(value) != 3:
             raise InputError(
@@ -144,12 +145,12 @@ def _ignored(value: Any, encoding: Encoding, divisor: int) -> int | Color:
         return value[0], value[1], value[2]
     if encoding == "objects" and not divisor and isinstance(value, int) and value > 0:
         return value
-    return _value(value, "ignore")
+    return _value(value, "ignore", largest)
 
 
-def _value(value: Any, key: str) -> int:
-    if not isinstance(value, int) or not 0 <= value <= IGNORE:
-        raise InputError(f"{key} contains {value!r}, expected integers from 0 to {IGNORE}")
+def _value(value: Any, key: str, largest: int) -> int:
+    if not isinstance(value, int) or not 0 <= value <= largest:
+        raise InputError(f"{key} contains {value!r}, expected integers from 0 to {largest}")
     return value
 
 

@@ -7,21 +7,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from atrous.data.class_tables import ClassMap, read_class_table
 from atrous.data.dataset import Dataset, Sample, dataset_extras, dataset_name
 from atrous.data.extras import Extras
-from atrous.data.files.mask_form import MaskForm
+from atrous.data.files.mask_form import MaskForm, look_up
 from atrous.data.files.masks import DecodedMask, MaskHeader, MaskRef, read_mask
 from atrous.data.findings import Finding
 from atrous.data.sources.base import DatasetSource, Listed
 from atrous.data.sources.spec import with_options
 from atrous.errors import DatasetError
-from atrous.labels import LabelSet
+from atrous.labels import LabelSet, Mask
 
 
 @dataclass(frozen=True)
@@ -32,12 +30,12 @@ class ReclassedMask(MaskRef):
         path: of the mask.
         mask: as the dataset has it.
         form: how that is written.
-        lookup: the new label of each label, ``(256,)``.
+        lookup: the new label of each label.
     """
 
     mask: MaskRef
     form: MaskForm = field(repr=False, compare=False)
-    lookup: NDArray[np.uint8] = field(repr=False, compare=False)
+    lookup: Mask = field(repr=False, compare=False)
     expected: ClassVar[str] = "a mask"
 
     def __str__(self) -> str:
@@ -51,14 +49,14 @@ class ReclassedMask(MaskRef):
 
     def header(self) -> MaskHeader:
         header = self.mask.header()
-        return header._replace(mode="L")
+        return header._replace(mode="L" if self.lookup.dtype == np.uint8 else "I;16")
 
     def open(self) -> DecodedMask:
         return self.decode()
 
     def decode(self) -> DecodedMask:
         labels = read_mask(self.mask, self.form)
-        return DecodedMask(str(self), Image.fromarray(np.asarray(cv2.LUT(labels, self.lookup), np.uint8)))
+        return DecodedMask(str(self), Image.fromarray(look_up(labels, self.lookup)))
 
 
 class ReclassedSource:
@@ -158,7 +156,7 @@ class ReclassedDataset:
 
     def __getitem__(self, index: int) -> Sample:
         sample = self.dataset[index]
-        return replace(sample, mask=self._map.lookup()[sample.mask])
+        return replace(sample, mask=look_up(sample.mask, self._map.lookup()))
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))

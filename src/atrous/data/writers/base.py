@@ -45,8 +45,14 @@ class Classes(NamedTuple):
         """The classes of a label set: class 0 is left out if it is called background.
 
         Raises:
-            DatasetError: another class has a name that means the background or ignored pixels.
+            DatasetError: another class has a name that means the background or ignored pixels, or there are more than
+                255 classes.
         """
+        if label_set.ignore != IGNORE:
+            raise DatasetError(
+                f"{len(label_set)} classes, where the forms of annotation tools are written for at most {IGNORE}; "
+                "write a folder (--to folder), or merge classes with --classes"
+            )
         first = int(label_set.names[0].lower() in BACKGROUND)
         names = dict(list(enumerate(label_set.names))[first:])
         if reserved := [name for name in names.values() if name.lower() in BACKGROUND | VOID]:

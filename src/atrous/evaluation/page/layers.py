@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from atrous.labels import IGNORE, VOID_COLOR, LabelSet, Mask
+from atrous.labels import VOID_COLOR, LabelSet, Mask, ignored
 from atrous.viz import Pixels, lightened
 
 SIDES = (560, 420, 320, 240, 160)
@@ -92,7 +92,7 @@ def error_map(ground_truth: Mask, prediction: Mask, label_set: LabelSet) -> Mask
     if label_set.names[0] == "background":
         kinds[(ground_truth != prediction) & (prediction == 0)] = MISSED
         kinds[(ground_truth == 0) & (prediction != 0)] = ALARM
-    kinds[ground_truth == IGNORE] = UNKNOWN
+    kinds[ignored(ground_truth)] = UNKNOWN
     return kinds
 
 
@@ -107,7 +107,7 @@ def _shown(case: Case, label_set: LabelSet, side: int) -> Shown:
     size = max(1, round(width * scale)), max(1, round(height * scale))
     image = np.asarray(cv2.resize(case.image, size, interpolation=cv2.INTER_AREA), np.uint8)
     masks = {
-        name: np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
+        name: np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT), mask.dtype)
         for name, mask in case.masks.items()
     }
     bright = lightened(label_set)
@@ -133,14 +133,15 @@ def _box_style(box: tuple[int, int, int, int] | None, width: int, height: int) -
 
 def _labels_png(mask: Mask, label_set: LabelSet) -> str:
     """Labels in half-transparent colours with light outlines; black classes are not painted."""
-    colors = np.zeros((256, 4), np.uint8)
+    ignore = label_set.ignore
+    colors = np.zeros((ignore + 1, 4), np.uint8)
     for label, color in enumerate(label_set.colors):
         colors[label] = (*color, 0 if color == (0, 0, 0) else 150)
-    colors[IGNORE] = (*VOID_COLOR, _FAINT)
+    colors[ignore] = (*VOID_COLOR, _FAINT)
     drawn = mask.copy()
-    if len(label_set) < IGNORE:  # the value 254 is free for outlines
+    if len(label_set) < ignore:  # the value before is free for outlines
         edges = cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, np.ones((2, 2), np.uint8)) > 0
-        drawn[edges], colors[IGNORE - 1] = IGNORE - 1, (255, 255, 255, _OPAQUE)
+        drawn[edges], colors[ignore - 1] = ignore - 1, (255, 255, 255, _OPAQUE)
     return _palette_png(drawn, colors)
 
 
@@ -152,9 +153,12 @@ def _errors_png(kinds: Mask) -> str:
 
 
 def _palette_png(mask: Mask, colors: NDArray[np.uint8]) -> str:
+    buffer = io.BytesIO()
+    if mask.dtype != np.uint8:
+        Image.fromarray(colors[mask]).save(buffer, "PNG", optimize=True)
+        return _uri("png", buffer.getvalue())
     image = Image.fromarray(mask)
     image.putpalette(colors[:, :3].tobytes())
-    buffer = io.BytesIO()
     image.save(buffer, "PNG", transparency=colors[:, 3].tobytes(), optimize=True)
     return _uri("png", buffer.getvalue())
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atrous.grid import Grid, Grids, by_side
-from atrous.labels import Mask
+from atrous.labels import Mask, mask_dtype
 
 Floats = NDArray[np.float32]
 Classes = NDArray[np.int32]
@@ -30,7 +30,7 @@ def logits_to_labels(logits: Tensor, grid: Grids, size: tuple[int, int]) -> Tens
     row_starts, down = _cells(logits.shape[2], rows, size[0])
     column_starts, across = _cells(logits.shape[3], columns, size[1])
     room = max(_BLOCK, int(np.diff(column_starts).max()))
-    labels = np.empty((len(logits), *size), np.uint8)
+    labels = np.empty((len(logits), *size), mask_dtype(logits.shape[1]))
     for array, image in zip(logits.float().contiguous().numpy(), labels, strict=True):
         _fill(array, row_starts, down, column_starts, across, room, image)
     return torch.from_numpy(labels)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from atrous.errors import InputError, InputTypeError
 from atrous.grid import PIXELS, Grid, Grids, resample
+from atrous.labels import IGNORE, WIDE_IGNORE
 from atrous.ops.devices import has_triton
 
 _STRIP_VALUES = 1 << 24
@@ -24,13 +25,14 @@ def logits_to_labels(logits: Tensor, grid: Grids, size: tuple[int, int]) -> Tens
     """The best class of every pixel of each image.
 
     Args:
-        logits: floating ``(B, C, h, w)`` at network resolution, finite, 1 to 255 classes. Beyond their outermost
+        logits: floating ``(B, C, h, w)`` at network resolution, finite, 1 to 65,535 classes. Beyond their outermost
             positions they are constant.
         grid: where the positions of ``logits`` sit in the image; two grids where rows and columns differ.
         size: height and width of the image.
 
     Returns:
-        uint8 ``(B, H, W)`` on the device of ``logits``; the lowest class among equals.
+        uint8 ``(B, H, W)`` on the device of ``logits``, or uint16 for more than 255 classes; the lowest class among
+        equals.
 
     Raises:
         InputTypeError: ``logits`` are not floating.
@@ -53,7 +55,7 @@ def logits_to_labels(logits: Tensor, grid: Grids, size: tuple[int, int]) -> Tens
 def logits_to_labels_reference(logits: Tensor, grid: Grids, size: tuple[int, int]) -> Tensor:
     """What :func:`logits_to_labels` computes, in plain torch: full-size logits in double precision, then argmax."""
     _check(logits)
-    return resample(logits.detach().double(), grid, PIXELS, size).argmax(1).to(torch.uint8)
+    return resample(logits.detach().double(), grid, PIXELS, size).argmax(1).to(label_dtype(logits))
 
 
 def labels_in_strips(
@@ -68,15 +70,20 @@ def labels_in_strips(
         size: height and width of the image.
 
     Returns:
-        uint8 ``(B, H, W)``; the lowest class among equals.
+        uint8 or uint16 ``(B, H, W)``; the lowest class among equals.
     """
     height, width = size
-    labels = torch.empty(len(logits), height, width, dtype=torch.uint8, device=logits.device)
+    labels = torch.empty(len(logits), height, width, dtype=label_dtype(logits), device=logits.device)
     strip = strip_rows(logits, width)
     for start in range(0, height, strip):
         count = min(strip, height - start)
         labels[:, start : start + count] = sample(Grid(1, start), (count, width)).argmax(1)
     return labels
+
+
+def label_dtype(logits: Tensor) -> torch.dtype:
+    """Of the labels of logits ``(B, C, h, w)``: uint8, or uint16 for more than 255 classes."""
+    return torch.uint8 if logits.shape[1] <= IGNORE else torch.uint16
 
 
 def strip_rows(logits: Tensor, width: int) -> int:
@@ -88,8 +95,8 @@ def strip_rows(logits: Tensor, width: int) -> int:
 def _check(logits: Tensor) -> None:
     if not logits.is_floating_point():
         raise InputTypeError(f"logits must be floating, not {logits.dtype}")
-    if logits.ndim != 4 or 0 in logits.shape[1:] or logits.shape[1] > 255:
+    if logits.ndim != 4 or 0 in logits.shape[1:] or logits.shape[1] > WIDE_IGNORE:
         raise InputError(
-            "logits must be (batch, classes, rows, columns), 1 to 255 classes and at least one position, "
+            f"logits must be (batch, classes, rows, columns), 1 to {WIDE_IGNORE} classes and at least one position, "
             f"not {tuple(logits.shape)}"
         )

@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from atrous.grid import Grid, Grids, by_side
+from atrous.ops.labelmap.op import label_dtype
 
 _ROWS, _COLUMNS = 4, 128
 """Pixels that a program computes."""
@@ -27,7 +28,7 @@ def logits_to_labels(logits: Tensor, grid: Grids, size: tuple[int, int]) -> Tens
         _neighbours(side, n, length, logits.device)
         for side, n, length in zip(by_side(grid), size, (height, width), strict=True)
     )
-    labels = torch.empty(batch, *size, dtype=torch.uint8, device=logits.device)
+    labels = torch.empty(batch, *size, dtype=label_dtype(logits), device=logits.device)
     with torch.cuda.device_of(logits):
         _logits_to_labels[(triton.cdiv(size[0], _ROWS), triton.cdiv(size[1], _COLUMNS), batch)](
             logits,
@@ -100,7 +101,7 @@ def _logits_to_labels(
         place += class_stride
     inside = (row < rows)[:, None] & (column < columns)[None, :]
     pixels = (image * rows + row[:, None]) * columns + column[None, :]
-    tl.store(labels + pixels, label.to(tl.uint8), mask=inside)
+    tl.store(labels + pixels, label.to(labels.dtype.element_ty), mask=inside)
 
 
 @triton.jit
