@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from atrous.errors import AtrousError
+
 JSON_DEPTH = 3
 """Levels of a JSON file that have a line for each value, so that a change is easy to read."""
 
@@ -25,6 +27,19 @@ def dumps(value: Any, depth: int = JSON_DEPTH) -> str:
     if depth and isinstance(value, list | tuple) and value:
         return "[\n" + ",\n".join(dumps(item, depth - 1) for item in value) + "\n]"
     return json.dumps(value, ensure_ascii=False)
+
+
+def refuse_newer(found: object, known: int, place: object, error: type[AtrousError]) -> None:
+    """Raise an error if a file's version of its format is newer than the one known here.
+
+    Args:
+        found: what the file says under ``format``; anything but a whole number is a form from before versions.
+        known: the newest version that can be read.
+        place: of the file, for the message.
+        error: to raise.
+    """
+    if isinstance(found, int) and found > known:
+        raise error(f"{place} has format {found}, this atrous reads up to {known}: upgrade atrous")
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -12,12 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from atrous.errors import InputError, kind_of
 from atrous.evaluation.evaluate import Evaluation
 from atrous.evaluation.per_image import PerImage
+from atrous.files import refuse_newer
 from atrous.provenance import provenance
 
 FILE = "evaluation.json"
 """The facts in a report's folder."""
 PLACES = (FILE, f"report/{FILE}", "best/config.json", "config.json")
 """Where a folder keeps an evaluation: a report's folder, a run folder with a report in it or without, a model."""
+FORMAT = 1
+"""Version of the stored facts; a name that changes or goes raises it."""
 Interval = tuple[float, float]
 
 
@@ -171,7 +174,7 @@ class StoredEvaluation(_Part):
 def to_facts(evaluation: Evaluation, card: Mapping[str, Any], title: str) -> dict[str, Any]:
     """The facts that are stored: the evaluation, the model's card, and where they come from, as JSON values."""
     kept = {key: value for key, value in card.items() if key != "output_stride"}
-    return {"title": title, **evaluation.to_dict(), "card": kept, "provenance": provenance()}
+    return {"format": FORMAT, "title": title, **evaluation.to_dict(), "card": kept, "provenance": provenance()}
 
 
 def read_evaluation(place: str | Path) -> StoredEvaluation:
@@ -222,6 +225,7 @@ def parse_evaluation(facts: Mapping[str, Any], title: str, source: Path | str) -
     Raises:
         InputError: a part is missing or of another type; the message names the first.
     """
+    refuse_newer(facts.get("format"), FORMAT, source, InputError)
     try:
         found = StoredEvaluation.model_validate({"title": title, **facts})
     except ValidationError as error:

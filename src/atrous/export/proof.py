@@ -25,6 +25,8 @@ from atrous.runtime.machine import file_hash, processor, versions
 from atrous.runtime.proof import AGREEMENT, equal_shares
 from atrous.runtime.trial import OPENER, TrialError, run_in_child
 
+FORMAT = 1
+"""Version of the proof as JSON."""
 REPEATS = 3
 """Timed runs of each batch, after a first one; the median counts."""
 Images = NDArray[np.uint8]
@@ -110,7 +112,7 @@ class Proof:
 
     def to_json(self) -> str:
         """Everything, as JSON text."""
-        return json.dumps(asdict(self), indent=2) + "\n"
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=2) + "\n"
 
     def lines(self) -> list[str]:
         """The same in a few lines, for the screen."""

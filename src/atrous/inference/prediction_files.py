@@ -18,7 +18,9 @@ from atrous.data.files.mask_form import Orientation
 from atrous.data.files.orientation import Size, agreement
 from atrous.data.files.pillow import open_with_pillow
 from atrous.errors import AtrousError, InputError
+from atrous.files import refuse_newer
 from atrous.grid import PIXELS, Grid, Grids, resample
+from atrous.inference.results import PROBABILITIES_FORMAT
 from atrous.labels import IGNORE, LabelSet
 
 Kind = Literal["probabilities", "logits"]
@@ -193,6 +195,8 @@ def _from_ours(stored: Mapping[str, NDArray[Any]], size: Size) -> Unary:
     """The unary of what ``atrous predict --probabilities`` writes; it is always upright."""
     if missing := sorted(_OURS - stored.keys()):
         raise InputError(f"the array(s) {', '.join(missing)} of `atrous predict --probabilities` are missing")
+    if "format" in stored:
+        refuse_newer(int(_numbers(stored, "format", 1)[0]), PROBABILITIES_FORMAT, "the file", PredictionError)
     values, names = stored["probabilities"], stored["names"]
     if values.ndim != 3 or values.dtype.kind != "f" or not values.size:
         raise InputError(f"probabilities are {values.dtype} {values.shape}, expected floating (classes, h, w)")

@@ -35,6 +35,8 @@ while their masks keep their size.
 _ENDINGS = re.compile(r"\.(overlay|attention|scale_[\d.e+-]+)\.jpg$")  # images beside a mask
 Found = Literal["complete", "other", "nothing"]
 """Results of an earlier run: complete, of another model, settings or version of the image, or incomplete or none."""
+PROBABILITIES_FORMAT = 1
+"""Version of the arrays in ``NAME.probabilities.npz``."""
 OVERLAY, JSON, _PROBABILITIES, _ATTENTION = ".overlay.jpg", ".json", ".probabilities.npz", ".attention.jpg"
 
 
@@ -308,6 +310,7 @@ def _encode_probabilities(segmentation: Segmentation) -> bytes:
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
+        format=np.array(PROBABILITIES_FORMAT),
         probabilities=found.values,
         names=np.array(segmentation.label_set.names),
         size=np.array(segmentation.labels.shape),

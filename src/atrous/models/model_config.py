@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from atrous.errors import InputError
+from atrous.files import refuse_newer
 from atrous.labels import WIDE_IGNORE
 
 FORMAT = 1
@@ -90,9 +91,7 @@ def read_config(file: Path) -> dict[str, Any]:
         raise CheckpointError(f"{file} is damaged: {error}") from error
     if not isinstance(config, dict) or config.get("library") != "atrous":
         raise CheckpointError(f'{file} was not written by atrous (it has no "library": "atrous")')
-    version = config.get("format", 0)
-    if isinstance(version, int) and version > FORMAT:
-        raise CheckpointError(f"{file} has format {version}, this atrous reads up to {FORMAT}: upgrade atrous")
+    refuse_newer(config.get("format", 0), FORMAT, file, CheckpointError)
     try:
         _Config.model_validate_json(content)
     except ValidationError as error:

@@ -10,6 +10,7 @@ from typing import Any, get_args, get_origin
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from atrous.errors import InputError
+from atrous.files import refuse_newer
 from atrous.training.sections import (
     AugmentSection,
     DataSection,
@@ -22,6 +23,9 @@ from atrous.training.sections import (
     Section,
     TrainingSection,
 )
+
+FORMAT = 1
+"""Version of the keys; one that changes its meaning or goes raises it."""
 
 
 class RecipeError(InputError):
@@ -68,6 +72,8 @@ class Recipe(Section):
     log: LogSection = LogSection()
     stages: list[StageSection] = Field(default_factory=list)
     """Trainings in a row, as [[stages]]; without any, there is one training."""
+    format: int = Field(default=FORMAT, ge=1)
+    """Version of the recipe's keys: the one that this atrous writes, or an earlier one."""
 
     @model_validator(mode="after")
     def _stages_valid(self) -> Recipe:
@@ -119,6 +125,7 @@ def check_recipe(table: dict[str, Any], source: str = "the recipe", overridden: 
     Raises:
         RecipeError: it is not valid; the message lists every mistake.
     """
+    refuse_newer(table.get("format"), FORMAT, source, RecipeError)
     try:
         return Recipe.model_validate(table)
     except ValidationError as error:
