@@ -20,6 +20,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
+from PIL import Image
 
 import atrous
 from atrous.data.files.images import read_image
@@ -86,20 +87,63 @@ def write_mosaic(path: Path, images: list[np.ndarray], side: int) -> None:
             top += len(row)
 
 
-def measure(path: Path, out: Path, tiled: bool) -> dict[str, float]:
-    """Seconds and peak bytes of `atrous predict` on a file, in a process of its own."""
-    code = (
-        "import json, resource, sys, time; from atrous.cli import main; begin = time.perf_counter()\n"
-        "try: main()\n"
-        "except SystemExit as stop: assert not stop.code, stop.code\n"
-        "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
-        "print(json.dumps({'seconds': time.perf_counter() - begin, 'bytes': peak}))"
-    )
-    options = ["--tile", str(Tiling.tile)] if tiled else ["--tile", "100001", "--overlap", "0"]
-    command = [sys.executable, "-c", code, "predict", str(path), "--model", BUNDLED, "--out", str(out), *options]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+TILES, WHOLE = "atrous, tiles", "atrous, whole image"
+MONAI, SMP = "MONAI's sliding_window_inference", "plain loop over smp"
+WAYS = {TILES: "#1b6ca8", WHOLE: "#c8553d", MONAI: "#5b8c5a", SMP: "#8a6d9e"}
+"""What is measured, and its colour in the plot."""
+WHOLE_LIMIT = 4000
+"""Side of the largest image that is computed whole: beyond it, an ordinary machine's memory does not suffice."""
+MONAI_LIMIT = 8000
+"""Side of the largest image that MONAI, which keeps the logits of the whole image, is tried on."""
+_REPORT = (
+    "\npeak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024"
+    "\nprint(json.dumps({'seconds': time.perf_counter() - begin, 'processor': time.process_time(), 'bytes': peak}))"
+)
+
+
+def measure(path: Path, out: Path, way: str) -> dict[str, float]:
+    """Seconds and peak bytes from a file to its mask, in a process of its own."""
+    if way in (TILES, WHOLE):
+        code = (
+            "import json, resource, sys, time; from atrous.cli import main; begin = time.perf_counter()\n"
+            "try: main()\n"
+            "except SystemExit as stop: assert not stop.code, stop.code" + _REPORT
+        )
+        options = ["--tile", str(Tiling.tile)] if way == TILES else ["--tile", "100001", "--overlap", "0"]
+        command = ["predict", str(path), "--model", BUNDLED, "--out", str(out), *options]
+    else:
+        out.mkdir()
+        code = (
+            "import json, resource, time; begin = time.perf_counter()\n"
+            f"from studies.large import segment_as_peers; segment_as_peers({str(path)!r}, {str(out)!r}, {way!r})"
+            + _REPORT
+        )
+        command = []
+    done = subprocess.run([sys.executable, "-c", code, *command], check=True, capture_output=True, text=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
+
+
+def segment_as_peers(path: str, out: str, way: str) -> None:
+    """A file to a mask as other libraries' documentation does it, with the bundled model's architecture."""
+    import segmentation_models_pytorch as smp
+
+    model = smp.DeepLabV3Plus("tu-tf_efficientnet_lite0", encoder_weights=None, classes=21).eval()
+    with open_dataset(Path(path)) as file:
+        pixels = torch.from_numpy(file.read())[None].float() / 255
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    images = (pixels - mean[:, None, None]) / std[:, None, None]
+    with torch.inference_mode():
+        if way == MONAI:
+            from monai.inferers import sliding_window_inference
+
+            windows = Tiling.tile - 1  # the encoder wants multiples of 16
+            logits = sliding_window_inference(images, (windows, windows), 1, model, overlap=0.1, mode="gaussian")
+        else:
+            below, right = -images.shape[2] % 16, -images.shape[3] % 16
+            logits = model(torch.nn.functional.pad(images, (0, right, 0, below)))
+        labels = logits.argmax(1)[0, : pixels.shape[2], : pixels.shape[3]].to(torch.uint8)
+    Image.fromarray(labels.numpy()).save(Path(out, "mask.png"))
 
 
 def memory(images: list[np.ndarray], sizes: list[int]) -> Section:
@@ -109,30 +153,26 @@ def memory(images: list[np.ndarray], sizes: list[int]) -> Section:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "mosaic.tif")
             write_mosaic(path, images, side)
-            for tiled in (True, False):
-                if tiled or side <= 4000:  # beyond, the whole image does not fit into an ordinary machine
-                    facts.append(
-                        {
-                            "side": side,
-                            "tiled": tiled,
-                            "tile": Tiling.tile,
-                            **measure(path, Path(folder, f"out{tiled}"), tiled),
-                        }
-                    )
+            for number, way in enumerate(WAYS):
+                if side <= {TILES: side, MONAI: MONAI_LIMIT}.get(way, WHOLE_LIMIT):
+                    found = measure(path, Path(folder, f"out{number}"), way)
+                    facts.append({"side": side, "way": way, "tile": Tiling.tile, **found})
                     typer.echo(str(facts[-1]))
     rows = [
         (
             f"{fact['side']:,}²",
-            f"tiles of {fact.get('tile', 1025)}" if fact["tiled"] else "whole",
+            f"{fact['way']} of {fact['tile']}" if fact["way"] == TILES else fact["way"],
             f"{fact['bytes'] / 1e9:.2f}",
             f"{fact['seconds']:.0f}",
+            f"{fact['processor']:.0f}",
             f"{fact['side'] ** 2 / 1e6 / fact['seconds']:.2f}",
         )
         for fact in facts
     ]
-    header = ("pixels", "how", "peak memory, GB", "seconds, imports included", "megapixels/s")
+    header = ("pixels", "how", "peak memory, GB", "seconds, imports included", "processor seconds", "megapixels/s")
     below = "![Peak memory against the size of the image](large.png)"
-    return Section("Memory and time", "", [header, *rows], below, facts, origin_of(" ".join([COMMAND, *sys.argv[2:]])))
+    origin = origin_of(" ".join([COMMAND, *sys.argv[2:]]), peers=["segmentation-models-pytorch", "monai"])
+    return Section("Memory and time", "", [header, *rows], below, facts, origin)
 
 
 def plot(facts: list[dict[str, Any]], path: Path) -> None:
@@ -141,12 +181,12 @@ def plot(facts: list[dict[str, Any]], path: Path) -> None:
 
     figure = Figure((6.4, 4), layout="constrained")
     axes = figure.subplots()
-    for tiled, name, color in ((True, "tiles", "#1b6ca8"), (False, "whole image", "#c8553d")):
-        chosen = [fact for fact in facts if fact["tiled"] == tiled]
+    for way, color in WAYS.items():
+        chosen = [fact for fact in facts if fact["way"] == way]
         x, y = [f["side"] ** 2 / 1e6 for f in chosen], [f["bytes"] / 1e9 for f in chosen]
-        axes.plot(x, y, "o-", color=color)
-        axes.annotate(name, (x[-1], y[-1]), xytext=(0, 8), textcoords="offset points", color=color, ha="center")
+        axes.plot(x, y, "o-", color=color, label=way)
     axes.set(xscale="log", xlabel="megapixels", ylabel="peak memory, GB", ylim=(0, None))
+    axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)
 

@@ -95,11 +95,10 @@ def test_small_and_rare_classes_are_named_with_a_setting_to_try() -> None:
     crack = np.zeros((10, 10), np.uint8)
     crack[0, 0] = 1
     said = measure(Masks([crack] + [0 * crack] * 9)).text()
-    assert "few pixels: b (0.1 %); worth a trial: --set 'loss.name={cross_entropy=1.0,dice=1.0}'" in said
+    assert "few pixels: b (0.1 %); worth a trial: --set loss.class_weights=auto" in said
     assert "in few images: b (1); worth a trial: --set data.sampling=balanced" in said
     assert "worth a trial" not in measure(Masks([np.uint8([[0, 1]])])).text()
-    setting = load_recipe("folder_deeplabv3plus_lite0", ["loss.name={cross_entropy=1.0,dice=1.0}"]).loss.name
-    assert setting == {"cross_entropy": 1.0, "dice": 1.0}
+    assert load_recipe("folder_deeplabv3plus_lite0", ["loss.class_weights=auto"]).loss.class_weights == "auto"
 
 
 def test_stats_of_nothing_that_can_be_read() -> None:

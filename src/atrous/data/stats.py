@@ -153,9 +153,7 @@ class Stats:
         rare = [f"{names[place]} ({self.counts.images[place]})" for place in there if frequencies[place] < RARE]
         lines = []
         if small and len(there) > 1:
-            lines.append(
-                f"  few pixels: {_some(small)}; worth a trial: --set 'loss.name={{cross_entropy=1.0,dice=1.0}}'"
-            )
+            lines.append(f"  few pixels: {_some(small)}; worth a trial: --set loss.class_weights=auto")
         if rare:
             lines.append(f"  in few images: {_some(rare)}; worth a trial: --set data.sampling=balanced")
         return lines
