@@ -2,7 +2,7 @@
 PYTHON ?= python
 MINUTES ?= 120
 
-.PHONY: check lint types test bench zoo demo site
+.PHONY: check lint types test bench zoo demo site release
 
 check: lint types site test
 
@@ -18,6 +18,16 @@ test:
 
 site:
 	$(PYTHON) -m docs.site
+
+# Wheel, sdist, and what is in the environment of $(PYTHON): licences (third-party notices) and an SBOM in CycloneDX's form.
+release:
+	.ci/wheel
+	rm -rf build/release && mkdir -p build/release
+	uv build --quiet --out-dir build/release
+	uvx --quiet pip-licenses --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" --format plain-vertical \
+		--with-license-file --no-license-path --output-file build/release/THIRD-PARTY-NOTICES.txt
+	uvx --quiet --from cyclonedx-bom cyclonedx-py environment --output-file build/release/sbom.json \
+		"$$($(PYTHON) -c 'import sys; print(sys.executable)')"
 
 bench:
 	$(PYTHON) -m benchmarks.kernels
