@@ -1,26 +1,21 @@
-"""A server under load, beside ``predict`` on the same images: ``python -m benchmarks.serve [SECONDS]``.
+"""A server under load, beside ``predict`` on the same images: ``python -m benchmarks.serve [load|overload|hour]``.
 
-Throughput with as many clients as processors, latency of one client and at 0.8 of the capacity, ten times the capacity,
-mutated uploads, and the server's memory throughout. Clients are threads of this process on the same machine.
+``load``: throughput with as many clients as processors, latency of one client and at 0.8 of the capacity, ten times the
+capacity for a short while, mutated uploads. ``overload``: ten times the capacity for two minutes. ``hour``: half the
+capacity for an hour. ``--seconds`` sets other times. Clients are threads of this process on the same machine, which
+should do nothing else.
 """
 
 from __future__ import annotations
 
-import http.client
-import re
+import argparse
 import statistics
-import subprocess
-import sys
 import tempfile
-import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
@@ -29,100 +24,21 @@ from atrous.bundle import DEFAULT
 from atrous.inference.batch import predict_files
 from benchmarks._compare import FOLDER
 from benchmarks._images import SEED, make_images
+from benchmarks._load import Load, Server, load, server, watched
 from studies.results import Result, Section, command_line, origin_of
 
-SECONDS = 20.0
-"""Of each phase."""
+SECONDS = {"load": 20.0, "overload": 120.0, "hour": 3600.0}
+"""Of each phase; of a capacity that is only needed as a measure, at most the first one."""
 OVERLOAD = 10
 IMAGES = 12
 
 
-@dataclass(frozen=True)
-class Load:
-    """What some clients saw.
-
-    Args:
-        statuses: how many answers had which status; 0 for none.
-        latencies: seconds of each answer with status 200, sorted.
-        seconds: that it took.
-        megabytes: of the server at the end.
-    """
-
-    statuses: dict[int, int]
-    latencies: list[float]
-    seconds: float
-    megabytes: float
-
-    @property
-    def rate(self) -> float:
-        """Images per second."""
-        return len(self.latencies) / self.seconds
-
-    def quantile(self, share: float) -> float:
-        """Seconds within which a share of the answers came."""
-        return self.latencies[min(len(self.latencies) - 1, int(share * len(self.latencies)))]
-
-
-@dataclass(frozen=True)
-class Server:
-    """A server in a process of its own."""
-
-    process: int
-    port: int
-
-    @property
-    def megabytes(self) -> float:
-        """Resident memory now."""
-        status = Path(f"/proc/{self.process}/status").read_text(encoding="ascii")
-        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1000  # type: ignore[index]
-
-    def post(self, content: bytes, path: str = "/segment") -> tuple[int, float]:
-        """Send an image: the status of the answer (0 for none), and its seconds."""
-        begin = time.perf_counter()
-        try:
-            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
-            connection.request("POST", path, content, {"Accept": "image/png", "Content-Type": "image/jpeg"})
-            answer = connection.getresponse()
-            answer.read()
-            connection.close()
-        except OSError:
-            return 0, time.perf_counter() - begin
-        return answer.status, time.perf_counter() - begin
-
-
-@contextmanager
-def server() -> Iterator[Server]:
-    """A server of the bundled model."""
-    command = [sys.executable, "-m", "atrous", "serve", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout
-        line = process.stdout.readline()
-        yield Server(process.pid, int(line.rsplit(":", 1)[1]))
-        process.terminate()
-
-
-def load(target: Server, contents: list[bytes], clients: int, seconds: float, rate: float | None = None) -> Load:
-    """Let clients send images, one after the other or, all together, at a rate."""
-    answers: list[tuple[int, float]] = []
-    begin, lock = time.perf_counter(), threading.Lock()
-    turn = iter(range(10**9))
-
-    def client() -> None:
-        while True:
-            with lock:
-                number = next(turn)
-            due = begin if rate is None else begin + number / rate
-            if max(due, time.perf_counter()) - begin > seconds:
-                return
-            time.sleep(max(0.0, due - time.perf_counter()))
-            answers.append(target.post(contents[number % len(contents)]))
-
-    with ThreadPoolExecutor(clients) as pool:
-        for _ in range(clients):
-            pool.submit(client)
-    passed = time.perf_counter() - begin
-    good = sorted(took for status, took in answers if status == 200)
-    return Load(dict(Counter(status for status, _ in answers)), good, passed, target.megabytes)
+TITLE = "Serving"
+NOTES = (
+    "`atrous serve` with the bundled model, one process; images of 500×375, answers as PNG. Clients run on the same "
+    "machine.",
+    "`predict` is the folder command, files to files, and a call is `atrous.predict` on one file.",
+)
 
 
 def mutated(content: bytes, count: int) -> list[bytes]:
@@ -159,24 +75,94 @@ def one_call(image: Path) -> float:
 
 
 def recovery(target: Server, content: bytes, normal: float) -> float:
-    """Seconds after an overload until an answer takes less than twice its usual time."""
+    """Seconds after an overload until an answer takes less than twice its usual time; at most a minute."""
     begin = time.perf_counter()
     while True:
         status, took = target.post(content)
-        if status == 200 and took < 2 * normal:
-            return time.perf_counter() - begin - took
+        passed = time.perf_counter() - begin
+        if (status == 200 and took < 2 * normal) or passed > 60:
+            return passed - took
+
+
+def prepared(target: Server, folder: Path, seconds: float) -> tuple[list[bytes], Load, Load]:
+    """Images, the latency of one client, and the capacity, measured after programs and caches have been made."""
+    make_images(folder / "data", IMAGES)
+    contents = [file.read_bytes() for file in sorted((folder / "data/images").iterdir())]
+    cores = torch.get_num_threads()
+    load(target, contents, cores, 3)
+    return contents, load(target, contents, 1, seconds / 2), load(target, contents, cores, seconds)
+
+
+def long_phase(kind: str, seconds: float) -> None:
+    """Two minutes of ten times the capacity, or an hour of half of it, with the curve of the memory."""
+    share, clients = (OVERLOAD, 8 * OVERLOAD) if kind == "overload" else (0.5, 64)
+    with tempfile.TemporaryDirectory() as name, server() as target:
+        contents, alone, full = prepared(target, Path(name), min(seconds, SECONDS["load"]))
+        with watched(target, seconds) as curve:
+            found = load(target, contents, clients, seconds, share * full.rate)
+        again = recovery(target, contents[0], alone.quantile(0.5))
+    rows = _long_rows(kind, found, curve, again)
+    picture = FOLDER / f"serve_{kind}.png"
+    draw(curve, f"{share:g} × capacity", picture)
+    command = command_line("benchmarks.serve")
+    facts = {**summary(found), "capacity": full.rate, "recovery_seconds": again, "memory": curve}
+    what = f"{share:g} × the capacity of {full.rate:.2f} images/s for {seconds:g} s, {clients} clients."
+    below = f"![Memory of the server]({picture.name})"
+    origin = origin_of(command, seed=SEED, peers=["starlette", "uvicorn"])
+    heading = {"overload": "Overload", "hour": "An hour"}[kind]
+    section = Section(heading, what, rows, below, facts, origin)
+    Result(TITLE, "python -m benchmarks.serve", NOTES, {kind: section}).write(FOLDER / "serve")
+    for row in rows:
+        print(" | ".join(row))
+
+
+def draw(curve: list[tuple[float, float]], title: str, file: Path) -> None:
+    """The memory over time."""
+    figure, axes = plt.subplots(figsize=(7, 2.6), layout="constrained")
+    axes.plot(*zip(*curve, strict=True), color="#0072b2")
+    axes.set(title=title, xlabel="seconds", ylabel="resident MB", ylim=(0, None))
+    axes.grid(alpha=0.3)
+    figure.savefig(file, dpi=120)
+    plt.close(figure)
+
+
+def summary(found: Load) -> dict[str, object]:
+    """A load as JSON values, with three quantiles of its latencies."""
+    latencies = [found.quantile(share) for share in (0.5, 0.9, 0.99)] if found.latencies else []
+    return {**asdict(found), "latencies": latencies}
+
+
+def _long_rows(kind: str, found: Load, curve: list[tuple[float, float]], again: float) -> list[list[str]]:
+    allowed = (200, 429) if kind == "overload" else (200,)
+    errors = sum(count for status, count in found.statuses.items() if status not in allowed)
+    settled = curve[len(curve) // 10][1]  # after the first tenth
+    growth = max(megabytes for _, megabytes in curve[len(curve) // 10 :]) - settled
+    table = [
+        (
+            "answers",
+            ", ".join(f"{count} × {status}" for status, count in sorted(found.statuses.items())),
+            f"nothing but {' and '.join(map(str, allowed))}",
+            errors == 0 and len(found.latencies) > 0,
+        ),
+        (
+            "growth of memory after the first tenth",
+            f"{growth:+.0f} MB, to {found.megabytes:.0f} MB",
+            "≤ 50 MB",
+            growth <= 50,
+        ),
+        ("recovery after it", f"{again:.2f} s", "≤ 2 s", again <= 2),
+    ]
+    if found.latencies:
+        p50, p99 = 1000 * found.quantile(0.5), 1000 * found.quantile(0.99)
+        table.append(("latency, median and p99", f"{p50:.0f} ms, {p99:.0f} ms", "–", True))
+    return _with_verdicts(table)
 
 
 def main(seconds: float) -> None:
-    cores = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as name, server() as target:
         folder = Path(name)
-        make_images(folder / "data", IMAGES)
-        contents = [file.read_bytes() for file in sorted((folder / "data/images").iterdir())]
-        load(target, contents, cores, 3)  # programs and caches are made
+        contents, alone, full = prepared(target, folder, seconds)
         predict, call = predicted(folder / "data", seconds / 2), one_call(next((folder / "data/images").iterdir()))
-        alone = load(target, contents, 1, seconds / 2)
-        full = load(target, contents, cores, seconds)
         partial = load(target, contents, 64, seconds, 0.8 * full.rate)
         before = target.megabytes
         over = load(target, contents, 8 * OVERLOAD, 2 * seconds, OVERLOAD * full.rate)
@@ -189,21 +175,16 @@ def main(seconds: float) -> None:
         "predict_images_per_second": predict,
         "predict_call_seconds": call,
         "recovery_seconds": again,
-        **{
-            key: {
-                **asdict(one),
-                "latencies": [one.quantile(share) for share in (0.5, 0.9, 0.99)] if one.latencies else [],
-            }
-            for key, one in (("alone", alone), ("full", full), ("partial", partial), ("over", over), ("broken", broken))
-        },
+        "alone": summary(alone),
+        "full": summary(full),
+        "partial": summary(partial),
+        "over": summary(over),
+        "broken": summary(broken),
     }
-    notes = [
-        f"`atrous serve` with the bundled model, one process; images of 500×375, answers as PNG; {seconds:g} s a phase "
-        f"(overload {2 * seconds:g} s). Clients run on the same machine.",
-        "`predict` is the folder command, files to files, and a call is `atrous.predict` on one file.",
-    ]
-    section = Section(rows=rows, facts=facts, origin=origin_of(command, seed=SEED, peers=["starlette", "uvicorn"]))
-    Result("Serving", command, notes, {"load": section}).write(FOLDER / "serve")
+    text = f"{seconds:g} s a phase, the overload {2 * seconds:g} s."
+    origin = origin_of(command, seed=SEED, peers=["starlette", "uvicorn"])
+    section = Section("Load", text, rows, facts=facts, origin=origin)
+    Result(TITLE, "python -m benchmarks.serve", NOTES, {"load": section}).write(FOLDER / "serve")
     for row in rows:
         print(" | ".join(row))
 
@@ -224,9 +205,6 @@ def _rows(
     errors = sum(count for status, count in over.statuses.items() if status not in (200, 429))
     bad = sum(count for status, count in broken.statuses.items() if not 200 <= status < 500)
     busy = over.statuses.get(429, 0)
-
-    def verdict(reached: bool) -> str:
-        return "reached" if reached else "MISSED"
 
     table: list[tuple[str, str, str, bool]] = [
         (
@@ -262,8 +240,20 @@ def _rows(
             bad == 0 and tried == 200,
         ),
     ]
-    return [["what", "measured", "target", ""], *([what, seen, aim, verdict(met)] for what, seen, aim, met in table)]
+    return _with_verdicts(table)
+
+
+def _with_verdicts(table: list[tuple[str, str, str, bool]]) -> list[list[str]]:
+    verdicts = {True: "reached", False: "MISSED"}
+    return [["what", "measured", "target", ""], *([what, seen, aim, verdicts[met]] for what, seen, aim, met in table)]
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]) if len(sys.argv) > 1 else SECONDS)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", nargs="?", choices=tuple(SECONDS), default="load")
+    parser.add_argument("--seconds", type=float, help="of a phase")
+    given = parser.parse_args()
+    if given.kind == "load":
+        main(given.seconds or SECONDS["load"])
+    else:
+        long_phase(given.kind, given.seconds or SECONDS[given.kind])

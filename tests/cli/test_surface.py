@@ -35,7 +35,8 @@ SURFACE = {
     "export": "--calibrate --format --int8 --model --out --output-stride --probabilities --split",
     "bench": "--calibrate --device --json --model --output-stride --size --split",
     "serve": (
-        "--allow-origin --device --host --label-studio --model --port --queue --runtime --timeout --token --workers"
+        "--allow-origin --device --host --label-studio --model --onnxruntime-web --port --queue --runtime --static "
+        "--timeout --token --workers"
     ),
     "models": "",
     "env": "--json",

@@ -96,7 +96,7 @@ def test_classes_cursor_and_slider_by_keyboard(browse: Callable[..., Any]) -> No
     painted = "stage => stage.querySelectorAll('canvas')[1].toDataURL()"
     stage = page.locator("#stage-a")
     first = stage.evaluate(painted)
-    page.locator("#legend input").first.focus()
+    page.locator("#legend li", has_text="person").locator("input").focus()
     page.keyboard.press("Space")
     assert stage.evaluate(painted) != first
     page.keyboard.press("Space")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from atrous.cli.common import find_device, print_note
 from atrous.cli.options import Device, Runtime
 from atrous.errors import InputError
+
+if TYPE_CHECKING:
+    from atrous.serve.served import ServedModel
 
 
 def serve(
@@ -38,8 +42,20 @@ def serve(
         str | None,
         typer.Option("--label-studio", help="Address of the Label Studio whose images are fetched."),
     ] = None,
+    static: Annotated[
+        Path | None,
+        typer.Option("--static", help="Do not serve: write the page to this folder, with the model for browsers."),
+    ] = None,
+    onnxruntime_web: Annotated[
+        Path | None,
+        typer.Option("--onnxruntime-web", help="For --static: the .tgz of `npm pack onnxruntime-web`, or its folder."),
+    ] = None,
 ) -> None:
     """Serve models over HTTP, with a page to try them on: open the address in a browser."""
+    if (static is None) != (onnxruntime_web is None):
+        raise InputError(
+            "--static FOLDER and --onnxruntime-web PACKAGE go together: the page computes with that package"
+        )
     # Threads of several images that spin while they wait would take each other's processors; read at torch's import.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
@@ -59,6 +75,10 @@ def serve(
         if not isinstance(opened, ExportedModel):
             opened = opened.to(find_device(device))
         models.append(ServedModel(name, source, opened))
+    if static is not None:
+        assert onnxruntime_web is not None
+        _write_static(models, static, onnxruntime_web)
+        return
     settings = ServeSettings(
         host=host,
         port=port,
@@ -74,3 +94,12 @@ def serve(
         settings,
         lambda address: typer.echo(f"serving {', '.join(served.name for served in models)} on {address}"),
     )
+
+
+def _write_static(models: list[ServedModel], folder: Path, runtime: Path) -> None:
+    from atrous.serve.static import write_static
+
+    if len(models) > 1:
+        raise InputError(f"--static writes a page of one model, not of {len(models)}: name one --model")
+    size = write_static(models[0], folder, runtime)
+    typer.echo(f"{folder}: the page with {models[0].name} ({size:.1f} MB), to be sent by any web server")

@@ -20,6 +20,7 @@ from atrous.grid import PIXELS, Grid, by_side, resample
 from atrous.inference.segmentation import Segmentation
 from atrous.labels import encode_mask
 from atrous.serve.options import Extra
+from atrous.serve.problems import Problem
 from atrous.serve.served import ServedModel
 from atrous.viz import areas, encode_jpeg, lightened
 
@@ -131,13 +132,30 @@ def describe(served: ServedModel, found: Segmentation, include: tuple[Extra, ...
         model=served.name,
         width=width,
         height=height,
-        classes=list(_classes(found)),
+        classes=list(classes_found(found)),
         label_set=known_classes(served),
         mask=as_text(encode_mask(found.labels, found.label_set)),
         notes=list(found.notes),
         timings=timings,
         **extras,
     )
+
+
+def accepted(header: str) -> str:
+    """The first of a header's types that there is; parameters such as ``q`` do not count.
+
+    Raises:
+        Problem: 406, none of them.
+    """
+    for part in header.split(","):
+        kind = part.partition(";")[0].strip().lower()
+        if kind == "image/png":
+            return kind
+        if kind in ("application/json", "*/*", "application/*", ""):
+            return "application/json"
+        if kind == "image/*":
+            return "image/png"
+    raise Problem(406, f"the request accepts {header[:80]}; there are image/png (the mask) and application/json")
 
 
 def as_text(content: bytes) -> str:
@@ -176,7 +194,8 @@ def confidence(found: Segmentation) -> NDArray[np.uint8]:
     return best
 
 
-def _classes(found: Segmentation) -> Iterator[ClassFound]:
+def classes_found(found: Segmentation) -> Iterator[ClassFound]:
+    """The classes of a segmentation as JSON has them, largest first."""
     for label, name, inside in present(found):
         pixels = int(inside.sum())
         runs = RunLengths(size=found.labels.shape, counts=pack_runs(runs_of(inside)))

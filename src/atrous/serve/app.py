@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -20,19 +19,19 @@ from starlette.routing import BaseRoute, Route
 from atrous.errors import AtrousError
 from atrous.inference.demo import find_demo_images
 from atrous.labels import encode_mask
-from atrous.serve import huggingface, kserve, labelstudio
-from atrous.serve.answers import describe, known_classes
+from atrous.serve import huggingface, kserve, labelstudio, scribbles
+from atrous.serve.answers import accepted, describe
 from atrous.serve.gate import Gate
 from atrous.serve.metrics import TYPE, Metrics
 from atrous.serve.openapi import describe_api
-from atrous.serve.options import SegmentOptions, read_options
+from atrous.serve.options import SegmentOptions, read_options, single
+from atrous.serve.page_files import PAGE, describe_model
 from atrous.serve.problems import Problem, answer, problem_of
 from atrous.serve.segmenting import Segmented, Segmenter
 from atrous.serve.served import ServedModel
 from atrous.serve.settings import ServeSettings
 from atrous.serve.uploads import GoneError, Upload, read_upload
 
-PAGE = Path(__file__).parent / "page"
 _PLAIN_ERRORS = ("/v2", "/huggingface")
 """Paths whose clients read ``error`` in an answer that is one."""
 
@@ -60,6 +59,7 @@ def make_app(models: Sequence[ServedModel], settings: ServeSettings, cores: int 
         *kserve.routes(segmenter),
         *huggingface.routes(segmenter),
         *labelstudio.routes(segmenter, settings),
+        *scribbles.routes(segmenter),
         *_page_routes(),
     ]
     errors: dict[Any, Any] = {HTTPException: _answer_http, GoneError: _answer_nobody}
@@ -81,7 +81,7 @@ def _own_routes(segmenter: Segmenter, metrics: Metrics) -> list[BaseRoute]:
     async def segment(request: Request) -> Response:
         with segmenter.bodies.held() as share:
             upload = await read_upload(request, segmenter.bodies, share)
-            options = read_options(_single(request.query_params), upload.options)
+            options = read_options(single(request.query_params), upload.options)
             return await answer_upload(segmenter, request, upload, options)
 
     async def models(_: Request) -> Response:
@@ -140,6 +140,7 @@ def _page_routes() -> list[BaseRoute]:
 
     return [
         Route("/", partial(send, PAGE / "index.html")),
+        Route("/scribble", partial(send, PAGE / "scribble.html")),
         Route("/docs", partial(send, PAGE / "docs.html")),
         Route("/page/samples.json", list_samples),
         Route("/page/samples/{name}", sample),
@@ -147,26 +148,9 @@ def _page_routes() -> list[BaseRoute]:
     ]
 
 
-def describe_model(served: ServedModel) -> dict[str, Any]:
-    """What ``/models`` says about a model."""
-    crf = served.card.get("crf")
-    return {
-        "name": served.name,
-        "architecture": served.model.name,
-        "runtime": served.runtime,
-        "description": served.card.get("description", ""),
-        "classes": [known.model_dump() for known in known_classes(served)],
-        "output_stride": served.model.output_stride,
-        "output_strides": served.strides,
-        "probabilities": served.has_probabilities,
-        "attention": served.attends,
-        "crf": crf["settings"] if crf else None,
-    }
-
-
 async def answer_upload(segmenter: Segmenter, request: Request, upload: Upload, options: SegmentOptions) -> Response:
     """Segment an upload, and answer in the form that the request accepts: a PNG or JSON."""
-    kind = _accepted(request.headers.get("accept", "*/*"))
+    kind = accepted(request.headers.get("accept", "*/*"))
     if kind == "image/png" and options.include:
         raise Problem(400, "include is for JSON: leave it out, or send 'Accept: application/json'")
     done = await segmenter.segment(request, upload.content, options)
@@ -184,31 +168,6 @@ async def answer_upload(segmenter: Segmenter, request: Request, upload: Upload, 
 def _as_json(served: ServedModel, done: Segmented, options: SegmentOptions) -> bytes:
     found = describe(served, done.found, options.include, done.timings)
     return found.model_dump_json(exclude_none=True).encode()
-
-
-def _accepted(header: str) -> str:
-    """The first of the header's types that there is; parameters such as ``q`` do not count."""
-    for part in header.split(","):
-        kind = part.partition(";")[0].strip().lower()
-        if kind == "image/png":
-            return kind
-        if kind in ("application/json", "*/*", "application/*", ""):
-            return "application/json"
-        if kind == "image/*":
-            return "image/png"
-    raise Problem(406, f"the request accepts {header[:80]}; there are image/png (the mask) and application/json")
-
-
-def _single(query: QueryParams) -> Mapping[str, str]:
-    """The options of an address.
-
-    Raises:
-        Problem: one is given twice.
-    """
-    names = [name for name, _ in query.multi_items()]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise Problem(400, f"{twice[0][:80]} is given {names.count(twice[0])} times, and takes one value: give it once")
-    return dict(query)
 
 
 async def _answer_http(request: Request, error: HTTPException) -> Response:

@@ -27,6 +27,7 @@ OPEN = (
     "/readyz",
     "/health",
     "/docs",
+    "/scribble",
     "/openapi.json",
     "/v2/health/live",
     "/v2/health/ready",

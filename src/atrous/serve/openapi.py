@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 from atrous.serve.answers import Answer
 from atrous.serve.kserve import InferRequest
 from atrous.serve.options import SegmentOptions
+from atrous.serve.scribbles import Completed, ScribbleOptions
 
 Json = dict[str, Any]
 _IMAGE = {"schema": {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}}
@@ -31,11 +32,12 @@ _PROBLEMS = {
 @cache
 def describe_api(models: tuple[str, ...]) -> Json:
     """The description of a server with models of these names."""
-    kinds = [(Answer, "serialization"), (InferRequest, "validation"), (SegmentOptions, "validation")]
+    kinds = [(Answer, "serialization"), (Completed, "serialization"), (InferRequest, "validation")]
+    kinds += [(SegmentOptions, "validation"), (ScribbleOptions, "validation")]
     _, schemas = models_json_schema(kinds, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
     schemas = schemas["$defs"]
     schemas["Problem"] = _problem()
-    options = schemas.pop("SegmentOptions")["properties"]
+    options, strokes = (schemas.pop(f"{name}Options")["properties"] for name in ("Segment", "Scribble"))
     return {
         "openapi": "3.1.0",
         "info": {
@@ -43,7 +45,7 @@ def describe_api(models: tuple[str, ...]) -> Json:
             "version": version("atrous"),
             "description": "Semantic segmentation: an image in, the class of each of its pixels out.",
         },
-        "paths": _paths(options, list(models)),
+        "paths": _paths(options, strokes, list(models)),
         "components": {
             "schemas": schemas,
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
@@ -52,16 +54,14 @@ def describe_api(models: tuple[str, ...]) -> Json:
     }
 
 
-def _paths(options: Json, models: list[str]) -> Json:
-    fields = {name: _parameter(name, schema)["schema"] for name, schema in options.items()}
-    form = {"type": "object", "required": ["image"], "properties": {"image": _IMAGE["schema"], **fields}}
+def _paths(options: Json, strokes: Json, models: list[str]) -> Json:
     segment = {
         "summary": "Segment an image.",
         "parameters": [_parameter(name, schema) for name, schema in options.items()],
         "requestBody": {
             "required": True,
             "content": {
-                "multipart/form-data": {"schema": form},
+                "multipart/form-data": {"schema": _form(["image"], options)},
                 "image/*": _IMAGE,
                 "application/octet-stream": _IMAGE,
             },
@@ -70,6 +70,21 @@ def _paths(options: Json, models: list[str]) -> Json:
             "200": {
                 "description": "The mask as a palette PNG, or labels and areas as JSON, by the header Accept.",
                 "content": {"application/json": {"schema": _ref("Answer")}, "image/png": _IMAGE},
+            },
+            **_errors(400, 401, 404, 406, 408, 413, 415, 422, 429, 503),
+        },
+    }
+    complete = {
+        "summary": "Complete a few strokes per class to a mask: 'scribbles' is a PNG of classes, 255 where none is.",
+        "parameters": [_parameter(name, schema) for name, schema in strokes.items()],
+        "requestBody": {
+            "required": True,
+            "content": {"multipart/form-data": {"schema": _form(["image", "scribbles"], strokes)}},
+        },
+        "responses": {
+            "200": {
+                "description": "The mask as a palette PNG, or classes as JSON, by the header Accept.",
+                "content": {"application/json": {"schema": _ref("Completed")}, "image/png": _IMAGE},
             },
             **_errors(400, 401, 404, 406, 408, 413, 415, 422, 429, 503),
         },
@@ -92,6 +107,7 @@ def _paths(options: Json, models: list[str]) -> Json:
     }
     return {
         "/segment": {"post": segment},
+        "/scribbles": {"post": complete},
         "/models": {"get": _get("The models, with classes, output strides and CRF.")},
         "/models/{model}/card": {"get": _get("What is known about a model.", [name], 404)},
         "/healthz": {"get": _get("Whether the process lives.")},
@@ -118,6 +134,11 @@ def _parameter(name: str, schema: Json) -> Json:
         return {"name": name, "in": "query", "description": description, "schema": described, "explode": False}
     kinds = [kind for kind in described.pop("anyOf", ()) if kind.get("type") != "null"]
     return {"name": name, "in": "query", "description": description, "schema": {**described, **(kinds or [{}])[0]}}
+
+
+def _form(files: list[str], options: Json) -> Json:
+    fields = {name: _parameter(name, schema)["schema"] for name, schema in options.items()}
+    return {"type": "object", "required": files, "properties": {**dict.fromkeys(files, _IMAGE["schema"]), **fields}}
 
 
 def _get(summary: str, parameters: list[Json] | None = None, *errors: int, kind: str = "application/json") -> Json:

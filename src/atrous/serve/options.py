@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from starlette.datastructures import QueryParams
 
 from atrous.errors import InputError
 from atrous.inference.side_by_side import PIXELS_AT_ONCE
@@ -25,6 +26,9 @@ MOST_WORK = 2**27
 """Pixels that the network sees for one request at most, over all views, as if at output stride 16."""
 MOST_PROBABLE_PIXELS = 2**23
 """Pixels of an image up to which its class probabilities are given."""
+
+
+Options = TypeVar("Options", bound=BaseModel)
 
 
 class SegmentOptions(BaseModel):
@@ -56,9 +60,15 @@ class SegmentOptions(BaseModel):
 
 
 def read_options(*given: Mapping[str, str]) -> SegmentOptions:
+    """Check the options of a request to segment: :func:`read_as`."""
+    return read_as(SegmentOptions, *given)
+
+
+def read_as(kind: type[Options], *given: Mapping[str, str]) -> Options:
     """Check the options of a request.
 
     Args:
+        kind: what they are.
         given: from the address, and from a form.
 
     Raises:
@@ -70,17 +80,29 @@ def read_options(*given: Mapping[str, str]) -> SegmentOptions:
             raise Problem(400, f"{twice[0]} is given twice: give it once, in the address or in the form")
         joined |= options
     try:
-        return SegmentOptions.model_validate(joined)
+        return kind.model_validate(joined)
     except ValidationError as error:
-        raise Problem(400, _sentence(error)) from None
+        raise Problem(400, _sentence(error, kind)) from None
 
 
-def _sentence(error: ValidationError) -> str:
+def _sentence(error: ValidationError, kind: type[BaseModel]) -> str:
     first: Any = error.errors()[0]
     name, value = ".".join(str(part) for part in first["loc"][:1]), first["input"]
     if first["type"] == "extra_forbidden":
-        return f"there is no option '{name}'; there are: {', '.join(SegmentOptions.model_fields)}"
+        return f"there is no option '{name}'; there are: {', '.join(kind.model_fields)}"
     return f"{name} is {str(value)[:80]!r}, expected {first['msg'].removeprefix('Input should be ')}"
+
+
+def single(query: QueryParams) -> Mapping[str, str]:
+    """The options of an address.
+
+    Raises:
+        Problem: one is given twice.
+    """
+    names = [name for name, _ in query.multi_items()]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise Problem(400, f"{twice[0][:80]} is given {names.count(twice[0])} times, and takes one value: give it once")
+    return dict(query)
 
 
 def make_inference(served: ServedModel, options: SegmentOptions) -> Inference | None:

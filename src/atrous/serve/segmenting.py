@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -105,8 +106,7 @@ class Segmenter:
         """
         begin = time.monotonic()
         self.check_room()
-        async with self._decoding:
-            decoded = await asyncio.to_thread(decode_image, content, "the image")
+        decoded = await self.decoded(partial(decode_image, content, "the image"))
         decode = 1000 * (time.monotonic() - begin)
         done = await self.label(request, decoded, options)
         return Segmented(done.found, {"decode": round(decode, 2), **done.timings})
@@ -115,8 +115,27 @@ class Segmenter:
         """Segment decoded pixels; errors as :meth:`segment`."""
         served = self.model(options.model)
         size = (decoded.pixels.shape[0], decoded.pixels.shape[1])
-        deadline = request.scope["arrived"] + self.limits.seconds
-        job = await asyncio.to_thread(self._job, served, decoded, options, size, deadline)
+        job = await asyncio.to_thread(self._job, served, decoded, options, size, self.deadline(request))
+        found, timings = await self.done(request, job, served.name)
+        return Segmented(found, timings)
+
+    async def decoded(self, decode: Callable[[], T]) -> T:
+        """Decode a request's files in a thread, for a few requests at the same time."""
+        async with self._decoding:
+            return await asyncio.to_thread(decode)
+
+    def deadline(self, request: Request) -> float:
+        """When the answer of a request is late, on the monotonic clock."""
+        return float(request.scope["arrived"]) + self.limits.seconds
+
+    async def done(self, request: Request, job: Job, name: str) -> tuple[Any, dict[str, float]]:
+        """Queue a job and wait for its result, with milliseconds by step; errors as :meth:`segment`.
+
+        Args:
+            request: that it is for.
+            job: of the queue.
+            name: that metrics have it under.
+        """
         begin = time.monotonic()
         try:
             self.queue.add(job)
@@ -128,9 +147,8 @@ class Segmenter:
             self.metrics.dropped("gone")
             raise
         seconds = time.monotonic() - begin - job.waited
-        self.metrics.computed(served.name, job.waited, seconds, job.together)
-        timings = {"queue": round(1000 * job.waited, 2), "compute": round(1000 * seconds, 2)}
-        return Segmented(found, timings)
+        self.metrics.computed(name, job.waited, seconds, job.together)
+        return found, {"queue": round(1000 * job.waited, 2), "compute": round(1000 * seconds, 2)}
 
     def check_room(self) -> None:
         """Fail early if the queue is full.
@@ -171,15 +189,14 @@ class Segmenter:
         seen = int(pixels * max(inference.scales if inference else (1.0,)) ** 2)
         return Job(work, _run, seen, whole, deadline, group)
 
-    async def _result(self, job: Job) -> Segmentation:
+    async def _result(self, job: Job) -> Any:
         left = max(0.0, job.deadline - time.monotonic())
         try:
-            result: Segmentation = await asyncio.wait_for(asyncio.wrap_future(job.future), left)
+            return await asyncio.wait_for(asyncio.wrap_future(job.future), left)
         except (TimeoutError, LateError):
             self.metrics.dropped("late")
             detail = f"the image was not segmented within {self.limits.seconds:g} s: send a smaller one, or try later"
             raise Problem(503, detail, retry_after=1) from None
-        return result
 
 
 def _processors(models: Mapping[str, ServedModel], cores: int | None) -> Processors:

@@ -131,6 +131,28 @@ async def read_upload(request: Request, bodies: Bodies, share: Share) -> Upload:
     return Upload(await bodies.read(request, share))
 
 
+async def read_files(
+    request: Request, bodies: Bodies, share: Share, names: tuple[str, ...]
+) -> tuple[tuple[bytes, ...], dict[str, str]]:
+    """Read a form with a file in each of some fields: the files in this order, and its other fields.
+
+    Raises:
+        Problem: another content type, other files, or whatever :meth:`Bodies.read` has to say.
+        GoneError: the client has gone.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    fields = " and ".join(f"'{name}'" for name in names)
+    if kind != "multipart/form-data":
+        raise Problem(
+            415, f"the request's content type is {kind[:80] or 'missing'}, expected a form (multipart/form-data) with "
+            f"the files {fields}"
+        )  # fmt: skip
+    files, options = await _read_form(request, await bodies.read(request, share))
+    if sorted(name for name, _ in files) != sorted(names):
+        raise Problem(400, f"the form's files are {_listed(files)}; expected one in each of the fields {fields}")
+    return tuple(dict(files)[name] for name in names), options
+
+
 async def read_json(request: Request, bodies: Bodies, share: Share) -> dict[str, Any]:
     """Read a request whose body is a JSON object.
 
@@ -185,20 +207,31 @@ class _InMemory(MultiPartParser):
 
 
 async def _from_form(request: Request, body: bytes) -> Upload:
+    files, options = await _read_form(request, body)
+    if [name for name, _ in files] not in ([FIELDS[0]], [FIELDS[1]]):
+        raise Problem(400, f"the form's files are {_listed(files)}; expected one, in the field 'image'")
+    return Upload(files[0][1], options)
+
+
+def _listed(files: list[tuple[str, bytes]]) -> str:
+    return ", ".join(f"'{name[:40]}'" for name, _ in files) or "none"
+
+
+async def _read_form(request: Request, body: bytes) -> tuple[list[tuple[str, bytes]], dict[str, str]]:
+    """The files of a form with their fields, and its other fields.
+
+    Raises:
+        Problem: 400, something else.
+    """
+
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 
     parser = _InMemory(request.headers, stream(), max_files=2, max_fields=32)
     try:
         form = await parser.parse()
-        files = [(name, value) for name, value in form.multi_items() if isinstance(value, UploadFile)]
-        if [name for name, _ in files] not in ([FIELDS[0]], [FIELDS[1]]):
-            found = ", ".join(f"'{name[:40]}'" for name, _ in files) or "none"
-            raise Problem(400, f"the form's files are {found}; expected one, in the field 'image'")
-        options = {name: value for name, value in form.items() if isinstance(value, str)}
-        return Upload(await files[0][1].read(), options)
-    except Problem:
-        raise
+        files = [(name, await value.read()) for name, value in form.multi_items() if isinstance(value, UploadFile)]
+        return files, {name: value for name, value in form.items() if isinstance(value, str)}
     except (MultiPartException, KeyError, ValueError) as error:
         reason = getattr(error, "message", "") or str(error)
         raise Problem(400, f"the form can't be read ({reason}): send one as a browser or curl -F does") from None

@@ -1,4 +1,5 @@
 // Talking to the server: models, segmentations, and its errors in words.
+export const ALONE = false; // whether there is no server (alone/api.js)
 let token = null;
 
 try { token = sessionStorage.getItem("atrous-token"); } catch { /* a browser without storage */ }
@@ -37,13 +38,26 @@ export async function readSamples() {
   return (await call("page/samples.json")).samples;
 }
 
-// Segment the bytes of an image file; a full queue is waited for.
+// Segment the bytes of an image file.
 export async function segment(file, options, signal) {
   const body = file.type.startsWith("image/") ? file : file.slice(0, file.size, "application/octet-stream");
+  return post(`segment?${new URLSearchParams(options)}`, body, signal);
+}
+
+// Complete the strokes on an image, whose PNG has classes, and 255 where there is none.
+export async function complete(file, scribbles, options, signal) {
+  const form = new FormData();
+  form.append("image", file, "image.png");
+  form.append("scribbles", new Blob([scribbles], { type: "image/png" }), "scribbles.png");
+  return post(`scribbles?${new URLSearchParams(options)}`, form, signal);
+}
+
+// A full queue is waited for.
+async function post(path, body, signal) {
   const begin = performance.now();
   for (let tries = 0; ; tries++) {
     try {
-      const found = await call(`segment?${new URLSearchParams(options)}`, { method: "POST", body, signal });
+      const found = await call(path, { method: "POST", body, signal });
       return { ...found, elapsed: performance.now() - begin };
     } catch (error) {
       if (error.status !== 429 || tries === 5) throw error;

@@ -1,12 +1,5 @@
 // What can be taken along: the mask, the overlay, JSON, outlines, and a link to the settings.
-
-function save(content, type, name) {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([content], { type }));
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
-}
+import { save } from "./dom.js";
 
 // Outlines as GeoJSON in pixels, which `atrous data` reads as geojson:.
 function geojson(answer) {
@@ -19,17 +12,18 @@ function geojson(answer) {
       geometry: { type: "Polygon", coordinates: [outer, ...holes].map(closed) } })) };
 }
 
-export function setUpDownloads(box, state, { fetchWith, link, fail, bytesOf }) {
+export function setUpDownloads(box, state, { fetchWith, link, fail, bytesOf, alone }) {
   const name = (ending) => `${state.name}.${ending}`;
   const actions = {
     "Mask (PNG)": () => save(bytesOf(state.results[0].answer.mask), "image/png", name("mask.png")),
     "Overlay (JPEG)": async () => save(bytesOf((await fetchWith("overlay")).overlay), "image/jpeg", name("overlay.jpg")),
     "Areas (JSON)": () => {
-      const { elapsed: _, confidence: __, attention: ___, ...answer } = state.results[0].answer;
+      const { elapsed: _, confidence: __, attention: ___, labels: ____, ...answer } = state.results[0].answer;
       save(JSON.stringify(answer, null, 2), "application/json", name("json"));
     },
     "Outlines (GeoJSON)": async () => save(JSON.stringify(geojson(await fetchWith("polygons"))), "application/geo+json", name("geojson")),
   };
+  if (alone) for (const title of ["Overlay (JPEG)", "Outlines (GeoJSON)"]) delete actions[title]; // a server makes them
   for (const [title, act] of Object.entries(actions)) {
     const button = document.createElement("button");
     Object.assign(button, { type: "button", className: "button", textContent: title });

@@ -1,5 +1,6 @@
 // The page: an image, its mask, and what the four ideas change about it.
-import { Problem, readModels, readSamples, segment, setToken } from "./api.js";
+import { ALONE, Problem, readModels, readSamples, segment, setToken } from "./api.js";
+import { find, make, sampleButtons, setUpFiles } from "./dom.js";
 import { setUpDownloads } from "./downloads.js";
 import { bytesOf, difference, greyOf, labelsOf } from "./labels.js";
 import { linkTo, optionsOf, readSettings } from "./settings.js";
@@ -9,20 +10,10 @@ import { setUpTheme } from "./theme.js";
 const WIDTHS = [
   ["sxy", "Appearance, px", 5, 160, 67], ["srgb", "Colour", 1, 40, 3], ["smoothness_sxy", "Smoothness, px", 1, 20, 3]];
 const SCALES = ["0.5", "0.75", "1", "1.25", "1.5"];
-const find = (id) => document.getElementById(id);
 const state = {
   models: [], settings: readSettings(), file: null, name: "image", bitmap: null, results: [null, null], hidden: new Set(),
   times: new Map(), before: null, running: null, wanted: 0 };
 const stages = ["stage-a", "stage-b"].map((id) => new Stage(find(id), moveCursor));
-
-function make(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [key, value] of Object.entries(attributes))
-    if (key in element && typeof value !== "string") element[key] = value;
-    else element.setAttribute(key, value);
-  element.append(...children);
-  return element;
-}
 
 const modelNamed = (name) => state.models.find((model) => model.name === name) ?? state.models[0];
 const percent = (share) => (share > 0 && share < 0.01 ? "<1 %" : `${Math.round(100 * share)} %`);
@@ -262,26 +253,10 @@ async function take(file, name) {
   await run();
 }
 
-function setUpImages() {
-  find("file").addEventListener("change", (event) => { const [file] = event.target.files; if (file) take(file, file.name); event.target.value = ""; });
-  addEventListener("paste", (event) => { const [file] = event.clipboardData?.files ?? []; if (file) take(file, file.name || "pasted"); });
-  for (const name of ["dragover", "dragleave", "drop"])
-    addEventListener(name, (event) => {
-      event.preventDefault();
-      document.body.classList.toggle("over", name === "dragover");
-      if (name === "drop" && event.dataTransfer.files[0]) take(event.dataTransfer.files[0], event.dataTransfer.files[0].name);
-    });
-}
-
 async function setUpSamples() {
   const samples = await readSamples();
   const open = async ({ name, url }) => take(await (await fetch(url)).blob(), name);
-  find("samples").replaceChildren(...samples.map((sample) => {
-    const button = make("button", { type: "button", title: sample.name, "aria-label": `Sample image: ${sample.name}`, "aria-pressed": "false" },
-      make("img", { src: sample.url, alt: "" }));
-    button.addEventListener("click", () => open(sample));
-    return button;
-  }));
+  find("samples").replaceChildren(...sampleButtons(samples, open));
   if (samples.length && !state.file) await open(samples[0]);
 }
 
@@ -290,6 +265,7 @@ async function start() {
     state.models = await readModels();
     find("ask").hidden = true;
     say(null);
+    if (ALONE) Object.assign(state.settings, { stride: "", crf: false, scales: "1", flip: false });
     if (!find("model").options.length) buildSettings();
     if (state.settings.with === "kept") state.settings.with = "";
     showSettings();
@@ -300,11 +276,16 @@ async function start() {
 }
 
 setUpTheme(find("theme"));
-setUpImages();
+if (ALONE) {
+  find("alone").hidden = false;
+  find("sent").textContent = "Drop an image, paste one, or choose one. It stays in this browser.";
+  document.querySelectorAll("nav a:not([aria-current]), .by-server").forEach((element) => { element.hidden = true; });
+}
+setUpFiles(find("file"), ([file]) => take(file, file.name || "pasted"));
 setUpDownloads(find("downloads"), state, {
   fetchWith: (include) => segment(state.file, { ...optionsOf(state.settings, modelNamed(state.settings.model).name), include }),
   link: () => new URL(linkTo(state.settings), location.href).href,
-  fail, bytesOf });
+  fail, bytesOf, alone: ALONE });
 find("measure").addEventListener("click", measureAll);
 find("layer").addEventListener("change", paint);
 find("cut").addEventListener("input", (event) => stages.forEach((stage) => { stage.cut = event.target.value / 100; }));
