@@ -76,7 +76,8 @@ def labels_from_scribbles(
     fixed = np.where(strokes.any(0), strokes.argmax(0), IGNORE)
     colors = torch.from_numpy(np.ascontiguousarray(image).copy())  # a decoded image may be read-only
     found = (crf or SCRIBBLE_SETTINGS.build()).labels(colors, torch.from_numpy(unary), fixed=torch.from_numpy(fixed))
-    return classes.astype(np.uint8)[found.numpy()]
+    labels: Mask = classes.astype(np.uint8)[found.numpy()]
+    return labels
 
 
 def _check(image: NDArray[Any], scribbles: NDArray[Any], probabilities: NDArray[Any] | None) -> None:
@@ -109,10 +110,11 @@ def _unary_of_distances(image: NDArray[Any], strokes: NDArray[np.bool_]) -> NDAr
     smooth = cv2.GaussianBlur(np.ascontiguousarray(image, np.float32), (0, 0), 1)
     smooth = smooth.reshape(image.shape)  # OpenCV drops the axis of a single channel
     if image.shape[2] == 3:
-        smooth = cv2.cvtColor(smooth / 255, cv2.COLOR_RGB2LAB) * np.float32([2.55, 1, 1])  # units of 8 bits
+        smooth = cv2.cvtColor(smooth / 255, cv2.COLOR_RGB2LAB) * np.array([2.55, 1, 1], np.float32)  # units of 8 bits
     distances = geodesic_distances(smooth, list(strokes), _SIDE / max(image.shape[:2]))
     nearest = distances.min(0)
-    return np.minimum((distances - nearest) / _TRUST, _MOST) * np.exp(-nearest / _REACH)
+    unary: NDArray[np.float32] = np.minimum((distances - nearest) / _TRUST, _MOST) * np.exp(-nearest / _REACH)
+    return unary
 
 
 def _counted(probabilities: NDArray[Any], strokes: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -121,5 +123,5 @@ def _counted(probabilities: NDArray[Any], strokes: NDArray[np.bool_]) -> NDArray
     seen += _UNKNOWN / len(probabilities)
     seen /= seen.sum(0)
     flat = probabilities.reshape(len(probabilities), -1)
-    found = seen @ flat.astype(np.float32, copy=False)
+    found: NDArray[np.float32] = seen @ flat.astype(np.float32, copy=False)
     return (found / found.sum(0)).reshape(strokes.shape)

@@ -6,7 +6,6 @@ import asyncio
 import time
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -163,7 +162,7 @@ def _completed(work: _Work) -> Segmentation:
 
 def _as_json(found: Segmentation, timings: dict[str, float]) -> bytes:
     height, width = found.labels.shape
-    answer: Any = Completed(
+    answer = Completed(
         width=width,
         height=height,
         classes=list(classes_found(found)),
