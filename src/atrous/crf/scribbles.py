@@ -124,4 +124,5 @@ def _counted(probabilities: NDArray[Any], strokes: NDArray[np.bool_]) -> NDArray
     seen /= seen.sum(0)
     flat = probabilities.reshape(len(probabilities), -1)
     found: NDArray[np.float32] = seen @ flat.astype(np.float32, copy=False)
-    return (found / found.sum(0)).reshape(strokes.shape)
+    found /= found.sum(0)
+    return found.reshape(strokes.shape)

@@ -25,7 +25,7 @@ from atrous.serve.gate import Gate
 from atrous.serve.metrics import TYPE, Metrics
 from atrous.serve.openapi import describe_api
 from atrous.serve.options import SegmentOptions, read_options, single
-from atrous.serve.page_files import PAGE, describe_model
+from atrous.serve.page_files import PAGE, describe_model, page_files
 from atrous.serve.problems import Problem, answer, problem_of
 from atrous.serve.segmenting import Segmented, Segmenter
 from atrous.serve.served import ServedModel
@@ -144,7 +144,7 @@ def _page_routes() -> list[BaseRoute]:
         Route("/docs", partial(send, PAGE / "docs.html")),
         Route("/page/samples.json", list_samples),
         Route("/page/samples/{name}", sample),
-        *(Route(f"/page/{file.name}", partial(send, file)) for file in sorted(PAGE.iterdir()) if file.is_file()),
+        *(Route(f"/page/{file.name}", partial(send, file)) for file in page_files()),
     ]
 
 

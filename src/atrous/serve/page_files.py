@@ -11,6 +11,14 @@ from atrous.serve.served import ServedModel
 PAGE = Path(__file__).parent / "page"
 ALONE = PAGE / "alone"
 """Files that take the place of others, or join them, where there is no server."""
+REPORTS = PAGE.parents[1] / "evaluation" / "page" / "templates"
+SHARED = ("theme.css", "theme.js")
+"""Files that the page has in common with reports."""
+
+
+def page_files() -> list[Path]:
+    """The files that are sent as they are."""
+    return [*sorted(file for file in PAGE.iterdir() if file.is_file()), *(REPORTS / name for name in SHARED)]
 
 
 def describe_model(served: ServedModel) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from atrous.export.model import check_format
 from atrous.export.proof import ExportError, prove
 from atrous.inference.demo import find_demo_images
 from atrous.models.base import SegmentationModel
-from atrous.serve.page_files import ALONE, PAGE, describe_model
+from atrous.serve.page_files import ALONE, describe_model, page_files
 from atrous.serve.served import ServedModel
 
 WASM = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
@@ -103,8 +103,8 @@ def _copy_page(folder: Path) -> None:
     pages = folder / "page"
     samples = pages / "samples"
     samples.mkdir(parents=True)
-    for file in PAGE.iterdir():
-        if file.is_file() and file.name not in ONLY_OF_A_SERVER:
+    for file in page_files():
+        if file.name not in ONLY_OF_A_SERVER:
             shutil.copyfile(file, (folder if file.suffix == ".html" else pages) / file.name)
     for file in ALONE.iterdir():
         shutil.copyfile(file, pages / file.name)

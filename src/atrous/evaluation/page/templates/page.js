@@ -1,26 +1,6 @@
-"use strict";
+setUpTheme(document.getElementById("theme")); // of theme.js, which is put in front
 (() => {
   const root = document.documentElement;
-  const kept = (value) => {  // a page opened from disk may have no storage
-    try { if (value !== undefined) localStorage.setItem("atrous-theme", value); return localStorage.getItem("atrous-theme"); }
-    catch { return null; }
-  };
-  const themes = { "": "as the system", light: "light", dark: "dark" };
-  const button = document.getElementById("theme");
-  const paint = (theme) => {
-    if (theme) root.dataset.theme = theme; else delete root.dataset.theme;
-    button.setAttribute("aria-label", `Colours: ${themes[theme]}`);
-    button.title = button.getAttribute("aria-label");
-  };
-  let theme = kept() in themes ? kept() : "";
-  paint(theme);
-  button.addEventListener("click", () => {
-    const names = Object.keys(themes);
-    theme = names[(names.indexOf(theme) + 1) % names.length];
-    kept(theme);
-    paint(theme);
-  });
-
   for (const table of document.querySelectorAll("table.sortable")) {
     const heads = [...table.tHead.rows[0].cells];
     const key = (row, column) => {
