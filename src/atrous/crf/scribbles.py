@@ -6,7 +6,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from atrous.crf.dense_crf import DenseCRF
@@ -74,9 +73,8 @@ def labels_from_scribbles(
     if probabilities is not None:
         unary += unary_from_probabilities(_counted(probabilities, strokes))
     fixed = np.where(strokes.any(0), strokes.argmax(0), IGNORE)
-    colors = torch.from_numpy(np.ascontiguousarray(image).copy())  # a decoded image may be read-only
-    found = (crf or SCRIBBLE_SETTINGS.build()).labels(colors, torch.from_numpy(unary), fixed=torch.from_numpy(fixed))
-    labels: Mask = classes.astype(np.uint8)[found.numpy()]
+    found = (crf or SCRIBBLE_SETTINGS.build()).labels(image, unary, fixed=fixed)
+    labels: Mask = classes.astype(np.uint8)[found]
     return labels
 
 

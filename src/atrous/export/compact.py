@@ -19,8 +19,8 @@ _LARGEST = 65504.0
 def compact(proto: ModelProto) -> ModelProto:
     """A graph with weights of three bytes a value, which it puts together as it is loaded; it computes in float32.
 
-    A weight is float16 + int8 × one float32 for each output channel: within 2⁻¹⁹ of the channel's largest value. In
-    float16 alone, 0.1 % of the bundled model's labels are others, in this form 0.001 %.
+    A weight is float16 + int8 × one float32 for each output channel: within 2⁻¹⁹ of the channel's largest value, or
+    2⁻³². In float16 alone, 0.1 % of the bundled model's labels are others, in this form 0.001 %.
     """
     import onnx
     from onnx import TensorProto, numpy_helper
