@@ -29,7 +29,7 @@ HEADS = {
 def main() -> None:
     """Train and evaluate each head, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--side", type=int, default=160, help="of the images, in pixels")
     arguments = parser.parse_args()
