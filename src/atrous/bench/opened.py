@@ -14,7 +14,9 @@ from atrous.inference.batch import processors_of
 from atrous.inference.predict import predictor_of
 from atrous.inference.prepare import Precision
 from atrous.inference.side_by_side import Places, in_order
+from atrous.inference.taken import require_8_bits
 from atrous.opening import RuntimeChoice, open_model
+from atrous.runtime.exported import ExportedModel
 
 OPENER = f"{__name__}:Opened"
 """What :func:`atrous.runtime.trial.run_in_child` is told to open models with."""
@@ -45,6 +47,8 @@ class Opened:
         output_stride: int | None = None,
     ) -> None:
         model = open_model(source, runtime)
+        if not isinstance(model, ExportedModel):
+            require_8_bits(model, "bench makes")
         self._predictor = predictor_of(model, device=device, output_stride=output_stride, precision=precision)
         self._device = device
         self.in_channels = self._predictor.in_channels

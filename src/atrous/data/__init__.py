@@ -4,6 +4,7 @@ from atrous.data.dataset import Dataset, PairedDataset, Sample, dataset_extras, 
 from atrous.data.doctor.check import check
 from atrous.data.doctor.in_memory import check_dataset, check_datasets
 from atrous.data.extras import Extras
+from atrous.data.files.image_form import ImageForm
 from atrous.data.opening import open_dataset
 from atrous.data.sources.registry import register_dataset
 from atrous.data.wrap import wrap
@@ -13,6 +14,7 @@ __all__ = [
     "Dataset",
     "DatasetError",
     "Extras",
+    "ImageForm",
     "PairedDataset",
     "Sample",
     "check",

@@ -1,4 +1,4 @@
-"""Augmentation in uint8: image and masks are scaled, cropped and mirrored together, in one pass over each."""
+"""Augmentation, in the type of the image: image and masks are scaled, cropped and mirrored together in one pass."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Augmentation:
         flip: mirror half of the images.
         brightness, contrast, saturation: largest change as a share; 0 leaves colours alone.
         hue: largest rotation in degrees.
-        fill: value of padding, 0–255, one per channel: the mean of the network's images.
+        fill: value of padding, one per channel: the mean of the network's images, 0–255 if these are uint8.
         colored: whether the first three channels are red, green and blue; only they are changed in colour.
     """
 
@@ -55,11 +55,12 @@ class Augmentation:
         across, down = (self.crop or width), (self.crop or height)
         shown = np.s_[:down, :across]
         resized = cv2.resize(sample.image[source], (width, height), interpolation=cv2.INTER_LINEAR)[shown]
+        resized = resized.reshape(*resized.shape[:2], -1)  # OpenCV drops the axis of a single channel
         if colors is not None:
             resized[..., :3] = cv2.transform(resized[..., :3], colors)
         bottom, right = resized.shape[:2]
-        image = np.empty((down, across, resized.shape[2]), np.uint8)
-        image[bottom:] = image[:, right:] = np.round(self.fill)
+        image = np.empty((down, across, resized.shape[2]), resized.dtype)
+        image[bottom:] = image[:, right:] = self.fill if image.dtype.kind == "f" else np.round(self.fill)
         image[:bottom, :right] = resized[:, ::mirror]
 
         def warped(mask: Mask) -> Mask:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Protocol
@@ -13,13 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atrous.data.extras import Extras, Layer
+from atrous.data.files.eight_bits import shown_pixels
 from atrous.data.files.exif import Pixels, turn
-from atrous.data.files.images import DecodedImage, open_image
+from atrous.data.files.image_form import Values
+from atrous.data.files.images import DecodedImage
 from atrous.data.files.mask_form import MaskForm
 from atrous.data.files.masks import MaskRef, read_mask
 from atrous.data.files.orientation import agreement, disagreement, shown, size_of
+from atrous.data.files.stored import read_as
 from atrous.errors import DatasetError, kind_of
-from atrous.labels import LabelSet, Mask
+from atrous.labels import LabelSet, Mask, ignore_of
 
 
 @dataclass(frozen=True)
@@ -27,10 +30,12 @@ class Sample:
     """An image with its ground truth.
 
     Args:
-        image: uint8 ``(H, W, C)``: RGB, or other channels (:class:`atrous.data.Extras`).
+        image: uint8 ``(H, W, C)``: RGB; or other channels, also uint16, int16 or float32
+            (:class:`atrous.data.Extras` says which).
         mask: uint8 ``(H, W)``: the class of each pixel, 255 to ignore it. For more than 255 classes uint16, and 65535.
         name: for reports, for example that of the image's file.
         auxiliary_masks: masks of auxiliary label sets, like ``mask``, by the name of the head that learns them.
+        absent: bool ``(H, W)``, the pixels that were not measured (nodata), which masks ignore; None for none.
 
     Example:
         >>> import atrous, numpy as np
@@ -38,15 +43,16 @@ class Sample:
         'black'
     """
 
-    image: NDArray[np.uint8]
+    image: Values
     mask: Mask
     name: str
     auxiliary_masks: Mapping[str, Mask] = field(default_factory=dict)
+    absent: NDArray[np.bool_] | None = None
 
     @property
     def shown(self) -> Pixels:
         """The first three channels, to be shown: uint8 ``(H, W, 3)``."""
-        return np.ascontiguousarray(self.image[..., :3])
+        return shown_pixels(self.image)
 
 
 class Dataset(Protocol):
@@ -94,18 +100,22 @@ def dataset_extras(dataset: Dataset) -> Extras:
     return Extras() if extras is None else extras
 
 
-def check_sample(sample: object) -> None:
+def check_sample(sample: object, dtype: str = "uint8") -> None:
     """Check the types and shapes of a sample.
 
+    Args:
+        sample: anything.
+        dtype: of the images.
+
     Raises:
-        DatasetError: not a :class:`Sample`, an image other than uint8 ``(H, W, C)``, or a mask other than uint8
+        DatasetError: not a :class:`Sample`, an image other than ``(H, W, C)`` of this type, or a mask other than uint8
             or uint16 ``(H, W)``.
     """
     if not isinstance(sample, Sample):
         raise DatasetError(f"{kind_of(sample)}, expected atrous.data.Sample (atrous.data.wrap makes them)")
     for what, array, dimensions in (("image", sample.image, 3), ("mask", sample.mask, 2)):
-        expected = "uint8 (H, W, C)" if dimensions == 3 else "uint8 (H, W)"
-        dtypes = (np.uint8,) if dimensions == 3 else (np.uint8, np.uint16)
+        expected = f"{dtype} (H, W, C)" if dimensions == 3 else "uint8 (H, W)"
+        dtypes = (dtype,) if dimensions == 3 else ("uint8", "uint16")
         if not isinstance(array, np.ndarray):
             raise DatasetError(f"its {what} is {kind_of(array)}, expected a NumPy array {expected}")
         if array.dtype not in dtypes or array.ndim != dimensions or not array.size:
@@ -232,7 +242,8 @@ class PairedDataset:
             ImageError, MaskError: one of them can't be read.
         """
         image_file, mask = self.pairs[index]
-        image = open_image(image_file) if isinstance(image_file, Path) else image_file.open()
+        form = self.extras.images
+        image = read_as(image_file, form) if isinstance(image_file, Path) else image_file.open()
         layers = [
             _fitting_layer(layer, layer.folder, image_file, image) for layer in self.extras.layers if layer.folder
         ]
@@ -242,7 +253,18 @@ class PairedDataset:
             if masks.folder
         }
         pixels = np.dstack([image.pixels, *layers]) if layers else image.pixels
-        return Sample(pixels, _fitting(mask, self.form, image_file, image), image_file.name, auxiliary)
+        found = Sample(pixels, _fitting(mask, self.form, image_file, image), image_file.name, auxiliary, image.absent)
+        return found if image.absent is None else _ignoring_absent(found, image.absent)
+
+
+def _ignoring_absent(sample: Sample, absent: NDArray[np.bool_]) -> Sample:
+    """The sample with pixels that were not measured ignored in all its masks."""
+
+    def ignoring(mask: Mask) -> Mask:
+        return np.where(absent, ignore_of(mask), mask)
+
+    auxiliary = {name: ignoring(mask) for name, mask in sample.auxiliary_masks.items()}
+    return replace(sample, mask=ignoring(sample.mask), auxiliary_masks=auxiliary)
 
 
 def _fitting_layer(layer: Layer, folder: Path, image_file: Path | ImageRef, image: DecodedImage) -> Pixels:

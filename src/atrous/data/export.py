@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,6 +13,7 @@ from PIL import Image
 from atrous.data.dataset import PairedDataset
 from atrous.data.doctor.list_rules import absent_files, read_lists
 from atrous.data.extras import Extras
+from atrous.data.files.image_form import ImageForm
 from atrous.data.files.mask_form import MaskForm
 from atrous.data.files.masks import MaskFile, read_mask
 from atrous.data.files.threads import Progress
@@ -74,14 +75,14 @@ def convert(
         return _convert_samples(spec, folder, splits, to)
     source = find_source(spec)
     check_target(folder, source.root)
-    if source.extras != Extras():
+    if replace(source.extras, images=ImageForm()) != Extras():
         raise DatasetError(f"{spec} has more than images with one mask each, and a folder would lose it")
     lists, findings = read_lists(source, splits)
     if errors := errors_of([*findings, *absent_files(source, lists)]):
         raise DatasetError("\n".join(finding.sentence() for finding in errors))
     pairs = list(dict.fromkeys(pair for listed in lists.values() for pair in listed))
     place = {pair: index for index, pair in enumerate(pairs)}
-    data = PairedDataset(spec, source.form(), tuple((pair.image, pair.mask) for pair in pairs))
+    data = PairedDataset(spec, source.form(), tuple((pair.image, pair.mask) for pair in pairs), source.extras)
     if to != FOLDER:
         written = write_as(
             FORMATS[to], folder, lists, lambda pair: data[place[pair]].mask, data.label_set, link, progress
@@ -92,7 +93,9 @@ def convert(
         mask.write_bytes(encode_mask(data[place[pair]].mask, data.label_set))
         put_image(pair.image, image, link=link)
 
-    written = write_folder(folder, lists, MaskForm(data.label_set, orientation="upright"), write, progress)
+    written = write_folder(
+        folder, lists, MaskForm(data.label_set, orientation="upright"), write, progress, source.extras.images
+    )
     return Converted(folder, written, data.label_set)
 
 

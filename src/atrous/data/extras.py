@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from atrous.data.files.exif import Pixels
+from atrous.data.files.image_form import ImageForm
 from atrous.data.files.images import read_image
 from atrous.data.files.mask_form import MaskForm
 
@@ -42,25 +43,37 @@ class FurtherMasks:
 
 @dataclass(frozen=True)
 class Extras:
-    """What a dataset has beyond RGB images with one mask each; most have nothing.
+    """What a dataset has beyond 8-bit RGB images with one mask each; most have nothing.
 
     Args:
         layers: additional channels, after those of the images.
         masks: masks of auxiliary label sets, by the name of the head that learns them.
-        uncolored: if the images are not RGB but three other measurements (HHA): the mean of each, 0–255.
+        uncolored: if the images are not RGB but other measurements of 8 bits (HHA): the mean of each, 0–255.
+        images: the channels and the type of the images, without the layers.
     """
 
     layers: tuple[Layer, ...] = ()
     masks: Mapping[str, FurtherMasks] = field(default_factory=dict)
     uncolored: tuple[float, ...] = ()
+    images: ImageForm = field(default_factory=ImageForm)
 
     @property
     def channels(self) -> int:
         """The number of channels of an image."""
-        return len(self.means((0, 0, 0)))
+        return (len(self.uncolored) or self.images.channels) + sum(len(layer.mean) for layer in self.layers)
+
+    @property
+    def colored(self) -> bool:
+        """Whether the first three channels are red, green and blue from 0 to 255."""
+        return self.images.color and not self.uncolored
+
+    @property
+    def form(self) -> ImageForm:
+        """The channels and the type of a sample's image."""
+        return ImageForm(self.channels, self.images.dtype, self.colored and self.channels > 2)
 
     def means(self, colors: Sequence[float]) -> tuple[float, ...]:
-        """The mean of each channel, 0–1, given those of red, green and blue."""
+        """The mean of each channel, 0–1, given those of the images without layers (of red, green and blue)."""
         first = tuple(mean / 255 for mean in self.uncolored) or colors
         return (*first, *(mean / 255 for layer in self.layers for mean in layer.mean))
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from atrous.data.files.image_form import ImageForm
 from atrous.data.files.mask_form import MaskForm
 from atrous.data.files.threads import Progress, read_all
 from atrous.data.sources.base import Listed
@@ -39,6 +40,7 @@ def write_folder(
     form: MaskForm,
     write: Callable[[Listed, Path, Path], None],
     progress: Progress | None = None,
+    images: ImageForm | None = None,
 ) -> dict[str, int]:
     """Write a folder dataset.
 
@@ -48,6 +50,7 @@ def write_folder(
         form: how the masks are written.
         write: called with a pair, the path of its image (with the suffix of the original) and that of its mask.
         progress: called with the number of pairs written and their total.
+        images: what they contain, if it is not 8-bit RGB.
 
     Returns:
         The number of pairs of each split; joined splits have new names, and empty ones are left out.
@@ -65,7 +68,7 @@ def write_folder(
 
         for _ in read_all(write_pair, list(names), progress):
             pass
-        _write_lists(new, lists, names, form)
+        _write_lists(new, lists, names, form, images or ImageForm())
         if folder.exists():
             folder.rmdir()  # an empty one: nothing that was put there meanwhile is replaced
     return {_list_name(split): len(pairs) for split, pairs in lists.items() if pairs}
@@ -163,8 +166,10 @@ def _list_name(split: str) -> str:
     return split.replace("+", "_")  # joined splits become one
 
 
-def _write_lists(folder: Path, lists: Mapping[str, list[Listed]], names: Mapping[Listed, str], form: MaskForm) -> None:
-    (folder / "labels.toml").write_text(toml_of(form), encoding="utf-8")
+def _write_lists(
+    folder: Path, lists: Mapping[str, list[Listed]], names: Mapping[Listed, str], form: MaskForm, images: ImageForm
+) -> None:
+    (folder / "labels.toml").write_text(toml_of(form, images), encoding="utf-8")
     (folder / "splits").mkdir()
     for split, pairs in lists.items():
         if pairs:

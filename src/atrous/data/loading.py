@@ -17,15 +17,16 @@ from torch.utils.data import Dataset as TorchDataset
 
 from atrous.data.augment import Augment
 from atrous.data.balance import draw_epoch
-from atrous.data.dataset import Dataset, check_sample
+from atrous.data.dataset import Dataset, check_sample, dataset_extras
 from atrous.errors import AtrousError, DatasetError, InputError
+from atrous.labels import Mask
 
 
 class Batch(NamedTuple):
     """A training batch.
 
     Args:
-        images: uint8 ``(B, C, H, W)`` in channels-last memory.
+        images: uint8 (or the dataset's type) ``(B, C, H, W)`` in channels-last memory.
         masks: uint8 ``(B, H, W)``; int32 for more than 255 classes, of which torch can do more than of uint16.
         names: of the images.
         auxiliary_masks: the same by name.
@@ -47,6 +48,7 @@ class _Examples(TorchDataset[Example | Exception]):
 
     def __init__(self, dataset: Dataset, augmentation: Augment, seed: int) -> None:
         self.dataset, self.augmentation, self.seed = dataset, augmentation, seed
+        self.dtype = dataset_extras(dataset).images.dtype
 
     def __getitem__(self, place: Place) -> Example | Exception:
         epoch, number = place
@@ -59,16 +61,19 @@ class _Examples(TorchDataset[Example | Exception]):
         except AtrousError as error:  # of another image that is pasted in
             return error
         try:
-            check_sample(augmented)
+            check_sample(augmented, self.dtype)
         except DatasetError as error:
             return DatasetError(f"augmentation of {sample.name}: {error}")
-        auxiliary = {name: _tensor(mask) for name, mask in augmented.auxiliary_masks.items()}
-        return _tensor(augmented.image), _tensor(augmented.mask), augmented.name, auxiliary
+        auxiliary = {name: _labels(mask) for name, mask in augmented.auxiliary_masks.items()}
+        return _tensor(augmented.image), _labels(augmented.mask), augmented.name, auxiliary
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:
-    array = np.ascontiguousarray(array)  # torch takes no negative strides: image[:, ::-1]
-    return torch.from_numpy(array if array.dtype == np.uint8 else array.astype(np.int32))
+    return torch.from_numpy(np.ascontiguousarray(array))  # torch takes no negative strides: image[:, ::-1]
+
+
+def _labels(mask: Mask) -> Tensor:
+    return _tensor(mask if mask.dtype == np.uint8 else mask.astype(np.int32))
 
 
 class _Order:

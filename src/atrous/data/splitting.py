@@ -98,7 +98,7 @@ def draw_splits(
     source = find_source(spec)
     form = source.form()
     pairs = [pair for pair in _listed(source, split) if is_file(pair.image) and pair.mask.exists()]
-    facts = list(read_all(lambda pair: look(pair.image, pair.mask, form), pairs, progress))
+    facts = list(read_all(lambda pair: look(pair.image, pair.mask, form, source.extras.images), pairs, progress))
     contains = np.array([_classes_in(pair, found, form) for pair, found in zip(pairs, facts, strict=True)], np.bool_)
     thumbnails = [found.image.thumbnail if isinstance(found.image, ImageFacts) else b"" for found in facts]
     same = list(nearly_the_same(thumbnails))

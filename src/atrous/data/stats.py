@@ -1,4 +1,4 @@
-"""Class and size statistics of a dataset, and class weights from them."""
+"""Statistics of a dataset's classes, sizes and channels, and class weights from them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.data.dataset import Dataset, dataset_name
+from atrous.data.channel_stats import ChannelStats, Measured, add_up_channels, measure_channels
+from atrous.data.dataset import Dataset, dataset_extras, dataset_name
 from atrous.data.files.orientation import shown
 from atrous.data.files.threads import Progress, read_all
 from atrous.labels import LabelSet, Mask, ignore_of, ignore_value
@@ -109,6 +110,7 @@ class Stats:
         places: the indices of these N images.
         sizes: height and width of each.
         broken: error messages of the other images.
+        channels: of the images, by channel; None if there is nothing to measure.
     """
 
     name: str
@@ -118,9 +120,10 @@ class Stats:
     places: tuple[int, ...]
     sizes: tuple[tuple[int, int], ...]
     broken: tuple[str, ...]
+    channels: ChannelStats | None = None
 
     def text(self) -> str:
-        """The statistics as text: tables of classes and sizes."""
+        """The statistics as text: tables of classes, sizes and channels."""
         counts, width = self.counts, max(len("class"), *map(len, self.label_set.names))
         total = max(int(counts.pixels.sum()) + counts.ignored, 1)
         lines = [
@@ -141,7 +144,8 @@ class Stats:
         absent = [name for name, pixels in zip(self.label_set.names, counts.pixels, strict=True) if not pixels]
         if absent:
             lines.append(f"  weight 0, since they never occur: {', '.join(absent)}")
-        return "\n".join([*lines, *self._sizes(), *self._suggestions()])
+        channels = self.channels.lines() if self.channels else []
+        return "\n".join([*lines, *self._sizes(), *channels, *self._suggestions()])
 
     def _suggestions(self) -> list[str]:
         """What a training may need for classes that are small in the images, or in few of them."""
@@ -186,6 +190,7 @@ class Stats:
             "classes": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)],
             "sizes": [[*size, count] for size, count in Counter(self.sizes).most_common()],
             "broken": list(self.broken),
+            "image_channels": self.channels.to_dict() if self.channels else None,
         }
 
 
@@ -202,16 +207,17 @@ def measure(dataset: Dataset, progress: Progress | None = None) -> Stats:
         progress: called with the number of pairs read and their total after each pair.
     """
 
-    def read(index: int) -> tuple[NDArray[np.int64], tuple[int, int]] | str:
+    def read(index: int) -> tuple[NDArray[np.int64], tuple[int, int], Measured | None] | str:
         try:
-            mask = dataset[index].mask
+            sample = dataset[index]
         except (ValueError, OSError) as error:
             return str(error)
-        return histogram_of(mask), (mask.shape[0], mask.shape[1])
+        mask = sample.mask
+        return histogram_of(mask), (mask.shape[0], mask.shape[1]), measure_channels(sample)
 
     answers = list(read_all(read, range(len(dataset)), progress))
     good = {place: answer for place, answer in enumerate(answers) if not isinstance(answer, str)}
-    histograms = [histogram for histogram, _ in good.values()]
+    histograms = [histogram for histogram, _, _ in good.values()]
     classes = len(dataset.label_set)
     return Stats(
         dataset_name(dataset),
@@ -219,6 +225,7 @@ def measure(dataset: Dataset, progress: Progress | None = None) -> Stats:
         add_up(histograms, classes),
         np.array([found[:classes] for found in histograms], np.int64).reshape(-1, classes),
         tuple(good),
-        tuple(size for _, size in good.values()),
+        tuple(size for _, size, _ in good.values()),
         tuple(answer for answer in answers if isinstance(answer, str)),
+        add_up_channels(dataset_extras(dataset).form, (measured for _, _, measured in good.values())),
     )

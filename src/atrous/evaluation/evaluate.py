@@ -190,6 +190,7 @@ def evaluate(
     begin = time.perf_counter()
     with _labelling(model, keeping or inference, tuple(heads), device, precision) as (label, where):
         for done, sample in enumerate(_read_ahead(dataset, indices), 1):
+            _check_taken(model, sample, dataset)
             labels = label(np.ascontiguousarray(sample.image))
             if table is not None:
                 labels["main"] = table.to(labels["main"].device)[labels["main"].long()]
@@ -267,10 +268,26 @@ def _read_ahead(dataset: Dataset, indices: Sequence[int]) -> Iterator[Sample]:
 def _read(dataset: Dataset, index: int) -> Sample:
     sample = dataset[index]
     try:
-        check_sample(sample)
+        check_sample(sample, dataset_extras(dataset).images.dtype)
     except DatasetError as error:
         raise DatasetError(f"{dataset_name(dataset)}, item {index}: {error}") from None
     return sample
+
+
+def _check_taken(model: SegmentationModel | ExportedModel, sample: Sample, dataset: Dataset) -> None:
+    """Refuse images of other channels or another type than the model was trained on."""
+    images = dataset_extras(dataset).form
+    found = f"{sample.image.shape[2]} channels of {sample.image.dtype}"
+    channels, dtype = (
+        (model.in_channels, "uint8")
+        if isinstance(model, ExportedModel)
+        else (model.backbone.in_channels, model.preprocessing.dtype)
+    )
+    if sample.image.shape[2] != channels or sample.image.dtype != dtype:
+        raise InputError(
+            f"{dataset_name(dataset)}, {sample.name}: {found}, but {model.name} takes {channels} channels of {dtype}; "
+            f"evaluate it on such images, or train a model on {images}"
+        )
 
 
 def _defined(value: float) -> float | None:

@@ -137,7 +137,7 @@ def find_errors(
     with prepared(model, precision=precision) as (ready, where):
         for index in range(len(dataset)):
             sample = dataset[index]
-            check_sample(sample)
+            check_sample(sample, model.preprocessing.dtype)
             images.append(compare_image(sample.name, sample.mask, *log_likelihoods(ready, sample.image, where)))
             if progress:
                 progress(index + 1, len(dataset))

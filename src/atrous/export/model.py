@@ -14,6 +14,7 @@ from atrous.export.graph import Deployed, deployed, resize_to_pixels, sample_pix
 from atrous.export.proof import ExportError, Proof, proof_file, prove
 from atrous.files import write_atomically
 from atrous.inference.prepare import require_model
+from atrous.inference.taken import require_8_bits
 from atrous.labels import IGNORE
 from atrous.models.base import SegmentationModel
 
@@ -62,8 +63,8 @@ def export_model(
     Raises:
         ExportError: a runtime gives other labels than torch, or none can run the file: it is not written.
         InputError: an ending that is not the format's, a package that is missing, an output stride that the network
-            does not support, a network that can't be exported for every size, more than 255 classes, or calibration
-            data of other classes.
+            does not support, a model of other images than those of 8 bits, a network that can't be exported for every
+            size, more than 255 classes, or calibration data of other classes.
         InputTypeError: the name of a model instead of a model.
 
     Example:
@@ -73,6 +74,7 @@ def export_model(
         True
     """
     require_model(model)
+    require_8_bits(model, "an exported file takes")
     out = Path(out)
     kind = check_format(out, format)
     if model.label_set.ignore != IGNORE:

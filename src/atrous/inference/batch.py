@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from atrous.data.files.find import FoundImage, find_images
+from atrous.data.files.image_form import ImageForm
 from atrous.data.files.images import DecodedImage, ImageError, open_image
 from atrous.data.files.rasters import choose_bands, is_windowed
+from atrous.data.files.stored import read_as
 from atrous.errors import InputError
 from atrous.inference.exported import ExportedPredictor, check_inference, check_outputs
 from atrous.inference.output_names import unique_stems
@@ -22,6 +24,7 @@ from atrous.inference.predict import predictor_of
 from atrous.inference.results import Done, Failed, OutputOptions, Writer, failure, without_results
 from atrous.inference.segmentation import Segmentation
 from atrous.inference.side_by_side import FILE_THREADS, PIXELS_AT_ONCE, Places, Processors, in_order
+from atrous.inference.sources import RGB
 from atrous.runtime.exported import ExportedModel
 
 if TYPE_CHECKING:  # files can be labelled without torch
@@ -122,7 +125,7 @@ def predict_files(
             resume=resume,
             processors=processors,
             progress=progress,
-            channels=predictor.in_channels,
+            images=predictor.images,
         )
 
 
@@ -245,7 +248,7 @@ def label_files(
     resume: bool = False,
     processors: Processors | None = None,
     progress: Callable[[int, int], None] | None = None,
-    channels: int = 3,
+    images: ImageForm = RGB,
 ) -> Report:
     """Label files in any way, with the file handling of :func:`predict_files`.
 
@@ -262,13 +265,13 @@ def label_files(
         resume: see there.
         processors: what ``label`` computes with.
         progress: see there.
-        channels: that the images are to have.
+        images: what they are to contain.
     """
     plan = plan_files(inputs, out, outputs, made_with, resume)
     places = Places(processors or Processors(), len(plan.jobs))
 
     def work(job: Job) -> Result:
-        return segment_file(job, plan.writer, label, segment_windowed, places, channels)
+        return segment_file(job, plan.writer, label, segment_windowed, places, images)
 
     return plan.report(in_order(work, plan.jobs, places.count + FILE_THREADS), progress)
 
@@ -335,15 +338,15 @@ def segment_file(
     label: Label,
     segment_windowed: SegmentWindowed | None,
     places: Places,
-    channels: int = 3,
+    images: ImageForm = RGB,
 ) -> Result:
     """Read an image, segment it and write the results."""
     image, stem = job
-    if segment_windowed and is_windowed(image.path, channels):
+    if segment_windowed and is_windowed(image.path, images.channels, images.dtype):
         with places.taken(PIXELS_AT_ONCE):
             return segment_windowed(image, stem, writer)
     try:
-        decoded = open_image(image.path)
+        decoded = open_image(image.path) if images.dtype == "uint8" else read_as(image.path, images)
         with places.taken(decoded.pixels.shape[0] * decoded.pixels.shape[1]):
             segmentation = label(image, decoded)
     except (ValueError, OSError, MemoryError, RuntimeError) as error:

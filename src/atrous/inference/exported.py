@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from atrous.data.files.eight_bits import shown_pixels
+from atrous.data.files.image_form import ImageForm
 from atrous.data.files.images import DecodedImage
 from atrous.errors import InputError
 from atrous.grid import PIXELS
-from atrous.inference.segmentation import ClassProbabilities, Segmentation, shown_pixels
+from atrous.inference.segmentation import ClassProbabilities, Segmentation
 from atrous.inference.sources import check_pixels
 from atrous.runtime.machine import file_hash, key_of
 
@@ -53,6 +55,7 @@ class ExportedPredictor:
         self.model = model
         self.label_set = model.label_set
         self.in_channels = model.in_channels
+        self.images = ImageForm(model.in_channels, color=model.in_channels == 3)
         self.batches_pay = False  # it runs on the CPU
 
     def settings_hash(self, inference: Inference | None, bands: tuple[int, ...] | None = None) -> str:
@@ -74,7 +77,7 @@ class ExportedPredictor:
         Raises:
             InputError: another shape or dtype, or scales, mirror images or a CRF that the file can't take.
         """
-        check_pixels(images, "N, H, W", self.in_channels)
+        check_pixels(images, "N, H, W", self.images)
         check_inference(self.model, inference)
         if inference is None or not inference.crf:
             return self.model.labels(images)

@@ -18,10 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from atrous.data.files.eight_bits import shown_pixels, stretch
 from atrous.data.files.exif import Pixels
 from atrous.data.files.find import FoundImage
 from atrous.data.files.mask_rows import write_geotiff_rows, write_png_rows
 from atrous.data.files.rasters import EightBits, Raster, import_rasterio, open_raster
+from atrous.data.files.stored import StoredValues
 from atrous.errors import InputError
 from atrous.files import write_atomically
 from atrous.inference.fast import give_back_freed_memory
@@ -30,9 +32,11 @@ from atrous.inference.origin import Origin
 from atrous.inference.pooling import with_image_means
 from atrous.inference.prepare import PreparedModel
 from atrous.inference.results import JSON, OVERLAY, Done, Failed, Writer, describe_areas, failure
+from atrous.inference.taken import image_form
 from atrous.inference.test_time import Inference
 from atrous.inference.tiles import ReadWindow, Tiling, label_strips
 from atrous.labels import LabelSet, Mask, ignore_of
+from atrous.models.base import SegmentationModel
 from atrous.viz import encode_jpeg, overlay
 
 TRIED = 2**20
@@ -127,7 +131,7 @@ def _segment_raster(
         endings = [".tif" if tiff else ".png", *writer.options.endings]
         target, *beside = [base.with_name(base.name + ending) for ending in endings]
         writer.make_room(path, [target, *beside])
-        values = EightBits(raster, network.model.backbone.in_channels, large.bands, str(path))
+        values = _values(raster, network.model, large.bands, str(path))
         size = raster.height, raster.width
         tiling = large.tiles(network, size, inference)
         key = f"{writer.made_with} {_identity(path)} {tiling} {large.bands}"
@@ -152,7 +156,7 @@ def _segment_raster(
                 description = describe_areas(path, size, found, label_set, notes)
                 write_atomically(base.with_name(f"{base.name}{JSON}"), description)
             if writer.options.overlays:
-                seen = encode_jpeg(_overview(store, values, label_set))
+                seen = encode_jpeg(_overview(store, values, network.model))
                 write_atomically(base.with_name(f"{base.name}{OVERLAY}"), seen)
             writer.outline(target, label_set)
         except Exception:
@@ -161,6 +165,18 @@ def _segment_raster(
         store.remove()
     total = size[0] * size[1]
     return Done(path, target, {name: count / total for name, count in found.items()}), tuple(notes)
+
+
+def _values(
+    raster: Raster, model: SegmentationModel, bands: tuple[int, ...] | None, name: str
+) -> EightBits | StoredValues:
+    """Windows of a raster as a model takes them: as they are stored, in the type and with the channels that its
+    statistics were measured of, or with the channels of an ordinary network as 8 bits.
+    """
+    form, known = image_form(model), model.preprocessing
+    if form.dtype == "uint8" and not known.ranges:
+        return EightBits(raster, form.channels, bands, name)
+    return StoredValues(raster, form, name, bands, known.fill)
 
 
 def _check_room(store: LabelStore, size: tuple[int, int]) -> None:
@@ -179,7 +195,12 @@ def _check_room(store: LabelStore, size: tuple[int, int]) -> None:
 
 
 def _fill(
-    store: LabelStore, raster: Raster, values: EightBits, network: PreparedModel, inference: Inference, tiling: Tiling
+    store: LabelStore,
+    raster: Raster,
+    values: EightBits | StoredValues,
+    network: PreparedModel,
+    inference: Inference,
+    tiling: Tiling,
 ) -> None:
     """Label the rows that the store lacks."""
     size = raster.height, raster.width
@@ -216,7 +237,7 @@ def _areas(pixels: NDArray[np.int64], label_set: LabelSet) -> dict[str, int]:
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
-def _overview(store: LabelStore, values: EightBits, label_set: LabelSet) -> Pixels:
+def _overview(store: LabelStore, values: EightBits | StoredValues, model: SegmentationModel) -> Pixels:
     """The overlay of every n-th pixel."""
     height, width = values.raster.height, values.raster.width
     step = ceil(max(height, width) / _OVERVIEW)
@@ -227,8 +248,9 @@ def _overview(store: LabelStore, values: EightBits, label_set: LabelSet) -> Pixe
         labels.append(strip[first::step, ::step])
         top += len(strip)
     seen = np.concatenate(images)
-    seen = np.repeat(seen[..., :1], 3, axis=2) if seen.shape[2] < 3 else seen[..., :3]
-    return overlay(np.ascontiguousarray(seen), np.concatenate(labels), label_set)
+    if model.preprocessing.ranges:
+        seen = stretch(seen, *zip(*model.preprocessing.ranges, strict=True))
+    return overlay(shown_pixels(seen), np.concatenate(labels), model.label_set)
 
 
 def _identity(path: Path) -> str:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from atrous.data.files.eight_bits import shown_pixels
 from atrous.data.files.images import DecodedImage
-from atrous.inference.segmentation import Segmentation, shown_pixels
+from atrous.inference.segmentation import Segmentation
 from atrous.inference.sources import Source, read_source
 from atrous.runtime.exported import ExportedModel
 
@@ -53,9 +54,9 @@ def predict(  # type: ignore[misc]  # the options that the overloads leave open
     Args:
         model: any model of this package, whose mode and output stride are restored afterwards, or an exported one.
         image: a path; the bytes of a file, or a file opened in binary mode; a Pillow image of any mode (turned
-            upright); an array uint8 RGB ``(H, W, 3)``, or ``(H, W, C)`` for a network of other input channels; or a
-            tensor uint8 ``(C, H, W)``. A list of them gives a list; on a GPU neighbours of one size run through the
-            network together (on a CPU a batch takes longer than its images one by one).
+            upright); an array uint8 RGB ``(H, W, 3)``, or ``(H, W, C)`` of the type that a network of other images was
+            trained on; or a tensor ``(C, H, W)`` of that type. A list of them gives a list; on a GPU neighbours of one
+            size run through the network together (on a CPU a batch takes longer than its images one by one).
         device: where to compute, and where the model is moved; its current device by default.
         output_stride: run the network at this stride instead of its own: smaller is finer and slower.
         precision: ``auto`` is the fastest way on this machine that gives the same labels but for rounding; ``float32``
@@ -87,8 +88,8 @@ def predict(  # type: ignore[misc]  # the options that the overloads leave open
     predictor = predictor_of(model, device=device, output_stride=output_stride, precision=precision)
     inference = _inference(model, scales, flip, merge, crf)
     if not isinstance(image, list | tuple):
-        return predictor.segment(read_source(image, predictor.in_channels), inference, keep_probabilities)
-    images = [read_source(one, predictor.in_channels) for one in image]
+        return predictor.segment(read_source(image, predictor.images), inference, keep_probabilities)
+    images = [read_source(one, predictor.images) for one in image]
     alone = inference is not None or keep_probabilities or bool(getattr(model, "merges", ()))
     if alone or not predictor.batches_pay:
         return [predictor.segment(decoded, inference, keep_probabilities) for decoded in images]

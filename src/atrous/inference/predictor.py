@@ -13,15 +13,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from atrous.data.files.eight_bits import shown_pixels
 from atrous.data.files.exif import Pixels
+from atrous.data.files.image_form import Values
 from atrous.data.files.images import DecodedImage
 from atrous.data.files.rasters import Span
 from atrous.errors import InputError
 from atrous.grid import PIXELS, Grid, by_side, resample
 from atrous.inference.large import Large, seam_note, tiled_labels
 from atrous.inference.prepare import Precision, PreparedModel, fingerprint, require_model
-from atrous.inference.segmentation import ClassProbabilities, Segmentation, shown_pixels
+from atrous.inference.segmentation import ClassProbabilities, Segmentation
 from atrous.inference.sources import check_pixels
+from atrous.inference.taken import image_form
 from atrous.inference.test_time import Inference, View
 from atrous.inference.tiles import Tiling, image_tensor
 from atrous.models.base import SegmentationModel
@@ -49,7 +52,7 @@ class Predictor:
     Attributes:
         network: the prepared model, with its ``device`` and ``precision``.
         label_set: names and colours of the classes.
-        in_channels: channels of an image.
+        images: the channels of an image, and the type of its values.
         batches_pay: whether several images in one run are faster than one by one.
 
     Raises:
@@ -76,14 +79,20 @@ class Predictor:
         require_model(model)
         self.network = PreparedModel(model, device=device, output_stride=output_stride, precision=precision)
         self.label_set = model.label_set
-        self.in_channels: int = model.backbone.in_channels
+        self.images = image_form(model)
         self.batches_pay = self.network.device.type != "cpu"
 
-    def labels(self, images: NDArray[np.uint8], inference: Inference | None = None) -> NDArray[np.uint8]:
+    @property
+    def in_channels(self) -> int:
+        """Channels of an image."""
+        return self.images.channels
+
+    def labels(self, images: Values, inference: Inference | None = None) -> NDArray[np.uint8]:
         """Find the class of every pixel of some images of one size, which run through the network together.
 
         Args:
-            images: uint8 RGB ``(N, H, W, 3)``; ``(N, H, W, C)`` for a network of other input channels.
+            images: uint8 RGB ``(N, H, W, 3)``; ``(N, H, W, C)``, of the type that it was trained on, for a network of
+                other images.
             inference: scales, mirror images, a CRF; a single view by default.
 
         Returns:
@@ -92,7 +101,7 @@ class Predictor:
         Raises:
             InputError: another shape or dtype.
         """
-        check_pixels(images, "N, H, W", self.in_channels)
+        check_pixels(images, "N, H, W", self.images)
         batch = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
         with self.network.running():
             labels = (inference or Inference()).batch_labels(self.network, batch.to(self.network.device))
@@ -108,7 +117,7 @@ class Predictor:
         """Find the class of every pixel of a decoded image.
 
         Args:
-            decoded: the image, uint8 ``(H, W, C)``.
+            decoded: the image ``(H, W, C)``, uint8 or what the network was trained on.
             inference: scales, mirror images, a CRF; a single view by default.
             keep_probabilities: keep the class probabilities at network resolution, before any CRF.
             large: how the image is cut into tiles, which by default is done where the memory does not suffice for it

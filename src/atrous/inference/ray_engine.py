@@ -86,14 +86,14 @@ class Worker:
             output_stride=settings.output_stride,
             precision=settings.precision,
         )
-        self.channels: int = predictor.in_channels
+        self.images = predictor.images
         self.writer, self.store, self.places = writer, store, Places(Processors(), 1)
         self.label, self.label_raster = labelling(predictor, settings.inference, settings.outputs, settings.large)
 
     def work(self, job: Job) -> Result:
         """Segment an image, and write its results."""
         if not self.store:
-            return segment_file(job, self.writer, self.label, self.label_raster, self.places, self.channels)
+            return segment_file(job, self.writer, self.label, self.label_raster, self.places, self.images)
         image, stem = job
         url = image.url
         with tempfile.TemporaryDirectory() as folder:
@@ -102,9 +102,7 @@ class Worker:
             except OSError as error:
                 return Failed(url, str(error)), ()
             writer = replace(self.writer, out=Path(folder, "out"))
-            result, notes = segment_file(
-                (here, stem), writer, self.label, self.label_raster, self.places, self.channels
-            )
+            result, notes = segment_file((here, stem), writer, self.label, self.label_raster, self.places, self.images)
             if isinstance(result, Failed):
                 return replace(result, path=url), notes
             mask = Path(result.mask)

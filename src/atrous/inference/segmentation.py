@@ -143,8 +143,3 @@ class Segmentation:
         buffer = io.BytesIO()
         Image.fromarray((self if factor >= 1 else self.scaled(factor)).overlay()).save(buffer, "PNG")
         return buffer.getvalue()
-
-
-def shown_pixels(pixels: Pixels) -> Pixels:
-    """The three channels ``(H, W, 3)`` of an image ``(H, W, C)`` that are shown: the first ones, or the only one."""
-    return np.ascontiguousarray(pixels[..., (0, 1, 2) if pixels.shape[2] > 2 else (0, 0, 0)])

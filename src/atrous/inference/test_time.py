@@ -190,6 +190,8 @@ class Inference:
         if not self.crf:
             return self._argmax(views, size)[0]
         check_finite(views)
+        if image.dtype != torch.uint8:
+            raise InputError(f"a CRF compares colours of 8 bits, and these images are {image.dtype}: leave it out")
         unary = unary_from_probabilities if self.averages_probabilities else unary_from_logits
         merged = self.merged(views, PIXELS, PIXELS, size, size[1])
         with torch.autocast(image.device.type, enabled=False):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,21 +26,55 @@ from atrous.ops.depthwise.op import compiled_depthwise, has_depthwise
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a uint8 image becomes a network's input: divided by 255, minus ``mean``, over ``std`` (one value a
-    channel, RGB).
+    """How an image becomes a network's input: minus ``mean``, over ``std``, by channel.
+
+    Args:
+        mean: of each channel: of uint8 images divided by 255, of others in their own values.
+        std: likewise.
+        dtype: of the images: ``uint8``, ``uint16``, ``int16`` or ``float32``.
+        ranges: of each channel the 1st and the 99th percentile of the values that the network was trained on, where
+            its statistics were measured in its own data; empty where they are those of ImageNet and the like.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    dtype: str = "uint8"
+    ranges: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def scale(self) -> float:
+        """What values are divided by before the mean is taken off: 255 for uint8."""
+        return 255.0 if self.dtype == "uint8" else 1.0
+
+    @property
+    def fill(self) -> tuple[float, ...]:
+        """The value of each channel that becomes 0, for padding."""
+        return tuple(self.scale * mean for mean in self.mean)
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any]) -> Preprocessing:
+        """What :meth:`to_dict` gave."""
+        ranges = tuple((low, high) for low, high in facts.get("ranges", ()))
+        return cls(tuple(facts["mean"]), tuple(facts["std"]), facts.get("dtype", "uint8"), ranges)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values; what is as usual is left out."""
+        facts: dict[str, Any] = {"mean": self.mean, "std": self.std}
+        if self.dtype != "uint8":
+            facts["dtype"] = self.dtype
+        return facts | ({"ranges": self.ranges} if self.ranges else {})
 
     def __call__(self, images: Tensor) -> Tensor:
-        """uint8 ``(B, C, H, W)`` in 0–255 → float32 of the same shape; padding with zeros afterwards is padding with
-        the mean.
+        """Images ``(B, C, H, W)`` of :attr:`dtype` → float32 of the same shape; padding with zeros afterwards is
+        padding with the mean.
         """
         table = torch.tensor([self.mean, self.std], dtype=torch.float32, device="cpu")
         if images.is_cuda:
             table = table.pin_memory()  # or the host would wait until the GPU has done what it was asked for before
         mean, std = table.to(images.device, non_blocking=images.is_cuda)[..., None, None]
+        if self.dtype != "uint8":  # the mean may be large beside the deviation
+            normalised: Tensor = (images.float() - mean) / std
+            return normalised
         return torch.addcmul(-mean / std, images.float(), 1 / (255 * std))
 
 
@@ -209,15 +243,20 @@ class SegmentationModel(nn.Module):
     def preprocess(self, images: Tensor) -> Tensor:
         """uint8 RGB images ``(B, 3, H, W)`` → this network's input, float32 ``(B, 3, H, W)``.
 
+        A network of other images takes ``(B, in_channels, H, W)`` of ``preprocessing.dtype``.
+
         Raises:
-            InputTypeError: not a tensor, or not uint8.
+            InputTypeError: not a tensor, or of another type.
             InputError: another shape, or another number of channels than the network has.
         """
         if not isinstance(images, Tensor):
             raise InputTypeError(f"preprocess takes a torch tensor, not {type(images).__name__}: torch.from_numpy(x)")
-        if images.dtype != torch.uint8:
+        if images.dtype != getattr(torch, self.preprocessing.dtype):
+            expected = (
+                "uint8 images in 0–255" if self.preprocessing.scale == 255 else f"{self.preprocessing.dtype} images"
+            )
             raise InputTypeError(
-                f"preprocess takes uint8 images in 0–255, not {images.dtype}; "
+                f"preprocess takes {expected}, not {images.dtype}; "
                 "input that is already normalised goes straight to model(x)"
             )
         self._check_shape(images)

@@ -106,7 +106,7 @@ def load_folder(folder: str | Path) -> SegmentationModel:
                 in_channels=config["in_channels"],
                 **config["options"],
             )
-        model.preprocessing = Preprocessing(*(tuple(config["preprocessing"][k]) for k in ("mean", "std")))
+        model.preprocessing = Preprocessing.from_dict(config["preprocessing"])
         for key in model.settings.keys() & config.keys():
             setattr(model, key, config[key])
     except CheckpointError:

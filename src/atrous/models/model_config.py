@@ -17,8 +17,8 @@ from atrous.errors import InputError
 from atrous.files import refuse_newer
 from atrous.labels import WIDE_IGNORE
 
-FORMAT = 1
-"""Version of the folder; a reader refuses a newer one."""
+FORMAT = 2
+"""Version of the folder; a reader refuses a newer one. Since 2 images may be of other types than uint8."""
 LONGEST = 16 * 2**20
 """Bytes of a ``config.json``; the longest of ours has some thousands."""
 _SPARE = 2**24
@@ -45,6 +45,8 @@ class _LabelSet(_Part):
 class _Preprocessing(_Part):
     mean: Annotated[list[Finite], Field(min_length=1, max_length=4096)]
     std: Annotated[list[Annotated[Finite, Field(gt=0)]], Field(min_length=1, max_length=4096)]
+    dtype: Literal["uint8", "uint16", "int16", "float32"] = "uint8"
+    ranges: Annotated[list[tuple[Finite, Finite]], Field(max_length=4096)] = []
 
 
 class _CRFSettings(_Part):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,13 +29,13 @@ def describe(model: SegmentationModel, notes: Mapping[str, Any]) -> dict[str, An
         InputError: a note has the name of one of the model's own settings.
     """
     own: dict[str, Any] = {
-        "format": FORMAT,
+        "format": FORMAT if model.preprocessing.dtype != "uint8" else 1,  # which older versions read
         "library": "atrous",
         **model.config,
         "backbone": model.backbone.name,
         **model.settings,
         "label_set": model.label_set.to_dict(),
-        "preprocessing": asdict(model.preprocessing),
+        "preprocessing": model.preprocessing.to_dict(),
     }
     if taken := sorted(own.keys() & notes.keys()):
         raise InputError(f"notes can't be called {', '.join(taken)}: these names are the model's own")

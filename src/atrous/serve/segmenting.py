@@ -14,9 +14,10 @@ import numpy as np
 from starlette.requests import Request
 from starlette.types import Receive
 
+from atrous.data.files.eight_bits import shown_pixels
 from atrous.data.files.images import DecodedImage, decode_image
 from atrous.errors import InputError
-from atrous.inference.segmentation import Segmentation, shown_pixels
+from atrous.inference.segmentation import Segmentation
 from atrous.inference.side_by_side import Processors
 from atrous.inference.sources import check_pixels
 from atrous.runtime.exported import ExportedModel
@@ -178,7 +179,7 @@ class Segmenter:
             predictor = served.predictor(options.output_stride)
         except InputError as error:
             raise Problem(400, str(error)) from error
-        check_pixels(decoded.pixels, "H, W", predictor.in_channels)
+        check_pixels(decoded.pixels, "H, W", predictor.images)
         large = make_large(options, size, served.model.output_stride)
         keep = bool({"probabilities", "confidence"} & set(options.include))
         plain = inference is None and large is None and not keep and not served.attends

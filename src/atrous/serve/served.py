@@ -44,6 +44,9 @@ class ServedModel:
         if isinstance(model, ExportedModel):
             self.strides: tuple[int, ...] = () if own is None else (own,)
         else:
+            from atrous.inference.taken import require_8_bits
+
+            require_8_bits(model, "a server takes")
             self.strides = tuple(stride for stride in sorted({own, *STRIDES}, reverse=True) if self._runs_at(stride))
 
     @property

@@ -7,9 +7,11 @@ from dataclasses import replace
 from functools import partial
 
 from atrous.bundle import BUNDLE, bundled
+from atrous.data.channel_stats import channel_stats
 from atrous.data.dataset import Dataset, dataset_extras, dataset_name
+from atrous.inference.taken import image_form
 from atrous.models.backbones.weights import WeightsNotFoundError, installed_packages, without_downloads
-from atrous.models.base import SegmentationModel
+from atrous.models.base import Preprocessing, SegmentationModel
 from atrous.models.create import create_model
 from atrous.models.loading import load
 from atrous.training.recipe import Recipe, RecipeError
@@ -18,7 +20,11 @@ from atrous.training.types import OnMessage
 
 
 def build_model(
-    recipe: Recipe, dataset: Dataset, on_message: OnMessage | None = None, download: bool = True
+    recipe: Recipe,
+    dataset: Dataset,
+    on_message: OnMessage | None = None,
+    download: bool = True,
+    preprocessing: Preprocessing | None = None,
 ) -> SegmentationModel:
     """Build the recipe's model for a dataset's classes and channels, in train mode.
 
@@ -28,8 +34,10 @@ def build_model(
         on_message: called with a line about the weights that the training starts from.
         download: whether pretrained weights may be downloaded; otherwise those that are not on this machine are
             replaced by random ones.
+        preprocessing: of a run that is resumed; by default the recipe's rule says what it is.
 
     Raises:
+        DatasetError, ImageError: the channels are to be measured, and an image can't be read.
         RecipeError: options or a backbone that the architecture can't use, heads that the dataset has no masks for, or
             ``start_from`` names another network.
         WeightsNotFoundError: pretrained weights that can't be found or read; the message says what can be set instead.
@@ -43,10 +51,10 @@ def build_model(
     except WeightsNotFoundError as error:
         ways = "".join(f"\n  --set {way}" for way in other_weights(section))
         raise WeightsNotFoundError(f"{error}\nIn a recipe:{ways}") from error
-    means = dataset_extras(dataset).means(model.preprocessing.mean[:3])
-    model.preprocessing = replace(model.preprocessing, mean=means)
+    model.preprocessing = preprocessing or _preprocessing(recipe, dataset, model, on_message)
     if section.start_from:
         source = load(section.start_from)
+        _check_images(section.start_from, source, dataset)
         try:
             transferred = model.start_from(source)
         except ValueError as error:
@@ -54,6 +62,42 @@ def build_model(
         if on_message:
             on_message(f"started from {section.start_from}: {transferred}")
     return model.train()
+
+
+def _preprocessing(
+    recipe: Recipe, dataset: Dataset, model: SegmentationModel, on_message: OnMessage | None
+) -> Preprocessing:
+    """What the images are normalised by, as ``data.normalization`` says; a model that is started from has its own."""
+    extras, rule = dataset_extras(dataset), recipe.data.normalization
+    images = extras.images
+    if rule == "pretrained" and images.dtype != "uint8":
+        raise RecipeError(
+            f'data.normalization = "pretrained" is for 8-bit images, and {dataset_name(dataset)} has {images}: set it '
+            'to "measured"'
+        )
+    if rule == "pretrained" or (rule == "auto" and images.is_rgb) or recipe.model.start_from:
+        return replace(model.preprocessing, mean=extras.means(model.preprocessing.mean[: images.channels]))
+    if on_message:
+        on_message(f"measuring the channels of {dataset_name(dataset)} for their normalisation")
+    found = channel_stats(dataset)
+    scale = 255.0 if images.dtype == "uint8" else 1.0
+    return Preprocessing(
+        tuple(float(mean) / scale for mean in found.mean),
+        tuple(float(std or 1) / scale for std in found.std),  # of a channel that never varies
+        images.dtype,
+        tuple((float(low), float(high)) for low, high in zip(found.low, found.high, strict=True)),
+    )
+
+
+def _check_images(name: str, source: SegmentationModel, dataset: Dataset) -> None:
+    """Refuse to start from a model of other images."""
+    needed, taken = dataset_extras(dataset).form, image_form(source)
+    if (needed.channels, needed.dtype) != (taken.channels, taken.dtype):
+        raise RecipeError(
+            f"model.start_from: '{name}' takes {taken}, and {dataset_name(dataset)} has {needed}; leave it out "
+            "(pretrained weights of a backbone are widened to any number of channels), or start from a model of such "
+            "images"
+        )
 
 
 def _create(section: ModelSection, dataset: Dataset, download: bool, on_message: OnMessage | None) -> SegmentationModel:

@@ -81,7 +81,10 @@ def _require_healthy(dataset: Dataset, argument: str) -> Dataset:
         raise DatasetError(f"{argument} ({dataset_name(dataset)}) can't be used, {tally(errors)}:\n\n{blocks}")
     channels, expected = np.shape(dataset[0].image)[2], dataset_extras(dataset).channels
     if channels != expected:
-        raise DatasetError(f"{argument}: images have {channels} channels; without `extras`, {expected} are expected")
+        raise DatasetError(
+            f"{argument}: images have {channels} channels; without `extras`, {expected} are expected: "
+            f"extras = Extras(images=ImageForm({channels}, color=False))"
+        )
     return dataset
 
 
@@ -91,10 +94,11 @@ def _check_alike(train_set: Dataset, val_set: Dataset) -> None:
             f"data.val has other classes ({', '.join(val_set.label_set.names)}) "
             f"than data.train ({', '.join(train_set.label_set.names)})"
         )
-    black = (0.0, 0.0, 0.0)
-    if dataset_extras(val_set).means(black) != dataset_extras(train_set).means(black):
-        names = f"data.val has images of other channels ({dataset_name(val_set)}) than data.train"
-        raise RecipeError(f"{names} ({dataset_name(train_set)})")
+    one, other = dataset_extras(train_set), dataset_extras(val_set)
+    black = (0.0,) * one.images.channels
+    if one.form != other.form or other.means(black) != one.means(black):
+        names = f"data.val has images of other channels ({dataset_name(val_set)}: {other.form}) than data.train"
+        raise RecipeError(f"{names} ({dataset_name(train_set)}: {one.form})")
 
 
 def find_presence(recipe: Recipe, dataset: Dataset) -> NDArray[np.bool_] | None:
@@ -126,7 +130,7 @@ def make_augmentation(
     settings = recipe.augment.model_dump(exclude={"function", "copy_paste"})
     if recipe.augment.crop == "whole":
         settings["crop"] = None
-    augmentation = Augmentation(**settings, fill=fill, colored=not dataset_extras(dataset).uncolored)
+    augmentation = Augmentation(**settings, fill=fill, colored=dataset_extras(dataset).colored)
     if recipe.augment.copy_paste and presence is not None:
         return CopyPaste.of_rare_classes(augmentation, dataset, presence, recipe.augment.copy_paste)
     return augmentation

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from atrous.data.augment import Augment
 from atrous.data.dataset import Dataset
+from atrous.data.files.eight_bits import shown_pixels
 from atrous.data.loading import Batch
 from atrous.files import write_atomically
 from atrous.labels import LabelSet
@@ -268,7 +269,7 @@ def _fitting_parts(trainer: Trainer, constant: int, activations: int, available:
 def batch_sheet(batch: Batch, label_set: LabelSet) -> Pixels:
     """A batch's images with their masks drawn over them, in rows; RGB uint8 ``(H, W, 3)``."""
     images = [
-        overlay(np.ascontiguousarray(image[:3].permute(1, 2, 0).numpy()), mask.numpy(), label_set, legend=False)
+        overlay(shown_pixels(image.permute(1, 2, 0).numpy()), mask.numpy(), label_set, legend=False)
         for image, mask in zip(batch.images[:SHOWN], batch.masks[:SHOWN], strict=True)
     ]
     across = math.ceil(math.sqrt(len(images)))

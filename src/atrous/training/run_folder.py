@@ -96,13 +96,20 @@ class RunFolder:
             model.save(self.out / folder, metrics=metrics, recipe=recipe, provenance=self.provenance)
         write_curves(self.out)
 
-    def save_state(self, step: int, tensors: Mapping[str, dict[str, Tensor]], class_weights: Tensor | None) -> None:
+    def save_state(
+        self,
+        step: int,
+        tensors: Mapping[str, dict[str, Tensor]],
+        class_weights: Tensor | None,
+        more: Mapping[str, Any] | None = None,
+    ) -> None:
         """Write what is needed to resume after a step."""
         facts = {
             "step": step,
             "best": self.best.to_dict(),
             "class_weights": class_weights if class_weights is None else [round(float(w), 6) for w in class_weights],
             "recipe": self.recipe.model_dump(mode="json"),
+            **(more or {}),
         }
         save_state(self.out, dict(tensors), facts)
         self.saved_step, self.saved_at = step, time.monotonic()

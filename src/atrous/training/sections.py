@@ -79,6 +79,10 @@ class DataSection(Section):
     overlap: Literal["area", "order", "last"] | None = None
     """Which of two shapes lies over the other where masks are drawn from an annotation tool's: the smaller, the one in
     front, or the later in the file; the tool's own rule if not set."""
+    normalization: Literal["auto", "pretrained", "measured"] = "auto"
+    """What images are normalised by: pretrained, the mean and standard deviation that the backbone's weights were
+    trained with; measured, those of each channel in the training data, which are read once before the training (up to
+    256 images); auto, pretrained for 8-bit RGB and for sources that know their means, else measured."""
     workers: int = Field(default=2, ge=0)
     """Processes that decode and augment images; they do not change any number."""
 

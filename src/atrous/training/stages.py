@@ -90,7 +90,7 @@ def train(
                 train_data=train_data,
                 val_data=val_data,
                 augmentation=augmentation,
-                fresh=not saved,
+                saved=saved[1] if saved else None,
                 on_step=on_step,
                 on_validation=on_validation,
                 on_message=on_message,

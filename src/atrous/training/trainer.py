@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -22,7 +22,7 @@ from torch import Tensor
 from atrous.data.augment import Augment
 from atrous.data.dataset import Dataset, dataset_name
 from atrous.data.loading import Batch, batches, steps_per_epoch
-from atrous.models.base import SegmentationModel
+from atrous.models.base import Preprocessing, SegmentationModel
 from atrous.training.best import Best
 from atrous.training.building import build_model
 from atrous.training.data import (
@@ -81,7 +81,7 @@ class Trainer:
         train_data: Dataset | None = None,
         val_data: Dataset | None = None,
         augmentation: Augment | None = None,
-        fresh: bool = True,
+        saved: Mapping[str, Any] | None = None,
         download: bool = True,
         on_step: OnStep | None = None,
         on_validation: OnValidation | None = None,
@@ -100,8 +100,9 @@ class Trainer:
             raise RecipeError("training.patience: without validation data nothing tells when to stop")
         self.augmentation = augmentation
         torch.manual_seed(options.seed)
-        built = recipe if fresh else _without_pretrained(recipe)
-        self.model = build_model(built, self.train_set, self._message if fresh else None, download)
+        built = _without_pretrained(recipe) if saved else recipe
+        known = Preprocessing.from_dict(saved["preprocessing"]) if saved and "preprocessing" in saved else None
+        self.model = build_model(built, self.train_set, None if saved else self._message, download, known)
         norms_of = {"frozen": self.model.backbone, "all_frozen": self.model}.get(options.batch_norm)
         self.frozen = freeze(self.model, options.freeze_until_stride, norms_of, options.only)
         for norm in batch_norms(self.model) if options.batch_norm_momentum else []:
@@ -251,7 +252,7 @@ class Trainer:
                 'augment.crop = "whole": images differ in size, so each part of a batch holds one: '
                 f"training.accumulate = batch_size / processes = {recipe.training.batch_size // self.world}"
             )
-        fill = tuple(255 * share for share in self.model.preprocessing.mean)
+        fill = self.model.preprocessing.fill
         try:
             return batches(
                 self.train_set,
@@ -380,7 +381,8 @@ class Trainer:
             tensors = {"model": self.model.state_dict(), "optimizer": optimizer_tensors(self.optimizer)}
             if self.ema:
                 tensors["ema"] = self.ema.state_dict()
-            self.folder.save_state(step, tensors, self.gradients.loss.class_weights)
+            facts = {"preprocessing": self.model.preprocessing.to_dict()}
+            self.folder.save_state(step, tensors, self.gradients.loss.class_weights, facts)
         if validation:
             self._message(validated(step, validation, self.recipe.training.ema, self.recent_losses))
             if self.on_validation:

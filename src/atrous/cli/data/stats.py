@@ -23,7 +23,7 @@ def stats(
         Path | None, typer.Option("--sheet", help="Draw a contact sheet, masks over images, into this PNG.")
     ] = None,
 ) -> None:
-    """Count classes and sizes, and suggest class weights; exit code 1 if a pair could not be read."""
+    """Count classes and sizes, measure channels, and suggest class weights; exit code 1 if a pair could not be read."""
     from io import BytesIO
 
     from PIL import Image

@@ -49,8 +49,8 @@ def check(spec: str, splits: Sequence[str] = (), progress: Progress | None = Non
     source = find_source(spec)
     lists, findings = read_lists(source, splits)
     form, unclear = source.likely_form()
-    pairs = _existing(lists)
-    facts = read_all(lambda pair: look(pair.image, pair.mask, form), pairs, progress)
+    pairs, images = _existing(lists), source.extras.images
+    facts = read_all(lambda pair: look(pair.image, pair.mask, form, images), pairs, progress)
     facts_of = dict(zip(pairs, facts, strict=True))
     form = with_known_colors(form, facts_of)
     tried = tuple(splits_to_check(source, splits))
@@ -80,8 +80,8 @@ def quick_check(spec: str, splits: Sequence[str]) -> list[Finding]:
     source = find_source(spec)
     lists, findings = read_lists(source, splits)
     form, unclear = source.likely_form()
-    pairs = _existing(lists)
-    facts = dict(zip(pairs, read_all(lambda pair: glance(pair.image, pair.mask), pairs), strict=True))
+    pairs, images = _existing(lists), source.extras.images
+    facts = dict(zip(pairs, read_all(lambda pair: glance(pair.image, pair.mask, images), pairs), strict=True))
     sample = pairs[:: len(pairs) // SAMPLE + 1]
     for pair, mask in zip(sample, read_all(lambda pair: look_at_mask(pair.mask, form), sample), strict=True):
         facts[pair] = PairFacts(facts[pair].image, mask)

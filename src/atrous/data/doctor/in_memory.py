@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from atrous.data.dataset import Dataset, check_sample, dataset_name, require_dataset
+from atrous.data.dataset import Dataset, check_sample, dataset_extras, dataset_name, require_dataset
 from atrous.data.doctor.dataset_rules import missing_classes, repeated_images
 from atrous.data.doctor.inspect import PairFacts, look_at_arrays
 from atrous.data.doctor.remedies import findings_about
@@ -141,7 +141,7 @@ def _look(named: tuple[Listed, Dataset]) -> PairFacts | str:
     assert isinstance(pair.mask, SampleMask)
     try:
         sample = dataset[pair.mask.index]
-        check_sample(sample)
+        check_sample(sample, dataset_extras(dataset).images.dtype)
     except Exception as error:  # code of others may raise anything, and one bad sample is not the end
         return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
     return look_at_arrays(sample.image, sample.mask)

@@ -12,15 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ImageMode
 
+from atrous.data.files.eight_bits import shown_pixels
 from atrous.data.files.exif import Pixels, orientation_of, upright_size
+from atrous.data.files.image_form import ImageForm, Values
 from atrous.data.files.images import DecodedImage, ImageError, open_image
 from atrous.data.files.mask_form import MaskForm
 from atrous.data.files.masks import MaskError, MaskRef
 from atrous.data.files.orientation import Size, agreement, size_of, upright_fit
 from atrous.data.files.pillow import open_with_pillow
+from atrous.data.files.rasters import ARRAY_SUFFIXES
+from atrous.data.files.stored import read_as, stored_size
 from atrous.data.sources.seen_masks import NO_VOID, Void, void_in
 from atrous.labels import Color, Mask
 
+RGB = ImageForm()
+"""Ordinary images."""
 MOST_COLORS = 1000
 """A mask with more colours is not a mask of classes; only the most frequent colours are kept."""
 
@@ -95,16 +101,16 @@ class PairFacts:
     upright_fit: float | None = None
 
 
-def glance(image: Path, mask: MaskRef) -> PairFacts:
-    """Read the headers of an image and its mask."""
-    return PairFacts(_glance_at_image(image), _glance_at_mask(mask))
+def glance(image: Path, mask: MaskRef, images: ImageForm = RGB) -> PairFacts:
+    """Read the headers of an image, which is to contain what a form says, and its mask."""
+    return PairFacts(_glance_at_image(image, images), _glance_at_mask(mask))
 
 
-def look(image_file: Path, mask: MaskRef, form: MaskForm) -> PairFacts:
-    """Read every pixel of an image and its mask, written in a given form."""
+def look(image_file: Path, mask: MaskRef, form: MaskForm, images: ImageForm = RGB) -> PairFacts:
+    """Read every pixel of an image and its mask, written in given forms."""
     mask_facts, drawn = _look_at_mask(mask, form)
     try:
-        image = open_image(image_file)
+        image = read_as(image_file, images)
     except ImageError as error:
         return PairFacts(_reason(error, image_file), mask_facts)
     size, orientation = size_of(image.pixels), image.orientation
@@ -114,8 +120,8 @@ def look(image_file: Path, mask: MaskRef, form: MaskForm) -> PairFacts:
     return PairFacts(_image_facts(image, _digest(image.pixels), _thumbnail(image.pixels)), mask_facts, fit)
 
 
-def look_at_arrays(image: Pixels, mask: Mask) -> PairFacts:
-    """The facts about an image ``(H, W, C)`` and its mask ``(H, W)`` in memory, both uint8."""
+def look_at_arrays(image: Values, mask: Mask) -> PairFacts:
+    """The facts about an image ``(H, W, C)`` and its mask ``(H, W)``, uint8, in memory."""
     values = MaskFacts(size_of(mask), "L", values=_count_values(mask), digest=_digest(mask))
     return PairFacts(ImageFacts(size_of(image), 1, digest=_digest(image), thumbnail=_thumbnail(image)), values)
 
@@ -125,7 +131,12 @@ def look_at_mask(mask: MaskRef, form: MaskForm) -> MaskFacts | str:
     return _look_at_mask(mask, form)[0]
 
 
-def _glance_at_image(path: Path) -> ImageFacts | str:
+def _glance_at_image(path: Path, form: ImageForm) -> ImageFacts | str:
+    if not form.is_rgb or path.suffix.lower() in ARRAY_SUFFIXES:
+        try:
+            return ImageFacts(stored_size(path, form), 1)
+        except ImageError as error:
+            return _reason(error, path)
     try:
         with open_with_pillow(path) as image:
             return ImageFacts(upright_size(image), orientation_of(image))
@@ -190,8 +201,9 @@ def _count_colors(pixels: Pixels) -> dict[Color, int]:
     return {(int(found[i]) >> 16, int(found[i]) >> 8 & 255, int(found[i]) & 255): int(counts[i]) for i in order}
 
 
-def _thumbnail(pixels: Pixels) -> bytes:
-    grey = np.ascontiguousarray(pixels[..., :3].mean(axis=2, dtype=np.float32))
+def _thumbnail(pixels: Values) -> bytes:
+    seen = pixels if pixels.dtype == np.uint8 else shown_pixels(pixels)
+    grey = np.ascontiguousarray(seen[..., :3].mean(axis=2, dtype=np.float32))
     small = cv2.resize(grey, (16, 16), interpolation=cv2.INTER_AREA)
     thumbnail: Pixels = np.rint(small).astype(np.uint8)
     return thumbnail.tobytes()

@@ -15,6 +15,8 @@ _COMMON = "jpg jpeg jpe jfif mpo png apng webp tif tiff bmp dib gif avif heic he
 _RARE = "ppm pgm pbm pnm jp2 j2k tga"
 SUFFIXES = frozenset(f".{ending}" for ending in f"{_COMMON} {_RARE}".split())
 """The suffixes of the files that count as images inside a folder."""
+WITH_ARRAYS = SUFFIXES | {".npy"}
+"""Those of a dataset's folders, where arrays are images and masks too."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +41,14 @@ class FoundImage:
         return self.url or self.path
 
 
-def find_images(inputs: Sequence[str | Path]) -> list[FoundImage]:
+def find_images(inputs: Sequence[str | Path], suffixes: frozenset[str] = SUFFIXES) -> list[FoundImage]:
     """List the images in files, folders and patterns, each name once, in a fixed order.
 
     Links count by their own names: two links to one file are two images, as in datasets that are built of links.
 
     Folders, and folders that a pattern such as ``"photos/*.jpg"`` or ``"photos/**"`` matches, are searched recursively
-    for files with :data:`SUFFIXES`; hidden files are skipped. A file given by its name is always listed, whatever its
-    suffix and even if it is missing: reading it will raise the error.
+    for files with one of the suffixes; hidden files are skipped. A file given by its name is always listed, whatever
+    its suffix and even if it is missing: reading it will raise the error.
 
     Raises:
         ImageError: a folder or a pattern without images, or nothing was given.
@@ -55,24 +57,26 @@ def find_images(inputs: Sequence[str | Path]) -> list[FoundImage]:
         raise ImageError("no input: name at least one image, folder or pattern such as 'photos/*.jpg'")
     found: dict[str, FoundImage] = {}
     for given in inputs:
-        for image in _find(given):
+        for image in _find(given, suffixes):
             found.setdefault(os.path.abspath(image.path), image)  # noqa: PTH100 - resolve follows links
     return list(found.values())
 
 
-def _find(given: str | Path) -> list[FoundImage]:
+def _find(given: str | Path, suffixes: frozenset[str]) -> list[FoundImage]:
     path = Path(given)
     if path.is_dir():
-        images = [FoundImage(file, file.relative_to(path), explicit=False) for file in _walk(path)]
+        images = [FoundImage(file, file.relative_to(path), explicit=False) for file in _walk(path, suffixes)]
     elif path.exists() or not glob.has_magic(str(given)):
         return [FoundImage(path, Path(path.name), explicit=True)]
     else:
         fixed = Path(*_fixed_parts(path))
         matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207 - absolute too
-        files = [f for m in matches for f in (_walk(m) if m.is_dir() else [m]) if f.suffix.lower() in SUFFIXES]
+        files = [
+            f for m in matches for f in (_walk(m, suffixes) if m.is_dir() else [m]) if f.suffix.lower() in suffixes
+        ]
         images = [FoundImage(file, _below(fixed, file), explicit=False) for file in files]
     if not images:
-        endings = " ".join(sorted(SUFFIXES))
+        endings = " ".join(sorted(suffixes))
         what = "in this folder or below it" if path.is_dir() else "matches this pattern"
         raise ImageError(f"{given}: no image {what}; looked for files with the suffixes {endings}")
     return images
@@ -90,7 +94,7 @@ def _fixed_parts(pattern: Path) -> Iterator[str]:
         yield part
 
 
-def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+def _walk(folder: Path, suffixes: frozenset[str], above: tuple[str, ...] = ()) -> Iterator[Path]:
     """The images below a folder; links to folders are followed, except to a folder that they are in."""
     here = os.path.realpath(folder)
     if here in above:
@@ -98,10 +102,10 @@ def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
     entries = sorted((entry for entry in _entries(folder) if not entry.name.startswith(".")), key=lambda e: e.name)
     folders = {entry.name: None for entry in entries if _is_dir(entry)}
     for entry in entries:
-        if entry.name not in folders and Path(entry.name).suffix.lower() in SUFFIXES:
+        if entry.name not in folders and Path(entry.name).suffix.lower() in suffixes:
             yield folder / entry.name
     for name in folders:
-        yield from _walk(folder / name, (*above, here))
+        yield from _walk(folder / name, suffixes, (*above, here))
 
 
 def _is_dir(entry: os.DirEntry[str]) -> bool:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from atrous.data.files.eight_bits import dark_note, to_8_bit
@@ -44,16 +45,18 @@ class DecodedImage:
     """A decoded image, with notes on how it was read.
 
     Args:
-        pixels: uint8 RGB ``(H, W, 3)``, upright, writable.
+        pixels: uint8 RGB ``(H, W, 3)``, upright, writable; or what is stored (:mod:`atrous.data.files.stored`).
         notes: sentences such as "animation of 12 frames; only the first is read"; empty for an ordinary image.
         orientation: EXIF orientation, 1 to 8, by which the stored pixels were turned; 1 if they were upright.
         partial: the note, one of ``notes``, that the file was probably only partly copied; empty for others.
+        absent: bool ``(H, W)``, the pixels that were not measured, if there are any.
     """
 
     pixels: Pixels
     notes: tuple[str, ...] = ()
     orientation: int = 1
     partial: str = ""
+    absent: NDArray[np.bool_] | None = None
 
 
 def read_image(path: str | Path) -> Pixels:
@@ -73,8 +76,17 @@ def open_image(path: str | Path) -> DecodedImage:
             :mod:`atrous.data.files.limits`.
     """
     path = Path(path)
+    return decode_image(read_image_file(path), str(path))
+
+
+def read_image_file(path: Path) -> bytes:
+    """The content of an image file.
+
+    Raises:
+        ImageError: missing, a folder, not readable, or larger than the limit of :mod:`atrous.data.files.limits`.
+    """
     try:
-        data = read_file(path)
+        return read_file(path)
     except InputError as error:
         raise ImageError(f"{path}: {error}") from None
     except FileNotFoundError:
@@ -83,7 +95,6 @@ def open_image(path: str | Path) -> DecodedImage:
         raise ImageError(f"{path}: a folder, expected an image; name a file in it") from None
     except OSError as error:
         raise ImageError(f"{path}: cannot be opened ({error.strerror or error}); check that you may read it") from None
-    return decode_image(data, str(path))
 
 
 def image_size(path: Path) -> tuple[int, int]:

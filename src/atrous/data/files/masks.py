@@ -15,7 +15,7 @@ from PIL import Image
 
 from atrous.data.files.codecs import grey_levels, lossy_codec
 from atrous.data.files.find import is_file
-from atrous.data.files.limits import read_file
+from atrous.data.files.limits import read_arrays, read_file
 from atrous.data.files.mask_form import MaskForm, look_up
 from atrous.data.files.palettes import describe_sorted, resorted
 from atrous.data.files.pillow import open_with_pillow
@@ -216,15 +216,30 @@ class MaskRef(ABC):
 
 
 class MaskFile(MaskRef):
-    """A mask in an image file: a PNG, or another lossless format."""
+    """A mask in an image file, a PNG or another lossless format, or an array (``.npy``) ``(H, W)`` or ``(H, W, 1)``."""
 
     def header(self) -> MaskHeader:
+        if self.path.suffix.lower() == ".npy":
+            image = _array_image(self.path)
+            return MaskHeader((image.height, image.width), image.mode)
         with open_with_pillow(self.path) as image:
             data = read_file(self.path) if image.format == "WEBP" else b""
             return MaskHeader((image.height, image.width), image.mode, lossy_codec(image, data))
 
     def decode(self) -> DecodedMask:
+        if self.path.suffix.lower() == ".npy":
+            return DecodedMask(str(self), _array_image(self.path))
         return decode_mask(read_file(self.path), str(self))
+
+
+def _array_image(path: Path) -> Image.Image:
+    values = next(iter(read_arrays(path).values()))
+    plane = values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
+    if plane.ndim != 2 or plane.dtype.kind not in "uib" or not plane.size:
+        raise InputError(f"an array {values.shape} of {values.dtype}, expected whole numbers (H, W)")
+    return Image.fromarray(
+        plane.astype(np.uint8 if plane.dtype.itemsize == 1 and plane.dtype.kind != "i" else np.int32)
+    )
 
 
 def decode_mask(data: bytes, name: str) -> DecodedMask:

@@ -195,9 +195,10 @@ def open_raster(path: str | Path) -> Iterator[Raster]:
                 yield TurnedRaster(raster, orientation)
 
 
-def is_windowed(path: Path, channels: int = 3) -> bool:
+def is_windowed(path: Path, channels: int = 3, dtype: str = "uint8") -> bool:
     """Whether an image is read in windows: an array, or a TIFF that knows its place on the earth, is large, or is for a
-    network of other channels than red, green and blue, which decoding would make of it; if rasterio is installed.
+    network of other channels than red, green and blue of 8 bits, which decoding would make of it; if rasterio is
+    installed.
     """
     suffix = path.suffix.lower()
     if suffix in ARRAY_SUFFIXES:
@@ -206,7 +207,12 @@ def is_windowed(path: Path, channels: int = 3) -> bool:
         return False
     try:
         with open_raster(path) as raster:
-            return channels != 3 or raster.georeference is not None or raster.height * raster.width > WHOLE
+            return (
+                channels != 3
+                or dtype != "uint8"
+                or raster.georeference is not None
+                or raster.height * raster.width > WHOLE
+            )
     except ImageError:  # reading it as an ordinary image says what is wrong
         return False
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atrous.data.files.exif import TURNS, turn_array
-from atrous.data.files.tiff_tags import main_page, read_pages
+from atrous.data.files.tiff_tags import TiffPage, main_page, read_pages
 
 if TYPE_CHECKING:
     from atrous.data.files.rasters import Raster, Span
@@ -19,14 +19,19 @@ _BESIDE = range(5, 9)
 """The orientations that make rows of columns."""
 
 
-def tiff_orientation(path: Path) -> int:
-    """The orientation, 1 to 8, that a TIFF's tags name; 1 if they name none."""
+def read_main_page(path: Path) -> TiffPage | None:
+    """The tags of the image that a TIFF is about; None if they can't be read."""
     if not path.stat().st_size:
-        return 1
+        return None
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         pages = read_pages(cast(bytes, data))  # slices of a map are bytes
-    orientation = main_page(pages).orientation if pages else 1
-    return orientation if orientation in TURNS else 1
+    return main_page(pages) if pages else None
+
+
+def tiff_orientation(path: Path) -> int:
+    """The orientation, 1 to 8, that a TIFF's tags name; 1 if they name none."""
+    page = read_main_page(path)
+    return page.orientation if page and page.orientation in TURNS else 1
 
 
 class TurnedRaster:

@@ -57,8 +57,9 @@ class DatasetSource(Described, Protocol):
     def root(self) -> Path:
         """The folder that contains its files."""
 
-    extras: Extras
-    """Additional channels and auxiliary masks."""
+    @property
+    def extras(self) -> Extras:
+        """Additional channels and auxiliary masks, and what the images contain."""
 
     def list_file(self, split: str) -> Path:
         """The file or folder that lists a split, whether or not it exists."""

@@ -7,15 +7,16 @@ from functools import cached_property
 from pathlib import Path
 
 from atrous.data.extras import Extras
-from atrous.data.files.find import SUFFIXES, FoundImage, composed, find_images, has_images
+from atrous.data.files.find import WITH_ARRAYS, FoundImage, composed, find_images, has_images
 from atrous.data.files.images import ImageError
 from atrous.data.files.mask_form import MaskForm
 from atrous.data.files.masks import MaskError, MaskFile
+from atrous.data.files.stored import find_form
 from atrous.data.finding_kinds import FindingKind
 from atrous.data.findings import Finding, Item
 from atrous.data.sources.base import Listed
 from atrous.data.sources.guess import guess_form, indented, refuse_sorted_palettes
-from atrous.data.sources.labels_toml import read_form, toml_of, with_background
+from atrous.data.sources.labels_toml import read_form, read_image_form, toml_of, with_background
 from atrous.data.sources.names import closest, did_you_mean, drawn_for_validation, folders_in, lists_in, read_lines
 from atrous.data.sources.seen_masks import SeenMask, every_value, masks_seen
 from atrous.errors import DatasetError
@@ -37,8 +38,6 @@ class Folder:
     """
 
     kind = "folder"
-    extras = Extras()
-    repairable = True
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -59,10 +58,20 @@ class Folder:
         return self.root / "labels.toml"
 
     @cached_property
+    def extras(self) -> Extras:
+        """What the images contain: as ``labels.toml`` declares it, else as the header of the first one says."""
+        declared = read_image_form(self.labels_file)
+        return Extras(images=declared or find_form(next(iter(self.images.values()))[0]))
+
+    @property
+    def repairable(self) -> bool:
+        return self.extras.images.is_rgb  # a repaired copy has PNGs
+
+    @cached_property
     def images(self) -> dict[str, list[Path]]:
         """The images by name: the path below ``images/`` without suffix, which two may share."""
         images: dict[str, list[Path]] = {}
-        for image in find_images([self.root / "images"]):
+        for image in find_images([self.root / "images"], WITH_ARRAYS):
             images.setdefault(_name(image), []).append(image.path)
         return images
 
@@ -70,7 +79,7 @@ class Folder:
     def masks(self) -> dict[str, Path]:
         """The masks by the same names; of two with one name, the PNG."""
         try:
-            found = [(_name(image), image.path) for image in find_images([self._masks])]
+            found = [(_name(image), image.path) for image in find_images([self._masks], WITH_ARRAYS)]
         except ImageError:
             return {}
         return dict(sorted(found, key=lambda named: named[1].suffix.lower() == ".png"))
@@ -189,7 +198,7 @@ class Folder:
     def _known(self, line: str) -> str:
         """The name of an image as a list has it: with or without suffix, ``./`` or ``images/`` in front."""
         path = Path(composed(line))
-        name = (path.with_suffix("") if path.suffix.lower() in SUFFIXES else path).as_posix()
+        name = (path.with_suffix("") if path.suffix.lower() in WITH_ARRAYS else path).as_posix()
         below = name.removeprefix("images/")
         return below if below in self.images else name
 

@@ -1,4 +1,4 @@
-"""How the masks of a folder are written, as its ``labels.toml`` declares it."""
+"""How the masks of a folder are written, and what its images contain, as its ``labels.toml`` declares it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
+from atrous.data.files.image_form import ImageForm
 from atrous.data.files.mask_form import Encoding, MaskForm
 from atrous.errors import DatasetError, InputError
 from atrous.label_sets import VOC
 from atrous.labels import Color, LabelSet
 
-KEYS = ("names", "colors", "encoding", "values", "ignore", "orientation", "divisor")
+KEYS = ("names", "colors", "encoding", "values", "ignore", "orientation", "divisor", "images")
+
+_IMAGE_KEYS = {"channels": "5", "dtype": '"uint16"', "color": "false"}
 
 
 def read_form(file: Path) -> MaskForm:
@@ -29,8 +32,29 @@ def read_form(file: Path) -> MaskForm:
         raise DatasetError(
             f'{file}: {error}; expected names = ["background", ...], and if wanted colors = [[r, g, b], ...], '
             'encoding = "index", "rgb" or "objects", values = [the value on disk of each class], ignore = [values, or '
-            'colours of RGB masks], orientation = "upright" or "stored", divisor = what class × divisor + object has'
+            'colours of RGB masks], orientation = "upright" or "stored", divisor = what class × divisor + object has, '
+            'and [images] with channels = 5, dtype = "uint16"'
         ) from error
+
+
+def read_image_form(file: Path) -> ImageForm | None:
+    """What images contain, if a ``labels.toml`` declares it; what is wrong with the file is for :func:`read_form`."""
+    try:
+        return _image_form(tomllib.loads(read_text(file)).get("images"))
+    except (OSError, RecursionError, ValueError):
+        return None
+
+
+def _image_form(table: Any) -> ImageForm | None:
+    if table is None:
+        return None
+    if not isinstance(table, dict) or not table.keys() <= _IMAGE_KEYS.keys():
+        expected = ", ".join(f"{key} = {example}" for key, example in _IMAGE_KEYS.items())
+        raise InputError(f"[images] is {json.dumps(table)}; expected {expected}")
+    if not isinstance(color := table.get("color", False), bool):
+        raise InputError(f"color is {color!r}, expected true or false")
+    channels, dtype = table.get("channels", 3), table.get("dtype", "uint8")
+    return ImageForm(channels, dtype, table.get("color", channels == 3 and dtype == "uint8"))
 
 
 def read_text(file: Path) -> str:
@@ -58,6 +82,7 @@ def _form(table: Mapping[str, Any]) -> MaskForm:
             raise InputError(f"{key} is {value}, expected a list; write {key} = [{value}]")
     if "names" not in table:
         raise InputError("names is missing")
+    _image_form(table.get("images"))
     encoding, orientation = table.get("encoding", "index"), table.get("orientation")
     if encoding not in get_args(Encoding):
         raise InputError(f"encoding is {encoding!r}")
@@ -154,11 +179,14 @@ def _value(value: Any, key: str, largest: int) -> int:
     return value
 
 
-def toml_of(form: MaskForm) -> str:
-    """Write a form as the text of a ``labels.toml``: names, and whatever differs from the defaults."""
+def toml_of(form: MaskForm, images: ImageForm | None = None) -> str:
+    """Write a form, and what images contain, as the text of a ``labels.toml``: names, and what is not as usual."""
     lines = [f"names = {json.dumps(form.label_set.names, ensure_ascii=False)}"]
     if form.label_set.colors != LabelSet(form.label_set.names).colors:
         lines.append(f"colors = {json.dumps(form.label_set.colors)}")
     lines += [f"values = {json.dumps(form.values)}"] if form.values else []
     lines += [f'orientation = "{form.orientation}"'] if form.orientation else []
+    if images and not images.is_rgb:
+        color = "true" if images.color else "false"
+        lines += ["", "[images]", f"channels = {images.channels}", f'dtype = "{images.dtype}"', f"color = {color}"]
     return "\n".join(lines) + "\n"

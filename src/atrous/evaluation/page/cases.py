@@ -65,8 +65,7 @@ def segment_again(
         except (AtrousError, OSError) as error:
             found.lost.append(f"An image that was evaluated can't be read any more: {error}")
             continue
-        shown = sample.shown if sample.image.shape[2] > 2 else np.repeat(sample.image[..., :1], 3, axis=2)
-        found.shown[index] = Case(sample.name, caption, shown, masks, errors)
+        found.shown[index] = Case(sample.name, caption, sample.shown, masks, errors)
     return found
 
 
