@@ -12,7 +12,7 @@ FLOORS = [
     {"dataset"},
     {"wrap"},
     {"sources", "class_tables"},
-    {"stats", "augment", "balance", "loading", "contact_sheet", "writers", "folder_writer"},
+    {"channel_stats", "windows", "stats", "augment", "balance", "loading", "contact_sheet", "writers", "folder_writer"},
     {"doctor"},
     {"opening", "export", "splitting", "tiling"},
 ]

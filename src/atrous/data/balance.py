@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.data.augment import Augment
-from atrous.data.dataset import Dataset, Sample
+from atrous.data.augment import Augmentation
+from atrous.data.dataset import Dataset, Sample, region
 from atrous.data.files.threads import Progress, read_all
 
 LEAST_SHARE = 0.002
@@ -78,7 +78,7 @@ class CopyPaste:
         probability: of pasting into a sample, 0–1.
     """
 
-    augmentation: Augment
+    augmentation: Augmentation
     dataset: Dataset
     donors: Sequence[NDArray[np.int64]]
     shares: NDArray[np.float64]
@@ -86,7 +86,7 @@ class CopyPaste:
 
     @classmethod
     def of_rare_classes(
-        cls, augmentation: Augment, dataset: Dataset, presence: NDArray[np.bool_], probability: float
+        cls, augmentation: Augmentation, dataset: Dataset, presence: NDArray[np.bool_], probability: float
     ) -> CopyPaste:
         """Choose classes in inverse proportion to the number of images that show them."""
         images = presence.sum(axis=0)
@@ -102,7 +102,7 @@ class CopyPaste:
         if random.random() >= self.probability or seen.auxiliary_masks:
             return seen
         label = int(random.choice(len(self.shares), p=self.shares))
-        other = self.augmentation(self.dataset[int(random.choice(self.donors[label]))], random)
+        other = self.augmentation(region(self.dataset, int(random.choice(self.donors[label]))), random)
         pasted = other.mask == label
         image = np.where(pasted[..., None], other.image, seen.image)
         return replace(seen, image=image, mask=np.where(pasted, other.mask, seen.mask))

@@ -122,6 +122,24 @@ def check_sample(sample: object, dtype: str = "uint8") -> None:
             raise DatasetError(f"its {what} is {array.dtype} {array.shape}, expected {expected}")
 
 
+def surrounded(dataset: Dataset, index: int) -> Sample:
+    """A sample as an evaluation shows it to a network: a part of a large image with what lies around it, which its mask
+    ignores (:mod:`atrous.data.windows`); other samples as they are.
+    """
+    read = getattr(dataset, "surrounded", dataset.__getitem__)
+    sample: Sample = read(index)
+    return sample
+
+
+def region(dataset: Dataset, index: int) -> Sample:
+    """What a training crops from: around a part of a large image, arrays that are read where they are sliced
+    (:mod:`atrous.data.windows`); other samples as they are.
+    """
+    read = getattr(dataset, "region", dataset.__getitem__)
+    sample: Sample = read(index)
+    return sample
+
+
 @dataclass(frozen=True)
 class Subset:
     """Some samples of a dataset.
@@ -151,6 +169,9 @@ class Subset:
 
     def __getitem__(self, index: int) -> Sample:
         return self.dataset[self.indices[index]]
+
+    def surrounded(self, index: int) -> Sample:
+        return surrounded(self.dataset, self.indices[index])
 
 
 def subset(dataset: Dataset, count: int) -> Dataset:

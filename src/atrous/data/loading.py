@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from atrous.data.augment import Augment
-from atrous.data.balance import draw_epoch
-from atrous.data.dataset import Dataset, check_sample, dataset_extras
+from atrous.data.augment import Augment, Augmentation
+from atrous.data.balance import CopyPaste, draw_epoch
+from atrous.data.dataset import Dataset, Sample, check_sample, dataset_extras, region
 from atrous.errors import AtrousError, DatasetError, InputError
 from atrous.labels import Mask
 
@@ -48,12 +48,13 @@ class _Examples(TorchDataset[Example | Exception]):
 
     def __init__(self, dataset: Dataset, augmentation: Augment, seed: int) -> None:
         self.dataset, self.augmentation, self.seed = dataset, augmentation, seed
+        self.read = region if isinstance(augmentation, Augmentation | CopyPaste) else _whole  # others want arrays
         self.dtype = dataset_extras(dataset).images.dtype
 
     def __getitem__(self, place: Place) -> Example | Exception:
         epoch, number = place
         try:
-            sample = self.dataset[number % len(self.dataset)]
+            sample = self.read(self.dataset, number % len(self.dataset))
         except (ValueError, OSError) as error:
             return error  # a value, since raised in a worker it would arrive wrapped in the worker's traceback
         try:
@@ -66,6 +67,10 @@ class _Examples(TorchDataset[Example | Exception]):
             return DatasetError(f"augmentation of {sample.name}: {error}")
         auxiliary = {name: _labels(mask) for name, mask in augmented.auxiliary_masks.items()}
         return _tensor(augmented.image), _labels(augmented.mask), augmented.name, auxiliary
+
+
+def _whole(dataset: Dataset, index: int) -> Sample:
+    return dataset[index]
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:

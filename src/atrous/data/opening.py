@@ -7,6 +7,7 @@ from atrous.data.doctor.list_rules import absent_files
 from atrous.data.findings import errors_of
 from atrous.data.sources.base import list_pairs
 from atrous.data.sources.registry import find_opener, find_source, open_registered
+from atrous.data.windows import WindowedDataset
 from atrous.errors import DatasetError
 
 
@@ -43,4 +44,5 @@ def open_dataset(spec: str, split: str) -> Dataset:
     if findings := errors_of(absent_files(source, {split: pairs})):
         raise DatasetError(f"'{spec}', split '{split}': " + "\n".join(finding.sentence() for finding in findings))
     name = f"{spec.partition(':')[0]}:{split}"
-    return PairedDataset(name, source.form(), tuple((pair.image, pair.mask) for pair in pairs), source.extras)
+    data = PairedDataset(name, source.form(), tuple((pair.image, pair.mask) for pair in pairs), source.extras)
+    return WindowedDataset.of(data)

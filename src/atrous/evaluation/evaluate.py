@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atrous.data.dataset import Dataset, Sample, check_sample, dataset_extras, dataset_name, require_dataset
+from atrous.data.dataset import Dataset, Sample, check_sample, dataset_extras, dataset_name, require_dataset, surrounded
 from atrous.errors import DatasetError, InputError
 from atrous.evaluation.classes import label_table
 from atrous.evaluation.details import Details
@@ -266,7 +266,7 @@ def _read_ahead(dataset: Dataset, indices: Sequence[int]) -> Iterator[Sample]:
 
 
 def _read(dataset: Dataset, index: int) -> Sample:
-    sample = dataset[index]
+    sample = surrounded(dataset, index)
     try:
         check_sample(sample, dataset_extras(dataset).images.dtype)
     except DatasetError as error:

@@ -15,7 +15,8 @@ import numpy as np
 from atrous.data.files.find import FoundImage, find_images
 from atrous.data.files.image_form import ImageForm
 from atrous.data.files.images import DecodedImage, ImageError, open_image
-from atrous.data.files.rasters import choose_bands, is_windowed
+from atrous.data.files.raster_values import choose_bands
+from atrous.data.files.rasters import is_windowed
 from atrous.data.files.stored import read_as
 from atrous.errors import InputError
 from atrous.inference.exported import ExportedPredictor, check_inference, check_outputs

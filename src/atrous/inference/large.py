@@ -22,8 +22,8 @@ from atrous.data.files.eight_bits import shown_pixels, stretch
 from atrous.data.files.exif import Pixels
 from atrous.data.files.find import FoundImage
 from atrous.data.files.mask_rows import write_geotiff_rows, write_png_rows
-from atrous.data.files.rasters import EightBits, Raster, import_rasterio, open_raster
-from atrous.data.files.stored import StoredValues
+from atrous.data.files.raster_values import EightBits, StoredValues
+from atrous.data.files.rasters import Raster, import_rasterio, open_raster
 from atrous.errors import InputError
 from atrous.files import write_atomically
 from atrous.inference.fast import give_back_freed_memory

@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from atrous.data.dataset import Dataset, Sample, dataset_extras, dataset_name
+from atrous.data.dataset import Dataset, Sample, dataset_extras, dataset_name, surrounded
 from atrous.evaluation.evaluate import Evaluation, evaluate
 from atrous.inference.prepare import Precision
 from atrous.inference.test_time import Inference, View
@@ -101,7 +101,7 @@ class _Masks:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> Sample:
-        sample = self.dataset[index]
+        sample = surrounded(self.dataset, index)
         self.waiting.append(torch.from_numpy(np.ascontiguousarray(sample.mask)))
         return sample
 

@@ -11,7 +11,8 @@ from PIL import Image
 
 from atrous.data.files.images import ImageError, open_image, read_image
 from atrous.data.files.mask_rows import write_geotiff_rows, write_png_rows
-from atrous.data.files.rasters import EightBits, Georeference, open_raster
+from atrous.data.files.raster_values import EightBits
+from atrous.data.files.rasters import Georeference, open_raster
 from atrous.labels import LabelSet
 
 rasterio = pytest.importorskip("rasterio", reason="needs the extra geo")

@@ -8,7 +8,9 @@ import pytest
 
 from atrous.data.files.eight_bits import shown_pixels
 from atrous.data.files.image_form import ImageForm
-from atrous.data.files.images import ImageError
+from atrous.data.files.images import ImageError, open_image
+from atrous.data.files.masks import MaskError, MaskFile
+from atrous.data.files.raster_values import EightBits, StoredValues
 from atrous.data.files.rasters import open_dataset
 from atrous.data.files.stored import find_form, open_stored, read_as
 from atrous.errors import InputError
@@ -122,3 +124,36 @@ def test_what_is_shown_of_deep_images_is_stretched() -> None:
     shown = shown_pixels(ramp)
     assert (shown.shape, shown.dtype, shown.min(), shown.max()) == ((100, 100, 3), np.uint8, 0, 255)
     assert abs(int(shown[50, 0, 0]) - 127) <= 1
+
+
+@pytest.mark.parametrize("nodata", [None, 0])
+def test_missing_tiles_are_refused_or_nodata_never_read(nodata: int | None, tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    form = {"driver": "GTiff", "count": 3, "height": 96, "width": 64, "dtype": "uint8", "photometric": "rgb"}
+    tiles = {"tiled": True, "blockxsize": 32, "blockysize": 32, "sparse_ok": True, "nodata": nodata}
+    with open_dataset(path, "w", **form, **tiles) as file:
+        file.write(np.full((3, 32, 64), 200, np.uint8), window=((0, 32), (0, 64)))
+    with pytest.raises(ImageError, match=r"a\.tif: a TIFF that lacks 4 of its tiles .*gdal_translate"):
+        open_image(path)
+    with pytest.raises(MaskError, match="lacks 4 of its tiles"):
+        MaskFile(path).open()
+    with open_stored(path) as raster:
+        if nodata is None:
+            message = r"a\.tif: 4 tiles are missing .*row 32, column 0, on.*nodata value.*gdal_edit.py -a_nodata"
+            for values in (lambda: StoredValues(raster, ImageForm(), "a"), lambda: EightBits(raster, 3, None, "a")):
+                with pytest.raises(ImageError, match=message):
+                    values()
+            return
+        read, absent = StoredValues(raster, ImageForm(), "a").read_measured((0, 96), (0, 64))
+        np.testing.assert_array_equal(absent, np.arange(96)[:, None].repeat(64, 1) >= 32)
+        assert (read == 200).all()
+
+
+def test_missing_strips_of_other_programs_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.full((40, 30), 9, np.uint8), rowsperstrip=10, photometric="minisblack")
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        offsets = list(file.pages[0].tags["StripOffsets"].value)
+        file.pages[0].tags["StripOffsets"].overwrite([*offsets[:-1], 0])
+    with pytest.raises(ImageError, match="lacks 1 of its tiles"):
+        open_image(path)

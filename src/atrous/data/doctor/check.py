@@ -31,6 +31,8 @@ from atrous.errors import DatasetError
 
 SAMPLE = 64
 """How many masks the quick check before a training reads whole."""
+FEW = 16
+"""How many windows of a large one it reads."""
 
 
 def check(spec: str, splits: Sequence[str] = (), progress: Progress | None = None) -> Checkup:
@@ -83,7 +85,7 @@ def quick_check(spec: str, splits: Sequence[str]) -> list[Finding]:
     pairs, images = _existing(lists), source.extras.images
     facts = dict(zip(pairs, read_all(lambda pair: glance(pair.image, pair.mask, images), pairs), strict=True))
     sample = pairs[:: len(pairs) // SAMPLE + 1]
-    for pair, mask in zip(sample, read_all(lambda pair: look_at_mask(pair.mask, form), sample), strict=True):
+    for pair, mask in zip(sample, read_all(lambda pair: look_at_mask(pair.mask, form, FEW), sample), strict=True):
         facts[pair] = PairFacts(facts[pair].image, mask)
     form = with_known_colors(form, facts)
     about = _more_than(unclear, findings_about(source, form, facts))

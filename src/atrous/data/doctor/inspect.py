@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -17,16 +18,22 @@ from atrous.data.files.exif import Pixels, orientation_of, upright_size
 from atrous.data.files.image_form import ImageForm, Values
 from atrous.data.files.images import DecodedImage, ImageError, open_image
 from atrous.data.files.mask_form import MaskForm
-from atrous.data.files.masks import MaskError, MaskRef
+from atrous.data.files.mask_windows import MaskWindows, mask_is_windowed
+from atrous.data.files.masks import DecodedMask, MaskError, MaskRef
 from atrous.data.files.orientation import Size, agreement, size_of, upright_fit
 from atrous.data.files.pillow import open_with_pillow
-from atrous.data.files.rasters import ARRAY_SUFFIXES
+from atrous.data.files.rasters import ARRAY_SUFFIXES, WHOLE
 from atrous.data.files.stored import read_as, stored_size
 from atrous.data.sources.seen_masks import NO_VOID, Void, void_in
-from atrous.labels import Color, Mask
+from atrous.data.windows import cells_of, is_large
+from atrous.errors import InputError
+from atrous.labels import Color, LabelSet, Mask
 
 RGB = ImageForm()
 """Ordinary images."""
+RGB_MASKS = MaskForm(LabelSet.numbered(2), "rgb")
+"""Of a mask of which only size and colours are asked."""
+T = TypeVar("T", int, Color)
 MOST_COLORS = 1000
 """A mask with more colours is not a mask of classes; only the most frequent colours are kept."""
 
@@ -103,11 +110,15 @@ class PairFacts:
 
 def glance(image: Path, mask: MaskRef, images: ImageForm = RGB) -> PairFacts:
     """Read the headers of an image, which is to contain what a form says, and its mask."""
-    return PairFacts(_glance_at_image(image, images), _glance_at_mask(mask))
+    large = is_large(image, mask, images)
+    image_facts = _stored_facts(image, images) if large else _glance_at_image(image, images)
+    return PairFacts(image_facts, look_at_mask(mask, RGB_MASKS, 1) if large else _glance_at_mask(mask))
 
 
 def look(image_file: Path, mask: MaskRef, form: MaskForm, images: ImageForm = RGB) -> PairFacts:
     """Read every pixel of an image and its mask, written in given forms."""
+    if is_large(image_file, mask, images):
+        return PairFacts(_stored_facts(image_file, images), look_at_mask(mask, form))
     mask_facts, drawn = _look_at_mask(mask, form)
     try:
         image = read_as(image_file, images)
@@ -126,17 +137,41 @@ def look_at_arrays(image: Values, mask: Mask) -> PairFacts:
     return PairFacts(ImageFacts(size_of(image), 1, digest=_digest(image), thumbnail=_thumbnail(image)), values)
 
 
-def look_at_mask(mask: MaskRef, form: MaskForm) -> MaskFacts | str:
-    """Read every pixel of a mask."""
-    return _look_at_mask(mask, form)[0]
+def look_at_mask(mask: MaskRef, form: MaskForm, most: int | None = None) -> MaskFacts | str:
+    """Read every pixel of a mask; of a large one that can be read in windows, at most so many of these."""
+    try:
+        windows = MaskWindows(mask, form) if mask_is_windowed(mask) else None
+        if windows is None or windows.size[0] * windows.size[1] <= WHOLE:
+            return _look_at_mask(mask, form)[0]
+        cells = list(cells_of(windows.size))
+        chosen = cells[:: -(-len(cells) // (most or len(cells)))]
+        found = [_facts_of(windows.decode(rows, columns), mask, form)[0] for rows, columns in chosen]
+    except InputError as error:
+        return _reason(error, mask)
+    return replace(reduce(_together, found), size=windows.size, digest=b"")
+
+
+def _together(one: MaskFacts, other: MaskFacts) -> MaskFacts:
+    """The facts about two windows of one mask."""
+    return replace(
+        one,
+        values=_sum(one.values, other.values),
+        colors=_sum(one.colors, other.colors),
+        palette=one.palette | other.palette,
+        void=one.void + other.void,
+        problem=one.problem or other.problem,
+    )
+
+
+def _sum(one: dict[T, int] | None, other: dict[T, int] | None) -> dict[T, int] | None:
+    if one is None or other is None:
+        return None
+    return {key: one.get(key, 0) + other.get(key, 0) for key in one | other}
 
 
 def _glance_at_image(path: Path, form: ImageForm) -> ImageFacts | str:
     if not form.is_rgb or path.suffix.lower() in ARRAY_SUFFIXES:
-        try:
-            return ImageFacts(stored_size(path, form), 1)
-        except ImageError as error:
-            return _reason(error, path)
+        return _stored_facts(path, form)
     try:
         with open_with_pillow(path) as image:
             return ImageFacts(upright_size(image), orientation_of(image))
@@ -145,6 +180,13 @@ def _glance_at_image(path: Path, form: ImageForm) -> ImageFacts | str:
             return _image_facts(open_image(path))
         except ImageError as error:
             return _reason(error, path)
+
+
+def _stored_facts(path: Path, form: ImageForm) -> ImageFacts | str:
+    try:
+        return ImageFacts(stored_size(path, form), 1)
+    except ImageError as error:
+        return _reason(error, path)
 
 
 def _image_facts(image: DecodedImage, digest: bytes = b"", thumbnail: bytes = b"") -> ImageFacts:
@@ -167,6 +209,11 @@ def _look_at_mask(ref: MaskRef, form: MaskForm) -> tuple[MaskFacts | str, NDArra
         mask = ref.open()
     except MaskError as error:
         return _reason(error, ref), None
+    return _facts_of(mask, ref, form)
+
+
+def _facts_of(mask: DecodedMask, ref: MaskRef, form: MaskForm) -> tuple[MaskFacts, NDArray[np.uint8] | None]:
+    """The facts about a decoded mask, and its values or colours."""
     seen = MaskFacts((mask.image.height, mask.image.width), mask.image.mode, mask.lossy)
     if seen.lossy:
         return seen, None

@@ -29,7 +29,7 @@ from atrous.data.files.partial import FORMATS, partial_note
 from atrous.data.files.pillow import open_with_pillow, refuse_misread, unread_bands
 from atrous.data.files.signatures import describe
 from atrous.data.files.tiff import left_out, opencv_reads, pillow_reads, read_tiff
-from atrous.data.files.tiff_tags import BIG_ENDIAN_BIGTIFF, TiffPage, main_page, read_pages
+from atrous.data.files.tiff_tags import BIG_ENDIAN_BIGTIFF, TiffPage, main_page, read_pages, refuse_missing
 from atrous.errors import InputError
 
 _AT_ONCE = 2**20
@@ -157,6 +157,7 @@ def _decode_tiff(data: bytes) -> DecodedImage | None:
     if not pages:
         return None
     page = main_page(pages)
+    refuse_missing(page)
     notes = []
     if page is not pages[0]:
         notes.append(f"the file begins with a thumbnail, {pages[0].width}×{pages[0].height}; its main image is read")

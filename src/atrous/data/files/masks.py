@@ -270,7 +270,15 @@ def read_mask(ref: MaskRef, form: MaskForm) -> Mask:
         MaskError: missing, unreadable, lossy, written in another form, values outside the classes, or a palette in
             another order than the classes.
     """
-    mask = ref.open()
+    return labels_of(ref.open(), form)
+
+
+def labels_of(mask: DecodedMask, form: MaskForm) -> Mask:
+    """The labels of a decoded mask, or of a part of one: uint8 ``(H, W)``.
+
+    Raises:
+        MaskError: as :func:`read_mask`.
+    """
     return _from_colors(mask, form) if form.encoding == "rgb" else _from_values(mask, form)
 
 

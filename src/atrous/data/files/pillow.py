@@ -12,7 +12,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from atrous.data.files.limits import check_pixels
 from atrous.data.files.png import SIGNATURE, check_png
 from atrous.data.files.tiff import pillow_reads
-from atrous.data.files.tiff_tags import RGB, TiffPage, page_of, read_pages
+from atrous.data.files.tiff_tags import RGB, TiffPage, page_of, read_pages, refuse_missing
 from atrous.errors import InputError
 
 _pillow_limit = threading.Lock()
@@ -55,6 +55,8 @@ def refuse_misread(image: Image.Image) -> None:
         InputError: bands, depths or planes that it misreads, or a thumbnail.
     """
     page = _tiff_page(image)
+    if page:
+        refuse_missing(page)
     if page and page.reduced:
         raise InputError(f"a TIFF that begins with a thumbnail ({page}); expected the image itself on its first page")
     if page and not pillow_reads(page):

@@ -4,6 +4,7 @@ arrays; other images are decoded whole, within the limit of :mod:`atrous.data.fi
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,8 +16,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from atrous.data.files.eight_bits import dark_note
-from atrous.data.files.exif import Pixels
 from atrous.data.files.images import ImageError, open_image
 from atrous.data.files.turned import TurnedRaster, tiff_orientation
 
@@ -26,8 +25,7 @@ CACHE_BYTES = 64 * 2**20
 """What GDAL may keep of the blocks that it has read or is to write."""
 WHOLE = 2**24
 """Pixels up to which a TIFF without a place on the earth is decoded whole, like any other image."""
-_ROWS = 512
-"""Rows that are read at once to find the range of the values."""
+_OPENING = threading.Lock()
 
 Span = tuple[int, int]
 """First row or column, and the one after the last."""
@@ -111,12 +109,12 @@ class TiffRaster:
     """
 
     def __init__(self, dataset: Any, path: Path) -> None:
-        from rasterio.enums import ColorInterp  # type: ignore[import-untyped]
+        from rasterio.enums import ColorInterp, Interleaving  # type: ignore[import-untyped]
 
         self.dataset, self.path = dataset, path
         self.height, self.width, self.bands = dataset.height, dataset.width, dataset.count
         self.dtype = np.dtype(dataset.dtypes[0])
-        self.palette = None
+        self._by_band, self.palette = Interleaving.band, None
         colors = dataset.colorinterp
         if colors[0] == ColorInterp.palette:
             table = dataset.colormap(1)
@@ -138,15 +136,56 @@ class TiffRaster:
         """Take the alpha band for one of measurements: many programs declare the fourth of any four bands as alpha."""
         self.alpha, self.tells_absent = None, self.nodata is not None
 
-    def read(self, rows: Span, columns: Span) -> NDArray[Any]:
+    @property
+    def compression(self) -> str:
+        """As rasterio calls it, such as DEFLATE; empty without one."""
+        found = self.dataset.compression
+        return str(found.name).upper() if found else ""
+
+    def require_complete(self) -> None:
+        """Refuse a file that lacks tiles, unless it says which value stands for pixels that are not there.
+
+        Raises:
+            ImageError: tiles are missing; they would be read as zeros.
+        """
+        if self.tells_absent or not (missing := list(self._missing_blocks())):
+            return
+        row, column = missing[0]
+        raise ImageError(
+            f"{self.path}: {len(missing):,} tiles are missing in the file (the first one from row {row}, column "
+            f"{column}, on), expected all of them, or a nodata value, whose pixels are then ignored: gdal_edit.py "
+            "-a_nodata 0 FILE, or copy it again"
+        )
+
+    def _missing_blocks(self) -> Iterator[tuple[int, int]]:
+        """The first row and column of each block that is not in the file."""
+        height, width = self.dataset.block_shapes[0]
+        planes = range(1, self.dataset.count + 1) if self.dataset.interleaving is self._by_band else (1,)
+        for down, top in enumerate(range(0, self.height, height)):
+            for across, left in enumerate(range(0, self.width, width)):
+                item = f"BLOCK_OFFSET_{across}_{down}"
+                if any(self.dataset.get_tag_item(item, "TIFF", bidx=band) is None for band in planes):
+                    yield top, left
+
+    def read_stored(self, rows: Span, columns: Span) -> NDArray[Any]:
+        """A window ``(h, w, bands)`` without palette.
+
+        Raises:
+            ImageError: the file is damaged there.
+        """
         try:
-            values = self.dataset.read(window=(rows, columns))
+            with _limited_cache():
+                values = self.dataset.read(window=(rows, columns))
         except rasterio_errors() as error:
             raise ImageError(
                 f"{self.path}: a damaged TIFF (rows {rows[0]} to {rows[1]} can't be read: {error}); expected a "
                 "complete one; copy or download it again"
             ) from error
-        return np.moveaxis(values, 0, -1) if self.palette is None else self.palette[values[0]]
+        return np.moveaxis(values, 0, -1)
+
+    def read(self, rows: Span, columns: Span) -> NDArray[Any]:
+        values = self.read_stored(rows, columns)
+        return values if self.palette is None else self.palette[values[..., 0]]
 
     def absent(self, values: NDArray[Any]) -> NDArray[np.bool_]:
         if self.alpha is not None:
@@ -178,21 +217,59 @@ def open_raster(path: str | Path) -> Iterator[Raster]:
         yield ArrayRaster(decoded.pixels, decoded.notes)
         return
     with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
+        raster = _open_tiff(path)
         try:
-            dataset = open_dataset(path)
-        except rasterio_errors() as error:
-            raise ImageError(f"{path}: expected a TIFF, but {error}; copy or download it again") from error
-        with dataset:
-            if len(set(dataset.dtypes)) > 1:
-                raise ImageError(
-                    f"{path}: bands of different types ({', '.join(dataset.dtypes)}), expected one; convert them with "
-                    "gdal_translate -ot"
-                )
-            raster, orientation = TiffRaster(dataset, path), tiff_orientation(path)
-            if orientation == 1 or raster.georeference is not None:  # a transform speaks of the stored pixels
-                yield raster
-            else:
-                yield TurnedRaster(raster, orientation)
+            yield raster
+        finally:
+            close_raster(raster)
+
+
+@contextmanager
+def _limited_cache() -> Iterator[None]:
+    """GDAL's own limit is 5 % of the machine's memory, in each process."""
+    import rasterio  # type: ignore[import-untyped]
+
+    if rasterio.env.hasenv():
+        yield
+        return
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
+        yield
+
+
+def open_kept(path: Path) -> Raster:
+    """Open a TIFF or an array to read windows of it until :func:`close_raster`.
+
+    Raises:
+        ImageError: as :func:`open_raster`.
+    """
+    return ArrayRaster(_open_array(path)) if path.suffix.lower() in ARRAY_SUFFIXES else _open_tiff(path)
+
+
+def close_raster(raster: Raster) -> None:
+    """Close the file of a raster."""
+    stored = raster.stored if isinstance(raster, TurnedRaster) else raster
+    if isinstance(stored, TiffRaster):
+        stored.dataset.close()
+
+
+def _open_tiff(path: Path) -> Raster:
+    try:
+        dataset = open_dataset(path)
+    except rasterio_errors() as error:
+        raise ImageError(f"{path}: expected a TIFF, but {error}; copy or download it again") from error
+    try:
+        if len(set(dataset.dtypes)) > 1:
+            raise ImageError(
+                f"{path}: bands of different types ({', '.join(dataset.dtypes)}), expected one; convert them with "
+                "gdal_translate -ot"
+            )
+        raster, orientation = TiffRaster(dataset, path), tiff_orientation(path)
+    except Exception:
+        dataset.close()
+        raise
+    if orientation == 1 or raster.georeference is not None:  # a transform speaks of the stored pixels
+        return raster
+    return TurnedRaster(raster, orientation)
 
 
 def is_windowed(path: Path, channels: int = 3, dtype: str = "uint8") -> bool:
@@ -220,7 +297,7 @@ def is_windowed(path: Path, channels: int = 3, dtype: str = "uint8") -> bool:
 def import_rasterio() -> ModuleType | None:
     """rasterio, of the extra ``geo``, if it is installed."""
     try:
-        import rasterio  # type: ignore[import-untyped]
+        import rasterio
         import rasterio.errors  # type: ignore[import-untyped]
     except ImportError:
         return None
@@ -231,7 +308,7 @@ def open_dataset(path: Path, mode: str = "r", **profile: Any) -> Any:
     """Open a dataset of rasterio, without its warning that an image has no place on the earth."""
     import rasterio
 
-    with warnings.catch_warnings():
+    with _OPENING, warnings.catch_warnings():  # which is of the whole process
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         return rasterio.open(path, mode, **profile)
 
@@ -262,88 +339,3 @@ def _open_array(path: Path) -> Any:
             f"{path}: an array {tuple(values.shape)} of {values.dtype}; expected numbers (H, W) or (H, W, bands)"
         )
     return values
-
-
-class EightBits:
-    """Windows of a raster as uint8, the way :func:`atrous.data.files.images.open_image` reads whole images: integers of
-    up to 16 bits keep their highest 8, other values are stretched from the range of the whole raster to 0 to 255.
-
-    Args:
-        raster: to read from.
-        channels: that a network takes. One band is repeated for three; of more bands the first are taken.
-        bands: which bands to take, counted from 1, in this order.
-
-    Attributes:
-        notes: those of the raster, and how its values are read.
-
-    Raises:
-        ImageError: fewer bands than channels, or bands that it does not have.
-    """
-
-    def __init__(self, raster: Raster, channels: int, bands: Sequence[int] | None, name: str) -> None:
-        self.raster = raster
-        self.chosen = choose_bands(raster.bands, channels, bands, name)
-        self.notes = raster.notes
-        if isinstance(raster, TiffRaster) and raster.alpha in self.chosen:
-            raster.read_alpha_as_values()
-        self.low, self.high = (0.0, 255.0) if raster.dtype == np.uint8 else self._range()
-        self.shift = 0 if raster.dtype == np.uint8 else None
-        if raster.dtype in (np.uint16, np.int16) and self.low >= 0:
-            self.shift = 8
-            if note := dark_note(int(self.high)):
-                self.notes = (*self.notes, note)
-        elif self.shift is None:
-            if self.low >= 0 and self.high <= 1:
-                self.low, self.high = 0.0, 1.0
-            stretched = f"{raster.dtype} values from {self.low:g} to {self.high:g} are read as 0 to 255"
-            self.notes = (*self.notes, stretched)
-
-    def read(self, rows: Span, columns: Span) -> Pixels:
-        """A window as uint8 ``(h, w, channels)``."""
-        return self._pixels(self.raster.read(rows, columns)[..., self.chosen])
-
-    def _pixels(self, values: NDArray[Any]) -> Pixels:
-        if self.shift is not None:
-            kept: Pixels = np.ascontiguousarray((values >> self.shift).astype(np.uint8, copy=False))
-            return kept
-        wide = np.nan_to_num(values.astype(np.float32))
-        scaled = (wide - self.low) * (255 / (self.high - self.low or 1))
-        stretched: Pixels = np.rint(scaled.clip(0, 255)).astype(np.uint8)
-        return stretched
-
-    def _range(self) -> tuple[float, float]:
-        """The smallest and largest measured value of the whole raster."""
-        lowest, highest = np.inf, -np.inf
-        for top in range(0, self.raster.height, _ROWS):
-            values = self.raster.read((top, min(top + _ROWS, self.raster.height)), (0, self.raster.width))
-            chosen = values[..., self.chosen].astype(np.float32)
-            measured = chosen[np.isfinite(chosen) & ~self.raster.absent(values)[..., None]]
-            if measured.size:
-                lowest, highest = min(lowest, float(measured.min())), max(highest, float(measured.max()))
-        return (lowest, highest) if lowest <= highest else (0.0, 1.0)
-
-
-def choose_bands(there: int, channels: int, bands: Sequence[int] | None, name: str) -> list[int]:
-    """The bands of an image that become a network's channels, counted from 0.
-
-    Args:
-        there: how many bands the image has. A single one is repeated for three channels.
-        channels: that the network takes.
-        bands: which to take, counted from 1, in this order; by default the first ones.
-        name: of the image, for errors.
-
-    Raises:
-        ImageError: fewer bands than channels, or bands that it does not have.
-    """
-    if bands is None:
-        if there == 1 and channels == 3:
-            return [0, 0, 0]
-        bands = range(1, channels + 1)
-    elif len(bands) != channels:
-        raise ImageError(f"{name}: {len(bands)} bands chosen, but the network takes {channels}")
-    if beyond := [band for band in bands if not 1 <= band <= there]:
-        raise ImageError(
-            f"{name}: {there} band{'s' if there > 1 else ''}, expected band {beyond[0]} for a network of "
-            f"{channels} channels; choose others, or use a model trained on {there}"
-        )
-    return [band - 1 for band in bands]

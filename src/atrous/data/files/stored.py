@@ -4,27 +4,24 @@ others where a dataset or a model says what is expected. Pixels that were not me
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from atrous.data.files.exif import orientation_of
-from atrous.data.files.image_form import ImageForm, Values, trained_dtype
+from atrous.data.files.image_form import ImageForm, trained_dtype
 from atrous.data.files.images import DecodedImage, ImageError, open_image, read_image_file
 from atrous.data.files.limits import check_pixels
 from atrous.data.files.pillow import open_with_pillow
+from atrous.data.files.raster_values import StoredValues
 from atrous.data.files.rasters import (
     ARRAY_SUFFIXES,
     TIFF_SUFFIXES,
     ArrayRaster,
     Raster,
-    Span,
-    TiffRaster,
-    choose_bands,
     import_rasterio,
     open_raster,
 )
@@ -145,62 +142,3 @@ def _decoded(path: Path) -> Raster:
         values = values[..., (2, 1, 0, 3)[: values.shape[2]]]
     raster = ArrayRaster(values)
     return raster if orientation == 1 else TurnedRaster(raster, orientation)
-
-
-class StoredValues:
-    """Windows of a raster as it is stored, for a network of such images.
-
-    Args:
-        raster: to read from.
-        form: what is expected.
-        name: of the image, for errors.
-        bands: which bands are the channels, counted from 1, in this order; by default all, but for an alpha band.
-        fill: what channels have where they were not measured; by default their mean in the window.
-
-    Raises:
-        ImageError: values of another type than the form's, or another number of channels.
-    """
-
-    def __init__(
-        self, raster: Raster, form: ImageForm, name: str, bands: Sequence[int] | None = None, fill: Sequence[float] = ()
-    ) -> None:
-        self.raster, self.form, self.fill = raster, form, tuple(fill)
-        self.notes = raster.notes
-        stored = raster.stored if isinstance(raster, TurnedRaster) else raster
-        alpha = stored.alpha if isinstance(stored, TiffRaster) else None
-        there = [band for band in range(raster.bands) if band != alpha or raster.bands == form.channels]
-        dtype = trained_dtype(raster.dtype)
-        if dtype != form.dtype or (bands is None and len(there) != form.channels):
-            found = f"{len(there)} channel{'s' if len(there) > 1 else ''} of {raster.dtype}"
-            raise ImageError(f"{name}: {found}, expected {form}; {_remedy(dtype, form)}")
-        self.chosen = there if bands is None else choose_bands(raster.bands, form.channels, bands, name)
-        if isinstance(stored, TiffRaster) and alpha in self.chosen:
-            stored.read_alpha_as_values()
-
-    def read(self, rows: Span, columns: Span) -> Values:
-        """A window ``(h, w, C)`` of the form's type, all of it finite."""
-        return self.read_measured(rows, columns)[0]
-
-    def read_measured(self, rows: Span, columns: Span) -> tuple[Values, NDArray[np.bool_]]:
-        """A window, and which of its pixels were not measured: bool ``(h, w)``."""
-        stored = self.raster.read(rows, columns)
-        absent = self.raster.absent(stored)
-        values = np.ascontiguousarray(stored[..., self.chosen].astype(self.form.dtype, copy=False))
-        missing = np.broadcast_to(absent[..., None], values.shape)
-        if values.dtype.kind == "f":
-            missing = missing | ~np.isfinite(values)
-            absent = missing.all(axis=2)
-        if missing.any():
-            for channel in range(values.shape[2]):
-                here, gone = values[..., channel], missing[..., channel]
-                measured = here[~gone]
-                mean = self.fill[channel] if self.fill else measured.mean(dtype=np.float64) if measured.size else 0
-                here[gone] = mean if here.dtype.kind == "f" else round(float(mean))
-        return values, absent
-
-
-def _remedy(dtype: str, form: ImageForm) -> str:
-    if dtype != form.dtype:
-        kinds = {"uint8": "Byte", "uint16": "UInt16", "int16": "Int16", "float32": "Float32"}
-        return f"convert it (gdal_translate -ot {kinds[form.dtype]}), with values on the scale of the training data"
-    return "store the bands of the training data (gdal_translate -b 1 -b 2 ...), or choose them (predict --bands)"

@@ -7,10 +7,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
+from atrous.errors import InputError
+
 _TYPES = {1: 1, 3: 2, 4: 4, 13: 4, 16: 8, 18: 8}
 """Size in bytes of the types of integers."""
 _MOST_VALUES, _MOST_PAGES = 4096, 64
 _SHORTEST = 16
+_STRIP_OFFSETS, _TILE_OFFSETS = 273, 324
+_MOST_OFFSETS = 2**16
 
 BIG_ENDIAN_BIGTIFF = b"MM\0+"
 """The first bytes of a kind of file whose tags Pillow can't read."""
@@ -53,6 +57,7 @@ class TiffPage:
         reduced: whether it is a thumbnail or a transparency mask of another image (tags 254 and 255).
         subordinate: file offsets of the images of tag 330.
         big_endian: whether the file stores the highest byte of a number first.
+        missing: tiles or strips that are not in the file: their offset (tags 324 and 273) is 0.
     """
 
     place: tuple[int, int | None]
@@ -69,6 +74,7 @@ class TiffPage:
     reduced: bool = False
     subordinate: tuple[int, ...] = field(default=(), repr=False)
     big_endian: bool = False
+    missing: int = 0
 
     @property
     def alpha(self) -> int:
@@ -122,6 +128,19 @@ def main_page(pages: list[TiffPage]) -> TiffPage:
     return max(larger, key=lambda page: (not page.reduced, page.pixels), default=first)
 
 
+def refuse_missing(page: TiffPage) -> None:
+    """Refuse a page that lacks tiles, which decoders take for zeros or read from anywhere.
+
+    Raises:
+        InputError: tiles are missing.
+    """
+    if page.missing:
+        raise InputError(
+            f"a TIFF that lacks {page.missing:,} of its tiles (their offset is 0), expected all of them; copy it "
+            "again, or fill them with zeros: gdal_translate IN.tif OUT.tif"
+        )
+
+
 def page_of(
     tags: Mapping[int, tuple[int, ...]], place: tuple[int, int | None] = (0, None), *, big_endian: bool
 ) -> TiffPage | None:
@@ -147,6 +166,7 @@ def page_of(
         reduced=bool(first(254, 0) & 0b101) or first(255, 1) == 2,
         subordinate=tags.get(330, ()),
         big_endian=big_endian,
+        missing=(tags.get(_TILE_OFFSETS) or tags.get(_STRIP_OFFSETS) or ()).count(0),
     )
 
 
@@ -172,7 +192,8 @@ def _read_tags(
     start, size, wide = (at + 8, 20, 8) if big else (at + 2, 12, 4)
     for entry in range(start, min(start + size * number(at, start - at), len(data) - size + 1), size):
         kind, count = number(entry + 2, 2), number(entry + 4, wide)
-        if kind not in _TYPES or not 0 < count <= _MOST_VALUES:
+        offsets = number(entry, 2) in (_STRIP_OFFSETS, _TILE_OFFSETS)
+        if kind not in _TYPES or not 0 < count <= (_MOST_OFFSETS if offsets else _MOST_VALUES):
             continue
         bytes_each, values = _TYPES[kind], entry + 4 + wide
         if bytes_each * count > wide:
