@@ -238,3 +238,43 @@ def test_a_turned_place_without_a_reference_system_is_kept(model: SegmentationMo
         assert (file.transform, file.crs) == (place, None)
     outlines = json.loads((tmp_path / "out/a.geojson").read_text())["features"]
     assert sum(f["properties"]["area"] for f in outlines) == pytest.approx(40 * 60 * 0.05)
+
+
+def test_probabilities_are_bands_of_bytes_that_say_their_scale(
+    model: SegmentationModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_raster(tmp_path / "city.tif")
+    outputs = OutputOptions(probabilities=True)
+    predict_files(model, [path], tmp_path / "whole", outputs=outputs)
+    with rasterio.open(tmp_path / "whole/city.probabilities.tif") as file:
+        stored, names, scales = file.read(), file.descriptions, file.scales
+        assert (file.nodata, file.crs.to_epsg(), tuple(file.transform)[:6]) == (255, 32632, PLACE)
+        assert "probability = value / 254" in file.tags()["values"]
+    assert (names, scales) == (model.label_set.names, (1 / 254,) * 4)
+    assert (stored[:, :20] == 255).all()
+    with rasterio.open(path) as file:
+        image = np.ascontiguousarray(np.moveaxis(file.read(), 0, -1))
+    exact = Predictor(model).segment(DecodedImage(image), keep_probabilities=True).probabilities(full_size=True)
+    assert np.abs(stored[:, 20:] / 254 - exact[:, 20:]).max() < 0.006  # half a step, and half precision
+
+    append = large_module.LabelStore.append
+
+    def die(self: large_module.LabelStore, labels: np.ndarray) -> None:
+        if self.rows >= 60:  # after the probabilities of these rows, before their labels
+            raise KeyboardInterrupt
+        append(self, labels)
+
+    predict_files(model, [path], tmp_path / "tiles", outputs=outputs, large=TILES)
+    monkeypatch.setattr(large_module.LabelStore, "append", die)
+    with pytest.raises(KeyboardInterrupt):
+        predict_files(model, [path], tmp_path / "out", outputs=outputs, large=TILES)
+    monkeypatch.setattr(large_module.LabelStore, "append", append)
+    report = predict_files(model, [path], tmp_path / "out", outputs=outputs, large=TILES)
+    assert any("an earlier run is continued from row" in note for note in report.notes)
+    with (
+        rasterio.open(tmp_path / "tiles/city.probabilities.tif") as once,
+        rasterio.open(tmp_path / "out/city.probabilities.tif") as resumed,
+    ):
+        np.testing.assert_array_equal(once.read(), resumed.read())
+    kept = predict_files(model, [tmp_path / "out", path], tmp_path / "out", outputs=outputs, large=TILES, resume=True)
+    assert (kept.kept, kept.failed) == (1, ())

@@ -47,7 +47,11 @@ def predict(
     crf: Crf = False,
     json: Annotated[bool, typer.Option("--json", help="Also write the area of each class.")] = False,
     probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="Also write the class probabilities (NumPy .npz).")
+        bool,
+        typer.Option(
+            "--probabilities",
+            help="Also write the class probabilities (NumPy .npz; of GeoTIFFs and arrays a GeoTIFF of bytes).",
+        ),
     ] = False,
     attention_maps: Annotated[
         bool, typer.Option("--attention-maps", help="Also draw the weight of each scale (attention_to_scale).")

@@ -26,7 +26,7 @@ from atrous.data.files.orientation import shown
 from atrous.data.files.raster_values import StoredValues
 from atrous.data.files.rasters import ARRAY_SUFFIXES, TIFF_SUFFIXES, WHOLE, Span, import_rasterio
 from atrous.errors import DatasetError
-from atrous.labels import IGNORE, LabelSet, Mask
+from atrous.labels import LabelSet, Mask, ignore_of
 
 CELL = 1024
 """Side of a cell in pixels."""
@@ -82,7 +82,7 @@ class WindowedPair:
     def mask(self, rows: Span, columns: Span) -> Mask:
         """A window of the mask ``(h, w)``; pixels that were not measured are ignored."""
         absent = self._read(rows, columns)[1]
-        return np.where(absent, np.uint8(IGNORE), self.labels.read(rows, columns))
+        return _ignoring(self.labels.read(rows, columns), absent)
 
     def absent(self, rows: Span, columns: Span) -> NDArray[np.bool_] | None:
         """The pixels of a window ``(h, w)`` that were not measured, if there are any."""
@@ -96,17 +96,22 @@ class WindowedPair:
         return self._last[1]
 
 
+def _ignoring(mask: Mask, absent: NDArray[np.bool_]) -> Mask:
+    return np.where(absent, ignore_of(mask), mask)
+
+
 class LazyWindow:
     """A window of a raster that looks like an array and is read where it is sliced by rows and columns.
 
     Args:
         read: reads a window.
         rows, columns: of this one.
+        dtype: of the values.
         channels: the rest of the shape.
     """
 
-    def __init__(self, read: Any, rows: Span, columns: Span, *channels: int) -> None:
-        self._read, self._rows, self._columns = read, rows, columns
+    def __init__(self, read: Any, rows: Span, columns: Span, dtype: Any, *channels: int) -> None:
+        self._read, self._rows, self._columns, self.dtype = read, rows, columns, np.dtype(dtype)
         self.shape = (rows[1] - rows[0], columns[1] - columns[0], *channels)
         self.size = int(np.prod(self.shape))
 
@@ -188,7 +193,7 @@ class WindowedDataset:
             return self.data[number]
         pair = self._pair(number)
         wide = [grown(span, MARGIN, side) for span, side in zip((rows, columns), pair.size, strict=True)]
-        mask = np.full([span[1] - span[0] for span in wide], IGNORE, np.uint8)
+        mask: Mask = np.full([span[1] - span[0] for span in wide], self.label_set.ignore, self.label_set.dtype)
         (top, _), (left, _) = wide
         inner = np.s_[rows[0] - top : rows[1] - top, columns[0] - left : columns[1] - left]
         image = pair.image(wide[0], wide[1])
@@ -202,8 +207,9 @@ class WindowedDataset:
             return self.data[number]
         pair = self._pair(number)
         down, across = (grown(span, CELL // 2, side) for span, side in zip((rows, columns), pair.size, strict=True))
-        image: Any = LazyWindow(pair.image, down, across, self.extras.images.channels)
-        mask: Any = LazyWindow(pair.mask, down, across)
+        form = self.extras.images
+        image: Any = LazyWindow(pair.image, down, across, form.dtype, form.channels)
+        mask: Any = LazyWindow(pair.mask, down, across, self.label_set.dtype)
         return Sample(image, mask, pair.name)
 
     def _pair(self, number: int) -> WindowedPair:

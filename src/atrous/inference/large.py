@@ -31,7 +31,8 @@ from atrous.inference.memory import fits, model_context
 from atrous.inference.origin import Origin
 from atrous.inference.pooling import with_image_means
 from atrous.inference.prepare import PreparedModel
-from atrous.inference.results import JSON, OVERLAY, Done, Failed, Writer, describe_areas, failure
+from atrous.inference.probability_rows import TakeProbabilities, write_probabilities
+from atrous.inference.results import JSON, OVERLAY, PROBABILITY_BANDS, Done, Failed, Writer, describe_areas, failure
 from atrous.inference.taken import image_form
 from atrous.inference.test_time import Inference
 from atrous.inference.tiles import ReadWindow, Tiling, label_strips
@@ -117,8 +118,10 @@ def segment_raster(
 def _segment_raster(
     image: FoundImage, stem: Path, writer: Writer, network: PreparedModel, inference: Inference, large: Large
 ) -> tuple[Done, tuple[str, ...]]:
-    if writer.options.probabilities or writer.options.attention_maps:
-        raise InputError("probabilities and attention maps are not written for images that are read in windows")
+    if writer.options.attention_maps:
+        raise InputError("attention maps are not written for images that are read in windows")
+    if writer.options.probabilities and inference.crf:
+        raise InputError("of images that are read in windows, probabilities are written without a CRF: leave one out")
     if large.longest_side:
         raise InputError(
             "images that are read in windows are not shrunk (--longest-side): leave it out, or shrink the image, for "
@@ -128,21 +131,22 @@ def _segment_raster(
     with open_raster(path) as raster:
         tiff = raster.georeference is not None or raster.height * raster.width > LARGEST_PNG
         tiff = tiff and import_rasterio() is not None
-        endings = [".tif" if tiff else ".png", *writer.options.endings]
+        endings = [".tif" if tiff else ".png", *writer.options.windowed_endings]
         target, *beside = [base.with_name(base.name + ending) for ending in endings]
         writer.make_room(path, [target, *beside])
         values = _values(raster, network.model, large.bands, str(path))
         size = raster.height, raster.width
         tiling = large.tiles(network, size, inference)
-        key = f"{writer.made_with} {_identity(path)} {tiling} {large.bands}"
-        store = LabelStore(base.with_name(f".{base.name}.labels"), key, raster.width, label_set.dtype)
+        bands = len(label_set) if writer.options.probabilities else 0
+        key = f"{writer.made_with} {_identity(path)} {tiling} {large.bands} {bands}"
+        store = LabelStore(base.with_name(f".{base.name}.labels"), key, raster.width, label_set.dtype, bands)
         _check_room(store, size)
         notes = list(values.notes)
         if max(len(tiling.spans(side)) for side in size) > 1:
             notes.append(seam_note(network, tiling))
         if store.rows:
             notes.append(f"an earlier run is continued from row {store.rows} of {raster.height}")
-        text = Origin.of(path, writer.made_with, writer.options.endings).text()
+        text = Origin.of(path, writer.made_with, writer.options.windowed_endings).text()
         try:
             _fill(store, raster, values, network, inference, tiling)
             pixels = np.zeros(label_set.ignore + 1, np.int64)
@@ -151,6 +155,9 @@ def _segment_raster(
                 write_geotiff_rows(target, rows, size, label_set, raster.georeference, text)
             else:
                 write_png_rows(target, rows, size, label_set, text)
+            if bands:
+                place = base.with_name(f"{base.name}{PROBABILITY_BANDS}")
+                write_probabilities(place, *store.arrays(), label_set, raster.georeference, text)
             found = _areas(pixels, label_set)
             if writer.options.json:
                 description = describe_areas(path, size, found, label_set, notes)
@@ -180,12 +187,14 @@ def _values(
 
 
 def _check_room(store: LabelStore, size: tuple[int, int]) -> None:
-    """Refuse an image whose labels the disk has no room for, before hours of work: a byte or two a pixel.
+    """Refuse an image whose labels the disk has no room for, before hours of work: a byte or two a pixel, and one for
+    each probability.
 
     Raises:
         InputError: too little is free.
     """
-    needed, free = (size[0] - store.rows) * size[1] * store.dtype.itemsize, shutil.disk_usage(store.folder).free
+    bytes_each = store.dtype.itemsize + store.bands
+    needed, free = (size[0] - store.rows) * size[1] * bytes_each, shutil.disk_usage(store.folder).free
     if needed > free:
         store.remove()
         raise InputError(
@@ -207,7 +216,8 @@ def _fill(
     if store.rows == raster.height:
         return
     with network.running():
-        for top, labels in tiled_labels(network, values.read, size, inference, tiling, start=store.rows):
+        take = store.append_probabilities if store.bands else None
+        for top, labels in tiled_labels(network, values.read, size, inference, tiling, store.rows, take):
             if raster.tells_absent:
                 absent = raster.absent(raster.read((top, top + len(labels)), (0, raster.width)))
                 labels = np.where(absent, ignore_of(labels), labels)
@@ -222,13 +232,23 @@ def tiled_labels(
     inference: Inference,
     tiling: Tiling,
     start: int = 0,
+    on_probabilities: TakeProbabilities | None = None,
 ) -> Iterator[tuple[int, Mask]]:
     """Strips of labels as :func:`~atrous.inference.tiles.label_strips` gives them, with the image pooling of all tiles
     taken together.
     """
     pooled = with_image_means(network.model, read, tiling.spans(size[0]), tiling.spans(size[1]), network.device)
     ready = network if pooled is network.model else network.alike(pooled)
-    yield from label_strips(ready, read, size, inference, tiling, device=network.device, start=start)
+    yield from label_strips(
+        ready,
+        read,
+        size,
+        inference,
+        tiling,
+        device=network.device,
+        start=start,
+        on_probabilities=on_probabilities,
+    )
 
 
 def _areas(pixels: NDArray[np.int64], label_set: LabelSet) -> dict[str, int]:
@@ -274,29 +294,45 @@ class LabelStore:
         key: of the run.
         width: of a row in pixels.
         dtype: of a label.
+        bands: of probabilities, bytes beside the labels; 0 for none.
 
     Attributes:
         rows: how many there are.
     """
 
-    def __init__(self, folder: Path, key: str, width: int, dtype: type[np.unsignedinteger[Any]] = np.uint8) -> None:
-        self.folder, self.width, self.dtype = folder, width, np.dtype(dtype)
-        row = width * self.dtype.itemsize
+    def __init__(
+        self, folder: Path, key: str, width: int, dtype: type[np.unsignedinteger[Any]] = np.uint8, bands: int = 0
+    ) -> None:
+        self.folder, self.width, self.dtype, self.bands = folder, width, np.dtype(dtype), bands
         self.data, name = folder / "labels", folder / "key"
         digest = blake2b(key.encode(errors="surrogateescape"), digest_size=16).hexdigest()
         if not (name.is_file() and name.read_text(encoding="ascii") == digest):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             name.write_text(digest, encoding="ascii")
-        self.rows = self.data.stat().st_size // row if self.data.exists() else 0
-        with self.data.open("ab") as file:
-            file.truncate(self.rows * row)  # a row that was cut off
+        self.probabilities = folder / "probabilities"
+        files = {self.data: width * self.dtype.itemsize} | ({self.probabilities: width * bands} if bands else {})
+        self.rows = min(file.stat().st_size // size if file.exists() else 0 for file, size in files.items())
+        for path, size in files.items():
+            with path.open("ab") as file:
+                file.truncate(self.rows * size)  # rows that were cut off, or that the other file lacks
 
     def append(self, labels: Mask) -> None:
         """Add rows ``(rows, W)``."""
         with self.data.open("ab") as file:
             file.write(np.ascontiguousarray(labels).tobytes())
         self.rows += len(labels)
+
+    def append_probabilities(self, _: int, values: NDArray[np.uint8]) -> None:
+        """Add the probabilities ``(bands, rows, W)`` of rows whose labels come next."""
+        with self.probabilities.open("ab") as file:
+            file.write(np.ascontiguousarray(values.transpose(1, 0, 2)).tobytes())
+
+    def arrays(self) -> tuple[NDArray[np.uint8], Mask]:
+        """Maps of the probabilities ``(H, bands, W)`` and the labels ``(H, W)``."""
+        shape = self.rows, self.bands, self.width
+        labels = np.memmap(self.data, self.dtype, "r", shape=(self.rows, self.width))
+        return np.memmap(self.probabilities, np.uint8, "r", shape=shape), labels
 
     def strips(self, rows: int = 512) -> Iterator[Mask]:
         """All rows, some at a time."""

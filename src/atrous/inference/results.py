@@ -38,6 +38,7 @@ Found = Literal["complete", "other", "nothing"]
 PROBABILITIES_FORMAT = 1
 """Version of the arrays in ``NAME.probabilities.npz``."""
 OVERLAY, JSON, _PROBABILITIES, _ATTENTION = ".overlay.jpg", ".json", ".probabilities.npz", ".attention.jpg"
+PROBABILITY_BANDS = ".probabilities.tif"
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class OutputOptions:
         json: ``x.json``, the size of the image, and the pixels and fraction of each class.
         probabilities: ``x.probabilities.npz``, class probabilities at network resolution: ``probabilities`` float16
             ``(C, h, w)``, ``names``, ``size`` ``(H, W)``, ``stride``, ``offset``; position *i* sits at pixel
-            ``stride * i + offset``.
+            ``stride * i + offset``. Of an image that is read in windows ``x.probabilities.tif``, a band of bytes per
+            class at the image's size: byte / 254, 255 where nothing was measured.
         attention_maps: ``x.attention.jpg``, and a heat map ``x.scale_0.5.jpg`` for each scale of a network that attends
             to scales.
         overwrite: also overwrite files that were not produced from the same image (never an input).
@@ -84,6 +86,11 @@ class OutputOptions:
         }
         outlines = [f".{self.polygons}"] if self.polygons else []
         return (*(ending for ending, is_wanted in wanted.items() if is_wanted), *outlines)
+
+    @property
+    def windowed_endings(self) -> tuple[str, ...]:
+        """The same for an image that is read in windows."""
+        return tuple(PROBABILITY_BANDS if ending == _PROBABILITIES else ending for ending in self.endings)
 
 
 @dataclass(frozen=True)
@@ -146,7 +153,8 @@ class Writer:
                 return "other"
         except OSError:  # the image is gone, as reading it will say
             return "other"
-        wanted = self.options.endings
+        in_windows = PROBABILITY_BANDS in origin.beside
+        wanted = self.options.windowed_endings if in_windows else self.options.endings
         files = [mask.with_name(mask.stem + ending) for ending in wanted]
         whole = is_complete(mask) and set(wanted) <= set(origin.beside) and all(file.is_file() for file in files)
         return "complete" if whole else "nothing"

@@ -21,6 +21,7 @@ from atrous.data.files.exif import Pixels
 from atrous.data.files.rasters import Span
 from atrous.errors import InputError
 from atrous.grid import Grid
+from atrous.inference.probability_rows import TakeProbabilities, byte_strips
 from atrous.inference.test_time import Inference, Network, check_finite
 from atrous.labels import Mask
 from atrous.ops.labelmap.op import logits_to_labels
@@ -147,6 +148,7 @@ def label_strips(
     device: torch.device,
     start: int = 0,
     on_tile: Callable[[], None] | None = None,
+    on_probabilities: TakeProbabilities | None = None,
 ) -> Iterator[tuple[int, Mask]]:
     """Find the labels of an image of any size, from top to bottom.
 
@@ -161,6 +163,7 @@ def label_strips(
         start: the first row that is wanted, for a run that continues; rows above it are not computed, as far as
             possible.
         on_tile: called after each tile.
+        on_probabilities: called with the probabilities of rows before their labels, without a CRF.
 
     Yields:
         The first row of a strip, and its labels ``(rows, W)``; together they cover the rows from ``start`` on.
@@ -170,6 +173,14 @@ def label_strips(
         yield from _refined_strips(model, read, rows, columns, inference, device, start, on_tile)
         return
     strips = _Strips(size)
+
+    def take(rows: Span, logits: Tensor, grid: Grid, above: int) -> None:
+        first = max(start, rows[0])
+        if on_probabilities and first < rows[1]:
+            within, averaged = (first - above, rows[1] - above), inference.averages_probabilities
+            for row, found in byte_strips(logits, grid, within, size[1], averaged=averaged):
+                on_probabilities(row + above, found)
+
     carry: Tensor | None = None
     skipped = max(0, max(number for number, span in enumerate(rows) if span[0] <= start) - 1)
     for number in range(skipped, len(rows)):
@@ -186,7 +197,7 @@ def label_strips(
             continue
         for first in range(0, final, _ROWS):
             last = min(first + _ROWS, final)
-            begin, labels = strips.add(band[:, first:last], top + first, grid, ends and last == final)
+            begin, labels = strips.add(band[:, first:last], top + first, grid, ends and last == final, take)
             if begin + len(labels) > start:
                 yield max(begin, start), labels[max(0, start - begin) :]
 
@@ -267,12 +278,19 @@ class _Strips:
         self.row = self._known(top + logits.shape[1], grid)
         self._keep(logits, top, grid)
 
-    def add(self, logits: Tensor, top: int, grid: Grid, ends: bool) -> tuple[int, Mask]:
-        """The next rows of logits ``(C, h, w)`` → the first row of pixels that they complete, and its labels."""
+    def add(
+        self, logits: Tensor, top: int, grid: Grid, ends: bool, take: Callable[[Span, Tensor, Grid, int], None]
+    ) -> tuple[int, Mask]:
+        """The next rows of logits ``(C, h, w)`` → the first row of pixels that they complete, and its labels.
+
+        Before, ``take`` is called with these rows, the logits that determine them, their grid, and the row of pixels
+        that the grid counts from.
+        """
         if self.tail is not None:
             logits, top = torch.cat([self.tail, logits], dim=1), self.first
         above = round(top * grid.stride)
         below = self.height if ends else min(self.height, self._known(top + logits.shape[1], grid))
+        take((self.row, below), logits, grid, above)
         labels = logits_to_labels(logits[None].contiguous(), grid, (below - above, self.width))[0, self.row - above :]
         found = self.row, labels.numpy()
         self.row = below

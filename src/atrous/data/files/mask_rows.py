@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -84,6 +85,44 @@ def write_geotiff_rows(
         OSError: it can't be written; nothing has changed.
         InputError: rasterio is not installed.
     """
+
+    def fill(file: Any) -> None:
+        if label_set.ignore == IGNORE:
+            palette = {label: (*map(int, color), 255) for label, color in enumerate(label_set.palette())}
+            file.write_colormap(1, palette | {IGNORE: (0, 0, 0, 0)})
+        file.update_tags(classes=json.dumps(label_set.names), **(text or {}))
+        top = 0
+        for strip in rows:
+            file.write(strip, 1, window=((top, top + len(strip)), (0, size[1])))
+            top += len(strip)
+
+    write_cog(path, size, 1, georeference, fill, "nearest", np.dtype(label_set.dtype).name)
+
+
+def write_cog(
+    path: Path,
+    size: tuple[int, int],
+    bands: int,
+    georeference: Georeference | None,
+    fill: Callable[[Any], None],
+    resampling: str,
+    dtype: str = "uint8",
+) -> None:
+    """Write a cloud-optimised GeoTIFF whose nodata value is the largest of its type, 255 of bytes, atomically.
+
+    Args:
+        path: of the file.
+        size: height and width.
+        bands: how many.
+        georeference: where it lies, if that is known.
+        fill: writes into the open dataset, which has each band in blocks of 512 rows of its own.
+        resampling: of the overviews.
+        dtype: of the values, ``uint8`` or ``uint16``.
+
+    Raises:
+        OSError: it can't be written; nothing has changed.
+        InputError: rasterio is not installed.
+    """
     rasterio = import_rasterio()
     if rasterio is None:
         raise InputError(f"{path}: writing GeoTIFFs needs rasterio: pip install 'atrous[geo]'")
@@ -93,23 +132,19 @@ def write_geotiff_rows(
     place = {}
     if georeference:
         place = {"crs": georeference.crs, "transform": rasterio.Affine(*georeference.transform)}
-    dtype, nodata = np.dtype(label_set.dtype).name, label_set.ignore
-    form = {"driver": "GTiff", "dtype": dtype, "count": 1, "height": height, "width": width, "nodata": nodata}
+    nodata = np.iinfo(dtype).max
+    form = {"driver": "GTiff", "dtype": dtype, "count": bands, "height": height, "width": width, "nodata": nodata}
     storage = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate", "bigtiff": "if_safer"}
+    if bands > 1:
+        storage |= {"interleave": "band", "photometric": "minisblack"}
     try:
         with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES), replacing_file(path) as beside:
             plain = beside.with_name(f"{beside.name}.tif")
             try:
                 with open_dataset(plain, "w", **form, **storage, **place) as file:
-                    if nodata == IGNORE:
-                        palette = {label: (*map(int, color), 255) for label, color in enumerate(label_set.palette())}
-                        file.write_colormap(1, palette | {IGNORE: (0, 0, 0, 0)})
-                    file.update_tags(classes=json.dumps(label_set.names), **(text or {}))
-                    top = 0
-                    for strip in rows:
-                        file.write(strip, 1, window=((top, top + len(strip)), (0, width)))
-                        top += len(strip)
-                copy(plain, beside, driver="COG", compress="deflate", overview_resampling="nearest", bigtiff="if_safer")
+                    fill(file)
+                kept = {"compress": "deflate", "bigtiff": "if_safer"}
+                copy(plain, beside, driver="COG", overview_resampling=resampling, **kept)
             finally:
                 plain.unlink(missing_ok=True)
     except rasterio.errors.RasterioError as error:
