@@ -111,7 +111,7 @@ def _read(image: bytes, scribbles: bytes, options: ScribbleOptions, served: Serv
                 f"{served.name} computes labels alone, and strokes start from class probabilities: serve the model's "
                 "own folder, export it with --probabilities, or leave out model"
             )
-        check_pixels(decoded.pixels, "H, W", served.predictor().in_channels)
+        check_pixels(decoded.pixels, "H, W", served.predictor().images)
         most = MOST_PROBABILITIES // len(served.label_set)
         if pixels > most:
             raise InputError(
