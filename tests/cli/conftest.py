@@ -27,6 +27,7 @@ class ByChannel(nn.Module):
     output_stride = 1
     settings: ClassVar[dict[str, Any]] = {}
     backbone = SimpleNamespace(in_channels=3)
+    preprocessing = SimpleNamespace(dtype="uint8", ranges=())
 
     def __init__(self) -> None:
         super().__init__()

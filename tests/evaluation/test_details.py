@@ -24,6 +24,7 @@ class Channels(nn.Module):
     """A model whose logits are the image's channels."""
 
     name, label_set, backbone = "channels", LABELS, SimpleNamespace(in_channels=3)
+    preprocessing = SimpleNamespace(dtype="uint8", ranges=())
 
     def __init__(self):
         super().__init__()

@@ -29,6 +29,8 @@ class Reader(nn.Module):
     """A model that reads the class off the red channel, at every other pixel."""
 
     name = "reader"
+    backbone = SimpleNamespace(in_channels=3)
+    preprocessing = SimpleNamespace(dtype="uint8", ranges=())
 
     def __init__(self, labels=LABELS):
         super().__init__()

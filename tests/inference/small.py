@@ -21,6 +21,7 @@ class DarkOrLight(nn.Module):
     output_stride = 1
     settings: ClassVar[dict[str, str]] = {}
     backbone = SimpleNamespace(in_channels=3)
+    preprocessing = SimpleNamespace(dtype="uint8", ranges=())
     merges = ()
 
     def __init__(self) -> None:

@@ -23,6 +23,7 @@ class Brightness(nn.Module):
     output_stride = 8
     settings: ClassVar[dict[str, int]] = {}
     backbone = SimpleNamespace(in_channels=3)
+    preprocessing = SimpleNamespace(dtype="uint8", ranges=())
 
     def __init__(self) -> None:
         super().__init__()

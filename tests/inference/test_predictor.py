@@ -28,6 +28,7 @@ class ByChannel(nn.Module):
     label_set = LabelSet(("red", "green", "blue"), ((255, 0, 0), (0, 255, 0), (0, 0, 255)))
     name = "by_channel"
     backbone = SimpleNamespace(in_channels=3)
+    preprocessing = SimpleNamespace(dtype="uint8", ranges=())
     seen: ClassVar[list[tuple[bool, bool, int, torch.dtype]]] = []
 
     def __init__(self) -> None:

@@ -20,6 +20,7 @@ pytest.importorskip("prometheus_client", reason="needs atrous[serve]")
 from starlette.testclient import TestClient
 
 from atrous.bundle import DEFAULT
+from atrous.data.files.image_form import ImageForm
 from atrous.grid import Grid
 from atrous.labels import LabelSet
 from atrous.models.base import Output
@@ -36,6 +37,7 @@ class ByColor(nn.Module):
     label_set, name = COLORS, "by_color"
     settings: ClassVar[dict[str, Any]] = {}
     backbone = SimpleNamespace(in_channels=3)
+    preprocessing = SimpleNamespace(dtype="uint8", ranges=())
     merges, scales = (), (1.0,)
 
     def __init__(self) -> None:
@@ -60,7 +62,7 @@ class ByColor(nn.Module):
 class FastTogether:
     """A predictor whose images run together, as on a GPU; notes how many came at once."""
 
-    batches_pay, in_channels, label_set = True, 3, COLORS
+    batches_pay, in_channels, label_set, images = True, 3, COLORS, ImageForm()
 
     def __init__(self) -> None:
         self.together: list[int] = []

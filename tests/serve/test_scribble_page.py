@@ -73,7 +73,7 @@ def saved(page: Any) -> zipfile.ZipFile:
 def test_strokes_on_two_images_become_a_dataset(browse: Callable[..., Any], tmp_path: Path) -> None:
     page = browse()
     draw(page, (0.8, 0.2), (0.85, 0.7))
-    assert "another class" in page.wait_for_selector("#busy:not(:empty)").text_content()
+    page.wait_for_selector("#busy:has-text('another class')")
     choose(page, 0)
     completed(page, lambda: draw(page, (0.1, 0.2), (0.3, 0.6)))
     assert page.locator("#classes span").all_text_contents() == ["50 %", "50 %"]
@@ -148,7 +148,7 @@ def test_strokes_by_keyboard(browse: Callable[..., Any]) -> None:
     few[50:60, 52], few[50:60, 130] = 0, 1
     assert (mask == labels_from_scribbles(image, few)).all()
     page.keyboard.press("Control+z")
-    assert "another class" in page.wait_for_selector("#busy:not(:empty)").text_content()
+    page.wait_for_selector("#busy:has-text('another class')")
     assert page.said == []
 
 

@@ -33,6 +33,7 @@ class ByColor(nn.Module):
 
     label_set, name, output_stride = THINGS, "by_color", 1
     backbone = SimpleNamespace(in_channels=3)
+    preprocessing = SimpleNamespace(dtype="uint8", ranges=())
 
     def __init__(self) -> None:
         super().__init__()
