@@ -44,6 +44,7 @@ CROP, BATCH = 320, 8
 """Of the plain loop, like the recipe's."""
 TRIAL = 4
 """Steps that measure this machine's speed; the first does not count."""
+DICE = ("loss.name={cross_entropy=1.0,dice=1.0}",)
 SUGGESTED = ("loss.class_weights=auto",)
 """What `atrous data stats` suggests for these data."""
 
@@ -205,6 +206,7 @@ def row_of(confusion: ConfusionMatrix, steps: int, seconds: float) -> Row:
 
 ROWS: Mapping[str, Callable[[Path, Small, float, Path], Row]] = {
     "recipe": lambda folder, small, minutes, out: train_recipe(folder, small, (), minutes, out),
+    "recipe + Dice": lambda folder, small, minutes, out: train_recipe(folder, small, DICE, minutes, out),
     "recipe + class weights": lambda folder, small, minutes, out: train_recipe(folder, small, SUGGESTED, minutes, out),
     "plain smp loop": lambda folder, small, minutes, _: train_plain(folder, small, minutes),
 }
@@ -260,8 +262,8 @@ def main(
                 "nor evaluating count), and starts from the same ImageNet weights of EfficientNet-Lite0 with a "
                 "DeepLabv3+ decoder. The heading says how many minutes; a full run takes 20.",
                 f"recipe: `{RECIPE}` as it is shipped; its averaged weights are left out where the run is too short "
-                "for them, as the training itself advises. recipe + class weights: with "
-                f"`--set {SUGGESTED[0]}`, as `atrous data stats` suggests for these data.",
+                f"for them, as the training itself advises. recipe + Dice: with `--set '{DICE[0]}'`. recipe + class "
+                f"weights: with `--set {SUGGESTED[0]}`, as `atrous data stats` suggests for these data.",
                 "plain smp loop: segmentation_models_pytorch's DeepLabV3Plus, Dice loss, Adam at 2e-4 with a cosine "
                 f"schedule, batches of {BATCH} crops of {CROP}², mirrored at random, as in its examples.",
                 "One run each: differences of a few points are within what another seed changes.",
