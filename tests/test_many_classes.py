@@ -96,7 +96,7 @@ def test_a_network_learns_them_and_writes_them(parcels: Path, tmp_path: Path) ->
 def test_what_has_8_bits_refuses_them_in_words(parcels: Path, tmp_path: Path) -> None:
     model = atrous.create_model("deeplabv3", backbone="test_resnet", num_classes=CLASSES)
     with pytest.raises(InputError, match=r"300 classes, and labels of an exported file are uint8"):
-        atrous.export_model(model, tmp_path / "model.onnx")
+        atrous.export_model(model, tmp_path / "model.pt2")
     command = ["data", "convert", f"folder:{parcels}", "--to", "yolo", "--out", str(tmp_path / "yolo")]
     answer = CliRunner().invoke(app, command)
     assert answer.exit_code == 2

@@ -100,7 +100,7 @@ class Recipe(Section):
     def differences(self, other: Recipe) -> list[str]:
         """The settings that change a run's numbers and differ in another recipe, stages aside, for a message."""
         log = set(LogSection.model_fields) - {"best_metric"}
-        left_out: Any = {"description": True, "data": {"workers"}, "log": log, "stages": True}
+        left_out: Any = {"format": True, "description": True, "data": {"workers"}, "log": log, "stages": True}
         one, two = (recipe.model_dump(mode="json", exclude=left_out) for recipe in (self, other))
         return [
             f"{name}.{key} ({value!r}, now {two[name][key]!r})"
