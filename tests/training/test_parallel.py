@@ -26,7 +26,7 @@ LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--npro
 
 def launch(recipe: Recipe, out: Path) -> "subprocess.CompletedProcess[str]":
     file = out.with_suffix(".toml")
-    table = recipe.model_dump(mode="json", exclude_none=True, exclude={"description"})
+    table = recipe.model_dump(mode="json", exclude_none=True, exclude={"format", "description"})
     lines = [f"stages = {toml(table.pop('stages'))}\n"]
     lines += [f"[{name}]\n" + "".join(f"{k} = {toml(v)}\n" for k, v in s.items()) for name, s in table.items()]
     file.write_text("\n".join(lines))
